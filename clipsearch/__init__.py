@@ -1,0 +1,34 @@
+"""Search your own pictures by words, by picture and by both.
+
+>>> from clipsearch import Search
+>>> search = Search.open("photos.index")              # or "http://localhost:8080"
+>>> page = search.query("two dogs on a beach", mode="hybrid", k=10)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from clipsearch.version import __version__
+
+if TYPE_CHECKING:
+    from clipsearch.documents import Document
+    from clipsearch.encoder import Encoder
+    from clipsearch.engine import Hit, Page
+    from clipsearch.query import Search
+
+__all__ = ["Document", "Encoder", "Hit", "Page", "Search", "__version__"]
+
+_HOMES = {
+    "Document": "clipsearch.documents",
+    "Encoder": "clipsearch.encoder",
+    "Hit": "clipsearch.engine",
+    "Page": "clipsearch.engine",
+    "Search": "clipsearch.query",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that `clipsearch --help` stays light."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'clipsearch' has no attribute {name!r}")

@@ -1,0 +1,109 @@
+"""The command line: a file a command, each loaded only when it is called.
+
+A command's module imports at its top what is light, and heavy rooms inside the command, so that
+`clipsearch --help` imports neither torch, lancedb nor pandas.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Any
+
+import click
+
+from clipsearch.version import __version__
+from finetune.errors import ClipsearchError
+
+EXIT_SOME_REJECTED = 3
+EXIT_INTERRUPTED = 130
+
+# Command to module; each module has a click command of the same name, with - as _.
+COMMANDS = {
+    "finetune": "clipsearch.cli.finetune",
+    "export": "clipsearch.cli.export",
+    "feed": "clipsearch.cli.feed",
+    "query": "clipsearch.cli.query",
+    "similar": "clipsearch.cli.similar",
+    "get": "clipsearch.cli.get",
+    "delete": "clipsearch.cli.delete",
+    "status": "clipsearch.cli.status",
+    "manifest": "clipsearch.cli.manifest",
+    "demo": "clipsearch.cli.demo",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of the road, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module; None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name])
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="clipsearch")
+@click.option("--debug", is_flag=True, envvar="CLIPSEARCH_DEBUG", help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """Search your own pictures by words, by picture and by both.
+
+    \b
+    The road:
+      clipsearch manifest check photos.csv
+      clipsearch finetune photos.csv --model openai/clip-vit-base-patch32 --out encoder
+      clipsearch feed photos.csv --encoder encoder --index photos.index
+      clipsearch query "two dogs on a beach" --index photos.index
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and leave with its exit code: 0, 1, 2, 3 or 130 (see README)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments or bool(os.environ.get("CLIPSEARCH_DEBUG"))
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        result: Any = cli.main(arguments, prog_name="clipsearch", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ClipsearchError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader (head, less) has gone; python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        name = type(error).__name__
+        click.echo(f"Error: {name}: {error} (--debug shows the traceback)", err=True)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Treat SIGTERM like Ctrl-C, so that a stopped service keeps what was acknowledged."""
+    raise KeyboardInterrupt

@@ -1,0 +1,25 @@
+"""Options that several commands share, so that each means the same everywhere."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def index_option(command: Command) -> Command:
+    """`--index TARGET`: a path is the embedded engine, an http(s) address is Vespa."""
+    return click.option(
+        "--index",
+        "index",
+        metavar="TARGET",
+        envvar="CLIPSEARCH_INDEX",
+        required=True,
+        help="The index: a folder (embedded engine) or an http(s) address (Vespa).",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`: the answer as JSON on standard output."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")(command)

@@ -1,0 +1,237 @@
+"""The engine contract: what the embedded engine and Vespa both do, and what passes between.
+
+Everything above (feed, query, server, commands) speaks to an engine through this page only.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, get_args
+
+from clipsearch.documents import Document, Embedding
+
+Mode = Literal["bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+DEFAULT_CANDIDATES = 100
+DEFAULT_BM25_WEIGHT = 0.1
+DEFAULT_VECTOR_WEIGHT = 1.0
+RRF_K = 60
+RERANK_COUNT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """What an index knows about itself; travels with it.
+
+    Attributes:
+        dimension: Values in an embedding.
+        language: Of the text analysis, a code of `clipsearch.text.LANGUAGES`.
+        encoder_fingerprint: Of the encoder that filled it; None where vectors came ready-made.
+        encoder_name: For people.
+        encoder_path: Where its folder lay at the feed, absolute; None without an encoder.
+        bm25_weight, vector_weight: Of `hybrid` and `hybrid-normalized`.
+        number_columns: Metadata columns that are kept as numbers; all others are tags.
+        tag_columns: Metadata columns that are kept as tags.
+        images_root: Folder from which relative document paths are meant; None where unknown.
+    """
+
+    dimension: int
+    language: str = "en"
+    encoder_fingerprint: str | None = None
+    encoder_name: str | None = None
+    encoder_path: str | None = None
+    bm25_weight: float = DEFAULT_BM25_WEIGHT
+    vector_weight: float = DEFAULT_VECTOR_WEIGHT
+    number_columns: tuple[str, ...] = ()
+    tag_columns: tuple[str, ...] = ()
+    images_root: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagFilter:
+    """Keep documents whose tag `column` equals one of `values`, ignoring case."""
+
+    column: str
+    values: tuple[str, ...]
+    exclude: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NumberFilter:
+    """Keep documents whose number `column` lies in the range; None leaves that side open."""
+
+    column: str
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+
+
+Filter = TagFilter | NumberFilter
+
+
+@dataclass(frozen=True, slots=True)
+class EngineQuery:
+    """A query as an engine takes it: words already cut, picture already a vector.
+
+    Attributes:
+        mode: The ranking.
+        tokens: Of the query text by `clipsearch.text.tokens`, repeats kept; empty where the text
+            has none.
+        vector: float32[d], unit length; None for a bm25 query.
+        k: Hits wanted, at least 1.
+        offset: Hits skipped.
+        filters: All must hold.
+        facets: Tag columns to count over all matches.
+        candidates: Nearest by vector that a hybrid adds to the lexical matches.
+        bm25_weight, vector_weight: None takes the index's own.
+        exact: Compare the vector with every document, never through an approximate index.
+        exclude_ids: Documents left out of the hits (the picture that the query came from).
+    """
+
+    mode: Mode
+    tokens: tuple[str, ...] = ()
+    vector: Embedding | None = None
+    k: int = 10
+    offset: int = 0
+    filters: tuple[Filter, ...] = ()
+    facets: tuple[str, ...] = ()
+    candidates: int = DEFAULT_CANDIDATES
+    bm25_weight: float | None = None
+    vector_weight: float | None = None
+    exact: bool = False
+    exclude_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One document found, with the parts of its score.
+
+    Attributes:
+        document: Without its embedding.
+        score: What the hits are ordered by, descending; equal scores by id, ascending.
+        bm25: The lexical part, 0 where no term matches; None where the mode has none.
+        cosine: Of query vector and embedding, -1 to 1; None where the mode has none.
+    """
+
+    document: Document
+    score: float
+    bm25: float | None = None
+    cosine: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The answer to a query.
+
+    Attributes:
+        hits: Best first.
+        total: Every match for bm25 and the hybrids; the candidates for `vector`.
+        offset: Hits skipped before these.
+        facets: Column to (value, count) pairs, most frequent first, then by value.
+        seconds: Time inside the engine.
+        notes: Sentences for the user (a query without any word, say).
+        partial: The reason why the answer may be incomplete; None where it is whole.
+    """
+
+    hits: tuple[Hit, ...]
+    total: int
+    offset: int = 0
+    facets: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    partial: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Put the whole document, new or not."""
+
+    document: Document
+
+    @property
+    def id(self) -> str:
+        """The document's id."""
+        return self.document.id
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Change the named parts of a document that exists; None leaves a part as it is."""
+
+    id: str
+    captions: tuple[str, ...] | None = None
+    tags: Mapping[str, str] | None = None
+    numbers: Mapping[str, float] | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove the document; one that is not there counts as removed."""
+
+    id: str
+
+
+Operation = Upsert | Update | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one operation.
+
+    `error` is None once the engine has acknowledged it: the write is durable and visible to the
+    next search. Otherwise it is one sentence with the reason.
+    """
+
+    operation: Operation
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """An index that can be fed and searched. All methods raise EngineError, in one sentence."""
+
+    @property
+    def target(self) -> str:
+        """The path or address that was opened."""
+
+    @property
+    def info(self) -> IndexInfo:
+        """What the index knows about itself."""
+
+    def save_info(self, info: IndexInfo) -> None:
+        """Replace what the index knows about itself; the dimension cannot change."""
+
+    def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
+        """Apply operations, yielding one Outcome each as it is acknowledged or refused.
+
+        Pulls `operations` no faster than it writes. Outcomes may come in another order; two
+        operations of the same id are applied in the order given. An exception raised by
+        `operations` reaches the caller, after the outcomes of what was pulled before it.
+        Raises EngineError where the whole feed cannot go on (disk full).
+        """
+
+    def finish_feed(self) -> None:
+        """Bring indexes and statistics up to date and free space; call once after feeding."""
+
+    def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
+        """The documents of these ids, in their order; None where there is none."""
+
+    def search(self, query: EngineQuery) -> Page:
+        """Rank. Raises UsageError for a query that cannot work (no vector for `vector`)."""
+
+    def count(self) -> int:
+        """Number of documents."""
+
+    def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
+        """Every document, each once, in no particular order."""
+
+    def close(self) -> None:
+        """Free what is held; the engine cannot be used after."""
+
+
+def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:
+    """The (bm25, vector) weights that hold for `query`: its own, or else the index's."""
+    bm25 = info.bm25_weight if query.bm25_weight is None else query.bm25_weight
+    vector = info.vector_weight if query.vector_weight is None else query.vector_weight
+    return bm25, vector

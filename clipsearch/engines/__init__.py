@@ -1,0 +1,40 @@
+"""The engines, and which one a target means."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.errors import EngineError
+
+if TYPE_CHECKING:
+    from clipsearch.engine import Engine, IndexInfo
+
+
+def is_remote(target: str) -> bool:
+    """Whether `target` is the address of a Vespa rather than a folder."""
+    return target.startswith(("http://", "https://"))
+
+
+def open_engine(target: str) -> "Engine":
+    """Open an existing index: a folder is the embedded engine, an http(s) address is Vespa.
+
+    Raises EngineError where there is no index, or it cannot be read.
+    """
+    if is_remote(target):
+        from clipsearch.engines.vespa import VespaEngine  # light path: needs the extra
+
+        return VespaEngine.open(target)
+    from clipsearch.engines.local import LocalEngine  # light path: lancedb takes a second
+
+    return LocalEngine.open(Path(target))
+
+
+def create_engine(target: str, info: "IndexInfo") -> "Engine":
+    """Create an empty index in a folder. A Vespa index is created by `clipsearch deploy`.
+
+    Raises EngineError where the folder holds something already.
+    """
+    if is_remote(target):
+        raise EngineError(f"{target} has no index yet; make one with: clipsearch deploy")
+    from clipsearch.engines.local import LocalEngine
+
+    return LocalEngine.create(Path(target), info)

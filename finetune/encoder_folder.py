@@ -1,0 +1,158 @@
+"""The encoder folder: what is in it, its description and its fingerprint.
+
+Written by `finetune.export`, read by `clipsearch.encoder`, the Vespa package and people.
+Imports without torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finetune.errors import EncoderError
+
+FORMAT_VERSION = 1
+DESCRIPTION_FILE = "encoder.json"
+TEXT_TOWER = "onnx/text.onnx"
+IMAGE_TOWER = "onnx/image.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+
+# Files of which a changed byte changes embeddings. The card, plots and histories do not count.
+EMBEDDING_FILES = (
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    TEXT_TOWER,
+    IMAGE_TOWER,
+)
+
+Resize = Literal["shortest-edge", "exact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """From a decoded RGB picture to pixel values; one for training, feed and query.
+
+    Attributes:
+        height, width: Of the tower's input, in pixels.
+        resize: "shortest-edge" resizes the short side to `resize_to` and crops the centre (CLIP);
+            "exact" resizes to (height, width) whatever the shape (SigLIP).
+        resize_to: Pixels of the short side, for "shortest-edge".
+        resample: Pillow's name of the filter: "bicubic", "bilinear", "lanczos", "nearest".
+        mean, std: A channel each, of values in 0..1.
+    """
+
+    height: int
+    width: int
+    resize: Resize
+    resize_to: int
+    resample: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderDescription:
+    """The content of encoder.json.
+
+    Attributes:
+        format_version: Of the folder.
+        family: "clip", "siglip", "vision-text-dual-encoder".
+        name: For people: the folder's or the model's name.
+        dimension: Values in an embedding.
+        max_tokens: Longer texts are cut.
+        pad_to_max: The text tower needs its full length (SigLIP).
+        pad_token_id: Fills shorter texts.
+        preprocessing: Of pictures.
+        onnx_max_difference: Largest absolute difference of ONNX and torch embeddings on the
+            inputs of the export's check, by tower ("text", "image").
+        fingerprint: sha256 over the hashes of every file that affects embeddings.
+        base_model: Id or folder that training started from.
+    """
+
+    family: str
+    name: str
+    dimension: int
+    max_tokens: int
+    pad_to_max: bool
+    pad_token_id: int
+    preprocessing: Preprocessing
+    onnx_max_difference: Mapping[str, float]
+    fingerprint: str
+    base_model: str = ""
+    format_version: int = FORMAT_VERSION
+
+
+def fingerprint(folder: Path) -> str:
+    """The sha256, in hex, over name and sha256 of each file in EMBEDDING_FILES that is there.
+
+    Raises EncoderError where a tower is missing.
+    """
+    total = hashlib.sha256()
+    for name in EMBEDDING_FILES:
+        path = folder / name
+        if not path.is_file():
+            if name in (TEXT_TOWER, IMAGE_TOWER):
+                raise EncoderError(f"{folder}: {name} is missing; export the encoder again")
+            continue
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{name} {digest}\n".encode())
+    return total.hexdigest()
+
+
+def write_description(folder: Path, description: EncoderDescription) -> None:
+    """Write encoder.json."""
+    text = json.dumps(asdict(description), indent=2, ensure_ascii=False)
+    (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_description(folder: Path) -> EncoderDescription:
+    """Read encoder.json, without checking the fingerprint against the files.
+
+    Raises EncoderError, in one sentence, where the folder is none of ours, is of another format
+    version, or its description cannot be read.
+    """
+    path = folder / DESCRIPTION_FILE
+    if not folder.is_dir():
+        raise EncoderError(f"{folder}: no such encoder folder; make one with: clipsearch finetune")
+    if not path.is_file():
+        raise EncoderError(
+            f"{folder}: is no encoder folder (no {DESCRIPTION_FILE});"
+            f" turn a transformers checkpoint into one with: clipsearch export"
+        )
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path}: cannot be read ({error}); export the encoder again") from error
+    return _parse_description(path, data)
+
+
+def _parse_description(path: Path, data: Any) -> EncoderDescription:
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise EncoderError(
+            f"{path}: format version {version}, but this clipsearch reads {FORMAT_VERSION};"
+            f" export the encoder again, or install the clipsearch that wrote it"
+        )
+    try:
+        values = dict(data)
+        pre = dict(values["preprocessing"])
+        pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
+        values["preprocessing"] = Preprocessing(**pre)
+        return EncoderDescription(**values)
+    except (KeyError, TypeError) as error:
+        raise EncoderError(f"{path}: not complete ({error}); export the encoder again") from error
+
+
+def check_fingerprint(folder: Path, description: EncoderDescription) -> None:
+    """Raise EncoderError where a file that affects embeddings is not the one that was exported."""
+    found = fingerprint(folder)
+    if found != description.fingerprint:
+        raise EncoderError(
+            f"{folder}: its files have the fingerprint {found[:12]}, but encoder.json says"
+            f" {description.fingerprint[:12]}; a file was changed, so export the encoder again"
+        )

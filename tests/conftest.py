@@ -1,0 +1,28 @@
+"""Fixtures for all tests: small made-up pictures, the recorded Vespa answers, and ../shared."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Two busy processes with two threads each are many times slower than with one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Path:
+    """What a real Vespa answered, copied into the repository."""
+    return REPOSITORY / "tests" / "recorded"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of large data beside the repository; tests that need it skip without it."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the large data sets, which are not in the repository")
+    return folder
