@@ -33,6 +33,8 @@ class IndexInfo:
         number_columns: Metadata columns that are kept as numbers; all others are tags.
         tag_columns: Metadata columns that are kept as tags.
         images_root: Folder from which relative document paths are meant; None where unknown.
+        index_id: Random, given at the first feed; by it a ledger knows that the index is still
+            the one that it wrote about, and not a new one at the same address.
     """
 
     dimension: int
@@ -45,6 +47,7 @@ class IndexInfo:
     number_columns: tuple[str, ...] = ()
     tag_columns: tuple[str, ...] = ()
     images_root: str | None = None
+    index_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
