@@ -1,0 +1,339 @@
+"""Pictures: from any readable file to pixels, the same for training, feed and query.
+
+Needs Pillow and numpy only. From the decoded RGB picture on, `pixel_values` equals the image
+processors of transformers (CLIP, SigLIP, SigLIP 2 of fixed resolution, ViT) to 1e-5.
+"""
+
+import io
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from finetune.encoder_folder import Preprocessing
+from finetune.errors import ImageError
+from finetune.image_processor import preprocessing_from_config as preprocessing_from_config
+from finetune.image_processor import preprocessor_config as preprocessor_config
+
+# Both are refused before anything is decoded; a picture of MAX_PIXELS takes 0.7 GB of memory.
+# It is also the size at which Pillow itself refuses (twice its Image.MAX_IMAGE_PIXELS).
+MAX_PIXELS = 178_956_970
+MAX_FILE_BYTES = 1 << 30
+
+# The formats that are tried. EPS is not among them: Pillow would run Ghostscript on the file.
+FORMATS = (
+    "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "MPO", "AVIF", "JPEG2000", "PPM", "ICO",
+    "ICNS", "TGA", "PCX", "SGI", "QOI", "DDS",
+)  # fmt: skip
+
+# A picture longer than this many times its width is not resized whole, of which only the
+# centre would be kept: 1x100,000 pixels would become 224x22,400,000.
+MAX_WHOLE_ASPECT = 100
+
+WHITE = (255, 255, 255)
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPS_SIDES = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """Where the bytes of a picture lie: a file, or a part of a tar shard.
+
+    Attributes:
+        path: The picture's file, or the tar shard.
+        offset, size: Of the picture within the shard, in bytes; None for a file of its own.
+    """
+
+    path: Path
+    offset: int | None = None
+    size: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.offset is None else f"{self.path} (at byte {self.offset})"
+
+    def open(self) -> BinaryIO:
+        """The picture's bytes as a file that ends where the picture ends. Raises OSError."""
+        return self.path.open("rb") if self.offset is None else io.BytesIO(self.read())
+
+    def read(self) -> bytes:
+        """All bytes of the picture. Raises OSError; EOFError where the shard ends before."""
+        with self.path.open("rb") as file:
+            if self.offset is None:
+                return file.read()
+            file.seek(self.offset)
+            size = -1 if self.size is None else self.size
+            data = file.read(size)
+        if len(data) < size:
+            raise EOFError(f"{self.path} ends within the picture at byte {self.offset}")
+        return data
+
+
+Source = ImageSource | Path | bytes | BinaryIO
+
+
+def read_bytes(source: Source) -> bytes:
+    """All bytes of a picture's file.
+
+    Raises ImageError where it is missing, no regular file, empty, or above MAX_FILE_BYTES.
+    """
+    if isinstance(source, bytes):
+        data = source
+    elif isinstance(source, (ImageSource, Path)):
+        data = _read_file(source if isinstance(source, ImageSource) else ImageSource(source))
+    else:
+        data = source.read()
+    if not data:
+        raise ImageError(f"{_name(source)}: is empty (0 bytes); replace it or drop its row")
+    return data
+
+
+def open_image(
+    source: Source, *, draft_size: tuple[int, int] | None = None, name: str | None = None
+) -> Image.Image:
+    """The picture, fully decoded, upright, in mode RGB.
+
+    The EXIF orientation is applied. Transparency is laid on white, 16-bit grey is scaled to
+    8 bits, and of an animation the first frame is taken.
+
+    Args:
+        source: The picture's file or its bytes.
+        draft_size: Width and height that are needed of the upright picture: a JPEG at least
+            twice (4, 8 times) as large in both directions is decoded at 1/2 (1/4, 1/8), which
+            is several times faster, and never below this size. Other formats come in full.
+        name: What errors call the picture, for a source that is bytes.
+
+    Raises ImageError, in one sentence with the reason.
+    """
+    name = _name(source) if name is None else name
+    data = read_bytes(source)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at half of MAX_PIXELS, and of broken EXIF that we do without.
+            warnings.simplefilter("ignore")
+            return _decode(data, draft_size)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: {_what_else(data)}") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name}: has more than {MAX_PIXELS:,} pixels; scale it down") from None
+    except MemoryError:
+        raise ImageError(f"{name}: does not fit in memory; scale it down") from None
+    except Exception as error:
+        # Pillow's plugins raise nearly anything (struct.error, SyntaxError, KeyError) on
+        # damaged files, and one damaged picture must not stop the rest.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: is damaged or truncated ({reason})") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A decoded picture of any mode as RGB, 8 bits a channel, transparency laid on white.
+
+    Grey of 16 bits is scaled to 8. Integer or floating grey counts as 0..1 or 0..255 where its
+    values fit (integers also 0..65,535), and is stretched from its least to its greatest value
+    where they do not.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float32)
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_to_8_bits(image)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        flat = Image.new("RGB", image.size, WHITE)
+        flat.paste(image, mask=image.getchannel("A"))
+        return flat
+    return image.convert("RGB")
+
+
+def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """The part of a picture that the tower sees.
+
+    Sizes round as in transformers: the long side down, the crop's offset down; a picture that
+    is smaller than the crop is centred on black.
+
+    Returns:
+        uint8[height, width, 3].
+    """
+    image = to_rgb(image)
+    height, width = preprocessing.height, preprocessing.width
+    resample = Image.Resampling[preprocessing.resample.upper()]
+    if preprocessing.resize == "exact":
+        return np.asarray(image.resize((width, height), resample))
+    if max(image.size) > MAX_WHOLE_ASPECT * min(image.size):
+        image = _resize_centre(image, preprocessing, resample)
+    else:
+        image = image.resize(_resized_size(image.size, preprocessing.resize_to), resample)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return np.asarray(image.crop((left, top, left + width, top + height)))
+
+
+def normalize(
+    pixels: npt.NDArray[np.uint8], preprocessing: Preprocessing
+) -> npt.NDArray[np.float32]:
+    """(pixel / 255 - mean) / std, channels first.
+
+    Args:
+        pixels: uint8[..., h, w, 3].
+        preprocessing: Its mean and std are used.
+
+    Returns:
+        float32[..., 3, h, w].
+    """
+    std = np.array(preprocessing.std)
+    scale = (1 / (255 * std)).astype(np.float32)
+    shift = (np.array(preprocessing.mean) / std).astype(np.float32)
+    values = np.empty((*pixels.shape[:-3], 3, *pixels.shape[-3:-1]), np.float32)
+    for channel in range(3):
+        plane = values[..., channel, :, :]
+        np.multiply(pixels[..., channel], scale[channel], out=plane)
+        plane -= shift[channel]
+    return values
+
+
+def pixel_values(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """float32[3, height, width]: what the image tower takes, of one decoded picture."""
+    return normalize(resize_and_crop(image, preprocessing), preprocessing)
+
+
+def load_pixels(
+    source: Source, preprocessing: Preprocessing, *, name: str | None = None
+) -> npt.NDArray[np.uint8]:
+    """Read, decode (large JPEGs in draft mode), resize and crop: what decoding workers run.
+
+    Returns:
+        uint8[height, width, 3].
+
+    Raises ImageError.
+    """
+    if preprocessing.resize == "shortest-edge":
+        needed = (preprocessing.resize_to, preprocessing.resize_to)
+    else:
+        needed = (preprocessing.width, preprocessing.height)
+    return resize_and_crop(open_image(source, draft_size=needed, name=name), preprocessing)
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, (ImageSource, Path)):
+        return str(source)
+    return "the picture" if isinstance(source, bytes) else getattr(source, "name", "the picture")
+
+
+def _read_file(source: ImageSource) -> bytes:
+    try:
+        status = source.path.stat()
+        size = status.st_size if source.size is None else source.size
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"{source}: is a folder, not a picture")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{source}: is a pipe or a device, not a picture's file")
+        if size > MAX_FILE_BYTES:
+            raise ImageError(
+                f"{source}: has {size / 2**30:.1f} GiB, above the limit of"
+                f" {MAX_FILE_BYTES >> 30} GiB; scale it down"
+            )
+        return source.read()
+    except FileNotFoundError:
+        raise ImageError(f"{source}: no such file") from None
+    except (OSError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageError(f"{source}: cannot be read ({reason})") from error
+
+
+def _decode(data: bytes, draft_size: tuple[int, int] | None) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageError(
+                f"has {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,};"
+                f" scale it down"
+            )
+        if image.width < 1 or image.height < 1:
+            raise ImageError("has no pixels; replace it or drop its row")
+        if draft_size is not None and image.format in ("JPEG", "MPO"):
+            swap = _orientation(image) in _SWAPS_SIDES
+            image.draft("RGB", (draft_size[1], draft_size[0]) if swap else draft_size)
+        image.load()
+        # After loading: Pillow turns TIFFs upright itself, and takes the tag away.
+        transpose = _TRANSPOSE.get(_orientation(image))
+        rgb = to_rgb(image)
+        return rgb.copy() if transpose is None else rgb.transpose(transpose)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where EXIF is broken, which is no reason to refuse."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_8_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if image.mode == "I" and low >= 0 and high <= 65_535:
+        values = values / 257
+    elif image.mode == "F" and low >= 0 and high <= 1:
+        values = values * 255
+    elif low < 0 or high > 255:
+        values = (values - low) * (255 / (high - low))
+    return np.rint(values).astype(np.uint8)
+
+
+def _resized_size(size: tuple[int, int], shortest_edge: int) -> tuple[int, int]:
+    """Width and height with the short side at shortest_edge, as transformers rounds them."""
+    width, height = size
+    if width <= height:
+        return shortest_edge, int(shortest_edge * height / width)
+    return int(shortest_edge * width / height), shortest_edge
+
+
+def _resize_centre(
+    image: Image.Image, preprocessing: Preprocessing, resample: Image.Resampling
+) -> Image.Image:
+    """Resize only the centre of a very long picture, as if the whole had been resized."""
+    full = _resized_size(image.size, preprocessing.resize_to)
+    wanted = (min(full[0], preprocessing.width), min(full[1], preprocessing.height))
+    offset = [(full[axis] - wanted[axis]) // 2 for axis in (0, 1)]
+    scale = [image.size[axis] / full[axis] for axis in (0, 1)]
+    box = (
+        offset[0] * scale[0],
+        offset[1] * scale[1],
+        (offset[0] + wanted[0]) * scale[0],
+        (offset[1] + wanted[1]) * scale[1],
+    )
+    return image.resize(wanted, resample, box=box)
+
+
+def _what_else(data: bytes) -> str:
+    """What a file is that no picture format recognises, and the mend."""
+    start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in data[:4096].lower()):
+        return "is an SVG drawing, which has no pixels; convert it to PNG"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, not a picture; download the picture itself"
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"):
+        return "is a HEIC picture, which Pillow does not read; convert it to JPEG"
+    if start.startswith((b"%pdf", b"%!ps")):
+        return "is a PDF or PostScript page; convert it to PNG"
+    if start.startswith((b"\xff\xd8", b"\x89png", b"gif8", b"riff", b"ii*", b"mm\x00*", b"bm")):
+        return "is damaged or truncated (its header cannot be read)"
+    if b"\x00" not in data[:1024]:
+        return "holds text, not a picture"
+    return "is no picture of a known format (JPEG, PNG, GIF, WebP, TIFF, BMP, AVIF, ...)"
