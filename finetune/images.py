@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 1 << 30
 
 # The formats that are tried. EPS is not among them: Pillow would run Ghostscript on the file.
 FORMATS = (
-    "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "MPO", "AVIF", "JPEG2000", "PPM", "ICO",
+    "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
     "ICNS", "TGA", "PCX", "SGI", "QOI", "DDS",
 )  # fmt: skip
 
