@@ -26,3 +26,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the large data sets, which are not in the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder folder of a tiny CLIP, not trained (see tiny_encoder); copy it to change it."""
+    from tiny_encoder import build_encoder
+
+    folder = tmp_path_factory.mktemp("encoder") / "encoder"
+    build_encoder(folder)
+    return folder
