@@ -1,0 +1,173 @@
+"""`clipsearch query`."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.results import Answer, as_dict, exit_code, json_text, show
+from clipsearch.cli.search_options import SearchOptions, search_options
+from clipsearch.engine import DEFAULT_CANDIDATES, MODES, Mode, Page
+from clipsearch.parts import Part, lexical_tokens, parse_part
+from clipsearch.query import MAX_CANDIDATES, Search
+from clipsearch.sheet import check_sheet
+from finetune.errors import UsageError
+
+
+@click.command()
+@click.argument("text", required=False)
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    help="The ranking. [default: hybrid, or vector where the query has no text]",
+)
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    metavar="TEXT[:WEIGHT]",
+    help="One more text; a negative weight moves away from it.",
+)
+@click.option(
+    "--image",
+    "pictures",
+    multiple=True,
+    metavar="FILE[:WEIGHT]",
+    help="A picture to search by.",
+)
+@click.option(
+    "--id", "ids", multiple=True, metavar="ID[:WEIGHT]", help="A picture of the index to search by."
+)
+@click.option(
+    "--vector",
+    "vectors",
+    multiple=True,
+    metavar="FILE[:WEIGHT]",
+    help="A ready vector to search by (.npy).",
+)
+@click.option(
+    "--candidates",
+    type=click.IntRange(1, MAX_CANDIDATES),
+    default=DEFAULT_CANDIDATES,
+    show_default=True,
+    help="Nearest by vector that a hybrid adds to the matches by word.",
+)
+@click.option("--bm25-weight", type=float, help="Of the words in a hybrid. [default: the index's]")
+@click.option(
+    "--vector-weight", type=float, help="Of the vector in a hybrid. [default: the index's]"
+)
+@click.option(
+    "--encoder", metavar="DIR", help="The encoder's folder, if it has moved since the feed."
+)
+@click.option(
+    "--device",
+    type=click.Choice(("cpu", "cuda")),
+    default="cpu",
+    show_default=True,
+    help="Where the encoder runs.",
+)
+@search_options
+def query(
+    text: str | None,
+    mode: Mode | None,
+    texts: tuple[str, ...],
+    pictures: tuple[str, ...],
+    ids: tuple[str, ...],
+    vectors: tuple[str, ...],
+    candidates: int,
+    bm25_weight: float | None,
+    vector_weight: float | None,
+    encoder: str | None,
+    device: str,
+    options: SearchOptions,
+) -> int:
+    """Search by TEXT, by pictures, or by a weighted mix.
+
+    TEXT of - reads queries from standard input, one a line, and answers in JSON lines.
+
+    \b
+    clipsearch query "two dogs on a beach"
+    clipsearch query "two dogs" --mode bm25 --filter class=beach --facet class
+    clipsearch query --image photo.jpg --sheet found.html
+    clipsearch query --text "beach:2" --text "people:-1" --image a.jpg:0.5
+    cat queries.txt | clipsearch query - -k 3
+
+    A weight is the plain number after the last colon of --text, --image, --id or --vector. A
+    value that itself ends in a colon and a number is written with its weight: "ratio 3:4:1" is
+    the text "ratio 3:4". TEXT is taken as it stands.
+    """
+    given = [
+        *(parse_part("text", value) for value in texts),
+        *(parse_part("image", value) for value in pictures),
+        *(parse_part("id", value) for value in ids),
+        *(parse_part("vector", value) for value in vectors),
+    ]
+    if options.sheet is not None:
+        if text == "-":
+            raise UsageError("--sheet shows one answer; leave it out with queries from a pipe (-)")
+        check_sheet(options.sheet, options.k)
+    with Search.open(options.index, encoder=encoder, device=device) as search:
+
+        def search_for(parts: list[Part]) -> Page:
+            return search.query(
+                parts=parts,
+                mode=mode,
+                k=options.k,
+                page=options.page,
+                filters=options.filters,
+                facets=options.facets,
+                candidates=candidates,
+                exact=options.exact,
+                bm25_weight=bm25_weight,
+                vector_weight=vector_weight,
+            )
+
+        def answer(words: str | None) -> Answer:
+            parts = [*([] if words is None else [Part("text", words)]), *given]
+            return Answer(
+                page=search_for(parts),
+                asked=_asked(words, given, mode or search.default_mode(parts)),
+                heading=_heading(parts),
+                words=frozenset(lexical_tokens(parts, search.info.language)),
+                info=search.info,
+                k=options.k,
+                images=options.images,
+            )
+
+        if text == "-":
+            return _answer_lines(answer)
+        return show(answer(text), as_json=options.as_json, sheet=options.sheet)
+
+
+def _asked(text: str | None, given: list[Part], mode: Mode) -> dict[str, Any]:
+    parts = [{"kind": part.kind, "value": str(part.value), "weight": part.weight} for part in given]
+    return {"text": text, "parts": parts, "mode": mode}
+
+
+def _heading(parts: list[Part]) -> str:
+    weights = ("" if part.weight == 1 else f" x {part.weight:g}" for part in parts)
+    return " + ".join(
+        f"{part.value!s}{weight}" for part, weight in zip(parts, weights, strict=True)
+    )
+
+
+def _answer_lines(answer: Callable[[str], Answer]) -> int:
+    """Answer each line of standard input with a line of JSON; 3 where one had no whole answer."""
+    code = 0
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            text = line.decode("utf-8").strip()
+        except UnicodeDecodeError:
+            text, error = line.decode("utf-8", "replace").strip(), f"line {number} is not UTF-8"
+        else:
+            error = "" if text else f"line {number} is empty"
+        if error:
+            code = EXIT_SOME_REJECTED
+            click.echo(json_text({"query": {"text": text}, "error": error}))
+            continue
+        found = answer(text)
+        code = max(code, exit_code(found.page))
+        click.echo(json_text(as_dict(found)))
+    return code

@@ -1,0 +1,224 @@
+"""An answer as people and programs read it: a table, JSON, or a contact sheet."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.engine import Hit, IndexInfo, Page
+from clipsearch.highlight import best_caption, match_spans, pieces
+from clipsearch.pictures import PictureFolders
+from clipsearch.terminal import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+PLAIN_WIDTH = 100
+_FACET_VALUES_SHOWN = 12
+
+# Legal in JSON, but a terminal may obey them, line readers may split at them, and half a
+# surrogate pair has no UTF-8.
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A page of hits with what was asked.
+
+    Attributes:
+        page: The engine's answer.
+        asked: The question, for the JSON (text, parts, mode).
+        heading: The question in a few words.
+        words: Tokens of the query, which are marked in captions.
+        info: Of the index.
+        k: Hits a page.
+        images: Folder of the pictures; None takes where the index was fed from.
+    """
+
+    page: Page
+    asked: Mapping[str, Any]
+    heading: str
+    words: frozenset[str]
+    info: IndexInfo
+    k: int
+    images: Path | None = None
+
+
+def show(answer: Answer, *, as_json: bool, sheet: Path | None) -> int:
+    """Print the answer, write the sheet, and return the exit code: 3 where it is partial."""
+    if as_json:
+        click.echo(json_text(as_dict(answer), indent=2))
+    else:
+        _print_table(answer)
+    if sheet is not None:
+        _write_sheet(answer, sheet)
+        click.echo(f"Wrote {sheet}", err=True)
+    return exit_code(answer.page)
+
+
+def exit_code(page: Page) -> int:
+    """0, or 3 where the answer may be incomplete."""
+    return 0 if page.partial is None else EXIT_SOME_REJECTED
+
+
+def as_dict(answer: Answer) -> dict[str, Any]:
+    """Everything about the answer, for JSON.
+
+    `highlights` has a list of [start, end] for each caption, in Unicode characters; `image` is
+    the absolute path of the picture file, null where it is not on this machine.
+    """
+    page, folders = answer.page, PictureFolders(answer.info, answer.images)
+    return {
+        "query": dict(answer.asked),
+        "total": page.total,
+        "offset": page.offset,
+        "k": answer.k,
+        "seconds": page.seconds,
+        "hits": [
+            _hit_dict(page.offset + number, hit, answer, folders)
+            for number, hit in enumerate(page.hits, 1)
+        ],
+        "facets": {
+            column: [{"value": value, "count": count} for value, count in counts]
+            for column, counts in page.facets.items()
+        },
+        "notes": list(page.notes),
+        "partial": page.partial,
+    }
+
+
+def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: PictureFolders) -> dict[str, Any]:
+    document = hit.document
+    image = folders.find(document.path)
+    return {
+        "rank": rank,
+        "id": document.id,
+        "score": hit.score,
+        "bm25": hit.bm25,
+        "cosine": hit.cosine,
+        "captions": list(document.captions),
+        "highlights": [
+            [list(span) for span in match_spans(caption, answer.words, answer.info.language)]
+            for caption in document.captions
+        ],
+        "path": document.path,
+        "image": None if image is None else str(image),
+        "tags": dict(document.tags),
+        "numbers": dict(document.numbers),
+    }
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """JSON in which other scripts stay readable and nothing can steer a terminal."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def _print_table(answer: Answer) -> None:
+    from rich.text import Text  # light path: --help prints no table
+
+    page, console = answer.page, _console()
+    if page.hits:
+        console.print(_table(answer, color=console.color_system is not None))
+    console.print(Text(_summary(answer)))
+    for column, counts in page.facets.items():
+        shown = [f"{printable(value)} {count}" for value, count in counts[:_FACET_VALUES_SHOWN]]
+        more = len(counts) - len(shown)
+        line = ", ".join(shown) + (f", and {more} more" if more else "")
+        console.print(Text(f"{printable(column)}: {line or 'none'}"))
+    for note in page.notes:
+        click.echo(f"Note: {printable(note)}", err=True)
+    if page.partial is not None:
+        click.echo(f"Warning: the answer may be incomplete: {printable(page.partial)}", err=True)
+
+
+def _console() -> "Console":
+    """On a terminal its own width; elsewhere COLUMNS or 100, so that output is the same again."""
+    from rich.console import Console
+
+    width = None
+    if not sys.stdout.isatty():
+        columns = os.environ.get("COLUMNS", "")
+        width = max(40, int(columns)) if columns.isdecimal() else PLAIN_WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def _table(answer: Answer, *, color: bool) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    page = answer.page
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for part in ("#", "score", "bm25", "cosine"):
+        table.add_column(part, justify="right", no_wrap=True)
+    table.add_column("id, path", overflow="fold", ratio=2, min_width=12)
+    table.add_column("caption", overflow="fold", ratio=3, min_width=12)
+    for rank, hit in enumerate(page.hits, page.offset + 1):
+        document = hit.document
+        name = Text(printable(document.id), style="bold")
+        if document.path != document.id:
+            name.append(f"\n{printable(document.path)}", style="dim")
+        caption = best_caption(document.captions, answer.words, answer.info.language)
+        marked = Text()
+        for piece, match in pieces(caption.caption, caption.spans):
+            _append(marked, printable(piece), match, color)
+        row = (str(rank), f"{hit.score:.4f}", _part(hit.bm25), _part(hit.cosine))
+        table.add_row(*row, name, marked)
+    return table
+
+
+def _append(text: "Text", piece: str, match: bool, color: bool) -> None:
+    """A match is bold and yellow, or between asterisks where there are no colours."""
+    if match:
+        text.append(piece if color else f"*{piece}*", style="bold yellow")
+    else:
+        text.append(piece)
+
+
+def _part(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _summary(answer: Answer) -> str:
+    page = answer.page
+    if not page.hits:
+        if page.offset and page.total:
+            last_page = -(-page.total // answer.k)
+            return f"No more pictures: {page.total:,} in all, the last page is {last_page:,}."
+        return "No picture found."
+    first, last = page.offset + 1, page.offset + len(page.hits)
+    pages = -(-max(page.total, last) // answer.k)
+    return (
+        f"{first:,}-{last:,} of {page.total:,}, page {page.offset // answer.k + 1} of {pages:,},"
+        f" in {page.seconds * 1000:.1f} ms"
+    )
+
+
+def _write_sheet(answer: Answer, path: Path) -> None:
+    from clipsearch.sheet import Cell, write_sheet  # light path: most answers need no Pillow
+
+    folders = PictureFolders(answer.info, answer.images)
+    cells = []
+    for rank, hit in enumerate(answer.page.hits, answer.page.offset + 1):
+        document = hit.document
+        caption = best_caption(document.captions, answer.words, answer.info.language)
+        cells.append(
+            Cell(
+                image=folders.source(document.path),
+                title=f"{rank}. {document.id}  {hit.score:.4f}",
+                text=caption.caption,
+                spans=caption.spans,
+                missing=f"{document.path or 'picture'} not found; say where with --images DIR",
+            )
+        )
+    write_sheet(path, cells, f"{answer.heading}: {_summary(answer)}")

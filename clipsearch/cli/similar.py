@@ -1,0 +1,45 @@
+"""`clipsearch similar`."""
+
+import click
+
+from clipsearch.cli.results import Answer, show
+from clipsearch.cli.search_options import SearchOptions, search_options
+from clipsearch.query import Search
+from clipsearch.sheet import check_sheet
+
+
+@click.command()
+@click.argument("id")
+@search_options
+def similar(id: str, options: SearchOptions) -> int:
+    """The pictures nearest to one of the index, which is itself left out. Needs no encoder.
+
+    \b
+    clipsearch similar beach/0001.jpg
+    clipsearch similar beach/0001.jpg --filter class!=beach --sheet near.png
+    """
+    if options.sheet is not None:
+        check_sheet(options.sheet, options.k)
+    with Search.open(options.index) as search:
+        page = search.similar(
+            id,
+            k=options.k,
+            page=options.page,
+            filters=options.filters,
+            facets=options.facets,
+            exact=options.exact,
+        )
+        answer = Answer(
+            page=page,
+            asked={
+                "text": None,
+                "parts": [{"kind": "id", "value": id, "weight": 1.0}],
+                "mode": "vector",
+            },
+            heading=f"similar to {id}",
+            words=frozenset(),
+            info=search.info,
+            k=options.k,
+            images=options.images,
+        )
+        return show(answer, as_json=options.as_json, sheet=options.sheet)

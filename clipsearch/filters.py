@@ -1,0 +1,174 @@
+"""Filters as people write them, checked against the columns that the index has.
+
+class=airport           the tag has this whole value, ignoring case
+class=airport|beach     any of these (a bar inside a value is written \\|)
+class!=airport          not this value; a document without the tag passes
+year=2010               the number is exactly this
+year=2010..2014         from, to, both included; either side may be left out
+year>=2010  year<2015   >=, <=, > and <
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from clipsearch.engine import Filter, IndexInfo, NumberFilter, TagFilter
+from finetune.errors import UsageError
+
+# What a column may be asked for from Python; text is taken as the whole value, bars included.
+Wanted = str | float | None | Sequence[str] | Sequence[float | None]
+Filters = Mapping[str, Wanted] | Iterable[Filter | str] | str
+
+_OPERATOR = re.compile(r"!=|>=|<=|=|>|<")
+_BAR = re.compile(r"(?<!\\)\|")
+_NUMBER_OPERATORS = "=, >=, <=, >, < and low..high"
+
+
+def parse_filters(filters: Filters, info: IndexInfo) -> tuple[Filter, ...]:
+    """Filters for an engine, from `--filter` strings, a mapping, or ready ones.
+
+    A mapping has a column's value, a list of alternatives (tags), a number or a (low, high)
+    tuple in which None leaves a side open (numbers).
+
+    Raises UsageError for a column that the index does not have, or a value that does not fit it.
+    """
+    if isinstance(filters, str):
+        return (parse_filter(filters, info),)
+    if isinstance(filters, Mapping):
+        return tuple(_from_value(column, wanted, info) for column, wanted in filters.items())
+    return tuple(
+        parse_filter(one, info) if isinstance(one, str) else _check_ready(one, info)
+        for one in filters
+    )
+
+
+def parse_filter(text: str, info: IndexInfo) -> Filter:
+    """One filter of the syntax above.
+
+    Raises UsageError, naming the filter, where it cannot be read or the column is unknown.
+    """
+    column, operator, value = _split(text, info)
+    _check_column(column, (*info.tag_columns, *info.number_columns), "filter by")
+    if column in info.number_columns:
+        return _number_filter(text, column, operator, value)
+    return _tag_filter(text, column, operator, value)
+
+
+def check_facets(columns: Iterable[str], info: IndexInfo) -> tuple[str, ...]:
+    """The columns, once each, if the index has them as tags; otherwise UsageError."""
+    wanted = tuple(dict.fromkeys(columns))
+    for column in wanted:
+        if column in info.number_columns:
+            raise UsageError(
+                f"facets count tags, but {column} is kept as a number;"
+                f" filter by a range instead ({column}=low..high), or feed it with --tag {column}"
+            )
+        _check_column(column, info.tag_columns, "count")
+    return wanted
+
+
+def _split(text: str, info: IndexInfo) -> tuple[str, str, str]:
+    """Column, operator, value. A known column may hold an operator in its name."""
+    for column in sorted((*info.tag_columns, *info.number_columns), key=len, reverse=True):
+        if text.startswith(column):
+            found = _OPERATOR.match(text[len(column) :].lstrip())
+            if found:
+                rest = text[len(column) :].lstrip()
+                return column, found.group(), rest[found.end() :].strip()
+    found = _OPERATOR.search(text)
+    if found is None or not text[: found.start()].strip():
+        raise UsageError(
+            f"the filter {text!r} is not of the form column=value;"
+            f" tags take = and !=, numbers {_NUMBER_OPERATORS}"
+        )
+    return text[: found.start()].strip(), found.group(), text[found.end() :].strip()
+
+
+def _check_column(column: str, known: Sequence[str], what: str) -> None:
+    if column in known:
+        return
+    if not known:
+        raise UsageError(f"cannot {what} {column}: the index has no such columns at all")
+    close = difflib.get_close_matches(column.lower(), [name.lower() for name in known], n=3)
+    meant = [name for name in known if name.lower() in close]
+    hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+    raise UsageError(f"cannot {what} {column!r}: the index has {', '.join(sorted(known))}{hint}")
+
+
+def _tag_filter(text: str, column: str, operator: str, value: str) -> TagFilter:
+    if operator not in ("=", "!="):
+        raise UsageError(
+            f"the filter {text!r} compares numbers, but {column} is kept as text: use = or !=,"
+            f" or feed it with --number {column}"
+        )
+    values = tuple(part.replace("\\|", "|").strip() for part in _BAR.split(value))
+    if not all(values):
+        raise UsageError(f"the filter {text!r} has an empty value; write {column}=value")
+    return TagFilter(column, values, exclude=operator == "!=")
+
+
+def _number_filter(text: str, column: str, operator: str, value: str) -> NumberFilter:
+    if operator == "!=" or "|" in value:
+        raise UsageError(
+            f"the filter {text!r} does not fit {column}, which is kept as a number:"
+            f" numbers take {_NUMBER_OPERATORS}"
+        )
+    if operator == "=":
+        low_text, dots, high_text = value.partition("..")
+        low = _number(text, low_text) if low_text.strip() else None
+        high = (_number(text, high_text) if high_text.strip() else None) if dots else low
+        return _range(text, column, low, high)
+    bound = _number(text, value)
+    if operator.startswith(">"):
+        return NumberFilter(column, low=bound, low_open=operator == ">")
+    return NumberFilter(column, high=bound, high_open=operator == "<")
+
+
+def _number(text: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"the filter {text!r} needs a number, not {value.strip()!r}")
+    return number
+
+
+def _range(text: str, column: str, low: float | None, high: float | None) -> NumberFilter:
+    if low is None and high is None:
+        raise UsageError(f"the filter {text!r} has no number; write {column}=low..high")
+    if low is not None and high is not None and low > high:
+        raise UsageError(f"the filter {text!r} can match nothing: {low:g} is above {high:g}")
+    return NumberFilter(column, low=low, high=high)
+
+
+def _from_value(column: str, wanted: Wanted, info: IndexInfo) -> Filter:
+    """A filter from an entry of a mapping."""
+    _check_column(column, (*info.tag_columns, *info.number_columns), "filter by")
+    name = f"{column}={wanted!r}"
+    if column not in info.number_columns:
+        values = [wanted] if isinstance(wanted, str | int | float) or wanted is None else [*wanted]
+        texts = tuple(str(value) for value in values if value is not None)
+        if not texts or len(texts) != len(values) or not all(texts):
+            raise UsageError(f"the filter {name} has an empty value")
+        return TagFilter(column, texts)
+    if isinstance(wanted, str):
+        return _number_filter(name, column, "=", wanted)
+    if isinstance(wanted, tuple) and len(wanted) == 2:
+        low, high = (None if bound is None else _number(name, str(bound)) for bound in wanted)
+        return _range(name, column, low, high)
+    if isinstance(wanted, int | float):
+        return _range(name, column, _number(name, str(wanted)), _number(name, str(wanted)))
+    raise UsageError(
+        f"the filter {name} does not fit {column}, which is kept as a number:"
+        f" give a number or a tuple (low, high)"
+    )
+
+
+def _check_ready(ready: Filter, info: IndexInfo) -> Filter:
+    """A filter that was built by the caller, if its column is of its kind."""
+    numbers = isinstance(ready, NumberFilter)
+    known = info.number_columns if numbers else info.tag_columns
+    _check_column(ready.column, known, "filter by number" if numbers else "filter by tag")
+    return ready

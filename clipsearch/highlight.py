@@ -1,0 +1,57 @@
+"""Where a caption matches the query: words whose stems are equal."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from clipsearch.text import token_spans
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedCaption:
+    """A caption and the spans `caption[start:end]` in it that match, in order."""
+
+    caption: str
+    spans: tuple[Span, ...] = ()
+
+
+def match_spans(caption: str, tokens: Collection[str], language: str = "en") -> tuple[Span, ...]:
+    """Start and end, in characters, of every word of `caption` whose token is in `tokens`."""
+    return tuple(
+        (token.start, token.end) for token in token_spans(caption, language) if token.text in tokens
+    )
+
+
+def best_caption(
+    captions: Sequence[str], tokens: Collection[str], language: str = "en"
+) -> MarkedCaption:
+    """The caption with the most different tokens of the query, then with the most matches.
+
+    The first of equal ones; the first caption where nothing matches; empty without captions.
+    """
+    best, best_rank = MarkedCaption(captions[0] if captions else ""), (0, 0)
+    for caption in captions:
+        matches = [token for token in token_spans(caption, language) if token.text in tokens]
+        rank = (len({token.text for token in matches}), len(matches))
+        if rank > best_rank:
+            best_rank = rank
+            best = MarkedCaption(caption, tuple((token.start, token.end) for token in matches))
+    return best
+
+
+def pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:
+    """`text` cut at the spans, which are in order: (piece, whether it is a match).
+
+    Joined, the pieces are the text again.
+    """
+    cut: list[tuple[str, bool]] = []
+    position = 0
+    for start, end in spans:
+        if start > position:
+            cut.append((text[position:start], False))
+        cut.append((text[start:end], True))
+        position = end
+    if position < len(text):
+        cut.append((text[position:], False))
+    return cut

@@ -1,0 +1,107 @@
+"""What a query is made of: texts, pictures, indexed pictures and vectors, each with a weight."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from clipsearch.documents import Embedding
+from clipsearch.text import tokens
+from finetune.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PartKind = Literal["text", "image", "id", "vector"]
+
+_WEIGHT = re.compile(r"(?P<value>.*):(?P<weight>[+-]?(\d+\.?\d*|\.\d+))", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a query.
+
+    Attributes:
+        kind: What `value` is.
+        value: The text; the picture (a file, its bytes, or a Pillow image); the id of an indexed
+            picture; or a vector float32[d] of any length but 0 (an array, or a .npy file).
+        weight: Finite; a negative one moves the answer away from the part.
+    """
+
+    kind: PartKind
+    value: "str | Path | bytes | Image | Embedding"
+    weight: float = 1.0
+
+
+def parse_part(kind: PartKind, text: str) -> Part:
+    """A part from `value` or `value:weight`.
+
+    What follows the last colon is the weight if it is a plain number (2, -1, 0.5); otherwise it
+    belongs to the value (C:\\photos\\a.jpg). A value that ends in a colon and a number is written
+    with its weight: `ratio 3:4:1` is the text `ratio 3:4`.
+
+    Raises UsageError for an empty value.
+    """
+    found = _WEIGHT.fullmatch(text)
+    value, weight = (found["value"], float(found["weight"])) if found else (text, 1.0)
+    if not value.strip():
+        raise UsageError(f"{text!r} has no {kind} before its weight; write {kind}:weight")
+    return Part(kind, value, weight)
+
+
+def lexical_tokens(parts: Iterable[Part], language: str) -> tuple[str, ...]:
+    """The tokens of all texts with a positive weight, in order, repeats kept."""
+    texts = (str(part.value) for part in parts if part.kind == "text" and part.weight > 0)
+    return tuple(token for text in texts for token in tokens(text, language))
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Raise UsageError where there is nothing to search for, or a weight is not finite."""
+    if not parts:
+        raise UsageError("nothing to search for: give a text, an image or an id")
+    for part in parts:
+        if part.kind not in get_args(PartKind):
+            raise UsageError(f"unknown kind of part {part.kind!r}: text, image, id or vector")
+        if not math.isfinite(part.weight):
+            raise UsageError(f"a part has the weight {part.weight}; weights must be finite")
+        if isinstance(part.value, str) and not part.value.strip():
+            raise UsageError(f"an empty {part.kind} is nothing to search for; give some")
+
+
+def words_only(parts: Sequence[Part]) -> list[str]:
+    """Notes on what a bm25 query leaves out; UsageError where nothing is left."""
+    left_out = [part for part in parts if part.kind != "text" or part.weight <= 0]
+    if len(left_out) == len(parts):
+        raise UsageError(
+            "mode bm25 looks for words, and the query has no text with a positive weight:"
+            " add one, or use --mode vector"
+        )
+    if not left_out:
+        return []
+    return ["bm25 looks for words: pictures, vectors and negative texts did not count"]
+
+
+def unit_vector(part: Part, dimension: int) -> Embedding:
+    """The vector that the part brings, float32[dimension], at unit length.
+
+    Raises UsageError where the file or the array is not one finite vector of that size.
+    """
+    vector, name = part.value, "the query's vector"
+    if isinstance(vector, str | Path):
+        name = str(vector)
+        try:
+            vector = np.load(vector, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(f"{name}: is no .npy file of one vector ({error})") from error
+    values = np.asarray(vector, np.float32)
+    if values.shape not in ((dimension,), (1, dimension)):
+        raise UsageError(f"{name}: has the shape {values.shape}, the index needs ({dimension},)")
+    length = float(np.linalg.norm(values))
+    if not math.isfinite(length) or length == 0:
+        raise UsageError(f"{name}: must be finite and not all zeros")
+    unit: Embedding = values.reshape(dimension) / np.float32(length)
+    return unit

@@ -1,0 +1,159 @@
+"""Contact sheets: many small pictures with a line or two each, as HTML or PNG.
+
+The HTML needs no other file (thumbnails are inlined) and no network; the PNG is a grid that any
+viewer shows.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipsearch.highlight import Span, pieces
+from clipsearch.terminal import printable
+from finetune.errors import ClipsearchError, ImageError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from finetune.images import ImageSource
+
+THUMBNAIL = 256
+MAX_ENLARGEMENT = 4.0
+MAX_PNG_CELLS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One picture of a sheet.
+
+    Attributes:
+        image: A file, its bytes, a Pillow image, or None where there is no picture to show. One
+            that cannot be read becomes an empty cell that says why.
+        title: A short line above the text (rank and score, say).
+        text: The caption.
+        spans: Characters of `text` to mark.
+        missing: What an empty cell says where `image` is None.
+    """
+
+    image: "ImageSource | Path | bytes | Image | None"
+    title: str
+    text: str = ""
+    spans: tuple[Span, ...] = ()
+    missing: str = "no picture"
+
+
+def check_sheet(path: Path, cells: int = 1) -> None:
+    """Raise UsageError unless a sheet of so many cells can be written to `path`."""
+    suffix = path.suffix.lower()
+    if suffix not in (".html", ".htm", ".png"):
+        raise UsageError(f"{path}: a contact sheet is .html or .png; give it such a name")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    if suffix == ".png" and cells > MAX_PNG_CELLS:
+        raise UsageError(
+            f"{path}: a .png sheet holds at most {MAX_PNG_CELLS} pictures, not {cells};"
+            f" ask for fewer, or write .html"
+        )
+
+
+def write_sheet(path: Path, cells: Sequence[Cell], heading: str) -> None:
+    """Write the sheet, .html or .png by the name of `path`; an older one is replaced whole.
+
+    Raises UsageError for another name or too many cells, ClipsearchError where the disk refuses.
+    """
+    check_sheet(path, len(cells))
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if path.suffix.lower() == ".png":
+            from clipsearch.sheet_png import draw_sheet  # light path: HTML draws nothing
+
+            draw_sheet(cells, heading).save(part, format="PNG")
+        else:
+            with part.open("w", encoding="utf-8", errors="replace") as file:
+                _write_html(file.write, cells, heading)
+        part.replace(path)
+    except OSError as error:
+        raise ClipsearchError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def thumbnail(cell: Cell, size: tuple[int, int]) -> "Image | str":
+    """The cell's picture as large as fits `size` (width, height), at most enlarged four times.
+
+    A string is the reason why there is none.
+    """
+    from PIL.Image import Image  # light path: a query without a sheet decodes nothing
+
+    from finetune.images import open_image, to_rgb
+
+    if cell.image is None:
+        return cell.missing
+    try:
+        if isinstance(cell.image, Image):
+            picture = to_rgb(cell.image)
+        else:
+            picture = open_image(cell.image, draft_size=size)
+    except ImageError as error:
+        return str(error)
+    scale = min(size[0] / picture.width, size[1] / picture.height, MAX_ENLARGEMENT)
+    width, height = round(picture.width * scale), round(picture.height * scale)
+    return picture.resize((max(1, width), max(1, height)), reducing_gap=2.0)
+
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; }
+h1 { font-size: 1.2rem; font-weight: 600; overflow-wrap: anywhere; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
+figure { margin: 0; border: 1px solid #8885; border-radius: 6px; overflow: hidden; }
+.picture { height: 256px; display: flex; align-items: center; justify-content: center;
+  background: #8882; }
+.missing { padding: 1rem; overflow-wrap: anywhere; opacity: .8; }
+figcaption { padding: .5rem .7rem .7rem; overflow-wrap: anywhere; }
+figcaption b { display: block; font-size: .85rem; }
+mark { background: #ffd84d; color: #000; border-radius: 2px; }
+"""
+
+
+def _write_html(write: Callable[[str], object], cells: Sequence[Cell], heading: str) -> None:
+    title = html.escape(printable(heading))
+    write(
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{title}</h1>\n<main>\n"
+    )
+    for cell in cells:
+        write(
+            f'<figure><div class="picture">{_html_picture(cell)}</div>'
+            f"<figcaption><b>{html.escape(printable(cell.title))}</b>{_html_text(cell)}"
+            "</figcaption></figure>\n"
+        )
+    write("</main>\n</body>\n</html>\n")
+
+
+def _html_picture(cell: Cell) -> str:
+    picture = thumbnail(cell, (THUMBNAIL, THUMBNAIL))
+    if isinstance(picture, str):
+        return f'<span class="missing">{html.escape(printable(picture))}</span>'
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    width, height = picture.size
+    return (
+        f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}"'
+        f' alt="{html.escape(printable(cell.text))}">'
+    )
+
+
+def _html_text(cell: Cell) -> str:
+    marked = (
+        f"<mark>{html.escape(printable(piece))}</mark>" if match else html.escape(printable(piece))
+        for piece, match in pieces(cell.text, cell.spans)
+    )
+    return "".join(marked)
