@@ -1,6 +1,7 @@
 """Options that several commands share, so that each means the same everywhere."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -23,3 +24,15 @@ def index_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """`--json`: the answer as JSON on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")(command)
+
+
+def ledger_option(command: Command) -> Command:
+    """`--ledger FILE`: which documents the index has acknowledged."""
+    return click.option(
+        "--ledger",
+        metavar="FILE",
+        envvar="CLIPSEARCH_LEDGER",
+        type=click.Path(path_type=Path),
+        help="What the index has acknowledged; in the index's folder, or for Vespa in your"
+        " folder for state, unless given.",
+    )(command)

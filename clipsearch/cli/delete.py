@@ -1,0 +1,77 @@
+"""`clipsearch delete`: remove documents by id."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from clipsearch.cli.options import index_option, json_option, ledger_option
+from finetune.errors import DocumentNotFoundError, EngineError, UsageError
+
+MOST_NAMED = 5
+
+
+@click.command()
+@click.argument("ids", metavar="ID…|-", nargs=-1, required=True)
+@index_option
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@ledger_option
+@json_option
+def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_json: bool) -> None:
+    """Remove documents from an index; the pictures themselves stay.
+
+    With - the ids are read from standard input, one a line. Where one of them is not in the
+    index, nothing is removed.
+
+    \b
+    Examples:
+      clipsearch delete beach/0001.jpg --index photos.index
+      clipsearch delete - --yes --index photos.index < ids.txt
+    """
+    from clipsearch.engines import open_engine  # light path: lancedb
+    from clipsearch.ledger import Ledger, ledger_path
+    from clipsearch.removal import delete as remove
+
+    from_stdin = ids == ("-",)
+    wanted = list(dict.fromkeys(_read_ids() if from_stdin else ids))
+    if not yes and (from_stdin or not sys.stdin.isatty()):
+        raise UsageError("nobody can be asked here: add --yes to remove without a question")
+    engine = open_engine(index)
+    try:
+        check_known(engine.get(wanted), wanted, index)
+        if not yes:
+            click.confirm(f"Remove {len(wanted):,} documents from {index}?", abort=True, err=True)
+        with Ledger.open(ledger or ledger_path(index)) as known:
+            outcomes = list(remove(engine, known, wanted))
+        engine.finish_feed()
+    finally:
+        engine.close()
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    removed = len(outcomes) - len(failed)
+    click.echo(json.dumps({"removed": removed}) if as_json else f"removed {removed:,}")
+    if failed:
+        raise EngineError(f"{failed[0].operation.id}: was not removed: {failed[0].error}")
+
+
+def check_known(found: Sequence[object], ids: Sequence[str], index: str) -> None:
+    """Raise DocumentNotFoundError, naming them, where documents of some ids were not found."""
+    missing = [name for name, document in zip(ids, found, strict=True) if document is None]
+    if not missing:
+        return
+    named = ", ".join(missing[:MOST_NAMED])
+    if len(missing) > MOST_NAMED:
+        named += f" and {len(missing) - MOST_NAMED:,} more"
+    raise DocumentNotFoundError(f"{index}: has no document {named}")
+
+
+def _read_ids() -> list[str]:
+    try:
+        lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError("standard input is not UTF-8; write the ids in UTF-8") from error
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise UsageError("standard input holds no ids; give one a line")
+    return ids

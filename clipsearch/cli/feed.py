@@ -1,0 +1,120 @@
+"""`clipsearch feed`: write captioned images into an index."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.options import index_option, json_option, ledger_option
+
+if TYPE_CHECKING:
+    from clipsearch.feed import FeedReport
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@index_option
+@click.option(
+    "--encoder",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The encoder folder. Left out: the one that the index knows, or, for a new index, the"
+    " manifest's own vectors (a column named embedding).",
+)
+@click.option(
+    "--images",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where images are looked for that do not lie beside the manifest.",
+)
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(["train", "val", "test"]),
+    help="Feed only this part; may be repeated. All parts unless given.",
+)
+@click.option(
+    "--tag", "tags", metavar="COL", multiple=True, help="Keep this column as a tag, as text."
+)
+@click.option(
+    "--number", "numbers", metavar="COL", multiple=True, help="Keep this column as numbers."
+)
+@click.option(
+    "--prune", is_flag=True, help="Remove documents that the manifest no longer has, at the end."
+)
+@click.option(
+    "--language", metavar="CODE", help="Of the captions, for a new index: en (default), fr, es, …"
+)
+@click.option("--workers", metavar="N", type=int, help="Processes that decode; one a core.")
+@click.option(
+    "--batch-size", metavar="N", type=int, default=32, show_default=True, help="Images at once."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where the encoder runs.",
+)
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where rejected records are listed; feed-report.csv in the index unless given.",
+)
+@ledger_option
+@click.option("--strict", is_flag=True, help="Feed nothing if the manifest has any problem.")
+@json_option
+def feed(as_json: bool, **values: Any) -> int:
+    """Write the captioned images of MANIFEST into an index.
+
+    Only work that is left is done: images that have not changed are not encoded again, and a
+    changed caption costs no image work. Stopped or killed at any moment, the same command goes
+    on from there.
+
+    \b
+    Examples:
+      clipsearch feed photos.csv --encoder encoder --index photos.index
+      clipsearch feed photos.csv --index photos.index --prune
+      clipsearch feed photos/ --encoder encoder --index photos.index --language fr
+      clipsearch feed vectors.parquet --index vectors.index
+      clipsearch feed photos.csv --encoder encoder --index http://localhost:8080
+
+    Exit code 3: done, but some records were rejected; the report file says which and why.
+    """
+    from clipsearch.feed import FeedOptions, feed  # light path: lancedb and onnxruntime
+
+    report = feed(FeedOptions(**values))
+    if as_json:
+        click.echo(json.dumps(_as_dict(report), indent=2))
+    else:
+        click.echo(summary(report))
+    return 0 if report.complete else EXIT_SOME_REJECTED
+
+
+def summary(report: "FeedReport") -> str:
+    """What the feed did, in a line, and a line for each thing that the user should know."""
+    words = (
+        f"fed {report.fed:,}, updated {report.updated:,}, unchanged {report.unchanged:,},"
+        f" removed {report.removed:,}, rejected {report.rejected:,}"
+        f" in {report.seconds:.1f} s"
+    )
+    if report.fed:
+        words += f" ({report.images_per_second:,.1f} images/s)"
+    lines = [words, *(f"Note: {note}." for note in report.notes)]
+    if report.problems:
+        counts = ", ".join(f"{kind}: {count:,}" for kind, count in sorted(report.problems.items()))
+        lines.append(f"Problems of the manifest: {counts}.")
+    if report.report_path is not None:
+        lines.append(f"Each rejection and problem, with its reason: {report.report_path}")
+    return "\n".join(lines)
+
+
+def _as_dict(report: "FeedReport") -> dict[str, object]:
+    values = asdict(report)
+    values["report_path"] = None if report.report_path is None else str(report.report_path)
+    return values

@@ -1,0 +1,66 @@
+"""`clipsearch get`: show documents by id."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from clipsearch.cli.delete import check_known
+from clipsearch.cli.options import index_option, json_option
+from clipsearch.terminal import printable
+
+if TYPE_CHECKING:
+    from clipsearch.documents import Document
+
+
+@click.command()
+@click.argument("ids", metavar="ID…", nargs=-1, required=True)
+@index_option
+@click.option("--embedding", is_flag=True, help="Show the embedding too.")
+@json_option
+def get(ids: tuple[str, ...], index: str, embedding: bool, as_json: bool) -> None:
+    """Show what an index holds of documents.
+
+    \b
+    Examples:
+      clipsearch get beach/0001.jpg --index photos.index
+      clipsearch get beach/0001.jpg beach/0002.jpg --embedding --json --index photos.index
+    """
+    from clipsearch.engines import open_engine  # light path: lancedb
+
+    engine = open_engine(index)
+    try:
+        found = engine.get(ids, embeddings=embedding)
+    finally:
+        engine.close()
+    check_known(found, ids, index)
+    documents = [document for document in found if document is not None]
+    if as_json:
+        click.echo(json.dumps([as_dict(each) for each in documents], ensure_ascii=False, indent=2))
+    else:
+        click.echo("\n\n".join(as_text(each) for each in documents))
+
+
+def as_dict(document: "Document") -> dict[str, object]:
+    """The document for JSON; without `embedding` where it has none."""
+    values: dict[str, object] = {
+        "id": document.id,
+        "captions": list(document.captions),
+        "path": document.path,
+        "tags": dict(document.tags),
+        "numbers": dict(document.numbers),
+    }
+    if document.embedding is not None:
+        values["embedding"] = document.embedding.tolist()
+    return values
+
+
+def as_text(document: "Document") -> str:
+    """The document for people: a line for each caption, tag and number."""
+    lines = [document.id, f"  path: {document.path}"]
+    lines += [f"  caption: {caption}" for caption in document.captions]
+    lines += [f"  {column}: {value}" for column, value in sorted(document.tags.items())]
+    lines += [f"  {column}: {value:g}" for column, value in sorted(document.numbers.items())]
+    if document.embedding is not None:
+        lines.append("  embedding: " + " ".join(f"{value:.6g}" for value in document.embedding))
+    return "\n".join(printable(line) for line in lines)

@@ -1,0 +1,78 @@
+"""`clipsearch status`: what an index holds and knows about itself."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipsearch.cli.options import index_option, json_option
+
+if TYPE_CHECKING:
+    from clipsearch.engine import Engine
+
+
+@click.command()
+@index_option
+@json_option
+def status(index: str, as_json: bool) -> None:
+    """Show what an index holds, which encoder filled it, and how much disk it takes.
+
+    \b
+    Examples:
+      clipsearch status --index photos.index
+      clipsearch status --index http://localhost:8080 --json
+    """
+    from clipsearch.engines import open_engine  # light path: lancedb
+
+    engine = open_engine(index)
+    try:
+        facts = facts_of(engine)
+    finally:
+        engine.close()
+    click.echo(json.dumps(facts, ensure_ascii=False, indent=2) if as_json else _as_text(facts))
+
+
+def facts_of(engine: "Engine") -> dict[str, object]:
+    """What `--json` prints: target, count, disk_bytes (None for Vespa) and the IndexInfo."""
+    from clipsearch.engines import is_remote
+
+    size = None if is_remote(engine.target) else disk_bytes(Path(engine.target))
+    facts = {"index": engine.target, "count": engine.count(), "disk_bytes": size}
+    return facts | asdict(engine.info)
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes of all files under `folder`."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:  # a feed at work cleans up old versions
+            continue
+    return total
+
+
+def _as_text(facts: dict[str, object]) -> str:
+    fingerprint = facts["encoder_fingerprint"]
+    encoder = f"{facts['encoder_name']} ({str(fingerprint)[:12]}) in {facts['encoder_path']}"
+    size = facts["disk_bytes"]
+    rows = {
+        "index": facts["index"],
+        "documents": f"{facts['count']:,}",
+        "dimension": facts["dimension"],
+        "language": facts["language"],
+        "encoder": "none: ready-made vectors" if fingerprint is None else encoder,
+        "weights": f"bm25 {facts['bm25_weight']:g}, vector {facts['vector_weight']:g}",
+        "numbers": _columns(facts["number_columns"]),
+        "tags": _columns(facts["tag_columns"]),
+        "images": facts["images_root"] or "unknown",
+        "disk": "on the server" if size is None else f"{int(str(size)) / 1e6:,.1f} MB",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())
+
+
+def _columns(columns: object) -> str:
+    return ", ".join(columns) if isinstance(columns, tuple) and columns else "none"

@@ -1,0 +1,148 @@
+"""The stages of a feed, so that decoding, encoding and writing happen at the same time.
+
+    records ──> decode (worker processes) ──> encode (a thread) ──> engine.feed (the caller)
+
+Each arrow is a bounded queue: a slow stage holds back the ones before it. An exception in any
+stage reaches the caller, and a caller that stops (Ctrl-C, full disk) ends every stage.
+"""
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from clipsearch.decoding import Decoded, decode_ahead
+from clipsearch.documents import Document, Embedding
+from clipsearch.encoder import Encoder
+from clipsearch.engine import Operation, Upsert
+from clipsearch.ledger import Entry
+from finetune.images import ImageSource
+
+T = TypeVar("T")
+
+# How often a stage that waits for room looks whether the caller has stopped.
+STOP_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An operation for the engine, and what the ledger remembers once it is acknowledged."""
+
+    operation: Operation
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that no operation can be made of."""
+
+    id: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A document that still needs its embedding, and the entry that still needs its content."""
+
+    document: Document
+    entry: Entry
+
+
+def encode(
+    pictures: Iterable[tuple[Picture, ImageSource]],
+    encoder: Encoder,
+    *,
+    workers: int,
+    batch_size: int,
+) -> Iterator[Step | Rejection]:
+    """Decode in `workers` processes, encode in batches; in the order given."""
+    decoded = decode_ahead(pictures, encoder.preprocessing, workers=workers, ahead=4 * batch_size)
+    batch: list[Decoded[Picture]] = []
+    with closing(decoded):
+        for picture in decoded:
+            if picture.pixels is None:
+                reason = picture.error or "cannot be read"
+                yield Rejection(picture.key.document.id, "unreadable image", reason)
+                continue
+            batch.append(picture)
+            if len(batch) == batch_size:
+                yield from _encode_batch(batch, encoder)
+                batch = []
+    if batch:
+        yield from _encode_batch(batch, encoder)
+
+
+def _encode_batch(batch: list[Decoded[Picture]], encoder: Encoder) -> Iterator[Step]:
+    pixels = np.stack([picture.pixels for picture in batch if picture.pixels is not None])
+    embeddings = encoder.encode_pixels(pixels)
+    for picture, embedding in zip(batch, embeddings, strict=True):
+        yield upsert_step(picture.key, embedding, picture.sha256 or "")
+
+
+def upsert_step(picture: Picture, embedding: Embedding, content: str) -> Step:
+    """The picture with its embedding (float32[d]) and the sha256 of its content."""
+    document = replace(picture.document, embedding=embedding)
+    return Step(Upsert(document), replace(picture.entry, content=content))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item(Generic[T]):
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: BaseException | None
+
+
+def run_ahead(items: Iterator[T], size: int) -> Generator[T, None, None]:
+    """Iterate `items` in a thread, at most `size` results ahead of the caller.
+
+    An exception of `items` is raised here, after the results before it. When this generator is
+    closed, `items` is closed too (in its thread), and the thread has ended.
+    """
+    results: queue.Queue[_Item[T] | _End] = queue.Queue(size)
+    stopped = threading.Event()
+
+    def put(result: _Item[T] | _End) -> bool:
+        while not stopped.is_set():
+            try:
+                results.put(result, timeout=STOP_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        error: BaseException | None = None
+        try:
+            for item in items:
+                if not put(_Item(item)):
+                    break
+        except BaseException as raised:
+            error = raised
+        try:
+            if isinstance(items, Generator):
+                items.close()
+        except BaseException as raised:
+            error = error or raised
+        put(_End(error))
+
+    thread = threading.Thread(target=produce, name="clipsearch-encode", daemon=True)
+    thread.start()
+    try:
+        while True:
+            result = results.get()
+            if isinstance(result, _End):
+                if result.error is not None:
+                    raise result.error
+                return
+            yield result.value
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,83 @@
+"""The report file: every record that did not reach the index as the manifest has it, and why."""
+
+import csv
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from clipsearch.engines import is_remote
+from finetune.errors import EngineError
+
+if TYPE_CHECKING:
+    from _csv import Writer
+
+REPORT_NAME = "feed-report.csv"
+HEADER = ("id", "kind", "reason")
+
+
+def report_path(target: str) -> Path:
+    """Where the report lies unless named: in the index's folder; for a Vespa, where we are."""
+    return Path(REPORT_NAME) if is_remote(target) else Path(target) / REPORT_NAME
+
+
+class Rejections:
+    """Writes the report, made at the first rejection; a context manager.
+
+    The report of an earlier feed is removed, so that it is never taken for this one's.
+
+    Attributes:
+        path: The report file.
+        count: Rows written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self._file: TextIO | None = None
+        self._writer: Writer | None = None
+        if _is_report(path):
+            path.unlink()
+
+    def add(self, record_id: str, kind: str, reason: str) -> None:
+        """Write a row. Raises EngineError where the report cannot be written."""
+        try:
+            if self._writer is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("w", encoding="utf-8", newline="")
+                self._writer = csv.writer(self._file)
+                self._writer.writerow(HEADER)
+            self._writer.writerow((record_id, kind, reason))
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self.count += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.close()
+        except OSError as failure:
+            if error is None:
+                raise self._unwritable(failure) from failure
+
+    def _unwritable(self, error: OSError) -> EngineError:
+        return EngineError(
+            f"{self.path}: the report cannot be written ({error.strerror});"
+            f" name another file with --report"
+        )
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.readline().rstrip("\r\n") == ",".join(HEADER)
+    except (OSError, UnicodeDecodeError):
+        return False
