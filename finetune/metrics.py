@@ -1,0 +1,306 @@
+"""How well captions find their pictures and pictures their captions, over a whole pool.
+
+Scores are dot products of unit vectors, computed in blocks of queries by gallery, so that no
+matrix of everything by everything is ever built. Imports without torch.
+
+**Ties.** A candidate that is no positive and scores as much as a positive (to TIE_TOLERANCE, since
+float32 sums depend on their order) ranks before it. An encoder that gives everything the same
+vector therefore ranks last, not first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.errors import ClipsearchError
+
+Direction = Literal["text-to-image", "image-to-text"]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+GLOBAL = "global"
+CUTOFFS = (1, 5, 10)
+CHUNK = (1024, 8192)
+TIE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalMetrics:
+    """Means over the queries of one direction.
+
+    Attributes:
+        direction: What is asked with, and what is found.
+        pool: Candidates that every query ranks.
+        queries: How many were asked; those without a positive are none.
+        mrr: By cutoff k: mean of 1 / rank of the best positive, 0 where that is above k.
+        recall: By cutoff k: share of queries with a positive among the first k, as in the
+            literature on captions (Karpathy and Fei-Fei 2015, arXiv:1412.2306).
+        ndcg: By cutoff k: binary gains, discount 1 / log2(rank + 1) (Järvelin and Kekäläinen
+            2002), over the ideal order of the query's positives.
+        mean_rank, median_rank: Of the best positive, from 1.
+        scope: "global", or the batches that the pool was cut into.
+    """
+
+    direction: Direction
+    pool: int
+    queries: int
+    mrr: Mapping[int, float]
+    recall: Mapping[int, float]
+    ndcg: Mapping[int, float]
+    mean_rank: float
+    median_rank: float
+    scope: str = GLOBAL
+
+    def as_dict(self) -> dict[str, str | int | float]:
+        """Flat, for JSON: direction, scope, pool, queries, then `mrr@10` and so on.
+
+        Names of figures that are not global end in their scope: `mrr@10 in batches of 64`.
+        """
+        values: dict[str, str | int | float] = {
+            "direction": self.direction,
+            "scope": self.scope,
+            "pool": self.pool,
+            "queries": self.queries,
+        }
+        return values | {self._named(name): value for name, value in self._figures().items()}
+
+    def lines(self) -> list[str]:
+        """For people: a line a figure, each with its pool."""
+        where = f"{self.direction}, {self.scope}, pool of {self.pool:,}, {self.queries:,} queries"
+        return [
+            f"{name:<12} {value:9.{3 if '@' in name else 1}f}   ({where})"
+            for name, value in self._figures().items()
+        ]
+
+    def _figures(self) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for name, by_cutoff in (("mrr", self.mrr), ("recall", self.recall), ("ndcg", self.ndcg)):
+            values |= {f"{name}@{k}": value for k, value in by_cutoff.items()}
+        return values | {"mean_rank": self.mean_rank, "median_rank": self.median_rank}
+
+    def _named(self, name: str) -> str:
+        return name if self.scope == GLOBAL else f"{name} {self.scope}"
+
+
+def text_to_image(
+    text_embeds: Floats,
+    image_embeds: Floats,
+    image_of_text: Ints,
+    ks: Sequence[int] = CUTOFFS,
+    *,
+    chunk: tuple[int, int] = CHUNK,
+) -> RetrievalMetrics:
+    """Every caption looks for its one picture among all pictures.
+
+    Args:
+        text_embeds: Unit vectors, float32[t, d].
+        image_embeds: Unit vectors, float32[n, d]; those without a caption are candidates too.
+        image_of_text: Row of each caption's picture, int64[t].
+        ks: Cutoffs.
+        chunk: Queries and candidates of a block of scores.
+
+    Raises ClipsearchError where there is no caption or a vector is not finite.
+    """
+    positives = _check_pairs(text_embeds, image_embeds, image_of_text)
+    indptr = np.arange(len(positives) + 1, dtype=np.int64)
+    ranks = positive_ranks(text_embeds, image_embeds, (indptr, positives), 1, chunk=chunk)
+    return summarize("text-to-image", len(image_embeds), ranks, np.diff(indptr), ks)
+
+
+def image_to_text(
+    text_embeds: Floats,
+    image_embeds: Floats,
+    image_of_text: Ints,
+    ks: Sequence[int] = CUTOFFS,
+    *,
+    chunk: tuple[int, int] = CHUNK,
+) -> RetrievalMetrics:
+    """Every picture that has captions looks for them among all captions.
+
+    Arguments and errors are those of `text_to_image`.
+    """
+    owners = _check_pairs(text_embeds, image_embeds, image_of_text)
+    captions = np.bincount(owners, minlength=len(image_embeds)).astype(np.int64)
+    asked = np.flatnonzero(captions)
+    counts = captions[asked]
+    indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+    indices = np.argsort(owners, kind="stable").astype(np.int64)
+    ranks = positive_ranks(
+        image_embeds[asked], text_embeds, (indptr, indices), max(ks), chunk=chunk
+    )
+    return summarize("image-to-text", len(text_embeds), ranks, counts, ks)
+
+
+def in_batches(
+    text_embeds: Floats,
+    image_embeds: Floats,
+    image_of_text: Ints,
+    ks: Sequence[int] = CUTOFFS,
+    *,
+    batch: int = 64,
+    direction: Direction = "text-to-image",
+    seed: int = 0,
+) -> RetrievalMetrics:
+    """The same within batches only, as some published figures count; not to be mixed with them.
+
+    One caption of every captioned picture is drawn and the pairs are shuffled, both by `seed`.
+    Each consecutive batch is a pool of its own in which the pair's other half is the only
+    positive; a last, smaller batch is left out, unless it is the only one.
+    """
+    if batch < 2:
+        raise ValueError(f"a batch of {batch} has nothing to rank")
+    owners = _check_pairs(text_embeds, image_embeds, image_of_text)
+    texts = np.random.default_rng(seed).permutation(len(owners))
+    images, first = np.unique(owners[texts], return_index=True)
+    order = np.random.default_rng(seed + 1).permutation(len(images))
+    images, texts = images[order], texts[first][order]
+    size = min(batch, len(images))
+    diagonal = np.arange(size + 1, dtype=np.int64), np.arange(size, dtype=np.int64)
+    ranks = []
+    for start in range(0, len(images) - size + 1, size):
+        part = slice(start, start + size)
+        pair = text_embeds[texts[part]], image_embeds[images[part]]
+        queries, gallery = pair if direction == "text-to-image" else pair[::-1]
+        ranks.append(positive_ranks(queries, gallery, diagonal, 1))
+    together = np.concatenate(ranks)
+    ones = np.ones(len(together), dtype=np.int64)
+    return summarize(direction, size, together, ones, ks, scope=f"in batches of {batch}")
+
+
+def best_ranks(
+    queries: Floats,
+    gallery: Floats,
+    positives: tuple[Ints, Ints],
+    *,
+    chunk: tuple[int, int] = CHUNK,
+) -> Ints:
+    """Rank, from 1, of each query's best positive: int64[q]. See `positive_ranks`."""
+    return positive_ranks(queries, gallery, positives, 1, chunk=chunk)[:, 0]
+
+
+def positive_ranks(
+    queries: Floats,
+    gallery: Floats,
+    positives: tuple[Ints, Ints],
+    most: int,
+    *,
+    chunk: tuple[int, int] = CHUNK,
+) -> Ints:
+    """Ranks, from 1, of each query's `most` best positives, ascending: int64[q, most].
+
+    Args:
+        queries: Unit vectors, float32[q, d].
+        gallery: Unit vectors, float32[g, d].
+        positives: `indptr` int64[q + 1] and `indices` int64[p]: those of query i are the gallery
+            rows indices[indptr[i]:indptr[i + 1]], at least one, each once.
+        most: Ranks that are wanted of a query; where it has fewer positives, the rest are 0.
+        chunk: Queries and candidates of a block; memory is about 5 bytes for each pair of a block.
+
+    Raises ClipsearchError where a vector is not finite.
+    """
+    _check_finite("query", queries)
+    _check_finite("gallery", gallery)
+    indptr, indices = positives
+    counts = np.diff(indptr)
+    if len(counts) != len(queries) or (counts < 1).any():
+        raise ValueError("every query needs at least one positive")
+    result = np.zeros((len(queries), most), dtype=np.int64)
+    for start in range(0, len(queries), chunk[0]):
+        rows = slice(start, min(start + chunk[0], len(queries)))
+        own = slice(int(indptr[rows.start]), int(indptr[rows.stop]))
+        result[rows] = _ranks_of_block(
+            queries[rows], gallery, counts[rows], indices[own], most, chunk[1]
+        )
+    return result
+
+
+def _ranks_of_block(
+    queries: Floats, gallery: Floats, counts: Ints, positives: Ints, most: int, width: int
+) -> Ints:
+    """`positive_ranks` of a block of queries; `positives` of all of them, one after the other."""
+    row_of = np.repeat(np.arange(len(queries)), counts)
+    # Only the best `most` positives of a query can have the ranks that are wanted.
+    scores = _paired_scores(queries, gallery, row_of, positives)
+    order = np.lexsort((-scores, row_of))
+    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = place < most
+    thresholds = np.full((len(queries), most), np.inf, dtype=np.float32)
+    thresholds[row_of[order][kept], place[kept]] = scores[order][kept] - TIE_TOLERANCE
+    before = np.zeros((len(queries), most), dtype=np.int64)
+    for start in range(0, len(gallery), width):
+        block = queries @ gallery[start : start + width].T
+        here = (positives >= start) & (positives < start + width)
+        block[row_of[here], positives[here] - start] = -np.inf
+        for column in range(min(most, int(counts.max()))):
+            asked = np.flatnonzero(counts > column)
+            part = block if len(asked) == len(block) else block[asked]
+            above = part >= thresholds[asked, column, np.newaxis]
+            before[asked, column] += np.count_nonzero(above, axis=1)
+    ranks = before + np.arange(1, most + 1)
+    ranks[np.arange(most) >= counts[:, np.newaxis]] = 0
+    return ranks
+
+
+def _paired_scores(queries: Floats, gallery: Floats, rows: Ints, columns: Ints) -> Floats:
+    """Scores of (row, column) pairs, in parts, since a query may have thousands of positives."""
+    scores = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), CHUNK[1]):
+        part = slice(start, start + CHUNK[1])
+        scores[part] = np.einsum("pd,pd->p", queries[rows[part]], gallery[columns[part]])
+    return scores
+
+
+def summarize(
+    direction: Direction,
+    pool: int,
+    ranks: Ints,
+    counts: Ints,
+    ks: Sequence[int] = CUTOFFS,
+    *,
+    scope: str = GLOBAL,
+) -> RetrievalMetrics:
+    """Figures from the `ranks` of `positive_ranks` and each query's number of positives."""
+    best = ranks[:, 0]
+    gains = np.zeros(ranks.shape)
+    np.divide(1.0, np.log2(ranks + 1.0), out=gains, where=ranks > 0)
+    ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, max(ks) + 2)))])
+    return RetrievalMetrics(
+        direction=direction,
+        pool=pool,
+        queries=len(best),
+        mrr={k: float(np.where(best <= k, 1.0 / best, 0.0).mean()) for k in ks},
+        recall={k: float((best <= k).mean()) for k in ks},
+        ndcg={
+            k: float(
+                (np.where(ranks <= k, gains, 0.0).sum(1) / ideal[np.minimum(counts, k)]).mean()
+            )
+            for k in ks
+        },
+        mean_rank=float(best.mean()),
+        median_rank=float(np.median(best)),
+        scope=scope,
+    )
+
+
+def _check_pairs(text_embeds: Floats, image_embeds: Floats, image_of_text: Ints) -> Ints:
+    owners = np.asarray(image_of_text, dtype=np.int64)
+    if len(owners) != len(text_embeds):
+        raise ValueError(f"{len(text_embeds)} texts, but {len(owners)} rows of their pictures")
+    if not len(owners):
+        raise ClipsearchError("there is no caption to evaluate with; give a split that has some")
+    if owners.min() < 0 or owners.max() >= len(image_embeds):
+        raise ValueError(f"a text's picture is none of the {len(image_embeds)} rows")
+    return owners
+
+
+def _check_finite(what: str, embeds: Floats) -> None:
+    # Any comparison with NaN is false, which would rank a broken encoder first.
+    bad = np.flatnonzero(~np.isfinite(embeds).all(axis=1))
+    if len(bad):
+        raise ClipsearchError(
+            f"the {what} embedding in row {bad[0]} is not finite ({len(bad)} of {len(embeds)});"
+            f" the encoder is broken, lower the learning rate or use fp32"
+        )
