@@ -1,0 +1,156 @@
+"""`clipsearch manifest check`: what a manifest holds and what is wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.options import json_option
+from finetune.errors import ManifestError
+from finetune.manifest import Manifest, Problems
+from finetune.manifest_check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
+
+
+@click.group()
+def manifest() -> None:
+    """Look into a manifest: the list of images and captions.
+
+    \b
+    Formats, recognised by content:
+      CSV, TSV, JSON Lines, Parquet   columns image, caption or captions; id, split, embedding
+                                      if you like; every other column is metadata
+      a folder                        of images, each with name.txt beside it if you like
+      Hugging Face imagefolder        metadata.jsonl or .csv with file_name, text
+      OpenCLIP CSV                    filepath, title
+      Karpathy JSON                   RSICD, UCM, Flickr, COCO
+      Flickr8k tokens, ImageCLEF      name.jpg#0<TAB>caption, id<TAB>caption
+      webdataset                      a .tar, a folder of them, "shards/{000..012}.tar"
+    """
+
+
+@manifest.command()
+@click.argument("path")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where relative image paths are also looked for, after the manifest's folder and its "
+    "images/.",
+)
+@click.option("--decode", is_flag=True, help="Decode every image in full, not its header alone.")
+@click.option("--strict", is_flag=True, help="Treat any problem as an error: exit code 1.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write every problem and note to a CSV file: kind, where, reason.",
+)
+@json_option
+def check(
+    path: str, images: Path | None, decode: bool, strict: bool, report: Path | None, as_json: bool
+) -> int:
+    """Read the manifest PATH and its images, and tell what is wrong.
+
+    Counts, captions an image, image sizes, rows that are not UTF-8, images of equal content, and
+    the first offenders of each kind. Exit code 3 where there are problems.
+
+    \b
+    Examples:
+      clipsearch manifest check photos.csv
+      clipsearch manifest check dataset_rsicd.json --images RSICD_images --report problems.csv
+      clipsearch manifest check "shards/{000..012}.tar" --decode --json
+    """
+    with Manifest.open(path, images=images) as opened:
+        summary = check_manifest(opened, decode=decode)
+        if report is not None:
+            _write_report(opened.problems, report)
+        if as_json:
+            examples = [
+                {"kind": each.kind, "where": each.where, "reason": each.reason}
+                for each in opened.problems.examples
+            ]
+            answer = {**summary.as_dict(), "examples": examples}
+            click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+        else:
+            _print(summary, opened.problems)
+        if strict and len(opened.problems):
+            raise ManifestError(f"{path}: {opened.problems.summary()} (strict)")
+        return EXIT_SOME_REJECTED if len(opened.problems) else 0
+
+
+def _write_report(problems: Problems, report: Path) -> None:
+    try:
+        problems.write(report)
+    except OSError as error:
+        raise ManifestError(f"{report}: the report cannot be written: {error.strerror}") from error
+
+
+def _print(summary: ManifestSummary, problems: Problems) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in _lines(summary):
+        table.add_row(name, escape(value))
+    console.print(table)
+    if problems.examples:
+        console.print()
+        offenders = Table("kind", "where", "reason", box=None, pad_edge=False)
+        for each in problems.examples:
+            offenders.add_row(each.kind, escape(each.where), escape(each.reason))
+        console.print(offenders)
+    console.print()
+    console.print(escape(problems.summary()))
+
+
+def _lines(summary: ManifestSummary) -> list[tuple[str, str]]:
+    counts = summary.images_with_captions
+    captions = ", ".join(
+        f"{count:,} with {number}{'+' if number == MOST_CAPTIONS_COUNTED else ''}"
+        for number, count in counts.items()
+    )
+    lines = [
+        ("manifest", f"{summary.manifest} ({summary.format})"),
+        ("images lie in", summary.root or "nowhere"),
+        ("rows", f"{summary.rows:,}"),
+        ("images", f"{summary.images:,}"),
+        ("captions", f"{summary.captions:,}"),
+        ("captions an image", captions),
+        ("splits", ", ".join(f"{name} {count:,}" for name, count in summary.splits.items())),
+        ("columns", ", ".join(f"{name} ({kind})" for name, kind in summary.columns.items()) or "-"),
+    ]
+    if summary.dimension is not None:
+        lines.append(("vectors", f"ready-made, of {summary.dimension} values"))
+    method = "decoded in full" if summary.decoded else "headers read; --decode reads all"
+    lines += [
+        ("width", _spread(summary.width)),
+        ("height", _spread(summary.height)),
+        ("unreadable", f"{summary.unreadable:,} ({method})"),
+        ("rows not UTF-8", f"{summary.problems.get('not utf-8', 0):,}"),
+        ("same content", _same_content(summary)),
+        ("problems", _counts(summary.problems)),
+        ("notes", _counts(summary.notes)),
+    ]
+    return lines
+
+
+def _same_content(summary: ManifestSummary) -> str:
+    text = f"{summary.same_content:,} repeat an earlier image's bytes"
+    if summary.same_content_in_two_splits:
+        text += f", {summary.same_content_in_two_splits:,} of them one of another split"
+    return text
+
+
+def _spread(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread.minimum:,} to {spread.maximum:,} pixels, median {spread.median:,}"
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "none"

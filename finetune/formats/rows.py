@@ -1,0 +1,291 @@
+"""The row: what every format is read into, and the meaning of column names and values."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from finetune.errors import ManifestError
+from finetune.problems import Problems
+
+MetadataValue = str | float | int | None
+
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".ppm",
+)  # fmt: skip
+
+_NUMBER = re.compile(r"[+-]?(?:(?!0\d)\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+
+class Row(NamedTuple):
+    """One row of a manifest, before rows of the same image are merged.
+
+    Attributes:
+        number: Counts the data rows from 0, bad ones too: the row of a paired .npy file.
+        source: The file's name, for messages.
+        line: Where the row begins in that file, from 1.
+        image: The image as the manifest names it; empty where the row has none.
+        captions: Stripped, none empty.
+        id: As given, None otherwise.
+        split: As given, in any spelling; None otherwise.
+        metadata: Every other column that is not empty; None for none.
+        embedding: float32 values as bytes; None otherwise.
+        shard: The tar shard that holds the image, relative to the manifest's root; None where
+            the image is a file.
+        offset, size: Of the image's bytes within the shard.
+    """
+
+    number: int
+    source: str
+    line: int
+    image: str
+    captions: tuple[str, ...]
+    id: str | None = None
+    split: str | None = None
+    metadata: dict[str, MetadataValue] | None = None
+    embedding: bytes | None = None
+    shard: str | None = None
+    offset: int | None = None
+    size: int | None = None
+
+    @property
+    def where(self) -> str:
+        """The file and line, for messages."""
+        return f"{self.source}:{self.line}"
+
+
+class Source(Protocol):
+    """A recognised manifest that can be read row by row."""
+
+    @property
+    def format(self) -> str:
+        """Name of the format: "csv", "karpathy" …"""
+        ...
+
+    @property
+    def root(self) -> Path:
+        """The folder from which relative image paths are meant."""
+        ...
+
+    @property
+    def captioned(self) -> bool:
+        """Whether the format, with its columns, holds captions at all."""
+        ...
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Tried in order behind an image's name."""
+        ...
+
+    def rows(self, problems: Problems) -> Iterator[Row]:
+        """Read the rows in order; what cannot be read goes to `problems`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column holds what, by the names that the known formats use, ignoring case.
+
+    Attributes:
+        image: "image", "file_name" (imagefolder) or "filepath" (OpenCLIP).
+        captions: "caption", "captions", "text"; "title" beside "filepath".
+        id, split, embedding: Columns of that name.
+        metadata: All others.
+        image_is_id: There are an id and captions and no image, as in ImageCLEF's newer files:
+            the image's name is the id, mostly without its suffix.
+        known: All but the metadata.
+    """
+
+    image: str | None
+    captions: tuple[str, ...]
+    id: str | None
+    split: str | None
+    embedding: str | None
+    metadata: tuple[str, ...]
+    image_is_id: bool = False
+    known: frozenset[str | None] = frozenset()
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "Columns":
+        """Give each column its meaning; any role may come out empty (see `check`)."""
+        names = list(names)
+        by_role = {name.strip().lower(): name for name in reversed(names)}
+        image = next((by_role[n] for n in ("image", "file_name", "filepath") if n in by_role), None)
+        caption_names = ["caption", "captions"]
+        if not any(name in by_role for name in caption_names):
+            caption_names = ["text"]
+            if image is not None and image == by_role.get("filepath"):
+                caption_names = ["title"] if "title" in by_role else ["text"]
+        captions = tuple(by_role[name] for name in caption_names if name in by_role)
+        id, split, embedding = (by_role.get(name) for name in ("id", "split", "embedding"))
+        image_is_id = image is None and id is not None and embedding is None and bool(captions)
+        known = frozenset({image, *captions, id, split, embedding})
+        metadata = tuple(name for name in names if name not in known)
+        return cls(image, captions, id, split, embedding, metadata, image_is_id, known)
+
+    @property
+    def recognised(self) -> int:
+        """How many columns have a known meaning that only manifests have."""
+        return (self.image is not None) + len(self.captions) + (self.embedding is not None)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What is tried behind an image's name."""
+        return ("", *IMAGE_SUFFIXES) if self.image_is_id else ("",)
+
+    def check(self, path: Path, names: Iterable[str], has_vectors: bool) -> None:
+        """Raise ManifestError, naming the column that is missing.
+
+        Captions may be missing where vectors are ready-made; so may the image beside an id.
+        """
+        found = ", ".join(names)
+        vectors = has_vectors or self.embedding is not None
+        if self.image is None and not self.image_is_id and not (vectors and self.id is not None):
+            raise ManifestError(
+                f'{path}: no column "image" (it has: {found}); name the column with the paths so'
+            )
+        if not self.captions and not vectors:
+            raise ManifestError(
+                f'{path}: no column "caption" (it has: {found}); name the column with the texts so'
+            )
+
+    def row(self, values: Mapping[str, Any], number: int, source: str, line: int) -> Row:
+        """A row of a mapping from column to value.
+
+        Raises:
+            ValueError: a value has no meaning in its column.
+        """
+        image = _text(values.get(self.image)) if self.image is not None else ""
+        captions: tuple[str, ...] = ()
+        for name in self.captions:
+            captions += caption_values(values.get(name), lists=name.strip().lower() == "captions")
+        id = _text(values.get(self.id)) or None if self.id is not None else None
+        if self.image_is_id and id is not None:
+            image, id = id, None
+        known = self.known
+        metadata: dict[str, MetadataValue] = {
+            name: kept
+            for name, value in values.items()
+            if name not in known and (kept := metadata_value(value)) is not None
+        }
+        return Row(
+            number,
+            source,
+            line,
+            image,
+            captions,
+            id,
+            _text(values.get(self.split)) or None if self.split is not None else None,
+            metadata or None,
+            embedding_value(values.get(self.embedding)) if self.embedding is not None else None,
+        )
+
+
+def caption_values(value: object, *, lists: bool = True) -> tuple[str, ...]:
+    """Captions of a value: a text or a list of texts; stripped, none empty.
+
+    With `lists`, a text may itself be a JSON list of texts, as CSV has to write several.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if lists and text.startswith("[") and text.endswith("]"):
+            return _json_captions(text)
+        return (text,) if text else ()
+    if isinstance(value, list | tuple):
+        texts = (_text(each) for each in value)
+        return tuple(text for text in texts if text)
+    text = _text(value)
+    return (text,) if text else ()
+
+
+def _json_captions(text: str) -> tuple[str, ...]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return (text,)
+    # "[3]" is a text in brackets; '["a", "b"]' is a list of captions.
+    if all(isinstance(each, str) for each in values):
+        return caption_values(values)
+    return (text,)
+
+
+def metadata_value(value: object) -> MetadataValue:
+    """A value as metadata: lists are joined with "; ", empty ones and NaN are None."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, list | tuple | set):
+        texts = (metadata_value(each) for each in value)
+        return "; ".join(str(text) for text in texts if text is not None) or None
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, default=str) if value else None
+    return str(value)
+
+
+def is_number(value: MetadataValue) -> bool:
+    """Whether a value is a finite number without leading zeros ("007" is a name, "0.5" is not).
+
+    Python's own spellings ("1_000", "nan", other scripts' digits) are no numbers here.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
+    try:
+        return value is not None and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def embedding_value(value: object) -> bytes | None:
+    """float32 values as bytes, of a list of numbers or a JSON list as a text.
+
+    Raises:
+        ValueError: it is no list of finite numbers.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        numbers = json.loads(value) if isinstance(value, str) else value
+        vector = np.asarray(numbers, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError("the embedding is no list of numbers") from error
+    if vector.ndim != 1 or not vector.size:
+        raise ValueError("the embedding is no list of numbers")
+    if not np.isfinite(vector).all():
+        raise ValueError("the embedding has values that are not finite")
+    return vector.tobytes()
+
+
+def refuse_lone_surrogates(*texts: str) -> None:
+    r"""Raise ValueError where a text holds half a character, as JSON's "\ud800" alone is.
+
+    No file of UTF-8 can hold it, so no index could.
+    """
+    try:
+        for text in texts:
+            if not text.isascii():
+                text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half a character (a lone surrogate)") from None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, dict | list):
+        raise ValueError(f"a text is needed where {type(value).__name__} stands")
+    return str(value)

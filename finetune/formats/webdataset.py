@@ -1,0 +1,191 @@
+"""webdataset: tar shards in which files of the same key are one sample.
+
+`000001.jpg`, `000001.txt` (the caption) and `000001.json` (caption and metadata) are a sample,
+as img2dataset writes it. The key is the member's path up to the first dot of its file name, and
+a sample's files follow each other (https://github.com/webdataset/webdataset). Images are not
+unpacked: a record knows where in the shard its picture lies.
+"""
+
+import itertools
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import ManifestError
+from finetune.formats.lines import report_not_utf8
+from finetune.formats.rows import IMAGE_SUFFIXES, Columns, Row, refuse_lone_surrogates
+from finetune.problems import Problems
+
+MAGIC = b"ustar"
+MAGIC_OFFSET = 257
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+@dataclass(frozen=True)
+class WebDataset:
+    """Tar shards, read in order. An id is `shard.tar/member.jpg`."""
+
+    root: Path
+    shards: tuple[Path, ...]
+    format: str = "webdataset"
+    captioned: bool = True
+    suffixes: tuple[str, ...] = ("",)
+
+    def rows(self, problems: Problems) -> Iterator[Row]:
+        """Read the samples.
+
+        Raises:
+            ManifestError: a shard is damaged or compressed.
+        """
+        number = -1
+        for shard in self.shards:
+            name = shard.relative_to(self.root).as_posix()
+            for position, sample in enumerate(_samples(shard), 1):
+                number += 1
+                try:
+                    row = _row(sample, name, number, position, problems)
+                except UnicodeDecodeError:
+                    report_not_utf8(problems, f"{name}/{sample.key}")
+                except (ValueError, RecursionError) as error:
+                    problems.add("bad row", f"{name}/{sample.key}", str(error))
+                else:
+                    if row is not None:
+                        yield row
+
+
+def recognise(path: Path) -> WebDataset:
+    """A single shard."""
+    return WebDataset(path.parent, (path,))
+
+
+def recognise_folder(root: Path) -> WebDataset | None:
+    """A folder with shards directly in it; None where there are none."""
+    shards = sorted(each for each in root.glob("*.tar") if not each.name.startswith("."))
+    return WebDataset(root, tuple(shards)) if shards else None
+
+
+def recognise_pattern(pattern: str) -> WebDataset:
+    """Shards by a pattern: braces ("{000..012}", "{a,b}") or a glob ("*.tar").
+
+    Raises:
+        ManifestError: no file is meant by it, or one of the braces is missing.
+    """
+    paths: list[Path] = []
+    for name in expand_braces(pattern):
+        if any(sign in name for sign in "*?["):
+            folder = Path(name.partition("*")[0].partition("?")[0].partition("[")[0]).parent
+            relative = name[len(str(folder)) + 1 :] if str(folder) != "." else name
+            paths += sorted(folder.glob(relative)) if folder.is_dir() else []
+        elif Path(name).is_file():
+            paths.append(Path(name))
+        else:
+            raise ManifestError(f"{pattern}: the shard {name} is missing")
+    if not paths:
+        raise ManifestError(f"{pattern}: no file has such a name")
+    absolute = [path.absolute() for path in dict.fromkeys(paths)]
+    root = Path(os.path.commonpath([path.parent for path in absolute]))
+    return WebDataset(root, tuple(absolute))
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """The names that a pattern with braces means, as in a shell: ranges keep leading zeros."""
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        return [pattern]
+    bounds = _RANGE.fullmatch(braces[1])
+    if bounds is None:
+        inner = braces[1].split(",")
+    else:
+        first, last = int(bounds[1]), int(bounds[2])
+        step = 1 if first <= last else -1
+        width = max(map(len, bounds.groups())) if "0" in (bounds[1][0], bounds[2][0]) else 1
+        inner = [f"{number:0{width}}" for number in range(first, last + step, step)]
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    return [name for each in inner for name in expand_braces(before + each + after)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A sample's key, its images as members and its texts as bytes by extension."""
+
+    key: str
+    images: list[tarfile.TarInfo]
+    texts: dict[str, bytes]
+
+
+def _samples(shard: Path) -> Iterator[_Sample]:
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for key, members in itertools.groupby(_members(tar), key=lambda each: _key(each.name)):
+                sample = _Sample(key, [], {})
+                for member in members:
+                    extension = member.name[len(key) :].lower()
+                    if extension.endswith(IMAGE_SUFFIXES):
+                        sample.images.append(member)
+                    elif extension in (".txt", ".json"):
+                        file = tar.extractfile(member)
+                        sample.texts[extension] = b"" if file is None else file.read()
+                if sample.images or sample.texts:
+                    yield sample
+    except (tarfile.TarError, EOFError) as error:
+        raise ManifestError(
+            f"{shard}: damaged, cut off or compressed, no valid tar: {error}; "
+            "shards are read in place and must not be compressed"
+        ) from error
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := tar.next()) is not None:
+        # The module keeps every member that it has seen.
+        tar.members.clear()  # type: ignore[attr-defined]
+        if member.isfile() and not member.name.rpartition("/")[2].startswith("."):
+            yield member
+
+
+def _key(name: str) -> str:
+    folder, slash, file_name = name.rpartition("/")
+    return folder + slash + file_name.partition(".")[0]
+
+
+def _row(sample: _Sample, shard: str, number: int, position: int, problems: Problems) -> Row | None:
+    where = f"{shard}/{sample.key}"
+    if not sample.images:
+        problems.add("no image", where, "the sample has no image")
+        return None
+    image = sample.images[0]
+    for other in sample.images[1:]:
+        problems.add("bad row", where, f"{other.name}: the sample has an image already")
+    image.name.encode()
+    values = _json_object(sample.texts.get(".json"))
+    values.pop("image", None)
+    columns = Columns.of(["image", *values])
+    text = sample.texts.get(".txt", b"").decode("utf-8-sig").strip()
+    row = columns.row({**values, "image": image.name}, number, shard, position)
+    return row._replace(
+        image=f"{shard}/{image.name}",
+        captions=(text,) if text else row.captions,
+        id=None,
+        shard=shard,
+        offset=image.offset_data,
+        size=image.size,
+    )
+
+
+def _json_object(raw: bytes | None) -> dict[str, Any]:
+    if raw is None:
+        return {}
+    try:
+        values = json.loads(raw.decode("utf-8-sig"))
+        refuse_lone_surrogates(json.dumps(values, ensure_ascii=False))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no valid JSON: {error.msg}") from error
+    if not isinstance(values, dict):
+        raise ValueError("the JSON is no object")
+    return values

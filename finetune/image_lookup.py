@@ -1,0 +1,100 @@
+"""From the image as a manifest names it to its id and to the file on disk."""
+
+import hashlib
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_DRIVE = re.compile(r"[A-Za-z]:/")
+_SHORT_HASH_CHARACTERS = 8
+
+
+class FoundImage(NamedTuple):
+    """A file that exists: `folder` counts the lookup's folders, -1 for an absolute path."""
+
+    folder: int
+    path: str
+
+
+class ImageLookup:
+    """Finds the files of images that a manifest names.
+
+    A relative path is looked for beside the manifest, then in `images/` beside it, then under
+    the folder that the user named; each costs one stat, and listings are never held in memory.
+
+    Args:
+        root: The manifest's folder.
+        images: The folder that the user named.
+        suffixes: Tried in order behind the name (ImageCLEF names images without ".jpg").
+    """
+
+    def __init__(
+        self, root: Path, images: Path | None = None, suffixes: Sequence[str] = ("",)
+    ) -> None:
+        # normpath keeps symbolic links: "beside the manifest" is meant as it was named.
+        named = [root, root / "images", *([] if images is None else [images])]
+        absolute = [Path(os.path.normpath(folder.absolute())) for folder in named]
+        self.folders = [folder for folder in dict.fromkeys(absolute) if folder.is_dir()]
+        self._prefixes = [folder.as_posix().rstrip("/") + "/" for folder in self.folders]
+        resolved = [folder.resolve().as_posix().rstrip("/") + "/" for folder in self.folders]
+        self._own_prefixes = tuple(dict.fromkeys([*self._prefixes, *resolved]))
+        self._suffixes = tuple(suffixes)
+
+    def id_of(self, image: str) -> str:
+        """The default id of a normalised image path: relative, with `/`, never absolute.
+
+        A relative path is its own id. An absolute one is made relative to the folder of the
+        lookup that holds it; one that lies elsewhere becomes the file name with the first 8
+        hexadecimal digits of the SHA-256 of the whole path: "/a/b/dog.jpg" is "dog-59fc7da9.jpg".
+        """
+        if not is_absolute(image):
+            return image
+        for prefix in self._own_prefixes:
+            if image.startswith(prefix):
+                return image[len(prefix) :]
+        name, suffix = posixpath.splitext(posixpath.basename(image))
+        digest = hashlib.sha256(image.encode()).hexdigest()[:_SHORT_HASH_CHARACTERS]
+        return f"{name}-{digest}{suffix}"
+
+    def find(self, image: str) -> FoundImage | None:
+        """The file of a normalised image path; None where there is none."""
+        if is_absolute(image):
+            return FoundImage(-1, image) if _is_file(image) else None
+        for suffix in self._suffixes:
+            name = image + suffix
+            for number, prefix in enumerate(self._prefixes):
+                if _is_file(prefix + name):
+                    return FoundImage(number, name)
+        return None
+
+    def places(self) -> str:
+        """The folders that are searched, for messages."""
+        return " or ".join(str(folder) for folder in self.folders)
+
+
+def normalise(image: str) -> str:
+    """An image path with `/` for a backslash and without ".", ".." within and doubled slashes."""
+    if "\\" in image:
+        image = image.replace("\\", "/")
+    if "//" in image or "./" in image or image.endswith(("/", "/.")):
+        image = posixpath.normpath(image)
+        # POSIX keeps a leading double slash; it is the same file here.
+        if image.startswith("//"):
+            image = image[1:]
+    return image
+
+
+def is_absolute(image: str) -> bool:
+    """Whether a normalised path is absolute, on POSIX or on Windows ("C:/…")."""
+    return image.startswith("/") or (image[1:3] == ":/" and _DRIVE.match(image) is not None)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - a Path a row doubles the time
+    except (OSError, ValueError):
+        return False

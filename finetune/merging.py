@@ -1,0 +1,289 @@
+"""Rows of the same image become one record, in bounded memory.
+
+1. Every row is written to a temporary SQLite database with its key, the default id of its image.
+2. SQLite sorts the keys alone (not the texts) and gives each row the number of the first row of
+   its key; sorting spills to disk.
+3. The rows are read back by those numbers, so that rows of one image come together and images
+   come in the manifest's order, and are written as records.
+
+Rows are packed with `marshal`: the database is this process's own and gone with it.
+"""
+
+import marshal
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+import numpy as np
+
+from finetune.errors import ManifestError
+from finetune.formats.rows import MetadataValue, Row, Source, is_number
+from finetune.image_lookup import ImageLookup, normalise
+from finetune.problems import Problems
+from finetune.splits import HashedSplit, split_of_word
+
+CACHE_KIBIBYTES = 48 * 1024
+
+_SCHEMA = f"""
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -{CACHE_KIBIBYTES};
+CREATE TABLE row (number INTEGER PRIMARY KEY, key TEXT, packed BLOB);
+CREATE TABLE member (first INTEGER, number INTEGER);
+CREATE TABLE given_id (id TEXT PRIMARY KEY, image TEXT) WITHOUT ROWID;
+CREATE TABLE embedding (number INTEGER PRIMARY KEY, vector BLOB);
+CREATE TABLE record (number INTEGER PRIMARY KEY, id TEXT, split TEXT, packed BLOB);
+BEGIN;
+"""
+
+# Sorts (key, number) pairs, then (first, number) pairs; rowids of `row` are the numbers.
+_GROUP = """
+INSERT INTO member
+SELECT min(number) OVER (PARTITION BY key) AS first, number FROM row ORDER BY first, number
+"""
+_READ_GROUPED = """
+SELECT first, packed FROM member CROSS JOIN row ON row.number = member.number
+ORDER BY member.rowid
+"""
+
+
+class StoredRecord(NamedTuple):
+    """A record as it lies in the database.
+
+    Attributes:
+        folder: Number of the lookup's folder that holds the image, -1 where `path` is absolute
+            or there is no image.
+        path: The image within that folder.
+        has_image: Whether the image exists.
+        shard, offset, size: As in `Row`.
+        captions: In the manifest's order, each once.
+        metadata: None for none.
+        embedding: Number of the row that holds it; None where there is none.
+    """
+
+    folder: int
+    path: str
+    has_image: bool
+    shard: str | None
+    offset: int | None
+    size: int | None
+    captions: tuple[str, ...]
+    metadata: dict[str, MetadataValue] | None
+    embedding: int | None
+
+
+class Merger:
+    """Writes rows into a temporary database and merges them into its table `record`.
+
+    Args:
+        source: The manifest.
+        lookup: Finds the images.
+        hashed_split: For records whose split is not given.
+        problems: Takes what is wrong with rows and records.
+        rows_with_vectors: Rows of the paired .npy file; None without one.
+
+    Attributes:
+        row_count: Data rows read, bad ones not counted.
+        number_columns, tag_columns: The metadata columns by what they hold.
+        folder_counts: How many images each folder of the lookup holds.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        lookup: ImageLookup,
+        hashed_split: HashedSplit,
+        problems: Problems,
+        rows_with_vectors: int | None = None,
+    ) -> None:
+        self.row_count = 0
+        self.folder_counts: dict[int, int] = {}
+        self._source = source
+        self._lookup = lookup
+        self._hashed_split = hashed_split
+        self._problems = problems
+        self._rows_with_vectors = rows_with_vectors
+        self._dimension: int | None = None
+        self._last_number = -1
+        self._any_id_given = False
+        self._all_numbers: dict[str, bool] = {}
+        self._split_words: dict[str, str | None] = {}
+        self.database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self.database.executescript(_SCHEMA)
+
+    def run(self) -> None:
+        """Read all rows of the source and write its records.
+
+        Raises:
+            ManifestError: the source cannot be read.
+        """
+        self.database.executemany("INSERT INTO row VALUES (?, ?, ?)", self._keyed_rows())
+        self._check_vector_count()
+        self.database.execute(_GROUP)
+        self.database.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", self._records())
+        self.database.executescript("DROP TABLE member; DROP TABLE row; DROP TABLE given_id")
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Each metadata column with what it holds: "number" or "tag"."""
+        return {name: "number" if all_ else "tag" for name, all_ in self._all_numbers.items()}
+
+    def _keyed_rows(self) -> Iterator[tuple[int, str, bytes]]:
+        for row in self._source.rows(self._problems):
+            self._last_number = max(self._last_number, row.number)
+            image = normalise(row.image) if row.image else ""
+            if image:
+                key = self._lookup.id_of(image)
+            elif row.id is not None:
+                # No image's key begins with a slash: default ids are relative.
+                key = "/" + row.id
+            else:
+                self._problems.add("no image", row.where, "the row names no image")
+                continue
+            if row.id is not None:
+                self._any_id_given = True
+            if self._source.captioned and not row.captions:
+                self._problems.add("empty caption", row.where, f"{image or row.id}: no caption")
+            if row.embedding is not None and not self._keep_embedding(row, row.embedding):
+                row = row._replace(embedding=None)
+            self.row_count += 1
+            packed = row._replace(image=image, embedding=b"" if row.embedding else None)
+            yield row.number, key, marshal.dumps(tuple(packed))
+
+    def _keep_embedding(self, row: Row, embedding: bytes) -> bool:
+        dimension = len(embedding) // np.dtype(np.float32).itemsize
+        if self._dimension is None:
+            self._dimension = dimension
+        if dimension != self._dimension:
+            reason = f"the embedding has {dimension} values, the first one {self._dimension}"
+            self._problems.add("bad embedding", row.where, reason)
+            return False
+        self.database.execute("INSERT INTO embedding VALUES (?, ?)", (row.number, embedding))
+        return True
+
+    def _check_vector_count(self) -> None:
+        vectors = self._rows_with_vectors
+        if vectors is None:
+            return
+        rows = self._last_number + 1
+        # A bad row at the end has a vector too, and no number that we know of.
+        unread = sum(self._problems.counts.get(kind, 0) for kind in ("bad row", "not utf-8"))
+        if not rows <= vectors <= rows + unread:
+            raise ManifestError(
+                f"the .npy file beside the manifest holds {vectors:,} vectors for {rows:,} rows; "
+                "write one vector for each row, in the manifest's order"
+            )
+
+    def _records(self) -> Iterator[tuple[int, str, str, bytes]]:
+        unpack = marshal.loads
+        with closing(self.database.cursor()) as cursor:
+            cursor.execute(_READ_GROUPED)
+            for first, packed in groupby(cursor, key=itemgetter(0)):
+                rows = [Row._make(unpack(each)) for _, each in packed]
+                record = self._record(rows)
+                if record is not None:
+                    yield first, *record
+
+    def _record(self, rows: list[Row]) -> tuple[str, str, bytes] | None:
+        first = rows[0]
+        ids = list(dict.fromkeys(row.id for row in rows if row.id is not None))
+        id = ids[0] if ids else self._lookup.id_of(first.image)
+        if len(ids) > 1:
+            reason = f"its rows have the ids {ids[0]} and {ids[1]}; the first is taken"
+            self._problems.note("different values", first.image, reason)
+        embedding = self._embedding_row(rows)
+        stored = self._find(first, id, embedding)
+        if stored is None or not self._is_new_id(id, first):
+            return None
+        if stored.has_image:
+            self.folder_counts[stored.folder] = self.folder_counts.get(stored.folder, 0) + 1
+        captions = tuple(dict.fromkeys(text for row in rows for text in row.captions))
+        metadata = first.metadata if len(rows) == 1 else self._merged_metadata(rows, id)
+        if metadata:
+            self._watch_columns(metadata)
+        split = self._split(rows, id) or self._hashed_split(id)
+        stored = stored._replace(captions=captions, metadata=metadata)
+        return id, split, marshal.dumps(tuple(stored))
+
+    def _embedding_row(self, rows: list[Row]) -> int | None:
+        if self._rows_with_vectors is not None:
+            return rows[0].number
+        return next((row.number for row in rows if row.embedding is not None), None)
+
+    def _find(self, row: Row, id: str, embedding: int | None) -> StoredRecord | None:
+        """The record with its image's place; None where it has neither image nor embedding."""
+        if row.shard is not None:
+            place = (row.shard, row.offset, row.size)
+            return StoredRecord(0, row.image, True, *place, (), None, embedding)
+        found = self._lookup.find(row.image) if row.image else None
+        if found is not None:
+            return StoredRecord(*found, True, None, None, None, (), None, embedding)
+        if embedding is not None:
+            # The vector is there: the picture is only for showing.
+            self._problems.note("no image file", row.where, f"{id}: has its vector alone")
+            return StoredRecord(-1, row.image, False, None, None, None, (), None, embedding)
+        if not row.image:
+            self._problems.add("no image", row.where, f"{id}: has neither image nor embedding")
+        elif "://" in row.image or row.image.startswith(("http:/", "https:/")):
+            reason = f"{row.image} is an address; download the pictures first"
+            self._problems.add("missing file", row.where, reason)
+        else:
+            reason = f"no file {row.image} in {self._lookup.places()}"
+            self._problems.add("missing file", row.where, reason)
+        return None
+
+    def _is_new_id(self, id: str, row: Row) -> bool:
+        # Default ids are the keys themselves, so only given ones can collide.
+        if not self._any_id_given:
+            return True
+        added = self.database.execute(
+            "INSERT OR IGNORE INTO given_id VALUES (?, ?)", (id, row.image)
+        ).rowcount
+        if added:
+            return True
+        (image,) = self.database.execute(
+            "SELECT image FROM given_id WHERE id = ?", (id,)
+        ).fetchone()
+        reason = f"the id {id} of {row.image} is already that of {image}; the first one is kept"
+        self._problems.add("duplicate id", row.where, reason)
+        return False
+
+    def _split(self, rows: Iterable[Row], id: str) -> str | None:
+        split: str | None = None
+        for row in rows:
+            if row.split is None:
+                continue
+            if row.split not in self._split_words:
+                self._split_words[row.split] = split_of_word(row.split)
+            meant = self._split_words[row.split]
+            if meant is None:
+                reason = f"{id}: the split {row.split!r} is none of train, val and test"
+                self._problems.add("unknown split", row.where, reason)
+            elif split is None:
+                split = meant
+            elif split != meant:
+                reason = f"{id}: in {split} before, in {meant} here; it stays in {split}"
+                self._problems.add("two splits", row.where, reason)
+        return split
+
+    def _merged_metadata(self, rows: Iterable[Row], id: str) -> dict[str, MetadataValue] | None:
+        merged: dict[str, MetadataValue] = {}
+        different: dict[str, str] = {}
+        for row in rows:
+            for name, value in (row.metadata or {}).items():
+                kept = merged.setdefault(name, value)
+                if kept != value and name not in different:
+                    different[name] = row.where
+        for name, where in different.items():
+            reason = f"{id}: {name} differs from that of its first row, which is kept"
+            self._problems.note("different values", where, reason)
+        return merged or None
+
+    def _watch_columns(self, metadata: Mapping[str, MetadataValue]) -> None:
+        all_numbers = self._all_numbers
+        for name, value in metadata.items():
+            if all_numbers.get(name, True):
+                all_numbers[name] = is_number(value)
