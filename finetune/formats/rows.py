@@ -254,7 +254,8 @@ def embedding_value(value: object) -> bytes | None:
     Raises:
         ValueError: it is no list of finite numbers.
     """
-    if value is None or value == "":
+    # An array compared with a text is an array.
+    if value is None or (isinstance(value, str) and not value):
         return None
     try:
         numbers = json.loads(value) if isinstance(value, str) else value
