@@ -9,9 +9,7 @@ Stopped at any moment, the same call goes on from there: an operation that was a
 not yet in the ledger is done once more, to the same end.
 """
 
-import csv
 import os
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
@@ -39,6 +37,8 @@ from finetune.progress import Progress
 FEW_PICTURES = 64
 # Comparing fewer records than this is over before a line about it could be read.
 MANY_RECORDS = 50_000
+# The manifest's note about a ready-made vector, which is just what is wanted here.
+VECTOR_ALONE = "no image file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +167,7 @@ def _feed_manifest(
     tally = _Tally()
     with Ledger.open(ledger_file) as ledger, Rejections(report_file) as rejections:
         tally.notes += _trust(ledger, engine)
-        _add_problems(manifest, rejections)
+        _add_problems(manifest, rejections, tally)
         problems = rejections.count
         seen = ledger.id_set() if options.prune else None
         quiet = len(manifest) < MANY_RECORDS
@@ -227,16 +227,16 @@ def _trust(ledger: Ledger, engine: Engine) -> list[str]:
     return []
 
 
-def _add_problems(manifest: Manifest, rejections: Rejections) -> None:
-    """Copy the manifest's own report into the feed's."""
-    if not manifest.problems.counts:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "problems.csv"
-        manifest.problems.write(path)
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                rejections.add(row["where"], row["kind"], row["reason"])
+def _add_problems(manifest: Manifest, rejections: Rejections, tally: _Tally) -> None:
+    """Copy the manifest's problems into the report; its notes are named in a sentence."""
+    problems = manifest.problems
+    for problem in problems if problems.counts else ():
+        if problem.kind in problems.counts:
+            rejections.add(problem.where, problem.kind, problem.reason)
+    notes = {kind: count for kind, count in problems.notes.items() if kind != VECTOR_ALONE}
+    if notes:
+        listed = ", ".join(f"{kind}: {count:,}" for kind, count in notes.items())
+        tally.notes.append(f"in the manifest there are ({listed}): see clipsearch manifest check")
 
 
 def _write(

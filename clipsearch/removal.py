@@ -6,7 +6,7 @@ from clipsearch.engine import Delete, Engine, Outcome
 from clipsearch.ledger import IdSet, Ledger
 
 # Problems of a manifest that take no record away; any other may hide one.
-HARMLESS_PROBLEMS = frozenset({"empty caption", "duplicate id"})
+HARMLESS_PROBLEMS = frozenset({"empty caption", "duplicate id", "two splits", "unknown split"})
 
 
 def delete(engine: Engine, ledger: Ledger, ids: Sequence[str]) -> Iterator[Outcome]:

@@ -1,0 +1,104 @@
+"""An engine in memory that fails as it is told: a double for tests of what feeds it.
+
+It keeps the contract of `clipsearch.engine.Engine.feed` to the letter, batches included: what was
+pulled before an exception of the operations is written and acknowledged before it is raised.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from clipsearch.documents import Document, DocumentError, check_document
+from clipsearch.engine import (
+    Delete,
+    EngineQuery,
+    IndexInfo,
+    Operation,
+    Outcome,
+    Page,
+    Update,
+    Upsert,
+)
+from finetune.errors import EngineError
+
+
+@dataclass
+class FakeEngine:
+    """Documents in a dict.
+
+    Attributes:
+        batch: Operations written at once; their outcomes come in reverse order.
+        refuse: Ids that are refused.
+        full_after: Operations after which the disk is full; None for never.
+        log: Every operation applied.
+    """
+
+    info: IndexInfo
+    target: str = "fake"
+    documents: dict[str, Document] = field(default_factory=dict)
+    batch: int = 4
+    refuse: set[str] = field(default_factory=set)
+    full_after: int | None = None
+    log: list[Operation] = field(default_factory=list)
+    finished: int = 0
+
+    def save_info(self, info: IndexInfo) -> None:
+        self.info = info
+
+    def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
+        waiting: list[Operation] = []
+        try:
+            for operation in operations:
+                waiting.append(operation)
+                if len(waiting) == self.batch:
+                    yield from self._write(waiting)
+                    waiting = []
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from self._write(waiting)
+            raise
+        yield from self._write(waiting)
+
+    def _write(self, operations: list[Operation]) -> list[Outcome]:
+        if self.full_after is not None and len(self.log) + len(operations) > self.full_after:
+            raise EngineError("fake: the disk is full; free space and run the same command again")
+        return [Outcome(each, self._apply(each)) for each in operations][::-1]
+
+    def _apply(self, operation: Operation) -> str | None:
+        if operation.id in self.refuse:
+            return "refused, as told"
+        match operation:
+            case Upsert(document):
+                try:
+                    check_document(document, self.info.dimension)
+                except DocumentError as error:
+                    return str(error)
+                self.documents[document.id] = document
+            case Update(name, captions, tags, numbers, path):
+                if name not in self.documents:
+                    return "no such document"
+                new = {"captions": captions, "tags": tags, "numbers": numbers, "path": path}
+                given = {part: value for part, value in new.items() if value is not None}
+                self.documents[name] = replace(self.documents[name], **given)
+            case Delete(name):
+                self.documents.pop(name, None)
+        self.log.append(operation)
+        return None
+
+    def finish_feed(self) -> None:
+        self.finished += 1
+
+    def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
+        return [self.documents.get(each) for each in ids]
+
+    def search(self, query: EngineQuery) -> Page:
+        raise NotImplementedError
+
+    def count(self) -> int:
+        return len(self.documents)
+
+    def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
+        yield from list(self.documents.values())
+
+    def close(self) -> None:
+        pass
