@@ -1,0 +1,55 @@
+# `make demo` and `make test` do all the set-up: they create .venv and install into it.
+#
+#   PYTHON    the interpreter for .venv (3.11 to 3.13)
+#   PIP_ARGS  more arguments for pip; torch for CPU only, for example:
+#             make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   EXTRAS    what to install; tests need all,dev
+
+PYTHON ?= python3
+PIP_ARGS ?=
+EXTRAS ?= all,dev
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test test-slow test-wheel test-live lint format bench clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+install: $(INSTALLED) ## create .venv and install everything into it
+
+demo: $(INSTALLED) ## render pictures, fine-tune, export, feed, and search them (about 90 s)
+	$(BIN)/clipsearch demo
+
+test: $(INSTALLED) ## the test suite
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED) ## the longer checks (kill -9 at twenty moments, a million rows, ...)
+	$(BIN)/python -m pytest -m slow
+
+test-wheel: $(INSTALLED) ## build the wheel, install it into an empty environment, run its demo
+	CLIPSEARCH_PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m pytest -m wheel
+
+test-live: $(INSTALLED) ## against a real Vespa: CLIPSEARCH_TEST_VESPA, or Docker
+	$(BIN)/python -m pytest -m live
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## every benchmark, each printing a table (an hour on 2 cores)
+	for question in benchmarks/*.py; do echo "== $$question"; $(BIN)/python $$question || exit 1; done
+
+clean: ## remove .venv and the demo
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,200 @@
+"""The whole road on made-up pictures: render, fine-tune, export, feed, search.
+
+Each step is the command that a user would type, shown before it runs.
+"""
+
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from clipsearch.encoder import Encoder
+from clipsearch.engine import MODES
+from clipsearch.shapes import write_shapes
+from finetune.errors import ClipsearchError, UsageError
+from finetune.images import load_pixels, normalize
+from finetune.manifest import Manifest
+from finetune.metrics import RetrievalMetrics, text_to_image
+from finetune.model import DualEncoder, load_dual_encoder
+
+MARKER = "made-by-clipsearch-demo"
+EPOCHS = 14
+BATCH_SIZE = 128
+PIXELS_AT_ONCE = 128
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demo measured.
+
+    Attributes:
+        before, after: Text to image over the held-out combinations, with an untrained encoder of
+            the same make and with the exported one.
+        seconds: All in all.
+    """
+
+    before: RetrievalMetrics
+    after: RetrievalMetrics
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The test split: one caption an image, each caption different.
+
+    Attributes:
+        ids: Of the images.
+        captions: In the order of `pixels`.
+        pixels: uint8[n, h, w, 3], as the encoder takes them.
+    """
+
+    ids: tuple[str, ...]
+    captions: tuple[str, ...]
+    pixels: npt.NDArray[np.uint8]
+
+    def rank(self, text_embeds: Float32, image_embeds: Float32) -> RetrievalMetrics:
+        """Each caption looks for its picture among all of them."""
+        return text_to_image(text_embeds, image_embeds, np.arange(len(self.captions)))
+
+
+def run_demo(
+    folder: Path,
+    command: Callable[[Sequence[str]], None],
+    echo: Callable[[str], None],
+    *,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+) -> DemoResult:
+    """Walk the road in `folder`, which is made, or replaced if an earlier demo made it.
+
+    Args:
+        folder: Where pictures, encoder, index and contact sheets go.
+        command: Runs one `clipsearch` command, given as its arguments.
+        echo: Prints a line.
+        seed: Of the pictures, the held-out combinations and the training.
+        epochs: Of the training; fewer for a quick look.
+
+    Raises UsageError where `folder` holds anything else, and whatever the commands raise.
+    """
+    start = time.monotonic()
+    make_folder(folder)
+    manifest, encoder, index = (
+        folder / "captions.csv",
+        folder / "encoder",
+        folder / "pictures.index",
+    )
+
+    def run(*arguments: str | Path) -> None:
+        words = [str(argument) for argument in arguments]
+        echo(f"\n$ clipsearch {shlex.join(words)}")
+        command(words)
+
+    echo(f"Rendering captioned pictures into {folder} ...")
+    write_shapes(folder, seed)
+    run("manifest", "check", manifest)
+    run(
+        *("finetune", manifest, "--model", "tiny", "--out", encoder, "--epochs", str(epochs)),
+        *("--batch-size", str(BATCH_SIZE), "--seed", str(seed), "--patience", "0"),
+    )
+    before, after, wanted = compare(manifest, encoder, seed)
+    report(before, after, echo)
+    run("feed", manifest, "--encoder", encoder, "--index", index)
+    search(wanted, folder, index, run)
+    seconds = time.monotonic() - start
+    (folder / "metrics.json").write_text(
+        json.dumps({"before": before.as_dict(), "after": after.as_dict()}, indent=2) + "\n"
+    )
+    echo(f"\nDone in {seconds:.0f} s. Look at {folder / 'contact-sheet.png'}, or ask for more:")
+    echo(f'$ clipsearch query "three green stars" --index {shlex.quote(str(index))}')
+    return DemoResult(before, after, seconds)
+
+
+def make_folder(folder: Path) -> None:
+    """Make an empty folder for the demo; raises UsageError where that would lose files."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MARKER).is_file():
+            raise UsageError(f"--out {folder} has other files in it; give a new folder")
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).touch()
+    except OSError as error:
+        raise ClipsearchError(f"--out {folder} cannot be written ({error.strerror})") from error
+
+
+def compare(
+    manifest: Path, encoder: Path, seed: int
+) -> tuple[RetrievalMetrics, RetrievalMetrics, str]:
+    """Figures before and after training on the held-out split, and a caption of it to search."""
+    loaded = Encoder.load(encoder)
+    with Manifest.open(manifest) as opened:
+        seen = [caption for record in opened.records("train") for caption in record.captions]
+        held_out = read_held_out(opened, loaded)
+    untrained = load_dual_encoder("tiny", seen, seed=seed)
+    before = held_out.rank(*embed_untrained(untrained, held_out))
+    after = held_out.rank(
+        loaded.encode_texts(held_out.captions), loaded.encode_pixels(held_out.pixels)
+    )
+    return before, after, next(text for text in held_out.captions if text.startswith("two"))
+
+
+def read_held_out(manifest: Manifest, encoder: Encoder) -> HeldOut:
+    """Decode the test split."""
+    records = list(manifest.records("test"))
+    return HeldOut(
+        ids=tuple(record.id for record in records),
+        captions=tuple(record.captions[0] for record in records),
+        pixels=np.stack(
+            [load_pixels(record.image, encoder.preprocessing) for record in records if record.image]
+        ),
+    )
+
+
+@torch.no_grad()
+def embed_untrained(dual: DualEncoder, held_out: HeldOut) -> tuple[Float32, Float32]:
+    """Text and image embeddings, float32[n, d] each, of the model as it starts."""
+    dual.eval()
+    texts = dual.embed_texts(*dual.tokenize(held_out.captions))
+    pixels = torch.from_numpy(normalize(held_out.pixels, dual.preprocessing))
+    images = torch.cat([dual.embed_images(part) for part in pixels.split(PIXELS_AT_ONCE)])
+    return texts.numpy(), images.numpy()
+
+
+def report(before: RetrievalMetrics, after: RetrievalMetrics, echo: Callable[[str], None]) -> None:
+    """Print the figures side by side."""
+    echo("\nShapes and colours that were never seen together in training, text to image,")
+    echo(f"global, pool of {after.pool} pictures, {after.queries} captions:")
+    echo(f"  {'':12}{'untrained':>10}{'fine-tuned':>12}")
+    for name, one, two in (
+        ("MRR@10", before.mrr[10], after.mrr[10]),
+        ("recall@1", before.recall[1], after.recall[1]),
+        ("recall@5", before.recall[5], after.recall[5]),
+        ("recall@10", before.recall[10], after.recall[10]),
+    ):
+        echo(f"  {name:12}{one:>10.3f}{two:>12.3f}")
+    echo(f"  {'median rank':12}{before.median_rank:>10.0f}{after.median_rank:>12.0f}")
+
+
+def search(wanted: str, folder: Path, index: Path, run: Callable[..., None]) -> None:
+    """One query in each mode, one with filter and facet, one by picture, and contact sheets."""
+    for mode in MODES:
+        run("query", wanted, "--mode", mode, "-k", "3", "--index", index)
+    run(
+        *("query", wanted, "-k", "3", "--filter", "split=test", "--filter", "count>=2"),
+        *("--facet", "shape", "--index", index),
+    )
+    run("query", wanted, "-k", "12", "--index", index, "--sheet", folder / "contact-sheet.png")
+    picture = sorted((folder / "images").glob("red-star-*"))[0]
+    by_picture = folder / "by-picture.png"
+    run("query", "--image", picture, "-k", "12", "--index", index, "--sheet", by_picture)
