@@ -1,0 +1,269 @@
+"""The working folder beside the output: checkpoints that survive kill -9 and a full disk.
+
+A checkpoint is complete or absent: it is written under another name, flushed to the disk and
+then renamed. The best weights lie in a file of their own, named by their step, which is written
+before the checkpoint that refers to it and removed after the one that no longer does.
+"""
+
+import fcntl
+import json
+import os
+import pickle
+import random
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import torch
+
+from finetune.config import TrainConfig
+from finetune.errors import TrainingError, UsageError
+
+RUN_FILE = "run.json"
+CHECKPOINT_FILE = "checkpoint.pt"
+HISTORY_FILE = "history.csv"
+REPORT_FILE = "rejected.csv"
+PIXELS_FILE = "pixels.uint8"
+LOCK_FILE = "lock"
+FORMAT_VERSION = 1
+
+State = dict[str, Any]
+
+
+class WorkFolder:
+    """`<out>.training`, held by one process at a time.
+
+    A context manager: leaving it frees the folder for the next run, and where an error came
+    before the first checkpoint, nothing is left of it.
+    """
+
+    def __init__(self, path: Path, lock: IO[bytes]) -> None:
+        self.path = path
+        self._lock = lock
+        self._best_written = -1
+
+    @classmethod
+    def open(cls, config: TrainConfig) -> Self:
+        """Make the folder, or take up an interrupted run's.
+
+        Raises UsageError where the folder is not ours, another process trains in it, or the
+        interrupted run had other options.
+        """
+        path = config.work_folder
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            files = {entry.name for entry in path.iterdir()}
+            if files and not files & {RUN_FILE, LOCK_FILE}:
+                raise UsageError(
+                    f"{path} is where checkpoints go, but it holds other files; give another --out"
+                )
+            lock = (path / LOCK_FILE).open("wb")
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise UsageError(
+                f"another process is training in {path}; wait for it, or give another --out"
+            ) from error
+        folder = cls(path, lock)
+        try:
+            folder._take_up(config)
+        except BaseException:
+            lock.close()
+            raise
+        return folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and not self.checkpoint.exists():
+            self.remove()
+        self._lock.close()
+        if isinstance(error, OSError):
+            raise TrainingError(
+                f"{self.path}: cannot be written ({error.strerror or error}); make room and run"
+                f" the same command again to continue at the last checkpoint"
+            ) from error
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last good checkpoint, where there is one."""
+        return self.path / CHECKPOINT_FILE
+
+    @property
+    def history(self) -> Path:
+        """history.csv while training goes on."""
+        return self.path / HISTORY_FILE
+
+    @property
+    def report(self) -> Path:
+        """What was left out, and why."""
+        return self.path / REPORT_FILE
+
+    @property
+    def pixels(self) -> Path:
+        """Decoded pictures that did not fit in memory."""
+        return self.path / PIXELS_FILE
+
+    def best_weights(self, step: int) -> Path:
+        """The file of the weights that were best, at the step."""
+        return self.path / f"best-{step}.pt"
+
+    def save(self, state: State, best_step: int, best_weights: State | None) -> None:
+        """Write a checkpoint; the one before stays whole until the new one is.
+
+        Args:
+            state: The checkpoint's content.
+            best_step: Of the best weights, -1 where there are none.
+            best_weights: Of that step; None where there are none.
+
+        Raises TrainingError where it cannot be written, such as on a full disk.
+        """
+        step = state["step"]
+        best = self.best_weights(best_step)
+        try:
+            if best_weights is not None and best_step != self._best_written:
+                save_atomically(best, best_weights)
+                self._best_written = best_step
+            save_atomically(
+                self.checkpoint, {"format_version": FORMAT_VERSION, "best_step": best_step, **state}
+            )
+        except OSError as error:
+            kept = (
+                f"the last good checkpoint, {self.checkpoint}, is kept"
+                if self.checkpoint.exists()
+                else "there is no earlier checkpoint"
+            )
+            raise TrainingError(
+                f"the checkpoint of step {step:,} cannot be written ({error.strerror or error});"
+                f" {kept}: make room in {self.path.parent} and run the same command again"
+            ) from error
+        for other in self.path.glob("best-*.pt"):
+            if other != best:
+                other.unlink()
+
+    def load(self) -> State | None:
+        """The last checkpoint, with "best_weights" (None where there are none).
+
+        None where the run was killed before the first one. Raises TrainingError where it is
+        damaged.
+        """
+        if not self.checkpoint.exists():
+            return None
+        state = _load(self.checkpoint)
+        if state.get("format_version") != FORMAT_VERSION:
+            raise TrainingError(
+                f"{self.checkpoint}: was written by another version of clipsearch;"
+                f" finish with that one, or start anew with --restart"
+            )
+        best_step = state["best_step"]
+        state["best_weights"] = _load(self.best_weights(best_step)) if best_step >= 0 else None
+        return state
+
+    def remove(self) -> None:
+        """Delete the folder: all is in the encoder folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _take_up(self, config: TrainConfig) -> None:
+        run = self.path / RUN_FILE
+        asked = config.with_absolute_paths()
+        if self.checkpoint.exists() and not config.restart:
+            try:
+                differences = asked.differences(json.loads(run.read_text(encoding="utf-8")))
+            except (OSError, ValueError, AttributeError) as error:
+                raise TrainingError(
+                    f"{run}: cannot be read, so its run cannot be continued;"
+                    f" start anew with --restart"
+                ) from error
+            if differences:
+                raise UsageError(
+                    f"{self.path} holds an interrupted run with other options:"
+                    f" {', '.join(differences)}; give the same ones to continue it,"
+                    f" or start anew with --restart"
+                )
+        else:
+            self._clear()
+        for partial in self.path.glob("*.partial"):
+            partial.unlink()
+        run.write_text(json.dumps(asked.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+    def _clear(self) -> None:
+        # The checkpoint goes first: what is left without it counts for nothing.
+        self.checkpoint.unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name != LOCK_FILE:
+                entry.unlink()
+
+
+def save_atomically(path: Path, content: State) -> None:
+    """torch.save such that `path` holds either its old content or the new, whatever happens.
+
+    Raises OSError.
+    """
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("wb") as file:
+            _save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _save(content: State, file: IO[bytes]) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # torch's writer complains about its own position after the disk refused.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _load(path: Path) -> State:
+    try:
+        state: State = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"{path}: is damaged or missing, so the run cannot be continued;"
+            f" start anew with --restart"
+        ) from error
+    return state
+
+
+def random_states() -> State:
+    """The states of all random number generators, as torch.load reads them without pickle."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: State) -> None:
+    """Set all random number generators to what `random_states` gave."""
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,0 +1,108 @@
+"""history.csv: one row a step and one an evaluation, appended as training goes on."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+Row = dict[str, float]
+
+STEP_COLUMNS = ("step", "epoch", "loss", "learning_rate", "logit_scale", "grad_norm")
+DIRECTIONS = {"text-to-image": "t2i", "image-to-text": "i2t"}
+EVALUATION_COLUMNS = tuple(
+    f"{direction}_{metric}"
+    for direction in DIRECTIONS.values()
+    for metric in ("mrr@10", "recall@1", "recall@5", "recall@10", "median_rank")
+)
+COLUMNS = STEP_COLUMNS + EVALUATION_COLUMNS
+WHOLE_NUMBERS = ("step", "epoch")
+
+
+class History:
+    """The rows so far, in memory and in a file; rows reach the file at `flush`.
+
+    A row of a step holds STEP_COLUMNS; a row of an evaluation holds step, epoch and
+    EVALUATION_COLUMNS, and comes after the row of its step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Start anew: a file that is there is replaced."""
+        self.path = path
+        self.rows: list[Row] = []
+        self._unwritten = 0
+        self._write("w", _line(dict.fromkeys(COLUMNS, ""), header=True))
+
+    @classmethod
+    def resume(cls, path: Path, step: int, evaluated: int) -> "History":
+        """Go on after a checkpoint: rows that were written after it are dropped.
+
+        Args:
+            path: The file.
+            step: Steps done at the checkpoint.
+            evaluated: The step that was evaluated last at the checkpoint, -1 for none.
+        """
+        rows = read_history(path) if path.is_file() else []
+        kept = [row for row in rows if row["step"] <= (evaluated if is_evaluation(row) else step)]
+        history = cls(path)
+        for row in kept:
+            history.append(row)
+        history.flush()
+        return history
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row; columns it lacks stay empty."""
+        self.rows.append(dict(row))
+        self._unwritten += 1
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Write what was appended; with `sync`, down to the disk."""
+        if self._unwritten:
+            new = self.rows[-self._unwritten :]
+            self._write("a", "".join(_line(row) for row in new), sync=sync)
+            self._unwritten = 0
+
+    @property
+    def evaluations(self) -> list[Row]:
+        """The rows of evaluations."""
+        return [row for row in self.rows if is_evaluation(row)]
+
+    def _write(self, mode: str, text: str, *, sync: bool = False) -> None:
+        with self.path.open(mode, encoding="utf-8", newline="") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def is_evaluation(row: Mapping[str, float]) -> bool:
+    """Whether a row is an evaluation's, not a step's."""
+    return "loss" not in row
+
+
+def read_history(path: Path) -> list[Row]:
+    """The rows of a history.csv, without empty cells; a last row cut off by a crash is left out."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in file.read().splitlines(keepends=True) if line.endswith("\n")]
+    rows: list[Row] = []
+    for cells in csv.DictReader(lines):
+        row = {name: float(cell) for name, cell in cells.items() if cell}
+        rows.append({n: int(v) if n in WHOLE_NUMBERS else v for n, v in row.items()})
+    return rows
+
+
+def _line(row: Mapping[str, float | str], *, header: bool = False) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    else:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    return text.getvalue()
+
+
+def _cell(value: float | str) -> str:
+    if isinstance(value, float) and not math.isnan(value):
+        return f"{value:.9g}"
+    return str(value)

@@ -1,0 +1,149 @@
+"""Decoded pictures, by index: from memory, from a file, or decoded again each time.
+
+Imports without torch.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from finetune.dataset import Int64
+from finetune.decoding import Decoder, Pixels
+from finetune.encoder_folder import Preprocessing
+from finetune.errors import TrainingError, UsageError
+from finetune.images import ImageSource
+from finetune.progress import Progress
+
+MEGABYTE = 1 << 20
+BATCHES_AHEAD = 4
+
+
+class PixelStore(Protocol):
+    """Pixels of n pictures."""
+
+    def batches(self, indices: Iterable[Int64]) -> Iterator[Pixels]:
+        """uint8[b, h, w, 3] for each int64[b] of indices, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPixels:
+    """All pictures, uint8[n, h, w, 3], in memory or mapped from a file."""
+
+    pixels: Pixels
+
+    def batches(self, indices: Iterable[Int64]) -> Iterator[Pixels]:
+        """uint8[b, h, w, 3] for each int64[b] of indices, in order."""
+        for chosen in indices:
+            yield self.pixels[chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedPixels:
+    """Pictures that are decoded whenever they are needed, a few batches ahead."""
+
+    decoder: Decoder
+    sources: Sequence[ImageSource]
+
+    def batches(self, indices: Iterable[Int64]) -> Iterator[Pixels]:
+        """uint8[b, h, w, 3] for each int64[b] of indices, in order.
+
+        Raises TrainingError where a picture that could be read before no longer can.
+        """
+        chunks = ([self.sources[i] for i in chosen] for chosen in indices)
+        for decoded in self.decoder.decode_ahead(chunks, BATCHES_AHEAD):
+            for picture in decoded:
+                if isinstance(picture, str):
+                    raise TrainingError(f"a picture changed during training: {picture}")
+            yield np.stack([picture for picture in decoded if not isinstance(picture, str)])
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPixels:
+    """A store of the readable pictures, in order.
+
+    Attributes:
+        store: Index i is the i-th readable picture.
+        reasons: Of each unreadable picture, by its index among all sources.
+    """
+
+    store: PixelStore
+    reasons: dict[int, str]
+
+
+def load_all(
+    decoder: Decoder,
+    sources: Sequence[ImageSource],
+    *,
+    cache: int | str,
+    spill: Path,
+    progress: Progress,
+) -> LoadedPixels:
+    """Read every picture once, and keep the pixels where `cache` says.
+
+    Args:
+        decoder: Decodes; it must live as long as the store.
+        sources: The pictures.
+        cache: "auto", "off" or megabytes of memory, see TrainConfig.
+        spill: The file for pixels that do not fit in memory; replaced.
+        progress: Counts the pictures.
+
+    Raises UsageError where the pixels fit neither in memory nor on the disk.
+    """
+    pixels = None if cache == "off" else _room(sources, decoder.preprocessing, cache, spill)
+    reasons: dict[int, str] = {}
+    readable = 0
+    for i, decoded in enumerate(decoder.decode(sources)):
+        if isinstance(decoded, str):
+            reasons[i] = decoded
+        else:
+            if pixels is not None:
+                pixels[readable] = decoded
+            readable += 1
+        progress.advance(note=f"{len(reasons):,} unreadable" if reasons else None)
+    if pixels is not None:
+        return LoadedPixels(CachedPixels(pixels[:readable]), reasons)
+    kept = [source for i, source in enumerate(sources) if i not in reasons]
+    return LoadedPixels(StreamedPixels(decoder, kept), reasons)
+
+
+def _room(
+    sources: Sequence[ImageSource], preprocessing: Preprocessing, cache: int | str, spill: Path
+) -> Pixels:
+    shape = (len(sources), preprocessing.height, preprocessing.width, 3)
+    needed = int(np.prod(shape, dtype=np.int64))
+    budget = available_memory() // 2 if cache == "auto" else int(cache) * MEGABYTE
+    if needed <= budget:
+        return np.empty(shape, np.uint8)
+    free = shutil.disk_usage(spill.parent).free
+    if needed > free:
+        raise UsageError(
+            f"the decoded pictures take {needed // MEGABYTE:,} MB, but the memory for them is"
+            f" {budget // MEGABYTE:,} MB and {spill.parent} has {free // MEGABYTE:,} MB free;"
+            f" decode them again every epoch with --cache-images off"
+        )
+    with spill.open("wb") as file:
+        # Writing to a mapped page that the disk has no room for would kill the process.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, needed)
+        else:
+            file.truncate(needed)
+    return np.memmap(spill, np.uint8, "r+", shape=shape)
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: the system's, or its container's where less."""
+    available = 2 << 30
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        available = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
+        available = min(available, int(limit.read_text()) - int(used.read_text()))
+    return max(available, 0)
