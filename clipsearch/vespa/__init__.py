@@ -1,0 +1,1 @@
+"""Vespa over HTTP: connection, requests, answers, feeding, the package and its deployment."""

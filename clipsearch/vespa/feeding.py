@@ -1,0 +1,170 @@
+"""Writing to Vespa: many requests under way, and nothing done before it is acknowledged.
+
+Back-pressure is Vespa's own: it answers 429 where it has too much to do, and the request waits and
+is tried again, holding its place, so that nothing new is pulled meanwhile.
+"""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from clipsearch.documents import DocumentError, check_document
+from clipsearch.engine import Delete, Operation, Outcome, Update, Upsert
+from clipsearch.vespa.answers import (
+    failure_sentence,
+    is_foreign_package,
+    is_missing,
+    vespa_message,
+)
+from clipsearch.vespa.connection import RETRIED_STATUSES, Client, Json
+from clipsearch.vespa.operations import document_path, put_fields, update_fields
+from finetune.errors import EngineError
+
+NO_SPACE = 507
+_REFUSED_ACCESS = frozenset({401, 403})
+
+
+class FeedStoppedError(EngineError):
+    """The feed as a whole cannot go on: no space, no access, or no Vespa."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a worker reports: an outcome, or what stops the feed."""
+
+    operation: Operation
+    outcome: Outcome | None
+    failure: BaseException | None = None
+
+
+def feed(client: Client, operations: Iterable[Operation], dimension: int) -> Iterator[Outcome]:
+    """Apply operations; one Outcome each, as Vespa acknowledges or refuses it.
+
+    Outcomes come in the order in which Vespa answers. Two operations of one id are never under way
+    together. Raises FeedStoppedError after the outcomes of all that was acknowledged: operations
+    that are under way then have no outcome and must be fed again.
+    """
+    stop = threading.Event()
+    done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
+    under_way: set[str] = set()
+    writer = _Writer(client, dimension, stop)
+    failure: BaseException | None = None
+    pool = ThreadPoolExecutor(client.settings.connections, thread_name_prefix="vespa-feed")
+
+    def work(operation: Operation) -> None:
+        try:
+            done.put(_Done(operation, writer.apply(operation)))
+        except BaseException as error:
+            done.put(_Done(operation, None, error))
+
+    def collect(wait: bool) -> Iterator[Outcome]:
+        nonlocal failure
+        while wait or not done.empty():
+            report = done.get()
+            under_way.discard(report.operation.id)
+            wait = False
+            if report.outcome is not None:
+                yield report.outcome
+            elif failure is None:
+                failure = report.failure
+                stop.set()
+
+    try:
+        pulled = iter(operations)
+        while failure is None:
+            try:
+                operation = next(pulled)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
+            full = 2 * client.settings.connections  # no connection waits for the next pull
+            while failure is None and (len(under_way) >= full or operation.id in under_way):
+                yield from collect(wait=True)
+            if failure is None:
+                under_way.add(operation.id)
+                pool.submit(work, operation)
+                yield from collect(wait=False)
+        while under_way:
+            yield from collect(wait=True)
+        if failure is not None:
+            raise failure
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Writer:
+    """Applies one operation at a time; safe between threads."""
+
+    def __init__(self, client: Client, dimension: int, stop: threading.Event) -> None:
+        self._client = client
+        self._dimension = dimension
+        self._stop = stop
+        self._query = f"?timeout={client.settings.timeout:g}s"
+
+    def apply(self, operation: Operation) -> Outcome:
+        """The outcome; raises FeedStoppedError where no operation would fare better."""
+        if self._stop.is_set():
+            raise FeedStoppedError(f"{self._client.target}: the feed was stopped")
+        try:
+            match operation:
+                case Upsert(document):
+                    check_document(document, self._dimension)
+                    assert document.embedding is not None
+                    body = put_fields(
+                        document.id,
+                        document.captions,
+                        document.path,
+                        document.tags,
+                        document.numbers,
+                        document.embedding,
+                    )
+                    return self._send(operation, "POST", body)
+                case Update():
+                    return self._update(operation)
+                case Delete():
+                    return self._send(operation, "DELETE", None)
+        except (DocumentError, UnicodeEncodeError) as error:
+            return Outcome(operation, str(error))
+
+    def _update(self, update: Update) -> Outcome:
+        """An update of a missing document does nothing, and Vespa answers 200: so look first."""
+        path = document_path(update.id) + f"{self._query}&fieldSet=image:id"
+        status, content = self._call("GET", path, None)
+        if is_missing(status, content):
+            return Outcome(update, f"{update.id}: no such document; nothing was updated")
+        if status != 200:
+            return self._judge(update, status, content)
+        body = update_fields(update)
+        return self._send(update, "PUT", body) if body["fields"] else Outcome(update)
+
+    def _send(self, operation: Operation, method: str, body: Json) -> Outcome:
+        path = document_path(operation.id) + self._query
+        return self._judge(operation, *self._call(method, path, body))
+
+    def _call(self, method: str, path: str, body: Json) -> tuple[int, Json]:
+        settings = self._client.settings
+        try:
+            return self._client.call(
+                method, path, body, patience=settings.feed_patience, stop=self._stop
+            )
+        except EngineError as error:
+            raise FeedStoppedError(str(error)) from error
+
+    def _judge(self, operation: Operation, status: int, content: Json) -> Outcome:
+        if status == 200:
+            return Outcome(operation)
+        target = self._client.target
+        message = vespa_message(content)
+        if status == NO_SPACE:
+            raise FeedStoppedError(f"{target}: {message}")
+        if status in RETRIED_STATUSES:
+            seconds = self._client.settings.feed_patience
+            raise FeedStoppedError(f"{failure_sentence(status, content, target)} ({seconds:g} s)")
+        if status in _REFUSED_ACCESS or not message or is_foreign_package(message):
+            raise FeedStoppedError(failure_sentence(status, content, target))
+        return Outcome(operation, f"{operation.id}: {message}")

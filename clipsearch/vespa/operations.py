@@ -1,0 +1,72 @@
+"""Documents as Vespa takes them: addresses, and the bodies of puts and updates."""
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from clipsearch.documents import DocumentError, Embedding
+from clipsearch.engine import Update
+from clipsearch.vespa.connection import Json
+
+CLUSTER = "images"
+NAMESPACE = "images"
+DOCUMENT_TYPE = "image"
+INFO_TYPE = "index_info"
+INFO_ID = "index"
+
+FIELDS = ("id", "path", "captions", "tags", "numbers")
+
+
+def document_path(id_: str, document_type: str = DOCUMENT_TYPE) -> str:
+    """The /document/v1 path of a document. Raises DocumentError for an id that no URL can hold."""
+    if id_ in (".", ".."):
+        raise DocumentError(f"the id {id_!r} cannot be part of an address; give the row another id")
+    try:
+        return f"{documents_path(document_type)}/{quote(id_, safe='')}"
+    except UnicodeEncodeError as error:
+        raise DocumentError(f"the id {id_!r} is not text that can be sent: {error}") from error
+
+
+def documents_path(document_type: str = DOCUMENT_TYPE) -> str:
+    """The /document/v1 path of all documents of a type, for a visit."""
+    return f"/document/v1/{NAMESPACE}/{document_type}/docid"
+
+
+def field_set(*, embeddings: bool) -> str:
+    """The `fieldSet` parameter: our fields, with the embedding or without."""
+    fields = (*FIELDS, "embedding") if embeddings else FIELDS
+    return f"{DOCUMENT_TYPE}:{','.join(fields)}"
+
+
+def put_fields(
+    id_: str,
+    captions: Sequence[str],
+    path: str,
+    tags: Mapping[str, str],
+    numbers: Mapping[str, float],
+    embedding: Embedding,
+) -> dict[str, Json]:
+    """The JSON body of a put. The embedding goes as hex: half the bytes, 10–40 % faster to feed."""
+    return {
+        "fields": {
+            "id": id_,
+            "captions": list(captions),
+            "path": path,
+            "tags": dict(tags),
+            "numbers": dict(numbers),
+            "embedding": {"values": embedding.astype(">f4").tobytes().hex()},
+        }
+    }
+
+
+def update_fields(update: Update) -> dict[str, Json]:
+    """The JSON body of a partial update: each named part is replaced as a whole."""
+    parts: dict[str, Json] = {}
+    if update.captions is not None:
+        parts["captions"] = {"assign": list(update.captions)}
+    if update.path is not None:
+        parts["path"] = {"assign": update.path}
+    if update.tags is not None:
+        parts["tags"] = {"assign": dict(update.tags)}
+    if update.numbers is not None:
+        parts["numbers"] = {"assign": dict(update.numbers)}
+    return {"fields": parts}

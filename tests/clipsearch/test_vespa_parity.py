@@ -1,0 +1,223 @@
+"""The Vespa engine gives the pages that a real Vespa ranked, in every mode."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from vespa_recorded import RankedCase, load_cases, load_documents, tied_groups
+from vespa_stub import StubVespa
+
+from clipsearch.documents import Document
+from clipsearch.engine import (
+    MODES,
+    EngineQuery,
+    IndexInfo,
+    NumberFilter,
+    TagFilter,
+    Upsert,
+)
+from clipsearch.engines.vespa import VespaEngine, write_info
+from clipsearch.vespa.connection import Client, ConnectionSettings, Reply, connect
+
+INFO = IndexInfo(
+    dimension=64, tag_columns=("category", "split", "set"), number_columns=("words", "year")
+)
+# Forms that were recorded to learn from, and that clipsearch does not send.
+OTHER_FORMS = ("bm25-weakand", "vector-ann")
+
+
+class Replayed:
+    """A transport that answers every search with one recorded ranking."""
+
+    def __init__(self, documents: dict[str, Document]) -> None:
+        self.documents = documents
+        self.case: RankedCase | None = None
+        self.sent: dict[str, Any] = {}
+
+    def send(
+        self, method: str, path: str, body: bytes | None, content_type: str, timeout: float
+    ) -> Reply:
+        assert self.case is not None and body is not None and path == "/search/"
+        self.sent = json.loads(body)
+        return Reply(200, json.dumps(self.case.answer(self.documents)).encode())
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def documents(recorded: Path) -> dict[str, Document]:
+    return load_documents(recorded)
+
+
+@pytest.fixture(scope="module")
+def cases(recorded: Path) -> list[RankedCase]:
+    return [case for case in load_cases(recorded) if case.name not in OTHER_FORMS]
+
+
+def test_pages_are_the_recorded_rankings(
+    documents: dict[str, Document], cases: list[RankedCase]
+) -> None:
+    transport = Replayed(documents)
+    engine = VespaEngine(Client("http://recorded", transport, ConnectionSettings()), INFO)
+    assert len(cases) == 12 * 45
+    for case in cases:
+        transport.case = case
+        page = engine.search(case.query)
+        assert page.partial is None
+        assert tied_groups((hit.document.id, hit.score) for hit in page.hits) == tied_groups(
+            (hit["id"], hit["relevance"]) for hit in case.hits
+        )
+        assert page.total == (min(case.total, 100) if case.query.mode == "vector" else case.total)
+        by_id = {hit["id"]: hit["features"] for hit in case.hits}
+        for hit in page.hits:
+            features = by_id[hit.document.id]
+            assert hit.score == pytest.approx(
+                next(one["relevance"] for one in case.hits if one["id"] == hit.document.id)
+            )
+            assert hit.bm25 == features.get("lexical")
+            if case.query.mode == "bm25":
+                assert hit.cosine is None
+            else:
+                assert case.query.vector is not None
+                embedding = documents[hit.document.id].embedding
+                assert embedding is not None
+                assert hit.cosine == pytest.approx(float(embedding @ case.query.vector), abs=1e-5)
+            wanted = documents[hit.document.id]
+            assert hit.document.captions == wanted.captions
+            assert hit.document.tags == wanted.tags
+            assert hit.document.numbers == wanted.numbers
+
+
+def test_requests_are_the_recorded_ones(
+    documents: dict[str, Document], cases: list[RankedCase]
+) -> None:
+    transport = Replayed(documents)
+    engine = VespaEngine(Client("http://recorded", transport, ConnectionSettings()), INFO)
+    for case in cases:
+        transport.case = case
+        engine.search(case.query)
+        sent = dict(transport.sent)
+        yql = sent.pop("yql")
+        # What the recording had in the statement travels as parameters.
+        for name in ("f0", "f0v0"):
+            yql = yql.replace(f"@{name})", f'"{sent.get(name)}")').replace(
+                f"@{name},", f'"{sent.get(name)}",'
+            )
+            sent.pop(name, None)
+        assert yql.partition(" where ")[2] == case.yql.partition(" where ")[2]
+        assert sent.pop("presentation.bolding") is False
+        vector = sent.pop("input.query(q)", None)
+        assert (vector is None) == (case.query.mode == "bm25")
+        if vector is not None:
+            assert np.allclose(np.asarray(vector, np.float32), case.query.vector, atol=1e-7)
+        wanted = dict(case.parameters)
+        del wanted["presentation.summary"]  # clipsearch also shows captions, tags and numbers
+        wanted.setdefault("input.query(vector_weight)", 1.0)
+        for name in ("input.query(bm25_weight)", "input.query(vector_weight)"):
+            if case.query.mode in ("bm25", "vector", "hybrid-sum"):
+                del wanted[name]  # profiles without weights: the recording sent them for nothing
+        if case.query.mode == "vector":
+            wanted = {
+                name: value for name, value in wanted.items() if name[0] != "t" or name == "timeout"
+            }
+        assert sent == wanted
+
+
+@pytest.fixture(scope="module")
+def stub(documents: dict[str, Document]) -> Iterator[StubVespa]:
+    with StubVespa() as vespa:
+        write_info(connect(vespa.url), INFO)
+        engine = VespaEngine.open(vespa.url)
+        outcomes = list(engine.feed(Upsert(document) for document in documents.values()))
+        assert [outcome.error for outcome in outcomes] == [None] * len(documents)
+        yield vespa
+
+
+def test_the_twin_is_the_recorded_vespa(stub: StubVespa, cases: list[RankedCase]) -> None:
+    """What the other tests of this file rely on: the stub ranks as the real Vespa did."""
+    engine = VespaEngine.open(stub.url)
+    for case in cases:
+        if case.qid not in ("q00", "q01", "q03", "q10", "q11", "q21", "q23", "q31"):
+            continue
+        page = engine.search(case.query)
+        assert page.total == (min(case.total, 100) if case.query.mode == "vector" else case.total)
+        wanted = {hit["id"]: hit["relevance"] for hit in case.hits}
+        assert [hit.score for hit in page.hits] == pytest.approx(list(wanted.values()), abs=1e-4)
+        for hit in page.hits:
+            # A tie at the page's end may bring another document.
+            if hit.document.id in wanted:
+                assert hit.score == pytest.approx(wanted[hit.document.id], abs=1e-4)
+            else:
+                assert hit.score == pytest.approx(page.hits[-1].score, abs=1e-4)
+
+
+def _queries(cases: list[RankedCase]) -> list[EngineQuery]:
+    by_qid = {case.qid: case.query for case in cases if case.name == "hybrid"}
+    filters = {
+        "none": (),
+        "tag": (TagFilter("category", ("Food-Drink",)),),
+        "tags": (TagFilter("category", ("nature", "music")), NumberFilter("words", low=10)),
+        "not": (TagFilter("category", ("nature",), exclude=True),),
+        "range": (NumberFilter("year", low=2005, high=2012, high_open=True),),
+        "nothing": (TagFilter("category", ("no such thing",)),),
+    }
+    queries = []
+    for number, (qid, query) in enumerate(sorted(by_qid.items())):
+        if qid not in ("q00", "q01", "q04", "q11", "q17", "q21"):
+            continue
+        for mode in MODES:
+            if mode == "bm25" and not query.tokens:
+                continue
+            for place, restriction in enumerate(filters.values()):
+                queries.append(
+                    replace(
+                        query,
+                        mode=mode,
+                        vector=None if mode == "bm25" else query.vector,
+                        tokens=() if mode == "vector" else query.tokens,
+                        filters=restriction,
+                        facets=("category", "split") if place % 2 else (),
+                        exclude_ids=("made/0422.jpg",) if number % 2 else (),
+                        offset=5 if place == 0 else 0,
+                        k=15,
+                    )
+                )
+    return queries
+
+
+def test_the_embedded_engine_gives_the_same_pages(
+    stub: StubVespa, documents: dict[str, Document], cases: list[RankedCase], tmp_path: Path
+) -> None:
+    local_engine = pytest.importorskip("clipsearch.engines.local")
+    remote = VespaEngine.open(stub.url)
+    local = local_engine.LocalEngine.create(tmp_path / "index", INFO)
+    assert all(one.error is None for one in local.feed(map(Upsert, documents.values())))
+    local.finish_feed()
+    for query in _queries(cases):
+        here, there = local.search(query), remote.search(query)
+        assert here.total == there.total, query
+        assert here.facets == there.facets, query
+        assert [hit.score for hit in here.hits] == pytest.approx(
+            [hit.score for hit in there.hits], abs=1e-4
+        ), query
+        theirs = {hit.document.id: hit for hit in there.hits}
+        last = there.hits[-1].score if there.hits else 0.0
+        for hit in here.hits:
+            if hit.document.id not in theirs:  # a tie across the page's edge
+                edge = (last, there.hits[0].score)
+                assert any(hit.score == pytest.approx(score, abs=1e-4) for score in edge), query
+                continue
+            twin = theirs[hit.document.id]
+            assert hit.document.captions == twin.document.captions
+            assert hit.document.tags == twin.document.tags
+            for part in ("bm25", "cosine"):
+                one, other = getattr(hit, part), getattr(twin, part)
+                assert (one is None) == (other is None), (query, part)
+                assert one is None or one == pytest.approx(other, abs=1e-4), (query, part)
+    local.close()
+    remote.close()

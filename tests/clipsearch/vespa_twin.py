@@ -1,0 +1,254 @@
+"""Vespa's search by brute force, for the queries that clipsearch sends: the twin in the stub.
+
+bm25 as in https://docs.vespa.ai/en/reference/bm25.html; the rest as ../recorded/rankings.jsonl has
+it. Statements are read by a small parser of the YQL that clipsearch writes, nothing more.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from clipsearch.text import tokens
+
+Found = set[int]
+
+
+@lru_cache(maxsize=100_000)
+def _words(text: str, language: str) -> tuple[str, ...]:
+    return tuple(tokens(text, language))
+
+
+_PIECES = re.compile(
+    r"\s*(?:(?P<nearest>\(?\{(?P<settings>[^}]*)\}nearestNeighbor\(embedding, q\)\)?)"
+    r"|captions contains \(\{stem:false, normalizeCase:false, accentDrop:false\}@(?P<word>t\d+)\)"
+    r"|id contains @(?P<id>\w+)"
+    r"|(?P<map>tags|numbers) contains sameElement\(key contains @(?P<key>\w+),"
+    r" (?P<test>(?:[^()]|\([^()]*\))*)\)"
+    r"|(?P<true>true)|(?P<op>and\b|or\b|!|\(|\)))"
+)
+
+
+def answer_search(
+    images: Sequence[Mapping[str, Any]], body: Mapping[str, Any], language: str
+) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of a search over `images`, the fields of each."""
+    statement = re.fullmatch(r"select (.*) from image where (.*?)( \| .*)?", body["yql"], re.DOTALL)
+    assert statement is not None, body["yql"]
+    search = _Search(images, body, language)
+    found = search.find(statement.group(2))
+    ranked = search.rank(found, str(body["ranking.profile"]))
+    hits, offset = int(body.get("hits", 10)), int(body.get("offset", 0))
+    names = statement.group(1).split(", ")
+    children: list[dict[str, Any]] = [
+        {
+            "id": f"index:images/0/{number}",
+            "relevance": score,
+            "source": "images",
+            "fields": {
+                "matchfeatures": features,
+                **{name: images[number][name] for name in names if images[number].get(name)},
+            },
+        }
+        for number, score, features in ranked[offset : offset + hits]
+    ]
+    if statement.group(3):
+        children.append(_groups(images, found, statement.group(3)))
+    coverage = {"coverage": 100, "documents": len(images), "full": True, "nodes": 1}
+    root = {"id": "toplevel", "fields": {"totalCount": len(found)}, "coverage": coverage}
+    if children:
+        root["children"] = children
+    return 200, {"root": root}
+
+
+class _Search:
+    def __init__(
+        self, images: Sequence[Mapping[str, Any]], body: Mapping[str, Any], language: str
+    ) -> None:
+        self.images = images
+        self.body = body
+        self.words = [
+            Counter(word for text in image.get("captions") or () for word in _words(text, language))
+            for image in images
+        ]
+        self.lengths = [words.total() for words in self.words]
+        self.average = sum(self.lengths) / max(len(images), 1) or 1.0
+        self._idfs: dict[str, float] = {}
+        self.everything = set(range(len(images)))
+        self.terms: list[str] = []
+        self.cosines: list[float] | None = None
+        query = body.get("input.query(q)")
+        if query is not None and images:
+            vectors = np.asarray([image["embedding"]["values"] for image in images])
+            self.cosines = (vectors @ np.asarray(query)).tolist()
+
+    def find(self, where: str) -> Found:
+        """The documents that the where clause matches; the nearest are those that pass the rest."""
+        self._nearest: Found | None = None
+        self.terms = []
+        passing = self._parse(where)
+        found = re.search(r"\{targetHits:(\d+), ([^}]*)\}", where)
+        if found is None:
+            return passing
+        assert self.cosines is not None or not self.images
+        target = int(found.group(1))
+        cosines = self.cosines or []
+        nearest = sorted(passing, key=lambda number: -cosines[number])
+        # A real one matches some documents beyond the target where it compares all of them.
+        target = target * 3 // 2 if "approximate:false" in found.group(2) else target
+        self._nearest = set(nearest[:target])
+        self.terms = []
+        return self._parse(where)
+
+    def _parse(self, where: str) -> Found:
+        self._pieces = []
+        place = 0
+        while place < len(where):
+            piece = _PIECES.match(where, place)
+            assert piece is not None, f"cannot read: {where[place:]}"
+            # The closing bracket of a nearestNeighbor that had no opening one belongs outside.
+            place = piece.end()
+            self._pieces.append(piece)
+        self._at = 0
+        found = self._either()
+        assert self._at == len(self._pieces), where
+        return found
+
+    def _either(self) -> Found:
+        found = self._all()
+        while self._next("or"):
+            found = found | self._all()
+        return found
+
+    def _all(self) -> Found:
+        found = self._one()
+        while self._next("and"):
+            found = found & self._one()
+        return found
+
+    def _one(self) -> Found:
+        if self._next("!"):
+            return self.everything - self._one()
+        if self._next("("):
+            found = self._either()
+            assert self._next(")")
+            return found
+        piece = self._pieces[self._at]
+        self._at += 1
+        if piece["nearest"]:
+            return self.everything if self._nearest is None else self._nearest
+        if piece["word"]:
+            term = self.body[piece["word"]]
+            self.terms.append(term)
+            return {number for number in self.everything if term in self.words[number]}
+        if piece["id"]:
+            wanted = self.body[piece["id"]]
+            return {n for n in self.everything if self.images[n]["id"] == wanted}
+        if piece["map"]:
+            return self._same_element(piece["map"], self.body[piece["key"]], piece["test"])
+        assert piece["true"]
+        return self.everything
+
+    def _next(self, operator: str) -> bool:
+        if self._at < len(self._pieces) and self._pieces[self._at]["op"] == operator:
+            self._at += 1
+            return True
+        return False
+
+    def _same_element(self, name: str, key: str, test: str) -> Found:
+        def passes(value: Any) -> bool:
+            if name == "tags":
+                wanted = [self.body[one].lower() for one in re.findall(r"@(\w+)", test)]
+                return str(value).lower() in wanted
+            compare = {
+                ">=": value.__ge__,
+                ">": value.__gt__,
+                "<=": value.__le__,
+                "<": value.__lt__,
+            }
+            bounds = re.findall(r"value (>=|>|<=|<) (-?[\d.]+)", test)
+            assert bounds, test
+            return all(compare[operator](float(bound)) for operator, bound in bounds)
+
+        def holds(image: Mapping[str, Any]) -> bool:
+            held = image.get(name) or {}
+            return any(k.lower() == key.lower() and passes(value) for k, value in held.items())
+
+        return {number for number in self.everything if holds(self.images[number])}
+
+    def rank(self, found: Found, profile: str) -> list[tuple[int, float, dict[str, float]]]:
+        """(document, score, match features), best first, in Vespa's arbitrary order of ties."""
+        rows = []
+        for number in sorted(found):
+            lexical = self._bm25(number)
+            cosine = self.cosines[number] if self.cosines else 0.0
+            rows.append((number, lexical, cosine, 1 / (2 - cosine)))
+        bm25_weight = self.body.get("input.query(bm25_weight)", 0.1)
+        vector_weight = self.body.get("input.query(vector_weight)", 1.0)
+        first = {
+            "unranked": lambda row: 0.0,
+            "bm25": lambda row: row[1],
+            "vector": lambda row: row[3],
+            "hybrid-sum": lambda row: row[1] + row[3],
+        }.get(profile, lambda row: bm25_weight * row[1] + vector_weight * row[2])
+        rows.sort(key=lambda row: -first(row))
+        scores = [first(row) for row in rows]
+        if profile in ("hybrid-rrf", "hybrid-normalized"):
+            parts = [self._fused([row[place] for row in rows[:1000]], profile) for place in (1, 2)]
+            weights = (1, 1) if profile == "hybrid-rrf" else (bm25_weight, vector_weight)
+            scores[:1000] = [
+                weights[0] * lexical + weights[1] * cosine
+                for lexical, cosine in zip(*parts, strict=True)
+            ]
+        order = sorted(range(len(rows)), key=lambda place: (place >= 1000, -scores[place]))
+        return [(rows[i][0], scores[i], _features(profile, *rows[i][1:])) for i in order]
+
+    @staticmethod
+    def _fused(values: list[float], profile: str) -> list[float]:
+        if profile == "hybrid-normalized":
+            low, high = min(values, default=0), max(values, default=0)
+            return [(value - low) / (high - low) if high > low else 0.5 for value in values]
+        order = sorted(range(len(values)), key=lambda place: -values[place])
+        ranks = {place: rank for rank, place in enumerate(order, start=1)}
+        return [1 / (60 + ranks[place]) for place in range(len(values))]
+
+    def _bm25(self, number: int) -> float:
+        score = 0.0
+        for term in self.terms:
+            frequency = self.words[number][term]
+            norm = 1.2 * (1 - 0.75 + 0.75 * self.lengths[number] / self.average)
+            score += self._idf(term) * frequency * 2.2 / (frequency + norm)
+        return score
+
+    def _idf(self, term: str) -> float:
+        if term not in self._idfs:
+            having = sum(term in words for words in self.words)
+            self._idfs[term] = math.log(1 + (len(self.words) - having + 0.5) / (having + 0.5))
+        return self._idfs[term]
+
+
+def _features(profile: str, lexical: float, cosine: float, closeness: float) -> dict[str, float]:
+    if profile == "unranked":
+        return {}
+    if profile == "bm25":
+        return {"lexical": lexical}
+    features = {"cosine": cosine, "closeness(field,embedding)": closeness}
+    return features if profile == "vector" else {"lexical": lexical, **features}
+
+
+def _groups(images: Sequence[Mapping[str, Any]], found: Found, grouping: str) -> dict[str, Any]:
+    lists = []
+    for name, most in re.findall(r'group\(tags\{"(.*?)"\}\) max\((\d+)\)', grouping):
+        column = re.sub(r"\\(.)", r"\1", name)
+        counts = Counter((images[number].get("tags") or {}).get(column, "") for number in found)
+        children = [
+            {"id": f"group:string:{value}", "value": value, "fields": {"count()": count}}
+            for value, count in counts.most_common(int(most))
+        ]
+        more = {"next": "BGAAABEBGBC"} if len(counts) > int(most) else {}
+        lists.append({"label": f'tags{{"{name}"}}', "continuation": more, "children": children})
+    return {"id": "group:root:0", "relevance": 1.0, "continuation": {"this": ""}, "children": lists}
