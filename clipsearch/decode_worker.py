@@ -1,0 +1,63 @@
+"""A process that decodes pictures for `clipsearch.decoding`: requests in on stdin, pixels out.
+
+Imports Pillow and numpy only, so that it starts in a fraction of a second and stays small.
+"""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import signal
+import sys
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.encoder_folder import Preprocessing
+from finetune.errors import ImageError
+from finetune.images import ImageSource, load_pixels, read_bytes
+
+# pixels uint8[h, w, 3] or None, why there are none, sha256 of the file's bytes where readable
+Reply = tuple[npt.NDArray[np.uint8] | None, str | None, str | None]
+
+
+def decode(source: ImageSource, preprocessing: Preprocessing) -> Reply:
+    """Read and decode one picture. Never raises for a picture that cannot be read."""
+    sha256 = None
+    try:
+        data = read_bytes(source)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return load_pixels(data, preprocessing, name=str(source)), None, sha256
+    except ImageError as error:
+        return None, str(error), sha256
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer pickled sources until the other side is gone; the first request is the settings."""
+    preprocessing = pickle.load(requests)
+    while True:
+        try:
+            source = pickle.load(requests)
+        except EOFError:
+            return
+        pickle.dump(decode(source, preprocessing), replies, protocol=5)
+        replies.flush()
+
+
+def main() -> None:
+    """Run as a process of its own."""
+    # Ctrl-C is the parent's to handle; a parent that died, however, closes our pipes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    # Whatever a library prints must not come between the replies.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # Half a request, or nobody to reply to: the parent was killed.
+    with contextlib.suppress(BrokenPipeError, EOFError, pickle.UnpicklingError):
+        serve(sys.stdin.buffer, replies)
+    # Without the interpreter's own exit, which would complain of replies that nobody reads.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
