@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
@@ -83,6 +84,8 @@ class DualEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing
         self.max_tokens = max_tokens
+        # Saved with the tokenizer, so that plain transformers cuts at the same place.
+        tokenizer.model_max_length = max_tokens
         self.base_model = base_model
 
     @property
@@ -178,6 +181,7 @@ def load_dual_encoder(
     with quiet_transformers():
         loaded = _load_model(name, source)
         tokenizer = _load_tokenizer(name, source)
+    _check_vocabulary(name, config, tokenizer)
     _check_pooling(name, config, tokenizer)
     return DualEncoder(
         loaded,
@@ -249,7 +253,7 @@ def _load_model(name: str, source: str) -> PreTrainedModel:
         loaded, report = AutoModel.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _not_loaded(name, source, error) from error
     missing = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
     if missing:
@@ -302,6 +306,23 @@ def _token_limit(
     if asked > limit:
         raise UsageError(f"max tokens is {asked}, but the text tower takes at most {limit}")
     return asked
+
+
+def _check_vocabulary(
+    name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    ids = tokenizer.get_vocab().values()
+    # transformers builds an empty tokenizer without a word where its files are not there.
+    if len(ids) <= len(set(tokenizer.all_special_ids)):
+        raise EncoderError(
+            f"{name}: has no tokenizer; copy its tokenizer.json from the model that it was made"
+            f" from"
+        )
+    if max(ids) >= config.text_config.vocab_size:
+        raise EncoderError(
+            f"{name}: its tokenizer has ids up to {max(ids)}, but its text tower knows only"
+            f" {config.text_config.vocab_size}; it is the tokenizer of another model"
+        )
 
 
 def _check_pooling(name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -1,0 +1,333 @@
+"""Write the encoder folder: a plain transformers checkpoint, ONNX towers, description and card.
+
+The folder is built beside its place and renamed into it, so that a full disk or a kill leaves an
+older encoder whole.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+import yaml
+from safetensors import SafetensorError
+from torch import nn
+
+from finetune.card import model_card
+from finetune.encoder_folder import (
+    DESCRIPTION_FILE,
+    IMAGE_TOWER,
+    TEXT_TOWER,
+    EncoderDescription,
+    Preprocessing,
+    fingerprint,
+    write_description,
+)
+from finetune.errors import ClipsearchError, UsageError
+from finetune.images import normalize, preprocessor_config
+from finetune.model import DualEncoder, load_dual_encoder, quiet_transformers
+
+# Opset 17 has LayerNormalization; every onnxruntime since 1.12 runs it.
+OPSET = 17
+MOST_DIFFERENCE = 1e-3
+CHECKED_TEXTS = 64
+CHECKED_PICTURES = 16
+# An ONNX file is one protobuf message, which cannot be longer.
+MOST_TOWER_BYTES = 2**31 - 2**20
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+def export_encoder(
+    dual: DualEncoder,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    check_texts: Sequence[str] = (),
+    check_pixels: Pixels | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    files: Sequence[Path] = (),
+    license: str | None = None,
+) -> EncoderDescription:
+    """Write `out` and check its ONNX towers against torch.
+
+    Args:
+        dual: The encoder, on any device.
+        out: The folder. An encoder folder that is there is replaced as a whole.
+        name: For people; the folder's name unless given.
+        check_texts: Real captions; the first 64, an empty and an overlong text are compared.
+        check_pixels: Real pictures, resized and cropped, uint8[n, h, w, 3]; the first 16 are
+            compared, or made-up ones where there are none.
+        metrics: For metrics.json and the card; its keys are those of `card.model_card`.
+        recipe: The run's settings, for recipe.yaml and the card.
+        files: Copied into the folder under their own names (history.csv, plots).
+        license: Of the weights, as the hub writes it ("mit"); left out of the card unless given.
+
+    Raises UsageError where `out` is a file or a folder with other things in it, and
+    ClipsearchError where the towers differ from torch by more than 1e-3, or the disk is full.
+    """
+    out = Path(out).absolute()
+    check_out(out)
+    finish_replacement(out)
+    partial = _sibling(out, "partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "onnx").mkdir(parents=True)
+        _write_checkpoint(dual, partial)
+        # What is exported and compared is what was saved, not what is in memory.
+        saved = load_dual_encoder(partial, max_tokens=dual.max_tokens)
+        _write_text_tower(saved, partial / TEXT_TOWER)
+        _write_image_tower(saved, partial / IMAGE_TOWER)
+        differences = compare_towers(partial, saved, check_texts, check_pixels)
+        description = EncoderDescription(
+            family=dual.family,
+            name=name or out.name,
+            dimension=saved.dimension,
+            max_tokens=saved.max_tokens,
+            pad_to_max=saved.pad_to_max,
+            pad_token_id=saved.pad_token_id,
+            preprocessing=dual.preprocessing,
+            onnx_max_difference=differences,
+            fingerprint=fingerprint(partial),
+            base_model=dual.base_model,
+        )
+        write_description(partial, description)
+        _write_reports(partial, description, metrics, recipe, files, license)
+        _replace(partial, out)
+    except (OSError, SafetensorError) as error:
+        raise ClipsearchError(
+            f"{out}: the encoder could not be written ({error}); free some space or give another"
+            f" folder; an encoder that was there before is untouched"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return description
+
+
+def check_out(out: Path) -> None:
+    """Raise UsageError where an export to `out` would destroy something that is no encoder."""
+    if out.is_file():
+        raise UsageError(f"{out}: is a file; give a folder to write the encoder to")
+    if out.is_dir() and not (out / DESCRIPTION_FILE).is_file() and any(out.iterdir()):
+        raise UsageError(
+            f"{out}: has files in it but is no encoder folder; give a new or empty folder"
+        )
+
+
+def finish_replacement(out: Path) -> None:
+    """Put right what a kill between the two renames of a replacement left behind."""
+    old = _sibling(out, "old")
+    if old.is_dir() and not out.exists():
+        old.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def compare_towers(
+    folder: Path, dual: DualEncoder, texts: Sequence[str], pixels: Pixels | None
+) -> dict[str, float]:
+    """Largest absolute difference of a value in ONNX's and torch's unit vectors, by tower.
+
+    Texts are compared alone and in a padded batch, pictures alone and in a batch.
+    Raises ClipsearchError where one is above 1e-3.
+    """
+    differences = {
+        "text": _compare_texts(folder / TEXT_TOWER, dual, texts),
+        "image": _compare_pictures(folder / IMAGE_TOWER, dual, pixels),
+    }
+    for tower, difference in differences.items():
+        # Written so that NaN fails too.
+        if not difference <= MOST_DIFFERENCE:
+            raise ClipsearchError(
+                f"the ONNX {tower} tower differs from torch by {difference:.2g}, more than"
+                f" {MOST_DIFFERENCE:g}; this model cannot be exported with torch"
+                f" {torch.__version__} and onnxruntime {onnxruntime.__version__}"
+            )
+    return differences
+
+
+class _Tower(nn.Module):
+    """One side of a dual encoder as a module: what an ONNX file holds."""
+
+    def __init__(self, dual: DualEncoder, embed: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.dual = dual
+        self.embed = embed
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.embed(*inputs)
+
+
+def _write_checkpoint(dual: DualEncoder, folder: Path) -> None:
+    """What transformers loads: weights in float32, tokenizer, preprocessing."""
+    state = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in dual.model.state_dict().items()
+    }
+    # A text's padding and cut are chosen for each call; tokenizer.json would keep the last ones.
+    dual.tokenizer.backend_tokenizer.no_padding()
+    dual.tokenizer.backend_tokenizer.no_truncation()
+    with quiet_transformers():
+        # One file, whatever the size: the fingerprint counts model.safetensors.
+        dual.model.save_pretrained(folder, state_dict=state, max_shard_size="1TB")
+        dual.tokenizer.save_pretrained(folder)
+    _write_json(
+        folder / "preprocessor_config.json", preprocessor_config(dual.preprocessing, dual.family)
+    )
+
+
+def _write_text_tower(dual: DualEncoder, path: Path) -> None:
+    _check_size("text", dual.model.text_model)
+    axes = {0: "batch", 1: "tokens"}
+    _trace(
+        _Tower(dual, dual.embed_texts),
+        path,
+        example=dual.tokenize(["a", "two dogs on a beach"]),
+        inputs={"input_ids": axes, "attention_mask": axes},
+        output="text_embeds",
+    )
+
+
+def _write_image_tower(dual: DualEncoder, path: Path) -> None:
+    _check_size("image", dual.model.vision_model)
+    pixels = made_up_pictures(dual.preprocessing, 2)
+    _trace(
+        _Tower(dual, dual.embed_images),
+        path,
+        example=(torch.from_numpy(normalize(pixels, dual.preprocessing)),),
+        inputs={"pixel_values": {0: "batch"}},
+        output="image_embeds",
+    )
+
+
+def _check_size(name: str, tower: nn.Module) -> None:
+    size = sum(value.numel() * 4 for value in tower.parameters())
+    if size > MOST_TOWER_BYTES:
+        raise ClipsearchError(
+            f"the {name} tower has {size / 2**30:.1f} GB of weights in float32, but an ONNX file"
+            f" holds at most 2; take a smaller model"
+        )
+
+
+def _trace(
+    tower: nn.Module,
+    path: Path,
+    *,
+    example: tuple[torch.Tensor, ...],
+    inputs: Mapping[str, Mapping[int, str]],
+    output: str,
+) -> None:
+    with warnings.catch_warnings(), torch.inference_mode(), quiet_transformers():
+        # The tracer warns about each comparison of lengths; the comparison with torch at several
+        # lengths and batch sizes is what shows that none of them matters.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            tower.eval(),
+            example,
+            str(path),
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_axes={**inputs, output: {0: "batch"}},
+            opset_version=OPSET,
+            # The newer exporter needs onnxscript and fixes a dimension that is 1 in the example.
+            dynamo=False,
+        )
+
+
+def made_up_pictures(preprocessing: Preprocessing, count: int) -> Pixels:
+    """Noise over gradients, uint8[count, h, w, 3], where there are no real pictures to compare."""
+    random = np.random.default_rng(0)
+    height, width = preprocessing.height, preprocessing.width
+    ramp = np.linspace(0, 255, height)[:, None, None] * np.ones((1, width, 3))
+    tint = random.uniform(0, 1, size=(count, 1, 1, 3))
+    noise = random.normal(0, 30, size=(count, height, width, 3))
+    return cast(Pixels, np.clip(ramp * tint + noise, 0, 255).astype(np.uint8))
+
+
+def _compare_texts(path: Path, dual: DualEncoder, texts: Sequence[str]) -> float:
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    edges = ["", "a", "two dogs on a beach", "word " * 2 * dual.max_tokens]
+    sample = [*edges, *texts[:CHECKED_TEXTS]]
+    # Short ones together and long ones together too: padding must change nothing.
+    batches = [[text] for text in sample[:8]] + [
+        sample,
+        sorted(sample, key=len)[: len(sample) // 2],
+    ]
+    worst = 0.0
+    for batch in batches:
+        ids, mask = dual.tokenize(batch)
+        with torch.inference_mode():
+            expected = dual.embed_texts(ids, mask).numpy()
+        (found,) = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+        worst = _worse(worst, expected, found)
+    return worst
+
+
+def _compare_pictures(path: Path, dual: DualEncoder, pixels: Pixels | None) -> float:
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    if pixels is None or not len(pixels):
+        pixels = made_up_pictures(dual.preprocessing, 5)
+    values = normalize(pixels[:CHECKED_PICTURES], dual.preprocessing)
+    worst = 0.0
+    for batch in (values[:1], values):
+        with torch.inference_mode():
+            expected = dual.embed_images(torch.from_numpy(batch)).numpy()
+        (found,) = session.run(None, {"pixel_values": batch})
+        worst = _worse(worst, expected, found)
+    return worst
+
+
+def _worse(worst: float, expected: Floats, found: Floats) -> float:
+    if expected.shape != found.shape:
+        return float("inf")
+    # np.maximum keeps NaN, max() would lose it.
+    return float(np.maximum(worst, np.abs(expected - found).max()))
+
+
+def _write_reports(
+    folder: Path,
+    description: EncoderDescription,
+    metrics: Mapping[str, Any] | None,
+    recipe: Mapping[str, Any] | None,
+    files: Sequence[Path],
+    license: str | None,
+) -> None:
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+    if metrics is not None:
+        _write_json(folder / "metrics.json", metrics)
+    if recipe is not None:
+        text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    plots = sorted(file.name for file in files if file.suffix == ".png")
+    card = model_card(description, metrics=metrics, recipe=recipe, plots=plots, license=license)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _replace(partial: Path, out: Path) -> None:
+    """Rename the finished folder into place; `finish_replacement` mends a kill between the two."""
+    old = _sibling(out, "old")
+    if out.exists():
+        out.rename(old)
+    try:
+        partial.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sibling(out: Path, role: str) -> Path:
+    return out.with_name(f".{out.name}.{role}")
