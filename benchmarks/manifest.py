@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 FOLDERS = 1000
-WORDS = "a the dog cat river bridge house red green small old near under with two sky".split()
+WORDS = ("a", "the", "dog", "cat", "river", "bridge", "red", "green", "old", "near", "under")
 
 
 def rows(count: int, captions: int) -> Iterator[tuple[str, str, str]]:
@@ -136,9 +136,8 @@ def main() -> None:
         print(json.dumps(read_manifest(options.child)))
         return
     print(f"{options.rows:,} captions, {options.captions} an image")
-    print(
-        f"{'format':12}{'MB':>7}{'open s':>9}{'stream s':>10}{'bare s':>8}{'ratio':>7}{'peak MB':>9}"
-    )
+    titles = ("MB", "open s", "stream s", "bare s", "ratio", "peak MB")
+    print(f"{'format':12}" + "".join(f"{title:>9}" for title in titles))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         touch_images(folder, max(options.rows // options.captions, 1))
@@ -152,8 +151,8 @@ def main() -> None:
             path.unlink()
             assert found["captions"] == options.rows, found
             print(
-                f"{label:12}{size:7.0f}{found['open']:9.1f}{found['stream']:10.1f}{bare:8.1f}"
-                f"{found['open'] / bare:7.1f}{found['megabytes']:9.0f}"
+                f"{label:12}{size:9.0f}{found['open']:9.1f}{found['stream']:9.1f}{bare:9.1f}"
+                f"{found['open'] / bare:9.1f}{found['megabytes']:9.0f}"
             )
 
 

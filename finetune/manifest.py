@@ -222,14 +222,14 @@ class Manifest:
 
     def _record(self, id: str, split: str, stored: StoredRecord) -> Record:
         image: ImageSource | None = None
-        path = stored.path
-        if stored.shard is not None:
-            image = ImageSource(self._folders[0] / stored.shard, stored.offset, stored.size)
-        elif stored.has_image:
-            folder = self._folders[stored.folder] if stored.folder >= 0 else None
+        number, path, exists, shard, offset, size = stored.place
+        if shard is not None:
+            image = ImageSource(self._folders[0] / shard, offset, size)
+        elif exists:
+            folder = self._folders[number] if number >= 0 else None
             file = Path(path) if folder is None else folder / path
             image = ImageSource(file)
-            if folder is not None and stored.folder != self._main_folder:
+            if folder is not None and number != self._main_folder:
                 path = self._path_from_root(file)
         return Record(
             id,

@@ -50,26 +50,36 @@ ORDER BY member.rowid
 """
 
 
-class StoredRecord(NamedTuple):
-    """A record as it lies in the database.
+class Place(NamedTuple):
+    """Where a record's image lies.
 
     Attributes:
         folder: Number of the lookup's folder that holds the image, -1 where `path` is absolute
             or there is no image.
         path: The image within that folder.
-        has_image: Whether the image exists.
+        exists: Whether the image is there.
         shard, offset, size: As in `Row`.
+    """
+
+    folder: int
+    path: str
+    exists: bool
+    shard: str | None = None
+    offset: int | None = None
+    size: int | None = None
+
+
+class StoredRecord(NamedTuple):
+    """A record as it lies in the database.
+
+    Attributes:
+        place: As a plain tuple.
         captions: In the manifest's order, each once.
         metadata: None for none.
         embedding: Number of the row that holds it; None where there is none.
     """
 
-    folder: int
-    path: str
-    has_image: bool
-    shard: str | None
-    offset: int | None
-    size: int | None
+    place: tuple[int, str, bool, str | None, int | None, int | None]
     captions: tuple[str, ...]
     metadata: dict[str, MetadataValue] | None
     embedding: int | None
@@ -150,8 +160,9 @@ class Merger:
             if row.embedding is not None and not self._keep_embedding(row, row.embedding):
                 row = row._replace(embedding=None)
             self.row_count += 1
-            packed = row._replace(image=image, embedding=b"" if row.embedding else None)
-            yield row.number, key, marshal.dumps(tuple(packed))
+            if row.embedding is not None or image != row.image:
+                row = row._replace(image=image, embedding=b"" if row.embedding else None)
+            yield row.number, key, marshal.dumps(tuple(row))
 
     def _keep_embedding(self, row: Row, embedding: bytes) -> bool:
         dimension = len(embedding) // np.dtype(np.float32).itemsize
@@ -195,36 +206,34 @@ class Merger:
             reason = f"its rows have the ids {ids[0]} and {ids[1]}; the first is taken"
             self._problems.note("different values", first.image, reason)
         embedding = self._embedding_row(rows)
-        stored = self._find(first, id, embedding)
-        if stored is None or not self._is_new_id(id, first):
+        place = self._find(first, id, embedding is not None)
+        if place is None or not self._is_new_id(id, first):
             return None
-        if stored.has_image:
-            self.folder_counts[stored.folder] = self.folder_counts.get(stored.folder, 0) + 1
+        if place.exists:
+            self.folder_counts[place.folder] = self.folder_counts.get(place.folder, 0) + 1
         captions = tuple(dict.fromkeys(text for row in rows for text in row.captions))
         metadata = first.metadata if len(rows) == 1 else self._merged_metadata(rows, id)
         if metadata:
             self._watch_columns(metadata)
         split = self._split(rows, id) or self._hashed_split(id)
-        stored = stored._replace(captions=captions, metadata=metadata)
-        return id, split, marshal.dumps(tuple(stored))
+        return id, split, marshal.dumps((tuple(place), captions, metadata, embedding))
 
     def _embedding_row(self, rows: list[Row]) -> int | None:
         if self._rows_with_vectors is not None:
             return rows[0].number
         return next((row.number for row in rows if row.embedding is not None), None)
 
-    def _find(self, row: Row, id: str, embedding: int | None) -> StoredRecord | None:
-        """The record with its image's place; None where it has neither image nor embedding."""
+    def _find(self, row: Row, id: str, has_vector: bool) -> Place | None:
+        """Where the image lies; None, and a problem, without an image that a vector stands for."""
         if row.shard is not None:
-            place = (row.shard, row.offset, row.size)
-            return StoredRecord(0, row.image, True, *place, (), None, embedding)
+            return Place(0, row.image, True, row.shard, row.offset, row.size)
         found = self._lookup.find(row.image) if row.image else None
         if found is not None:
-            return StoredRecord(*found, True, None, None, None, (), None, embedding)
-        if embedding is not None:
-            # The vector is there: the picture is only for showing.
+            return Place(found.folder, found.path, True)
+        if has_vector:
+            # The picture is only for showing.
             self._problems.note("no image file", row.where, f"{id}: has its vector alone")
-            return StoredRecord(-1, row.image, False, None, None, None, (), None, embedding)
+            return Place(-1, row.image, False)
         if not row.image:
             self._problems.add("no image", row.where, f"{id}: has neither image nor embedding")
         elif "://" in row.image or row.image.startswith(("http:/", "https:/")):

@@ -31,7 +31,7 @@ _COMPRESSED = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"PK\x03\x04": "zip",
 }
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -69,6 +69,8 @@ def _recognise_file(path: Path, head: bytes, has_vectors: bool) -> Source:
     if head[webdataset.MAGIC_OFFSET :].startswith(webdataset.MAGIC):
         return webdataset.recognise(path)
     _refuse_other_files(path, head)
+    if b"\r" in head.strip() and b"\n" not in head:
+        raise ManifestError(f"{path}: has the line ends of old Macs (CR); save it with LF or CRLF")
     start = head.removeprefix(UTF8_BOM).lstrip()
     if start.startswith(b"{"):
         return _recognise_json(path, head, has_vectors)
@@ -107,7 +109,8 @@ def _refuse_other_files(path: Path, head: bytes) -> None:
         raise ManifestError(f"{path}: is a picture; name the manifest or the folder of pictures")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ManifestError(f"{path}: is UTF-16; save it as UTF-8")
-    if b"\0" in head[:4096]:
+    # One may stand in a damaged text; in UTF-16 every second byte or so is one.
+    if head[:4096].count(0) > len(head[:4096]) // 10:
         raise ManifestError(f"{path}: holds no text (or UTF-16 text); save it as UTF-8")
 
 

@@ -110,7 +110,11 @@ class _FieldReader:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield from self._mend(list(lines.pending), line, str(error))
+                # A header with broken quoting has been read by `recognise`.
+                skip = 0 if header_read else 1
+                header_read = True
+                if pending := lines.pending[skip:]:
+                    yield from self._mend(pending, line + skip, str(error))
                 continue
             if not fields:
                 continue
