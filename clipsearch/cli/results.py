@@ -158,22 +158,23 @@ def _table(answer: Answer, *, color: bool) -> "Table":
     from rich.text import Text
 
     page = answer.page
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for part in ("#", "score", "bm25", "cosine"):
-        table.add_column(part, justify="right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    parts = [part for part in ("bm25", "cosine") if any(_part(hit, part) for hit in page.hits)]
+    for name in ("#", "score", *parts):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("id, path", overflow="fold", ratio=2, min_width=12)
     table.add_column("caption", overflow="fold", ratio=3, min_width=12)
     for rank, hit in enumerate(page.hits, page.offset + 1):
         document = hit.document
-        name = Text(printable(document.id), style="bold")
+        found = Text(printable(document.id), style="bold")
         if document.path != document.id:
-            name.append(f"\n{printable(document.path)}", style="dim")
-        caption = best_caption(document.captions, answer.words, answer.info.language)
-        marked = Text()
-        for piece, match in pieces(caption.caption, caption.spans):
-            _append(marked, printable(piece), match, color)
-        row = (str(rank), f"{hit.score:.4f}", _part(hit.bm25), _part(hit.cosine))
-        table.add_row(*row, name, marked)
+            found.append(f"\n{printable(document.path)}", style="not bold dim")
+        best = best_caption(document.captions, answer.words, answer.info.language)
+        caption = Text()
+        for piece, match in pieces(best.caption, best.spans):
+            _append(caption, printable(piece), match, color)
+        scores = (f"{hit.score:.4f}", *(_part(hit, part) for part in parts))
+        table.add_row(str(rank), *scores, found, caption)
     return table
 
 
@@ -185,7 +186,8 @@ def _append(text: "Text", piece: str, match: bool, color: bool) -> None:
         text.append(piece)
 
 
-def _part(value: float | None) -> str:
+def _part(hit: Hit, part: str) -> str:
+    value = hit.bm25 if part == "bm25" else hit.cosine
     return "" if value is None else f"{value:.4f}"
 
 
@@ -215,7 +217,7 @@ def _write_sheet(answer: Answer, path: Path) -> None:
         cells.append(
             Cell(
                 image=folders.source(document.path),
-                title=f"{rank}. {document.id}  {hit.score:.4f}",
+                title=f"{rank}. {hit.score:.4f}  {document.id}",
                 text=caption.caption,
                 spans=caption.spans,
                 missing=f"{document.path or 'picture'} not found; say where with --images DIR",

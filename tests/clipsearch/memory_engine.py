@@ -1,4 +1,4 @@
-"""A brute-force engine in memory: the plainest reading of the ranking, for tests of what asks it."""
+"""A brute-force engine in memory: the plainest reading of the ranking, for tests above it."""
 
 import math
 from collections import Counter

@@ -1,12 +1,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_engine import passes
 
 from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo, NumberFilter, TagFilter
 from clipsearch.filters import check_facets, parse_filter, parse_filters
 from finetune.errors import UsageError
-from memory_engine import passes
 
 INFO = IndexInfo(
     dimension=8,

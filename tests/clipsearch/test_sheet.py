@@ -148,9 +148,7 @@ def test_a_failed_sheet_leaves_the_old_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
 
 
-def test_finds_pictures_where_they_may_lie(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finds_pictures_where_they_may_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"moved": "moved/a.png", "root": "root/b.png", "inner": "root/images/c.png",
               "here": "here/d.png"}  # fmt: skip
     for number, name in enumerate(places.values()):
