@@ -1,0 +1,119 @@
+"""The files of an index beside its table: what it knows about itself, which snapshot is current,
+and the lock of the one that writes. The layout is described in `local.py`.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from clipsearch.engine import IndexInfo
+from finetune.errors import EngineError
+
+FORMAT = 1
+INFO_FILE = "index.json"
+CURRENT_FILE = "current.json"
+LOCK_FILE = "write.lock"
+SNAPSHOT_PREFIX = "snapshot-"
+
+
+def read_info(folder: Path) -> IndexInfo:
+    """What an index knows about itself. Raises EngineError where there is none to read."""
+    path = folder / INFO_FILE
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["format"] != FORMAT:
+            raise EngineError(
+                f"{folder}: an index of format {stored['format']}, but this clipsearch reads"
+                f" {FORMAT}; feed a new index"
+            )
+        known = {field.name for field in fields(IndexInfo)}
+        values = {name: value for name, value in stored.items() if name in known}
+        for name in ("number_columns", "tag_columns"):
+            values[name] = tuple(values.get(name, ()))
+        return IndexInfo(**values)
+    except FileNotFoundError as error:
+        raise EngineError(
+            f"{folder}: no index there; make one with: clipsearch feed MANIFEST --index {folder}"
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise EngineError(f"{path}: cannot be read ({error}); feed the index anew") from error
+
+
+def write_info(folder: Path, info: IndexInfo) -> None:
+    """Replace it in one step, so that a killed process leaves the old or the new."""
+    replace_json(folder / INFO_FILE, {"format": FORMAT} | asdict(info))
+
+
+def replace_json(path: Path, content: object) -> None:
+    """Write a file beside `path`, flush it to the disk, and put it in its place."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(content, file, ensure_ascii=False, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def current_snapshot(folder: Path) -> Path | None:
+    """The saved snapshot that equals the table; None while there is none."""
+    try:
+        stored = json.loads((folder / CURRENT_FILE).read_text(encoding="utf-8"))
+        return folder / str(stored["snapshot"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def forget_snapshot(folder: Path) -> None:
+    """Before a write: from now on the saved snapshot no longer equals the table."""
+    (folder / CURRENT_FILE).unlink(missing_ok=True)
+
+
+def new_snapshot_folder(folder: Path) -> Path:
+    """An empty folder for a snapshot to be saved in."""
+    path = folder / f"{SNAPSHOT_PREFIX}{uuid.uuid4().hex[:12]}"
+    path.mkdir()
+    return path
+
+
+def publish_snapshot(folder: Path, snapshot: Path) -> None:
+    """Make a saved snapshot the current one."""
+    replace_json(folder / CURRENT_FILE, {"snapshot": snapshot.name})
+
+
+def remove_old_snapshots(folder: Path) -> None:
+    """Remove all snapshots but the current one; readers that have one open keep its content."""
+    current = current_snapshot(folder)
+    for path in folder.glob(f"{SNAPSHOT_PREFIX}*"):
+        if path != current:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def write_lock(folder: Path) -> Iterator[None]:
+    """Be the one writer. Raises EngineError while another process, or another engine, is."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise EngineError(f"{folder}: cannot write there: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            raise EngineError(
+                f"{folder}: process {holder or '?'} is writing to it; wait until it is done"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)  # which gives the lock back, as a killed process does

@@ -1,0 +1,269 @@
+"""The embedded engine: an index is a folder, written through LanceDB and read from a snapshot.
+
+    <index>/index.json          what the index knows about itself
+    <index>/documents.lance/    the documents: every write goes here, a batch is a commit
+    <index>/snapshot-*/         the same documents, laid out for searching (snapshot.py)
+    <index>/current.json        names the snapshot, for as long as it equals the table
+    <index>/write.lock          held by the one process that writes
+
+A writer removes `current.json` before its first commit and writes it again when `finish_feed` has
+saved a new snapshot. So a reader that finds it needs not even open the table, and one that does
+not, after a killed feed or while one is under way, builds its own from the table's last version.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from clipsearch.documents import Document, Embedding
+from clipsearch.engine import EngineQuery, IndexInfo, Operation, Outcome, Page
+from clipsearch.engines.folder import (
+    current_snapshot,
+    forget_snapshot,
+    new_snapshot_folder,
+    publish_snapshot,
+    read_info,
+    remove_old_snapshots,
+    write_info,
+    write_lock,
+)
+from clipsearch.engines.search import VectorIndex, check_query, search
+from clipsearch.engines.snapshot import Snapshot
+from clipsearch.ranking import Rows
+from clipsearch.text import check_language
+from finetune.errors import EngineError, UsageError
+
+if TYPE_CHECKING:  # light path: LanceDB takes a second to import, and searching goes without
+    from clipsearch.engines.lance import DocumentTable
+
+EXACT_LIMIT = 200_000
+"""Up to so many documents every embedding is compared; above, an approximate index answers."""
+
+_ATTEMPTS = 5
+
+
+class LocalEngine:
+    """An index in a folder, as `clipsearch.engine.Engine` describes it.
+
+    Safe to search from several threads and processes while one process writes.
+    """
+
+    def __init__(self, folder: Path, info: IndexInfo, *, exact_limit: int = EXACT_LIMIT) -> None:
+        """Use `open` or `create`."""
+        self._folder = folder
+        self._info = info
+        self._exact_limit = exact_limit
+        self._lock = threading.RLock()
+        self._reader: DocumentTable | None = None
+        self._snapshot: Snapshot | None = None
+        self._snapshot_folder: Path | None = None
+
+    @classmethod
+    def create(cls, path: Path, info: IndexInfo, *, exact_limit: int = EXACT_LIMIT) -> Self:
+        """Make an empty index. Raises EngineError where the folder holds something already."""
+        check_language(info.language)
+        if info.dimension < 1:
+            raise UsageError(f"an index of {info.dimension} dimensions: there must be at least 1")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise EngineError(f"{path}: holds something already; choose a new folder")
+        from clipsearch.engines.lance import DocumentTable
+
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # The info comes last: a folder without it is no index, whatever else went wrong.
+            DocumentTable.create(path, info.dimension)
+            write_info(path, info)
+        except OSError as error:
+            raise EngineError(f"{path}: cannot make an index there: {error.strerror}") from error
+        return cls(path, info, exact_limit=exact_limit)
+
+    @classmethod
+    def open(cls, path: Path, *, exact_limit: int = EXACT_LIMIT) -> Self:
+        """Open what `create` made. Raises EngineError where there is no index to read."""
+        return cls(path, read_info(path), exact_limit=exact_limit)
+
+    @property
+    def target(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    @property
+    def info(self) -> IndexInfo:
+        """What the index knows about itself."""
+        return self._info
+
+    def save_info(self, info: IndexInfo) -> None:
+        """Replace what the index knows about itself; dimension and language cannot change."""
+        if (info.dimension, info.language) != (self._info.dimension, self._info.language):
+            raise EngineError(
+                f"{self.target}: dimension and language of an index cannot change; feed a new one"
+            )
+        try:
+            write_info(self._folder, info)
+        except OSError as error:
+            raise EngineError(f"{self.target}: cannot be written: {error.strerror}") from error
+        self._info = info
+
+    def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
+        """Apply operations in batches; see `Engine.feed`. One process may write at a time."""
+        from clipsearch.engines.batches import write_in_batches  # brings LanceDB
+
+        with write_lock(self._folder):
+            yield from write_in_batches(
+                operations, self._table(), self._info, lambda: forget_snapshot(self._folder)
+            )
+
+    def finish_feed(self) -> None:
+        """Compact the table, index its vectors where they are many, and save a snapshot."""
+        if current_snapshot(self._folder) is not None:
+            return
+        with write_lock(self._folder):
+            table = self._table()
+            table.tidy()
+            if table.count() > self._exact_limit and not table.has_vector_index():
+                table.build_vector_index()
+                table.tidy()
+            self._save_snapshot(table)
+
+    def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
+        """The documents of these ids, in their order; None where there is none."""
+        snapshot = self._saved_snapshot()
+        if snapshot is None:
+            found = self._table().fetch(ids, embeddings=embeddings)
+            return [found.get(document_id) for document_id in ids]
+        rows = [snapshot.documents.find(document_id) for document_id in ids]
+        return [None if row is None else _document(snapshot, row, embeddings) for row in rows]
+
+    def search(self, query: EngineQuery) -> Page:
+        """Rank. Raises UsageError for a query that cannot work."""
+        start = time.perf_counter()
+        check_query(query, self._info.dimension)
+        for attempt in range(_ATTEMPTS):
+            snapshot = self._current()
+            index = None
+            if snapshot.has_vector_index and len(snapshot) > self._exact_limit and not query.exact:
+                index = VectorIndex(self._nearest_in(snapshot), self._exact_limit // 10)
+            try:
+                page = search(snapshot, query, self._info, index)
+                return replace(page, seconds=time.perf_counter() - start)
+            except (FileNotFoundError, EngineError):
+                # A writer may have replaced what this query was reading.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                self._drop_snapshot(snapshot)
+        raise AssertionError("the loop above answers or raises")
+
+    def count(self) -> int:
+        """Number of documents."""
+        snapshot = self._saved_snapshot()
+        return self._table().count() if snapshot is None else len(snapshot)
+
+    def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
+        """Every document, each once."""
+        snapshot = self._saved_snapshot()
+        if snapshot is None:
+            yield from self._table().visit(embeddings=embeddings)
+            return
+        for row in range(len(snapshot)):
+            yield _document(snapshot, row, embeddings)
+
+    def close(self) -> None:
+        """Free what is held."""
+        with self._lock:
+            self._snapshot = self._snapshot_folder = self._reader = None
+
+    def _table(self) -> "DocumentTable":
+        """The table at its latest version, apart from the one that a snapshot pins."""
+        from clipsearch.engines.lance import DocumentTable  # light path
+
+        return DocumentTable.open(self._folder, self._info.dimension)
+
+    def _save_snapshot(self, table: "DocumentTable") -> None:
+        path: Path | None = None
+        try:
+            path = new_snapshot_folder(self._folder)
+            Snapshot.build(table, self._info.dimension, path)
+            publish_snapshot(self._folder, path)
+        except OSError as error:
+            raise EngineError(
+                f"{self.target}: all documents are kept, but no room or permission to lay them"
+                f" out for searching ({error.strerror}); mend that and run the same command again"
+            ) from error
+        finally:
+            if path is not None and current_snapshot(self._folder) != path:
+                shutil.rmtree(path, ignore_errors=True)
+        remove_old_snapshots(self._folder)
+
+    def _saved_snapshot(self) -> Snapshot | None:
+        """The snapshot that equals the table, mapped; None while none is saved."""
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                path = current_snapshot(self._folder)
+                if path is None:
+                    return None
+                if path == self._snapshot_folder:
+                    return self._snapshot
+                try:
+                    snapshot = Snapshot.load(path)
+                except (OSError, ValueError, KeyError, TypeError):
+                    continue  # replaced between the two reads, or broken: the table still has all
+                self._snapshot, self._snapshot_folder, self._reader = snapshot, path, None
+                return snapshot
+        return None
+
+    def _current(self) -> Snapshot:
+        """The snapshot of the latest version, saved or built now."""
+        with self._lock:
+            saved = self._saved_snapshot()
+            if saved is not None:
+                return saved
+            from clipsearch.engines.lance import DocumentTable  # light path
+
+            for attempt in range(_ATTEMPTS):
+                if self._reader is None:
+                    self._reader = DocumentTable.open(self._folder, self._info.dimension)
+                try:
+                    version = self._reader.checkout()
+                    held = self._snapshot
+                    if held and self._snapshot_folder is None and held.version == version:
+                        self._reader.checkout(version)
+                        return held
+                    self._snapshot = Snapshot.build(self._reader, self._info.dimension)
+                    self._snapshot_folder = None
+                    return self._snapshot
+                except EngineError:
+                    # The writer removed the files of this version meanwhile.
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                    self._reader = None
+        raise AssertionError("the loop above answers or raises")
+
+    def _drop_snapshot(self, snapshot: Snapshot) -> None:
+        with self._lock:
+            if self._snapshot is snapshot:
+                self._snapshot = self._snapshot_folder = self._reader = None
+
+    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], Rows]:
+        with self._lock:
+            if self._reader is None:
+                from clipsearch.engines.lance import DocumentTable  # light path
+
+                self._reader = DocumentTable.open(self._folder, self._info.dimension)
+                self._reader.checkout(snapshot.version)
+            reader = self._reader
+
+        def nearest(vector: Embedding, count: int) -> Rows:
+            return snapshot.rows_at(reader.nearest(vector, count))
+
+        return nearest
+
+
+def _document(snapshot: Snapshot, row: int, embeddings: bool) -> Document:
+    document = snapshot.documents[row]
+    if not embeddings:
+        return document
+    return replace(document, embedding=snapshot.embeddings[row].copy())

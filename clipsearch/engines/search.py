@@ -1,0 +1,334 @@
+"""Ranks the documents of a snapshot: every mode, filters, facets, paging.
+
+Up to a limit the query vector is compared with every embedding, and all scores are known. Above
+it the nearest come from the vector index; then a weighted sum over all lexical matches is still
+exact, by Fagin's threshold bound (Fagin, Lotem and Naor, "Optimal aggregation algorithms for
+middleware", 2003): a match that is not among the nearest has at most the last one's cosine, so
+that only those whose bound reaches the page need their own cosine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.documents import DocumentError, Embedding, check_embedding
+from clipsearch.engine import (
+    MODES,
+    RERANK_COUNT,
+    EngineQuery,
+    Hit,
+    IndexInfo,
+    Page,
+    fused_weights,
+)
+from clipsearch.engines.metadata import Mask
+from clipsearch.engines.snapshot import Snapshot
+from clipsearch.ranking import Rows, Scores, best_rows, closeness, normalize_linear, reciprocal_rank
+from finetune.errors import UsageError
+
+RERANKED_MODES = ("hybrid-rrf", "hybrid-normalized")
+NO_WORD = "the query has no word to look for, so nothing is found by text"
+ONLY_RERANKED = f"this mode ranks the first {RERANK_COUNT:,} hits; there are no pages beyond"
+
+# The index compares shortened vectors; so many more are asked for, and compared exactly.
+LEAST_FETCHED = 150
+FIRST_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class VectorIndex:
+    """An approximate index of the embeddings.
+
+    Attributes:
+        nearest: (vector, count) to the rows of about the nearest.
+        few_rows: Where no more documents than this pass a filter, comparing each is as quick.
+    """
+
+    nearest: Callable[[Embedding, int], Rows]
+    few_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Hits in order, with what a page tells about them; arrays of the same length."""
+
+    rows: Rows
+    scores: Scores
+    bm25: Scores | None
+    cosine: Scores | None
+    total: int
+    matches: Mask | None = None
+    notes: tuple[str, ...] = ()
+
+    def cut(self, start: int, end: int) -> "Ranked":
+        """The hits from `start` to `end`."""
+        part = slice(start, end)
+        return Ranked(
+            self.rows[part],
+            self.scores[part],
+            None if self.bm25 is None else self.bm25[part],
+            None if self.cosine is None else self.cosine[part],
+            self.total,
+            self.matches,
+            self.notes,
+        )
+
+
+def check_query(query: EngineQuery, dimension: int) -> None:
+    """Raise UsageError for a query that cannot work."""
+    if query.mode not in MODES:
+        raise UsageError(f"unknown mode {query.mode!r}: choose one of {', '.join(MODES)}")
+    if query.k < 1 or query.offset < 0 or query.candidates < 1:
+        raise UsageError(
+            f"k {query.k}, offset {query.offset}, candidates {query.candidates}: k and candidates"
+            f" must be at least 1, and the offset not below 0"
+        )
+    for weight in (query.bm25_weight, query.vector_weight):
+        if weight is not None and not np.isfinite(weight):
+            raise UsageError(f"a weight of {weight}: weights must be finite numbers")
+    if query.mode == "bm25":
+        return
+    if query.vector is None:
+        raise UsageError(f"mode {query.mode} compares vectors, but the query has none; try bm25")
+    try:
+        check_embedding(query.vector, dimension, "the query")
+    except DocumentError as error:
+        raise UsageError(str(error)) from error
+
+
+def search(
+    snapshot: Snapshot, query: EngineQuery, info: IndexInfo, index: VectorIndex | None = None
+) -> Page:
+    """The page that a query asks for; without an index every embedding is compared."""
+    ranked = _Search(snapshot, query, info, index).ranked()
+    page = ranked.cut(query.offset, query.offset + query.k)
+    facets = {}
+    for column in query.facets:
+        tags = snapshot.metadata.tag(column)
+        facets[column] = () if tags is None else tags.counts(ranked.matches)
+    return Page(
+        _hits(snapshot, page),
+        ranked.total,
+        query.offset,
+        facets,
+        notes=ranked.notes,
+    )
+
+
+def _hits(snapshot: Snapshot, page: Ranked) -> tuple[Hit, ...]:
+    return tuple(
+        Hit(
+            snapshot.documents[int(row)],
+            float(page.scores[place]),
+            None if page.bm25 is None else float(page.bm25[place]),
+            None if page.cosine is None else float(page.cosine[place]),
+        )
+        for place, row in enumerate(page.rows)
+    )
+
+
+@dataclass
+class _Search:
+    """One query on its way; what several steps need is worked out once."""
+
+    snapshot: Snapshot
+    query: EngineQuery
+    info: IndexInfo
+    index: VectorIndex | None
+    allowed: Mask | None = field(init=False)
+    last: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.allowed = self._allowed()
+        self.last = self.query.offset + self.query.k
+        if self.index and self.allowed is not None and self.allowed.sum() <= self.index.few_rows:
+            self.index = None
+
+    def ranked(self) -> Ranked:
+        """At least the hits up to the page's last."""
+        if self.query.mode == "bm25":
+            return self._bm25()
+        if self.query.mode == "vector":
+            return self._vector()
+        if self.query.mode in RERANKED_MODES:
+            return self._reranked()
+        return self._hybrid(self.last)
+
+    def _allowed(self) -> Mask | None:
+        if not self.query.filters and not self.query.exclude_ids:
+            return None
+        mask = self.snapshot.metadata.passing(self.query.filters)
+        for document_id in self.query.exclude_ids:
+            row = self.snapshot.documents.find(document_id)
+            if row is not None:
+                mask[row] = False
+        return mask
+
+    def _lexical(self) -> npt.NDArray[np.float32]:
+        """bm25 of every document; 0 where no token matches or a filter does not hold."""
+        scores = self.snapshot.postings.bm25(self.query.tokens)
+        if self.allowed is not None:
+            scores[~self.allowed] = 0
+        return scores
+
+    def _notes(self) -> tuple[str, ...]:
+        return () if self.query.tokens else (NO_WORD,)
+
+    def _bm25(self) -> Ranked:
+        scores = self._lexical()
+        matches = scores > 0
+        rows = np.flatnonzero(matches)
+        best = best_rows(scores[rows], self.last, rows)
+        return Ranked(best, scores[best], scores[best], None, len(rows), matches, self._notes())
+
+    def _vector(self) -> Ranked:
+        wanted = max(self.query.candidates, self.last)
+        enough = wanted if self.query.facets or self.index is None else self.last
+        rows, cosines = self._nearest(enough)
+        passing = len(self.snapshot) if self.allowed is None else int(self.allowed.sum())
+        matches = None
+        if self.query.facets:
+            matches = np.zeros(len(self.snapshot), bool)
+            matches[rows] = True
+        total = min(wanted, passing)
+        return Ranked(rows, closeness(cosines.astype(np.float64)), None, cosines, total, matches)
+
+    def _vector_of_query(self) -> Embedding:
+        assert self.query.vector is not None  # check_query
+        return np.ascontiguousarray(self.query.vector, np.float32)
+
+    def _all_cosines(self) -> Embedding:
+        """Of every document; -inf where a filter does not hold."""
+        vector = self._vector_of_query()
+        if self.allowed is None:
+            return self.snapshot.cosines(vector)
+        cosines = np.full(len(self.snapshot), -np.inf, np.float32)
+        rows = np.flatnonzero(self.allowed)
+        if len(rows) > len(self.snapshot) // 4:
+            cosines[rows] = self.snapshot.cosines(vector)[rows]
+        else:
+            cosines[rows] = self.snapshot.cosines(vector, rows)
+        return cosines
+
+    def _nearest(self, count: int) -> tuple[Rows, Embedding]:
+        """The nearest that pass the filters, nearest first, and their cosines."""
+        if self.index is None:
+            cosines = self._all_cosines()
+            rows = best_rows(cosines, count)
+            return rows, cosines[rows]
+        vector = self._vector_of_query()
+        share = 1.0 if self.allowed is None else float(self.allowed.mean())
+        fetched = max(LEAST_FETCHED, count * 3 // 2)
+        while True:
+            wanted = min(int(fetched / share) + 1, len(self.snapshot))
+            rows = np.sort(self.index.nearest(vector, wanted))
+            if self.allowed is not None:
+                rows = rows[self.allowed[rows]]
+            if len(rows) >= count or wanted == len(self.snapshot):
+                break
+            fetched *= 4
+        cosines = self.snapshot.cosines(vector, rows)
+        best = best_rows(cosines, count)
+        return rows[best], cosines[best]
+
+    def _hybrid(self, count: int) -> Ranked:
+        """The first `count` by weighted sum over lexical matches and nearest by vector."""
+        lexical = self._lexical()
+        if self.query.mode == "hybrid-sum":
+            weights = (1.0, 1.0)
+        else:
+            weights = fused_weights(self.query, self.info)
+
+        def fuse(bm25: Scores, cosine: Scores) -> npt.NDArray[np.float64]:
+            vector_part = closeness(cosine) if self.query.mode == "hybrid-sum" else cosine
+            fused: npt.NDArray[np.float64] = (
+                weights[0] * bm25.astype(np.float64) + weights[1] * vector_part
+            )
+            return fused
+
+        # The bound needs a score that rises with the cosine.
+        if self.index is None or weights[1] < 0:
+            cosines = self._all_cosines()
+            near = best_rows(cosines, self.query.candidates)
+            matches = lexical > 0
+            matches[near] = True
+            rows = np.flatnonzero(matches)
+            cosines = cosines[rows]
+        else:
+            near, near_cosines = self._nearest(self.query.candidates)
+            matches = lexical > 0
+            matches[near] = True
+            rows, cosines = self._threshold(lexical, matches, near, near_cosines, fuse, count)
+        scores = fuse(lexical[rows], cosines.astype(np.float64))
+        best = best_rows(scores, count)
+        return Ranked(
+            rows[best],
+            scores[best],
+            lexical[rows[best]],
+            cosines[best],
+            int(matches.sum()),
+            matches,
+            self._notes(),
+        )
+
+    def _threshold(
+        self,
+        lexical: npt.NDArray[np.float32],
+        matches: Mask,
+        near: Rows,
+        near_cosines: Embedding,
+        fuse: Callable[[Scores, Scores], npt.NDArray[np.float64]],
+        count: int,
+    ) -> tuple[Rows, Embedding]:
+        """Rows, ascending, that hold the best `count` of all matches, with their cosines."""
+        vector = self._vector_of_query()
+        rows, cosines = near, near_cosines
+        scores = fuse(lexical[near], near_cosines.astype(np.float64))
+        unseen = matches.copy()
+        unseen[near] = False
+        left = np.flatnonzero(unseen)
+        last_cosine = near_cosines[-1:].astype(np.float64) if len(near) else np.ones(1)
+        bounds = fuse(lexical[left], last_cosine)
+        chunk = max(FIRST_CHUNK, count)
+        while True:
+            if len(scores) >= count:
+                worst = np.partition(scores, len(scores) - count)[len(scores) - count]
+                reaching = bounds >= worst
+                left, bounds = left[reaching], bounds[reaching]
+            if not len(left):
+                break
+            order = np.argpartition(-bounds, min(chunk, len(left) - 1))
+            taken = left[order[:chunk]]
+            found = self.snapshot.cosines(vector, taken)
+            rows, cosines = np.concatenate([rows, taken]), np.concatenate([cosines, found])
+            scores = np.concatenate([scores, fuse(lexical[taken], found.astype(np.float64))])
+            left, bounds = left[order[chunk:]], bounds[order[chunk:]]
+            chunk *= 4
+        ascending = np.argsort(rows)
+        return rows[ascending], cosines[ascending]
+
+    def _reranked(self) -> Ranked:
+        """The first hits of `hybrid`, ordered anew by ranks or by normalised parts."""
+        first = self._hybrid(RERANK_COUNT)
+        assert first.bm25 is not None and first.cosine is not None
+        if self.query.mode == "hybrid-rrf":
+            scores = reciprocal_rank(first.bm25) + reciprocal_rank(first.cosine)
+        else:
+            bm25_weight, vector_weight = fused_weights(self.query, self.info)
+            scores = bm25_weight * normalize_linear(first.bm25)
+            scores = scores + vector_weight * normalize_linear(first.cosine)
+        order = np.lexsort((first.rows, -scores))
+        notes = first.notes
+        if self.last > RERANK_COUNT < first.total:
+            notes += (ONLY_RERANKED,)
+        return Ranked(
+            first.rows[order],
+            scores[order],
+            first.bm25[order],
+            first.cosine[order],
+            first.total,
+            first.matches,
+            notes,
+        )

@@ -1,0 +1,82 @@
+"""The ranking as arithmetic: what bm25, vector and hybrid mean, apart from any engine.
+
+Rows are numbered by document id, ascending, wherever an order of equal scores matters: then
+"equal scores by id" is "equal scores by row", and every function here keeps to it.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.engine import RRF_K
+
+Scores = npt.NDArray[np.floating]
+Rows = npt.NDArray[np.int64]
+
+BM25_K1 = 1.2
+BM25_B = 0.75
+
+
+def inverse_document_frequency(documents: int, matching: int) -> float:
+    """ln(1 + (N - n + 0.5) / (n + 0.5)) of a term in `matching` of `documents`, as in Vespa."""
+    return float(np.log1p((documents - matching + 0.5) / (matching + 0.5)))
+
+
+def term_impacts(
+    frequencies: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], average_length: float
+) -> npt.NDArray[np.float64]:
+    """The part of bm25 that is not idf: tf (k1 + 1) / (tf + k1 (1 - b + b length / average)).
+
+    Args:
+        frequencies: Of the term in each document's captions together.
+        lengths: Tokens of each document's captions together.
+        average_length: Over all documents, those without a caption included.
+    """
+    norm = BM25_K1 * (1 - BM25_B + BM25_B * lengths / average_length)
+    impacts: npt.NDArray[np.float64] = frequencies * (BM25_K1 + 1) / (frequencies + norm)
+    return impacts
+
+
+def closeness(cosine: Scores) -> Scores:
+    """1 / (2 - cosine): Vespa's closeness for prenormalized-angular, rising with the cosine."""
+    return 1.0 / (2.0 - cosine)
+
+
+def reciprocal_rank(scores: Scores, k: int = RRF_K) -> npt.NDArray[np.float64]:
+    """1 / (k + rank) with ranks from 1, equal scores in the order given.
+
+    Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion", SIGIR 2009; ties as in Vespa.
+    """
+    ranks = np.empty(len(scores), np.int64)
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return 1.0 / (k + ranks)
+
+
+def normalize_linear(scores: Scores) -> npt.NDArray[np.float64]:
+    """(score - min) / (max - min); 0.5 where all are equal."""
+    if len(scores) == 0:
+        return np.zeros(0)
+    low, high = float(scores.min()), float(scores.max())
+    if high == low:
+        return np.full(len(scores), 0.5)
+    return (scores.astype(np.float64) - low) / (high - low)
+
+
+def best_rows(scores: Scores, k: int, rows: Rows | None = None) -> Rows:
+    """The rows of the k highest scores, best first, equal scores by row; -inf is no match.
+
+    Args:
+        scores: Of every row, or of `rows`.
+        k: At most so many come back.
+        rows: Ascending; None where scores[i] is row i's.
+    """
+    if k <= 0:
+        return np.zeros(0, np.int64)
+    if k < len(scores):
+        # All that tie with the k-th stay in, so that the id decides and not the partition.
+        kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+        candidates = np.flatnonzero(scores >= kth)
+    else:
+        candidates = np.arange(len(scores))
+    candidates = candidates[scores[candidates] > -np.inf]
+    best = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+    return best.astype(np.int64) if rows is None else rows[best]
