@@ -128,7 +128,9 @@ def _figures(metrics: Mapping[str, Any]) -> str:
         return ""
     before = {_key(entry): entry for entry in metrics.get("before") or []}
     split = metrics.get("split")
-    where = f" on the split `{split}`, which training did not see" if split else ""
+    where = f" on the split `{split}`, which was not trained on" if split else ""
+    if split == "val":
+        where += " but by which the best weights were chosen"
     parts = [
         f"## Figures\n\nMeasured{where}. Equal scores count against the encoder; figures of pools"
         f" of different sizes cannot be compared."

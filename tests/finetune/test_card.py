@@ -68,7 +68,9 @@ def test_figures_before_and_after_with_pool_and_scope() -> None:
     assert "| mrr@10 | 0.000 | 1.000 |" in card
     assert "| mrr@10 in batches of 64 | – | 1.000 |" in card
     assert f"| mean_rank | {before[0]['mean_rank']:.3f} | 1.000 |" in card
-    assert "on the split `test`, which training did not see" in card
+    assert "on the split `test`, which was not trained on." in card
+    val = model_card(DESCRIPTION, metrics={"after": after, "split": "val"})
+    assert "`val`, which was not trained on but by which the best weights were chosen." in val
 
 
 def test_data_and_recipe(tmp_path) -> None:

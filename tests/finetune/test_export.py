@@ -19,6 +19,7 @@ from PIL import Image
 from test_model import clip_folder, siglip_folder  # noqa: F401  fixtures
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
+from clipsearch.encoder import Encoder
 from finetune import export as export_room
 from finetune.encoder_folder import check_fingerprint, fingerprint, read_description
 from finetune.errors import ClipsearchError, UsageError
@@ -77,6 +78,7 @@ def test_what_is_in_the_folder(dual, tmp_path) -> None:
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert yaml.safe_load((out / "recipe.yaml").read_text()) == {"epochs": 3}
     assert [path.name for path in out.parent.iterdir()] == ["encoder"]
+    assert len({path.stat().st_mode for path in out.rglob("*") if path.is_file()}) == 1
 
 
 def test_interface_of_the_towers(dual, tmp_path) -> None:
@@ -138,6 +140,21 @@ def test_siglip(siglip_folder, picture, tmp_path) -> None:  # noqa: F811
     for row, batch in enumerate(short):
         found, _ = run_towers(out, description, batch, pixels)
         np.testing.assert_allclose(found[0], texts[row], atol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["clip_folder", "siglip_folder"])
+def test_searching_without_torch_gives_the_same_embeddings(
+    family, picture, tmp_path, request
+) -> None:
+    dual = load_dual_encoder(request.getfixturevalue(family))
+    export_encoder(dual, tmp_path / "encoder")
+    encoder = Encoder.load(tmp_path / "encoder")
+    expected = dual.embed_texts(*dual.tokenize(TEXTS))
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, atol=1e-5)
+    pixels = torch.from_numpy(pixel_values(picture, dual.preprocessing))[None]
+    found = encoder.encode_images([picture])
+    np.testing.assert_allclose(found, dual.embed_images(pixels), atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
