@@ -1,0 +1,71 @@
+"""The towers of an encoder folder on ONNX Runtime."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from finetune.encoder_folder import IMAGE_TOWER, TEXT_TOWER
+from finetune.errors import EncoderError
+
+Embeddings = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+FATAL = 4
+
+
+class OnnxTowers:
+    """Both towers, each loaded at its first use. Runs may overlap, from several threads."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder = folder
+        self._threads = threads
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._lock = threading.Lock()
+
+    def texts(self, input_ids: Ids, attention_mask: Ids) -> Embeddings:
+        """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
+        return self._run(TEXT_TOWER, {"input_ids": input_ids, "attention_mask": attention_mask})
+
+    def images(self, pixel_values: npt.NDArray[np.float32]) -> Embeddings:
+        """float32[n, 3, h, w] to float32[n, d], unit length."""
+        return self._run(IMAGE_TOWER, {"pixel_values": pixel_values})
+
+    def _run(self, tower: str, inputs: dict[str, npt.NDArray[np.generic]]) -> Embeddings:
+        session = self._session(tower)
+        # A SigLIP text tower attends to its padding, and its graph may have no mask at all.
+        names = {node.name for node in session.get_inputs()}
+        try:
+            (output,) = session.run(None, {k: v for k, v in inputs.items() if k in names})
+        except Exception as error:
+            # The runtime's exceptions share no class of their own.
+            reason = " ".join(str(error).split())
+            raise EncoderError(f"{self._folder / tower}: failed ({reason})") from error
+        embeddings: Embeddings = output.astype(np.float32, copy=False)
+        return embeddings
+
+    def _session(self, tower: str) -> onnxruntime.InferenceSession:
+        with self._lock:
+            if tower not in self._sessions:
+                self._sessions[tower] = self._load(tower)
+            return self._sessions[tower]
+
+    def _load(self, tower: str) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        # Waiting threads sleep: the workers that decode pictures need the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = FATAL
+        path = self._folder / tower
+        try:
+            return onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise EncoderError(
+                f"{path}: ONNX Runtime cannot load it ({reason}); export the encoder again"
+            ) from error
