@@ -10,7 +10,7 @@ import click
 import pytest
 
 from clipsearch import __version__, cli
-from clipsearch.cli import COMMANDS
+from clipsearch.cli import COMMANDS, SUMMARIES
 from finetune.errors import EngineError, UsageError
 
 HEAVY = {"torch", "transformers", "lancedb", "pandas", "onnxruntime", "pyarrow", "matplotlib"}
@@ -45,6 +45,14 @@ def test_every_command_and_option_has_help() -> None:
                 assert parameter.help, f"{name}: {parameter.opts[0]} has no help"
 
 
+def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
+    assert list(SUMMARIES) == list(COMMANDS)
+    for name, summary in SUMMARIES.items():
+        command = cli.cli.get_command(click.Context(cli.cli), name)
+        assert command is not None
+        assert summary == command.get_short_help_str(limit=200), f"SUMMARIES[{name!r}] is old"
+
+
 def test_every_help_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for path, _ in walk(cli.cli):
         assert cli._run([*path, "--help"], debug=False) == 0
@@ -62,12 +70,13 @@ try:
 finally:
     print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
-    for arguments in (["--help"], ["query", "--help"]):
+    for arguments in (["--help"], *([name, "--help"] for name in COMMANDS)):
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stderr
-        assert not HEAVY & set(done.stderr.split())
+        heavy = HEAVY if arguments != ["--help"] else HEAVY | {"numpy", "rich", "PIL"}
+        assert not heavy & set(done.stderr.split()), arguments
 
 
 def test_the_module_runs_as_a_program() -> None:
