@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 MAX_HITS = 10_000
 MAX_CANDIDATES = 10_000
 NO_ENCODER = "the index names no encoder: searched by words alone (mode bm25)"
-NO_WORDS = "the query has no word that captions could match; bm25 found nothing"
+# The embedded engine says the same in the same words; Vespa cannot know.
+NO_WORDS = "the query has no word to look for, so nothing is found by text"
 
 _WEIGHTED_MODES = ("hybrid", "hybrid-rrf", "hybrid-normalized")
 _TEXTS_REMEMBERED = 1024
@@ -55,7 +56,10 @@ __all__ = ["Part", "Search", "parse_part"]
 
 
 class Search:
-    """An open index with the encoder that filled it. A context manager; safe between threads."""
+    """An open index with the encoder that filled it. A context manager.
+
+    Threads may share one as far as they may share its engine.
+    """
 
     def __init__(
         self,

@@ -347,6 +347,17 @@ def test_the_road_by_picture_and_by_id(index: Path, tmp_path: Path) -> None:
     assert set(found(json.loads(done.stdout))) == {"red.png", "green.png", "white.png", "black.png"}
 
 
+def test_what_goes_wrong_over_a_real_index(index: Path, tmp_path: Path) -> None:
+    done = clipsearch("query", "!!!", "--index", index, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["notes"]) == 1
+    (tmp_path / "text.jpg").write_text("no picture")
+    done = clipsearch("query", "--image", tmp_path / "text.jpg", "--index", index)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"Error: {tmp_path / 'text.jpg'}: " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_the_road_from_a_pipe_that_closes(index: Path) -> None:
     query = f"{sys.executable} -m clipsearch query - --mode bm25 --index {index}"
     command = f"yes red | head -n 300 | {query} | head -n 1"
