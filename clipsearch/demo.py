@@ -25,9 +25,8 @@ from finetune.metrics import RetrievalMetrics, text_to_image
 from finetune.model import DualEncoder, load_dual_encoder
 
 MARKER = "made-by-clipsearch-demo"
-EPOCHS = 14
+EPOCHS = 12
 BATCH_SIZE = 128
-PIXELS_AT_ONCE = 128
 
 Float32 = npt.NDArray[np.float32]
 
@@ -166,8 +165,7 @@ def embed_untrained(dual: DualEncoder, held_out: HeldOut) -> tuple[Float32, Floa
     """Text and image embeddings, float32[n, d] each, of the model as it starts."""
     dual.eval()
     texts = dual.embed_texts(*dual.tokenize(held_out.captions))
-    pixels = torch.from_numpy(normalize(held_out.pixels, dual.preprocessing))
-    images = torch.cat([dual.embed_images(part) for part in pixels.split(PIXELS_AT_ONCE)])
+    images = dual.embed_images(torch.from_numpy(normalize(held_out.pixels, dual.preprocessing)))
     return texts.numpy(), images.numpy()
 
 

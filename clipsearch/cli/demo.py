@@ -36,6 +36,8 @@ def demo(out: Path, seed: int, epochs: int | None) -> None:
     try:
         from clipsearch.demo import EPOCHS, run_demo  # torch takes seconds to import
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(("clipsearch", "finetune")):
+            raise
         raise UsageError(
             f"the demo trains, and {error.name} is not installed;"
             f' install it with: pip install "clipsearch[finetune]"'

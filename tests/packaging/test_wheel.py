@@ -14,7 +14,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "CLIPSEARCH"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "CLIPSEARCH"))
+    }
     done = subprocess.run(
         [str(word) for word in command], cwd=cwd, env=environment, capture_output=True, text=True
     )
@@ -36,7 +38,18 @@ def test_wheel_in_an_empty_environment_runs_the_demo(tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     extra = shlex.split(os.environ.get("CLIPSEARCH_PIP_ARGS", ""))
     constraints = REPOSITORY / "constraints.txt"
-    run(python, "-m", "pip", "install", "-q", *extra, "-c", constraints, f"{wheel}[all]", cwd=tmp_path)
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        *extra,
+        "-c",
+        constraints,
+        f"{wheel}[all]",
+        cwd=tmp_path,
+    )
 
     clipsearch = tmp_path / "venv" / "bin" / "clipsearch"
     printed = run(clipsearch, "demo", "--out", tmp_path / "demo", cwd=tmp_path)
