@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,8 +51,8 @@ class History:
         return history
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add a row; columns it lacks stay empty."""
-        self.rows.append(dict(row))
+        """Add a row, its values as the file holds them; columns it lacks stay empty."""
+        self.rows.append({name: type(value)(_cell(value)) for name, value in row.items()})
         self._unwritten += 1
 
     def flush(self, *, sync: bool = False) -> None:
@@ -103,6 +102,4 @@ def _line(row: Mapping[str, float | str], *, header: bool = False) -> str:
 
 
 def _cell(value: float | str) -> str:
-    if isinstance(value, float) and not math.isnan(value):
-        return f"{value:.9g}"
-    return str(value)
+    return f"{value:.9g}" if isinstance(value, float) else str(value)

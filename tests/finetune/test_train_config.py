@@ -1,0 +1,115 @@
+import json
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from clipsearch.cli.finetune import finetune
+from finetune.config import OPERATIONAL, TrainConfig
+from finetune.errors import UsageError
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    return TrainConfig(manifest=tmp_path / "m.csv", model="tiny", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epochs": 0}, "--epochs"),
+        ({"batch_size": 1}, "--batch-size"),
+        ({"learning_rate": 0.0}, "--learning-rate"),
+        ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"weight_decay": -0.1}, "--weight-decay"),
+        ({"beta2": 1.0}, "--beta2"),
+        ({"eps": 0.0}, "--eps"),
+        ({"warmup": -1}, "--warmup"),
+        ({"warmup": 2.5}, "--warmup"),
+        ({"schedule": "linear"}, "--schedule"),
+        ({"precision": "fp8"}, "--precision"),
+        ({"precision": "fp16", "device": "cpu"}, "fp16 needs CUDA"),
+        ({"max_grad_norm": -1.0}, "--max-grad-norm"),
+        ({"eval_every": "0"}, "--eval-every"),
+        ({"eval_every": "day"}, "--eval-every"),
+        ({"eval_every": "never", "patience": 3}, "--patience 3 needs evaluations"),
+        ({"patience": -1}, "--patience"),
+        ({"min_delta": -0.1}, "--min-delta"),
+        ({"max_tokens": 2}, "--max-tokens"),
+        ({"seed": -1}, "--seed"),
+        ({"threads": 0}, "--threads"),
+        ({"workers": -1}, "--workers"),
+        ({"cache_images": "lots"}, "--cache-images"),
+        ({"checkpoint_minutes": -1.0}, "--checkpoint-minutes"),
+        ({"device": "tpu"}, "--device"),
+        ({"device": "cuda:99"}, "cuda:99 is not there"),
+        ({"model": ""}, "--model"),
+        ({"images": "/no/such/folder"}, "--images"),
+    ],
+)
+def test_wrong_values_and_combinations_are_named(config, changes, named) -> None:
+    with pytest.raises(UsageError) as caught:
+        replace(config, **changes).check()
+    assert named in str(caught.value)
+
+
+def test_defaults_pass(config: TrainConfig) -> None:
+    config.check()
+    replace(config, eval_every="never").check()
+    replace(config, eval_every="25", cache_images="100", warmup=0, max_grad_norm=0).check()
+
+
+def test_a_finished_encoder_is_replaced_only_when_asked(config: TrainConfig) -> None:
+    out = Path(config.out)
+    out.mkdir()
+    config.check()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is no encoder folder"):
+        replace(config, overwrite=True).check()
+    (out / "encoder.json").write_text("{}")
+    with pytest.raises(UsageError, match="--overwrite"):
+        config.check()
+    replace(config, overwrite=True).check()
+
+
+def test_out_may_not_be_a_file(config: TrainConfig) -> None:
+    Path(config.out).write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        config.check()
+
+
+def test_warm_up_is_a_share_below_one(config: TrainConfig) -> None:
+    assert replace(config, warmup=0.1).warmup_steps(200) == 20
+    assert replace(config, warmup=7).warmup_steps(200) == 7
+    assert replace(config, warmup=0).warmup_steps(200) == 0
+
+
+def test_every_field_that_changes_weights_counts_as_a_difference(config: TrainConfig) -> None:
+    before = json.loads(json.dumps(config.as_dict()))
+    assert config.differences(before) == []
+    for item in fields(TrainConfig):
+        changed = before | {item.name: "something else"}
+        assert bool(config.differences(changed)) == (item.name not in OPERATIONAL)
+    assert replace(config, epochs=3).differences(before) == ["--epochs 3 (was 10)"]
+
+
+def test_every_field_is_an_option_with_help_and_the_same_default() -> None:
+    options = {option.name: option for option in finetune.params}
+    for item in fields(TrainConfig):
+        assert item.name in options
+        if item.name not in ("manifest", "model", "out"):
+            assert options[item.name].default == item.default
+            assert options[item.name].help
+    assert options.keys() - {item.name for item in fields(TrainConfig)} == {"as_json"}
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys; from clipsearch.cli import main\n"
+        "try: main(['finetune', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
