@@ -57,8 +57,7 @@ def _draw_cell(
         x = left + (width - picture.width) // 2
         sheet.paste(picture, (x, top + (height - picture.height) // 2))
     top += height + 4
-    title = _wrap([(printable(cell.title), False)], width, 1, font)
-    _draw_lines(draw, (left, top), title, font, _PALE)
+    draw.text((left, top), _one_line(printable(cell.title), width, font), fill=_PALE, font=font)
     marked = [(printable(piece), match) for piece, match in pieces(cell.text, cell.spans)]
     text = _wrap(marked, width, _TEXT_LINES, font)
     _draw_lines(draw, (left, top + _LINE), text, font, _INK)
@@ -71,6 +70,17 @@ def _font() -> _Font:
         except OSError:
             continue
     return ImageFont.load_default(_TEXT_SIZE)
+
+
+def _one_line(title: str, width: int, font: _Font) -> str:
+    """`title`, shortened in its middle: a score begins it, and the end of an id tells most."""
+    if font.getlength(title) <= width:
+        return title
+    head = title[: len(title) // 3]
+    tail = title[len(head) :]
+    while tail and font.getlength(f"{head}…{tail}") > width:
+        tail = tail[1:]
+    return f"{head}…{tail}"
 
 
 def _wrap(

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageFont
 
+from clipsearch import sheet_png
 from clipsearch.engine import IndexInfo
 from clipsearch.pictures import PictureFolders
 from clipsearch.sheet import MAX_PNG_CELLS, Cell, write_sheet
@@ -189,3 +190,13 @@ def test_printable_hides_nothing_and_obeys_nothing() -> None:
     assert printable("one\r\n\ttwo") == "one   two"
     assert printable("a\u202eb\u2028c\ud800") == r"a\u202eb\u2028c\ud800"
     assert printable("café 日本 👩‍👩‍👧 ☂️ [red]") == "café 日本 👩‍👩‍👧 ☂️ [red]"
+
+
+def test_a_long_title_keeps_its_score_and_the_end_of_its_id() -> None:
+    font = ImageFont.load_default(13)
+    title = "12. 0.8613  images/a-folder-with-a-long-name/orange-star-2-left.png"
+    short = sheet_png._one_line(title, 200, font)
+    assert font.getlength(short) <= 200
+    assert short.startswith("12. 0.8613")
+    assert short.endswith("left.png")
+    assert sheet_png._one_line("1. 0.5  a.png", 200, font) == "1. 0.5  a.png"
