@@ -12,7 +12,7 @@ from clipsearch.columns import Columns, document_of
 from clipsearch.documents import Document, DocumentError, Embedding, check_document
 from clipsearch.engine import Update
 from clipsearch.ledger import Entry, IdSet, Ledger, hash_of_fields
-from clipsearch.pipeline import Picture, Rejection, Step
+from clipsearch.pipeline import Picture, Rejection, Step, closed_after
 from clipsearch.rejections import Rejections
 from finetune.images import ImageSource
 from finetune.manifest import Manifest, Record
@@ -81,9 +81,10 @@ class Plan:
         """The records that need `work`."""
         if not self.count(work):
             return
-        for record, planned in zip(manifest.records(), self.works, strict=True):
-            if planned == work:
-                yield record
+        with closed_after(manifest.records()) as records:
+            for record, planned in zip(records, self.works, strict=True):
+                if planned == work:
+                    yield record
 
 
 def compare(
@@ -104,11 +105,12 @@ def compare(
         seen: Is given the id of every record of the manifest, whatever its split.
     """
     plan = Plan()
-    for record in source.manifest.records():
-        if seen is not None:
-            seen.add(record.id)
-        plan.works.append(_work(record, source, ledger, rejections))
-        progress.advance()
+    with closed_after(source.manifest.records()) as records:
+        for record in records:
+            if seen is not None:
+                seen.add(record.id)
+            plan.works.append(_work(record, source, ledger, rejections))
+            progress.advance()
     ledger.commit()
     return plan
 
@@ -137,12 +139,13 @@ def _work(record: Record, source: Source, ledger: Ledger, rejections: Rejections
 
 def updates(plan: Plan, source: Source, ledger: Ledger) -> Iterator[Step | Rejection]:
     """A partial update for each record of which only captions or metadata changed."""
-    for record in plan.records(source.manifest, Work.UPDATE):
-        picture = source.picture(record)
-        known = ledger.get(record.id)
-        if known is None:
-            continue
-        yield Step(_update(picture.document), replace(picture.entry, content=known.content))
+    with closed_after(plan.records(source.manifest, Work.UPDATE)) as records:
+        for record in records:
+            picture = source.picture(record)
+            known = ledger.get(record.id)
+            if known is not None:
+                entry = replace(picture.entry, content=known.content)
+                yield Step(_update(picture.document), entry)
 
 
 def _update(document: Document) -> Update:

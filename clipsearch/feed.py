@@ -21,11 +21,20 @@ import numpy as np
 
 from clipsearch.changes import Plan, Source, Work, compare, content_of_vector, updates
 from clipsearch.columns import choose_columns
+from clipsearch.documents import Embedding
 from clipsearch.encoder import Encoder
 from clipsearch.engine import Engine, Operation, Outcome, Update, Upsert
 from clipsearch.indexing import FeedTarget
 from clipsearch.ledger import Entry, IdSet, Ledger, ledger_path
-from clipsearch.pipeline import Picture, Rejection, Step, encode, run_ahead, upsert_step
+from clipsearch.pipeline import (
+    Picture,
+    Rejection,
+    Step,
+    closed_after,
+    encode,
+    run_ahead,
+    upsert_step,
+)
 from clipsearch.rejections import Rejections, report_path
 from clipsearch.removal import prune, why_not_prune
 from finetune.errors import ManifestError, UsageError
@@ -39,6 +48,7 @@ FEW_PICTURES = 64
 MANY_RECORDS = 50_000
 # The manifest's note about a ready-made vector, which is just what is wanted here.
 VECTOR_ALONE = "no image file"
+NO_IMAGE = "has no image to encode; feed ready-made vectors into an index of their own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +208,7 @@ def _prepare(options: FeedOptions, target: FeedTarget, manifest: Manifest) -> So
     columns = choose_columns(
         manifest.columns(), target.columns, tags=options.tags, numbers=options.numbers
     )
-    vector = None if target.fingerprint else next(manifest.records()).embedding
+    vector = None if target.fingerprint else _first_vector(manifest)
     if not target.fingerprint and vector is None:
         raise UsageError(
             f"{options.manifest}: has no ready-made vectors (a column named embedding),"
@@ -207,6 +217,11 @@ def _prepare(options: FeedOptions, target: FeedTarget, manifest: Manifest) -> So
     root = None if manifest.root is None else os.fspath(manifest.root.absolute())
     absolute_paths = target.settle(columns, root, None if vector is None else vector.size)
     return Source(manifest, columns, target.fingerprint, frozenset(options.splits), absolute_paths)
+
+
+def _first_vector(manifest: Manifest) -> Embedding | None:
+    with closed_after(manifest.records()) as records:
+        return next(records).embedding
 
 
 def _trust(ledger: Ledger, engine: Engine) -> list[str]:
@@ -324,32 +339,31 @@ def _encode(
     without_image: list[Rejection] = []
 
     def pictures() -> Iterator[tuple[Picture, ImageSource]]:
-        for record in plan.records(source.manifest, Work.EMBED):
-            if record.image is None:
-                reason = (
-                    "has no image to encode; feed ready-made vectors into an index of their own"
-                )
-                without_image.append(Rejection(record.id, "no image", reason))
-            else:
-                yield source.picture(record), record.image
+        with closed_after(plan.records(source.manifest, Work.EMBED)) as records:
+            for record in records:
+                if record.image is None:
+                    without_image.append(Rejection(record.id, "no image", NO_IMAGE))
+                else:
+                    yield source.picture(record), record.image
 
-    yield from encode(pictures(), encoder, workers=workers, batch_size=options.batch_size)
+    with closed_after(pictures()) as found:
+        yield from encode(found, encoder, workers=workers, batch_size=options.batch_size)
     yield from without_image
 
 
 def _vector_steps(source: Source, plan: Plan) -> Iterator[Step | Rejection]:
     """Ready-made vectors, brought to unit length."""
-    for record in plan.records(source.manifest, Work.EMBED):
-        vector = record.embedding
-        if vector is None:
-            yield Rejection(record.id, "rejected document", "has no embedding")
-            continue
-        length = float(np.linalg.norm(vector.astype(np.float64)))
-        if length == 0:
-            yield Rejection(record.id, "rejected document", "its embedding is all zeros")
-            continue
-        unit = (vector / length).astype(np.float32)
-        yield upsert_step(source.picture(record), unit, content_of_vector(vector))
+    with closed_after(plan.records(source.manifest, Work.EMBED)) as records:
+        for record in records:
+            vector = record.embedding
+            length = 0.0 if vector is None else float(np.linalg.norm(vector.astype(np.float64)))
+            if vector is None:
+                yield Rejection(record.id, "rejected document", "has no embedding")
+            elif length == 0:
+                yield Rejection(record.id, "rejected document", "its embedding is all zeros")
+            else:
+                unit = (vector / length).astype(np.float32)
+                yield upsert_step(source.picture(record), unit, content_of_vector(vector))
 
 
 def _prune(

@@ -10,7 +10,7 @@ from typing import Self
 from clipsearch.columns import Columns
 from clipsearch.encoder import Encoder
 from clipsearch.engine import Engine, IndexInfo
-from clipsearch.engines import create_engine, is_remote, open_engine
+from clipsearch.engines import create_engine, index_exists, open_engine
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import EncoderDescription, read_description
 from finetune.errors import EncoderError, EncoderMismatchError, EngineError, UsageError
@@ -55,7 +55,7 @@ class FeedTarget:
         if language is not None and language not in LANGUAGES:
             known = ", ".join(LANGUAGES)
             raise UsageError(f"--language {language}: unknown; there are: {known}")
-        engine = open_engine(index) if _exists(index) else None
+        engine = open_engine(index) if index_exists(index) else None
         try:
             if engine is not None and language not in (None, engine.info.language):
                 raise UsageError(
@@ -169,14 +169,6 @@ class FeedTarget:
     ) -> None:
         if self._engine is not None:
             self._engine.close()
-
-
-def _exists(index: str) -> bool:
-    """Whether there is something to open, rather than nothing or an empty folder."""
-    if is_remote(index):
-        return True
-    path = Path(index)
-    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
 def _still_there(folder: str | None) -> bool:

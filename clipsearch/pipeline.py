@@ -9,7 +9,7 @@ stage reaches the caller, and a caller that stops (Ctrl-C, full disk) ends every
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -100,6 +100,16 @@ class _End:
     error: BaseException | None
 
 
+@contextmanager
+def closed_after(items: Iterator[T]) -> Iterator[Iterator[T]]:
+    """Close a generator when the block ends, also where an exception still refers to it."""
+    try:
+        yield items
+    finally:
+        if isinstance(items, Generator):
+            items.close()
+
+
 def run_ahead(items: Iterator[T], size: int) -> Generator[T, None, None]:
     """Iterate `items` in a thread, at most `size` results ahead of the caller.
 
@@ -121,16 +131,12 @@ def run_ahead(items: Iterator[T], size: int) -> Generator[T, None, None]:
     def produce() -> None:
         error: BaseException | None = None
         try:
-            for item in items:
-                if not put(_Item(item)):
-                    break
+            with closed_after(items):
+                for item in items:
+                    if not put(_Item(item)):
+                        break
         except BaseException as raised:
             error = raised
-        try:
-            if isinstance(items, Generator):
-                items.close()
-        except BaseException as raised:
-            error = error or raised
         put(_End(error))
 
     thread = threading.Thread(target=produce, name="clipsearch-encode", daemon=True)

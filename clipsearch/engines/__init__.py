@@ -14,6 +14,16 @@ def is_remote(target: str) -> bool:
     return target.startswith(("http://", "https://"))
 
 
+def index_exists(target: str) -> bool:
+    """Whether there is something to open: not where a folder is missing, empty or half made."""
+    if is_remote(target):
+        return True
+    from clipsearch.engines.folder import is_unfinished
+
+    path = Path(target)
+    return path.exists() and not (path.is_dir() and is_unfinished(path))
+
+
 def open_engine(target: str) -> "Engine":
     """Open an existing index: a folder is the embedded engine, an http(s) address is Vespa.
 

@@ -20,6 +20,7 @@ INFO_FILE = "index.json"
 CURRENT_FILE = "current.json"
 LOCK_FILE = "write.lock"
 SNAPSHOT_PREFIX = "snapshot-"
+TABLE_FOLDER = "documents.lance"
 
 
 def read_info(folder: Path) -> IndexInfo:
@@ -61,6 +62,25 @@ def replace_json(path: Path, content: object) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether the folder is empty, or is what a killed `LocalEngine.create` left.
+
+    Nothing was ever fed to it: the first feed leaves a lock file.
+    """
+    names = {path.name for path in folder.iterdir()}
+    names -= {name for name in names if name.startswith(INFO_FILE + ".") and name.endswith(".tmp")}
+    return names <= {TABLE_FOLDER}
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Empty a folder that `is_unfinished`."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def current_snapshot(folder: Path) -> Path | None:

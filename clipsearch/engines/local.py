@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Self
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import EngineQuery, IndexInfo, Operation, Outcome, Page
 from clipsearch.engines.folder import (
+    clear_unfinished,
     current_snapshot,
     forget_snapshot,
+    is_unfinished,
     new_snapshot_folder,
     publish_snapshot,
     read_info,
@@ -64,16 +66,20 @@ class LocalEngine:
 
     @classmethod
     def create(cls, path: Path, info: IndexInfo, *, exact_limit: int = EXACT_LIMIT) -> Self:
-        """Make an empty index. Raises EngineError where the folder holds something already."""
+        """Make an empty index, in place of one whose making was cut off.
+
+        Raises EngineError where the folder holds anything else already.
+        """
         check_language(info.language)
         if info.dimension < 1:
             raise UsageError(f"an index of {info.dimension} dimensions: there must be at least 1")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or not is_unfinished(path)):
             raise EngineError(f"{path}: holds something already; choose a new folder")
         from clipsearch.engines.lance import DocumentTable
 
         try:
             path.mkdir(parents=True, exist_ok=True)
+            clear_unfinished(path)
             # The info comes last: a folder without it is no index, whatever else went wrong.
             DocumentTable.create(path, info.dimension)
             write_info(path, info)

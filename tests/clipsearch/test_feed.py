@@ -97,8 +97,8 @@ def fed(photos: Photos, encoder_folder: Path) -> Photos:
 
 
 @pytest.fixture
-def no_image_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any decoding, encoding or reading of pictures fails the test."""
+def no_image_work(fed: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first feed, any decoding, encoding or reading of pictures fails the test."""
 
     def forbidden(*arguments: object, **options: object) -> None:
         raise AssertionError("image work for an unchanged picture")

@@ -25,7 +25,7 @@ from clipsearch import indexing, pipeline
 from clipsearch.documents import Document
 from clipsearch.encoder import Encoder
 from clipsearch.engine import IndexInfo, Operation
-from clipsearch.engines import open_engine
+from clipsearch.engines import local, open_engine
 from clipsearch.feed import FeedOptions, FeedReport, feed
 from clipsearch.ledger import Ledger
 from clipsearch.pipeline import run_ahead
@@ -104,7 +104,7 @@ class Fed:
         self.options = FeedOptions(
             manifest=manifest, index="fake", ledger=self.ledger, report=folder / "report.csv"
         )
-        monkeypatch.setattr(indexing, "_exists", lambda index: True)
+        monkeypatch.setattr(indexing, "index_exists", lambda index: True)
         monkeypatch.setattr(indexing, "open_engine", lambda index: self.engine)
 
     def feed(self, **changes: bool) -> FeedReport:
@@ -394,6 +394,28 @@ def test_an_error_in_a_stage_reaches_the_caller(
     monkeypatch.undo()
     report = feed(options, io.StringIO())
     assert (report.fed, report.unchanged) == (400 - known, known)
+
+
+def test_an_index_whose_making_was_cut_off_is_made_anew(
+    vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    index = tmp_path / "vectors.index"
+    options = FeedOptions(manifest=vectors, index=str(index))
+    monkeypatch.setattr(local, "write_info", killed)
+    with pytest.raises(KeyboardInterrupt):
+        feed(options, io.StringIO())
+    monkeypatch.undo()
+    (index / "index.json.1234abcd.tmp").write_text("{")
+    assert (index / "documents.lance").exists()
+    assert feed(options, io.StringIO()).fed == 30
+    # Without its description, what was fed is still nothing to clear away.
+    (index / "index.json").unlink()
+    with pytest.raises(EngineError, match="no index there"):
+        feed(options, io.StringIO())
+    assert (index / "documents.lance").exists()
 
 
 FILL_THE_DISK = """
