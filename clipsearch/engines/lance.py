@@ -193,7 +193,7 @@ def _matrix(column: Any) -> npt.NDArray[np.float32]:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     values: npt.NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(column), -1)
+    return values.reshape(len(column), column.type.list_size)
 
 
 def _addresses(column: Any) -> Addresses:
