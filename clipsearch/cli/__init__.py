@@ -24,6 +24,7 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "finetune": "clipsearch.cli.finetune",
     "export": "clipsearch.cli.export",
+    "deploy": "clipsearch.cli.deploy",
     "feed": "clipsearch.cli.feed",
     "query": "clipsearch.cli.query",
     "similar": "clipsearch.cli.similar",

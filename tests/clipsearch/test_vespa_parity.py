@@ -2,30 +2,27 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from vespa_recorded import RankedCase, load_cases, load_documents, tied_groups
+from vespa_recorded import (
+    INFO,
+    RankedCase,
+    assert_same_pages,
+    load_cases,
+    load_documents,
+    many_queries,
+    tied_groups,
+)
 from vespa_stub import StubVespa
 
 from clipsearch.documents import Document
-from clipsearch.engine import (
-    MODES,
-    EngineQuery,
-    IndexInfo,
-    NumberFilter,
-    TagFilter,
-    Upsert,
-)
+from clipsearch.engine import Upsert
 from clipsearch.engines.vespa import VespaEngine, write_info
 from clipsearch.vespa.connection import Client, ConnectionSettings, Reply, connect
 
-INFO = IndexInfo(
-    dimension=64, tag_columns=("category", "split", "set"), number_columns=("words", "year")
-)
 # Forms that were recorded to learn from, and that clipsearch does not send.
 OTHER_FORMS = ("bm25-weakand", "vector-ann")
 
@@ -156,40 +153,6 @@ def test_the_twin_is_the_recorded_vespa(stub: StubVespa, cases: list[RankedCase]
                 assert hit.score == pytest.approx(page.hits[-1].score, abs=1e-4)
 
 
-def _queries(cases: list[RankedCase]) -> list[EngineQuery]:
-    by_qid = {case.qid: case.query for case in cases if case.name == "hybrid"}
-    filters = {
-        "none": (),
-        "tag": (TagFilter("category", ("Food-Drink",)),),
-        "tags": (TagFilter("category", ("nature", "music")), NumberFilter("words", low=10)),
-        "not": (TagFilter("category", ("nature",), exclude=True),),
-        "range": (NumberFilter("year", low=2005, high=2012, high_open=True),),
-        "nothing": (TagFilter("category", ("no such thing",)),),
-    }
-    queries = []
-    for number, (qid, query) in enumerate(sorted(by_qid.items())):
-        if qid not in ("q00", "q01", "q04", "q11", "q17", "q21"):
-            continue
-        for mode in MODES:
-            if mode == "bm25" and not query.tokens:
-                continue
-            for place, restriction in enumerate(filters.values()):
-                queries.append(
-                    replace(
-                        query,
-                        mode=mode,
-                        vector=None if mode == "bm25" else query.vector,
-                        tokens=() if mode == "vector" else query.tokens,
-                        filters=restriction,
-                        facets=("category", "split") if place % 2 else (),
-                        exclude_ids=("made/0422.jpg",) if number % 2 else (),
-                        offset=5 if place == 0 else 0,
-                        k=15,
-                    )
-                )
-    return queries
-
-
 def test_the_embedded_engine_gives_the_same_pages(
     stub: StubVespa, documents: dict[str, Document], cases: list[RankedCase], tmp_path: Path
 ) -> None:
@@ -198,26 +161,7 @@ def test_the_embedded_engine_gives_the_same_pages(
     local = local_engine.LocalEngine.create(tmp_path / "index", INFO)
     assert all(one.error is None for one in local.feed(map(Upsert, documents.values())))
     local.finish_feed()
-    for query in _queries(cases):
-        here, there = local.search(query), remote.search(query)
-        assert here.total == there.total, query
-        assert here.facets == there.facets, query
-        assert [hit.score for hit in here.hits] == pytest.approx(
-            [hit.score for hit in there.hits], abs=1e-4
-        ), query
-        theirs = {hit.document.id: hit for hit in there.hits}
-        last = there.hits[-1].score if there.hits else 0.0
-        for hit in here.hits:
-            if hit.document.id not in theirs:  # a tie across the page's edge
-                edge = (last, there.hits[0].score)
-                assert any(hit.score == pytest.approx(score, abs=1e-4) for score in edge), query
-                continue
-            twin = theirs[hit.document.id]
-            assert hit.document.captions == twin.document.captions
-            assert hit.document.tags == twin.document.tags
-            for part in ("bm25", "cosine"):
-                one, other = getattr(hit, part), getattr(twin, part)
-                assert (one is None) == (other is None), (query, part)
-                assert one is None or one == pytest.approx(other, abs=1e-4), (query, part)
+    for query in many_queries(cases):
+        assert_same_pages(local.search(query), remote.search(query), query)
     local.close()
     remote.close()

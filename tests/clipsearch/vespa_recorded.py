@@ -2,15 +2,27 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, Mode, TagFilter
+from clipsearch.engine import (
+    MODES,
+    EngineQuery,
+    IndexInfo,
+    Mode,
+    NumberFilter,
+    Page,
+    TagFilter,
+)
 
+INFO = IndexInfo(
+    dimension=64, tag_columns=("category", "split", "set"), number_columns=("words", "year")
+)
 MODE_OF: dict[str, Mode] = {
     "hybrid-w": "hybrid",
     "hybrid-filter": "hybrid",
@@ -105,6 +117,63 @@ def _case(row: dict[str, Any], vectors: dict[str, list[float]]) -> RankedCase:
     return RankedCase(
         row["case"], row["qid"], query, row["yql"], parameters, row["total"], row["hits"]
     )
+
+
+def many_queries(cases: list[RankedCase]) -> list[EngineQuery]:
+    """Every mode with filters, facets, pages and ids left out."""
+    by_qid = {case.qid: case.query for case in cases if case.name == "hybrid"}
+    filters = {
+        "none": (),
+        "tag": (TagFilter("category", ("Food-Drink",)),),
+        "tags": (TagFilter("category", ("nature", "music")), NumberFilter("words", low=10)),
+        "not": (TagFilter("category", ("nature",), exclude=True),),
+        "range": (NumberFilter("year", low=2005, high=2012, high_open=True),),
+        "nothing": (TagFilter("category", ("no such thing",)),),
+    }
+    queries = []
+    for number, (qid, query) in enumerate(sorted(by_qid.items())):
+        if qid not in ("q00", "q01", "q04", "q11", "q17", "q21"):
+            continue
+        for mode in MODES:
+            if mode == "bm25" and not query.tokens:
+                continue
+            for place, restriction in enumerate(filters.values()):
+                queries.append(
+                    replace(
+                        query,
+                        mode=mode,
+                        vector=None if mode == "bm25" else query.vector,
+                        tokens=() if mode == "vector" else query.tokens,
+                        filters=restriction,
+                        facets=("category", "split") if place % 2 else (),
+                        exclude_ids=("made/0422.jpg",) if number % 2 else (),
+                        offset=5 if place == 0 else 0,
+                        k=15,
+                    )
+                )
+    return queries
+
+
+def assert_same_pages(here: Page, there: Page, query: EngineQuery, tolerance: float = 1e-4) -> None:
+    """Fail unless two engines gave the same page; equal scores may be in any order."""
+    assert here.total == there.total, query
+    assert here.facets == there.facets, query
+    assert [hit.score for hit in here.hits] == pytest.approx(
+        [hit.score for hit in there.hits], abs=tolerance
+    ), query
+    theirs = {hit.document.id: hit for hit in there.hits}
+    for hit in here.hits:
+        if hit.document.id not in theirs:  # a tie across the page's edge
+            edges = (there.hits[-1].score, there.hits[0].score)
+            assert any(hit.score == pytest.approx(one, abs=tolerance) for one in edges), query
+            continue
+        twin = theirs[hit.document.id]
+        assert hit.document.captions == twin.document.captions
+        assert hit.document.tags == twin.document.tags
+        for part in ("bm25", "cosine"):
+            one, other = getattr(hit, part), getattr(twin, part)
+            assert (one is None) == (other is None), (query, part)
+            assert one is None or one == pytest.approx(other, abs=tolerance), (query, part)
 
 
 def tied_groups(ranked: Iterable[tuple[str, float]]) -> list[tuple[float, set[str]]]:

@@ -22,6 +22,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from vespa_twin import answer_search
 
+from clipsearch.documents import Document
+
 VISIT_PAGE = 7  # few, so that every visit needs continuations
 
 
@@ -159,6 +161,19 @@ class StubVespa:
         names = wanted.split(",") if wanted else list(held)
         # Vespa leaves out fields that are empty.
         return {name: held[name] for name in names if held.get(name)}
+
+
+def numbered_document(number: int, caption: str = "a red circle") -> Document:
+    """A document of 8 values, the same for the same number."""
+    vector = np.random.default_rng(number).standard_normal(8).astype(np.float32)
+    return Document(
+        f"p/{number}.jpg",
+        (caption,),
+        f"p/{number}.jpg",
+        tags={"class": f"c{number % 3}"},
+        numbers={"year": 2000.0 + number},
+        embedding=vector / np.linalg.norm(vector),
+    )
 
 
 def _vector(values: str | list[float]) -> list[float]:

@@ -1,0 +1,175 @@
+"""`clipsearch deploy`: the application package onto a Vespa."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipsearch.cli.options import json_option
+from finetune.errors import UsageError
+
+if TYPE_CHECKING:
+    from clipsearch.deploy import Deployed
+    from clipsearch.vespa.changes import Changes
+
+
+def _weights(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, float] | None:
+    """BM25,VECTOR as two numbers."""
+    if value is None:
+        return None
+    try:
+        bm25, vector = (float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not of the form BM25,VECTOR, as 0.3,1") from error
+    return bm25, vector
+
+
+@click.command()
+@click.option(
+    "--encoder",
+    type=click.Path(path_type=Path),
+    help="Encoder folder; its text tower answers embed(@text) inside Vespa.",
+)
+@click.option(
+    "--dimension",
+    type=click.IntRange(min=1),
+    help="Values in an embedding, where vectors come ready-made and there is no encoder.",
+)
+@click.option("--config-server", metavar="URL", help="Deploy there, as http://localhost:19071.")
+@click.option("--docker", is_flag=True, help="Deploy to Vespa in a container on this machine.")
+@click.option(
+    "--cloud",
+    metavar="TENANT.APP[.INSTANCE]",
+    help="Deploy to Vespa Cloud's development zone (key in VESPA_TEAM_API_KEY, or a login).",
+)
+@click.option(
+    "--render",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Only write the package into this folder.",
+)
+@click.option(
+    "--index",
+    metavar="URL",
+    help="Where the index then answers. [default: port 8080 of the config server's host]",
+)
+@click.option(
+    "--language", help="Of the captions: en, fr, es, it, nl, pt, sv. [default: as it is, or en]"
+)
+@click.option(
+    "--weights",
+    callback=_weights,
+    metavar="BM25,VECTOR",
+    help="Of the hybrids. [default: as they are, or those of a new index]",
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="ID",
+    help="A change that Vespa refuses otherwise, by the id that its message names.",
+)
+@click.option(
+    "--wait", default=300.0, show_default=True, help="Seconds that the services may take to answer."
+)
+@click.option("--yes", is_flag=True, help="Go on without asking where a change costs something.")
+@json_option
+def deploy(
+    encoder: Path | None,
+    dimension: int | None,
+    config_server: str | None,
+    docker: bool,
+    cloud: str | None,
+    render: Path | None,
+    index: str | None,
+    language: str | None,
+    weights: tuple[float, float] | None,
+    allow: tuple[str, ...],
+    wait: float,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Deploy the application package to Vespa, and make the index that `feed` then fills.
+
+    What would change, and whether it needs re-indexing or a restart, is said before it is made.
+
+    \b
+    Examples:
+      clipsearch deploy --encoder encoder --docker
+      clipsearch deploy --encoder encoder --config-server http://vespa:19071
+      clipsearch deploy --encoder encoder --render package
+      clipsearch deploy --encoder encoder --index http://vespa:8080
+      clipsearch deploy --dimension 512 --config-server http://vespa:19071
+
+    With --index alone nothing is deployed: it writes what the index knows about its encoder, for a
+    package that was deployed by other means.
+    """
+    from clipsearch.deploy import DeployOptions  # light path: the group's --help
+    from clipsearch.deploy import deploy as run
+
+    def consent(changes: "Changes") -> bool:
+        return _consent(changes, yes)
+
+    options = DeployOptions(
+        encoder=encoder,
+        dimension=dimension,
+        language=language,
+        weights=weights,
+        config_server=config_server,
+        docker=docker,
+        cloud=cloud,
+        render=render,
+        index=index,
+        wait=wait,
+        allow=allow,
+    )
+    deployed = run(options, consent=consent, say=lambda line: click.echo(line, err=True))
+    if deployed is None:
+        click.echo("Nothing was changed.", err=True)
+        return 1
+    if as_json:
+        click.echo(json.dumps(_as_json(deployed), ensure_ascii=False, indent=2))
+    else:
+        click.echo(_as_text(deployed, render))
+    return 0
+
+
+def _consent(changes: "Changes", yes: bool) -> bool:
+    from clipsearch.vespa.changes import describe
+
+    for line in describe(changes):
+        click.echo(line, err=True)
+    if yes or not changes.costs:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError("the change above costs something; go on with --yes (nothing was changed)")
+    return click.confirm("Go on?", err=True)
+
+
+def _as_json(deployed: "Deployed") -> dict[str, object]:
+    changes = deployed.changes
+    return {
+        "index": deployed.index,
+        "message": deployed.message,
+        "info": asdict(deployed.info),
+        "changes": None if changes is None else asdict(changes),
+    }
+
+
+def _as_text(deployed: "Deployed", folder: Path | None) -> str:
+    if deployed.index is None:
+        return (
+            f"Wrote the package to {folder}. When it is deployed, write what the index must know:"
+            f" the same command with --index URL instead of --render."
+        )
+    lines = [f"Ready: {deployed.index}"]
+    if deployed.certificate and deployed.key:
+        lines += [
+            f"export VESPA_CLI_DATA_PLANE_CERT_FILE={deployed.certificate}",
+            f"export VESPA_CLI_DATA_PLANE_KEY_FILE={deployed.key}",
+        ]
+    return "\n".join([*lines, f"Next: clipsearch feed MANIFEST --index {deployed.index}"])

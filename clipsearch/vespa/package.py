@@ -1,0 +1,221 @@
+"""The application package: `vespa_app/`, with the few values that are known only at deploy.
+
+A value stands in the files as {{name}}. A part that only some packages need stands between two
+comments, <!-- {{#name}} --> and <!-- {{/name}} -->. An unknown name is an error.
+"""
+
+import hashlib
+import importlib.resources
+import math
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from clipsearch.text import LANGUAGES
+from finetune.encoder_folder import TEXT_TOWER, TOKENIZER_FILE
+from finetune.errors import EncoderError, UsageError
+
+# Query profiles that embed the text inside Vespa.
+EMBEDDING_PROFILES = ("vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized")
+PARTS = ("services.xml", "schemas", "search")
+OVERRIDES_FILE = "validation-overrides.xml"
+OVERRIDE_DAYS = 7  # Vespa takes at most 30
+
+_VALUE = re.compile(r"\{\{(\w+)\}\}")
+_SECTION = re.compile(
+    r"[ \t]*<!-- \{\{#(\w+)\}\} -->\n(.*?)[ \t]*<!-- \{\{/\1\}\} -->\n", re.DOTALL
+)
+_LEFT_OVER = re.compile(r"\{\{.*?\}\}")
+_SECTIONS = frozenset({"encoder", "self_hosted", "cloud"})
+_READ_BYTES = 1 << 20
+
+# A file of the package: its content, or where a large one lies.
+PackageFile = bytes | Path
+Package = Mapping[str, PackageFile]
+
+
+@dataclass(frozen=True, slots=True)
+class PackageValues:
+    """What is filled in.
+
+    Attributes:
+        dimension: Values in an embedding.
+        language: Of the captions, a code of `clipsearch.text.LANGUAGES`.
+        bm25_weight, vector_weight: Of the hybrids, where a request sends none.
+        encoder: The encoder folder, whose text tower answers embed(@text); None leaves that out.
+        max_tokens: Of the encoder; longer texts are cut.
+        cloud: For Vespa Cloud, which names its own hosts.
+        allowed: Ids of validation overrides: changes that Vespa otherwise refuses.
+    """
+
+    dimension: int
+    language: str = "en"
+    bm25_weight: float = 0.1
+    vector_weight: float = 1.0
+    encoder: Path | None = None
+    max_tokens: int = 77
+    cloud: bool = False
+    allowed: tuple[str, ...] = ()
+
+
+def render(values: PackageValues, today: date | None = None) -> Package:
+    """The package's files by path, filled in.
+
+    Raises UsageError for a value that cannot be, EncoderError where the text tower is missing.
+    """
+    _check(values)
+    texts = {
+        "dimension": str(values.dimension),
+        "language": values.language,
+        "bm25_weight": _decimal(values.bm25_weight),
+        "vector_weight": _decimal(values.vector_weight),
+        "max_tokens": str(values.max_tokens),
+    }
+    sections = {"cloud" if values.cloud else "self_hosted"}
+    if values.encoder is not None:
+        sections.add("encoder")
+    left_out = set()
+    if values.encoder is None:
+        left_out = {f"search/query-profiles/{name}.xml" for name in EMBEDDING_PROFILES}
+    files: dict[str, PackageFile] = {
+        path: fill(template, texts, sections, path).encode()
+        for path, template in templates()
+        if path not in left_out
+    }
+    if values.encoder is not None:
+        files["models/text.onnx"] = _encoder_file(values.encoder, TEXT_TOWER)
+        files["models/tokenizer.json"] = _encoder_file(values.encoder, TOKENIZER_FILE)
+    if values.allowed:
+        until = (date.today() if today is None else today) + timedelta(days=OVERRIDE_DAYS)
+        files[OVERRIDES_FILE] = _overrides(values.allowed, until)
+    return dict(sorted(files.items()))
+
+
+def templates() -> Iterator[tuple[str, str]]:
+    """Path and text of each file of vespa_app, without what is there for people and Python."""
+    root = importlib.resources.files("vespa_app")
+    for part in PARTS:
+        yield from _texts(root / part, part)
+
+
+def fill(text: str, values: Mapping[str, str], sections: set[str], name: str) -> str:
+    """`text` with its values filled in and its sections kept or cut.
+
+    Raises ValueError, naming the file, for a name that is unknown or a brace that is left.
+    """
+
+    def section(found: re.Match[str]) -> str:
+        if found.group(1) not in _SECTIONS:
+            raise ValueError(f"{name}: unknown section {found.group(1)!r}")
+        return found.group(2) if found.group(1) in sections else ""
+
+    def value(found: re.Match[str]) -> str:
+        if found.group(1) not in values:
+            raise ValueError(f"{name}: unknown value {found.group(1)!r}")
+        return values[found.group(1)]
+
+    filled = _VALUE.sub(value, _SECTION.sub(section, text))
+    left = _LEFT_OVER.search(filled)
+    if left:
+        raise ValueError(f"{name}: {left.group()} is left over")
+    return filled
+
+
+def write_folder(package: Package, folder: Path) -> None:
+    """Write the package into `folder`, in place of an older one there.
+
+    Raises UsageError where the folder holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; name a folder for the package")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "services.xml").is_file():
+        raise UsageError(f"{folder}: holds something that is no application package; name another")
+    for stale in _package_files(folder):
+        if stale.relative_to(folder).as_posix() not in package:
+            stale.unlink()
+    for path, file in package.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as out:
+            out.writelines(_chunks(file))
+
+
+def write_zip(package: Package, path: Path) -> None:
+    """Write the package as a zip; the same files give the same bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, file in package.items():
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, "w", force_zip64=True) as out:
+                for chunk in _chunks(file):
+                    out.write(chunk)
+
+
+def md5_of(file: PackageFile) -> str:
+    """The md5 in hex, by which the config server tells files apart."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for chunk in _chunks(file):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check(values: PackageValues) -> None:
+    if values.dimension < 1:
+        raise UsageError(f"the dimension is {values.dimension}; it must be at least 1")
+    if values.language not in LANGUAGES:
+        raise UsageError(f"unknown language {values.language!r}; known: {', '.join(LANGUAGES)}")
+    for weight in (values.bm25_weight, values.vector_weight):
+        if not math.isfinite(weight):
+            raise UsageError(f"the weight {weight} is not a finite number")
+    for allowed in values.allowed:
+        if not re.fullmatch(r"[a-z0-9-]+", allowed):
+            raise UsageError(f"{allowed!r} is no validation id; Vespa's message names the one")
+
+
+def _texts(node: Traversable, path: str) -> Iterator[tuple[str, str]]:
+    if node.is_file():
+        yield path, node.read_text(encoding="utf-8")
+        return
+    for child in sorted(node.iterdir(), key=lambda one: one.name):
+        if not child.name.startswith((".", "_")):
+            yield from _texts(child, f"{path}/{child.name}")
+
+
+def _encoder_file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise EncoderError(f"{folder}: {name} is missing; export the encoder again")
+    return path
+
+
+def _overrides(allowed: tuple[str, ...], until: date) -> bytes:
+    lines = [f'  <allow until="{until.isoformat()}">{one}</allow>' for one in allowed]
+    return "\n".join(["<validation-overrides>", *lines, "</validation-overrides>", ""]).encode()
+
+
+def _package_files(folder: Path) -> list[Path]:
+    """Files of an older package in `folder`, of the parts that we write."""
+    roots = [folder / part for part in (*PARTS, "models", OVERRIDES_FILE)]
+    nested = [path for root in roots if root.is_dir() for path in root.rglob("*")]
+    return [path for path in (*roots, *nested) if path.is_file()]
+
+
+def _chunks(file: PackageFile) -> Iterator[bytes]:
+    if isinstance(file, bytes):
+        yield file
+        return
+    with file.open("rb") as source:
+        while chunk := source.read(_READ_BYTES):
+            yield chunk
+
+
+def _decimal(value: float) -> str:
+    """A number without an exponent."""
+    text = format(Decimal(repr(float(value))), "f")
+    return text if "." in text else f"{text}.0"
