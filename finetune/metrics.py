@@ -150,6 +150,40 @@ def in_batches(
     Each consecutive batch is a pool of its own in which the pair's other half is the only
     positive; a last, smaller batch is left out, unless it is the only one.
     """
+    drawn = batch_ranks(
+        text_embeds, image_embeds, image_of_text, batch=batch, direction=direction, seed=seed
+    )
+    ones = np.ones(len(drawn.ranks), dtype=np.int64)
+    return summarize(direction, drawn.pool, drawn.ranks, ones, ks, scope=batches_scope(batch))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRanks:
+    """Ranks of the pairs that `in_batches` draws.
+
+    Attributes:
+        ranks: int64[p, 1], of each pair's other half within its batch.
+        images: int64[p], row of each pair's picture.
+        texts: int64[p], row of each pair's caption.
+        pool: Pairs in a batch.
+    """
+
+    ranks: Ints
+    images: Ints
+    texts: Ints
+    pool: int
+
+
+def batch_ranks(
+    text_embeds: Floats,
+    image_embeds: Floats,
+    image_of_text: Ints,
+    *,
+    batch: int = 64,
+    direction: Direction = "text-to-image",
+    seed: int = 0,
+) -> BatchRanks:
+    """What `in_batches` takes its means over; equal seeds draw equal pairs for any encoder."""
     if batch < 2:
         raise ValueError(f"a batch of {batch} has nothing to rank")
     owners = _check_pairs(text_embeds, image_embeds, image_of_text)
@@ -158,16 +192,20 @@ def in_batches(
     order = np.random.default_rng(seed + 1).permutation(len(images))
     images, texts = images[order], texts[first][order]
     size = min(batch, len(images))
+    used = len(images) - len(images) % size
     diagonal = np.arange(size + 1, dtype=np.int64), np.arange(size, dtype=np.int64)
     ranks = []
-    for start in range(0, len(images) - size + 1, size):
+    for start in range(0, used, size):
         part = slice(start, start + size)
         pair = text_embeds[texts[part]], image_embeds[images[part]]
         queries, gallery = pair if direction == "text-to-image" else pair[::-1]
         ranks.append(positive_ranks(queries, gallery, diagonal, 1))
-    together = np.concatenate(ranks)
-    ones = np.ones(len(together), dtype=np.int64)
-    return summarize(direction, size, together, ones, ks, scope=f"in batches of {batch}")
+    return BatchRanks(np.concatenate(ranks), images[:used], texts[:used], size)
+
+
+def batches_scope(batch: int) -> str:
+    """How figures within batches are named."""
+    return f"in batches of {batch}"
 
 
 def best_ranks(
@@ -262,27 +300,44 @@ def summarize(
     *,
     scope: str = GLOBAL,
 ) -> RetrievalMetrics:
-    """Figures from the `ranks` of `positive_ranks` and each query's number of positives."""
+    """Means of `query_figures`, and of the best positives' ranks."""
     best = ranks[:, 0]
-    gains = np.zeros(ranks.shape)
-    np.divide(1.0, np.log2(ranks + 1.0), out=gains, where=ranks > 0)
-    ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, max(ks) + 2)))])
+    figures = {
+        name: float(values.mean()) for name, values in query_figures(ranks, counts, ks).items()
+    }
     return RetrievalMetrics(
         direction=direction,
         pool=pool,
         queries=len(best),
-        mrr={k: float(np.where(best <= k, 1.0 / best, 0.0).mean()) for k in ks},
-        recall={k: float((best <= k).mean()) for k in ks},
-        ndcg={
-            k: float(
-                (np.where(ranks <= k, gains, 0.0).sum(1) / ideal[np.minimum(counts, k)]).mean()
-            )
-            for k in ks
-        },
+        mrr={k: figures[f"mrr@{k}"] for k in ks},
+        recall={k: figures[f"recall@{k}"] for k in ks},
+        ndcg={k: figures[f"ndcg@{k}"] for k in ks},
         mean_rank=float(best.mean()),
         median_rank=float(np.median(best)),
         scope=scope,
     )
+
+
+def query_figures(
+    ranks: Ints, counts: Ints, ks: Sequence[int] = CUTOFFS
+) -> dict[str, npt.NDArray[np.float64]]:
+    """What each query counts for in the means of RetrievalMetrics: `mrr@10` and so on, float64[q].
+
+    Args:
+        ranks: Of `positive_ranks`, int64[q, at least the largest cutoff or number of positives].
+        counts: Positives of each query, int64[q].
+        ks: Cutoffs.
+    """
+    best = ranks[:, 0]
+    gains = np.zeros(ranks.shape)
+    np.divide(1.0, np.log2(ranks + 1.0), out=gains, where=ranks > 0)
+    ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, max(ks) + 2)))])
+    figures = {f"mrr@{k}": np.where(best <= k, 1.0 / best, 0.0) for k in ks}
+    figures |= {f"recall@{k}": (best <= k).astype(np.float64) for k in ks}
+    return figures | {
+        f"ndcg@{k}": np.where(ranks <= k, gains, 0.0).sum(1) / ideal[np.minimum(counts, k)]
+        for k in ks
+    }
 
 
 def _check_pairs(text_embeds: Floats, image_embeds: Floats, image_of_text: Ints) -> Ints:
