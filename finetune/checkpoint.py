@@ -5,6 +5,7 @@ then renamed. The best weights lie in a file of their own, named by their step, 
 before the checkpoint that refers to it and removed after the one that no longer does.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -28,6 +29,7 @@ REPORT_FILE = "rejected.csv"
 PIXELS_FILE = "pixels.uint8"
 LOCK_FILE = "lock"
 FORMAT_VERSION = 1
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 State = dict[str, Any]
 
@@ -89,7 +91,7 @@ class WorkFolder:
         if error is not None and not self.checkpoint.exists():
             self.remove()
         self._lock.close()
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise TrainingError(
                 f"{self.path}: cannot be written ({error.strerror or error}); make room and run"
                 f" the same command again to continue at the last checkpoint"

@@ -10,6 +10,18 @@ This is SINCERE (Feeney and Hughes 2023, arXiv:2309.14277, equation 6). SupCon's
 al. 2020, arXiv:2004.11362) has the other positives in the denominator too and so pushes a positive
 away as soon as its share is above 1/|P|; here a positive is never a negative: the gradient at its
 logit is never above zero.
+
+Two options, both without effect at 0 and both meant for one positive p among N(i) at a time:
+
+- Label smoothing e, as `torch.nn.functional.cross_entropy` has it: the target of the
+  classification is 1 - e on p, plus e spread evenly over p and N(i).
+- Weights on hard negatives with concentration b (Robinson et al. 2021, arXiv:2010.04592,
+  equation 4, with tau+ = 0): in the sum each negative counts times
+
+      w_in = exp(b s_in) / mean over m in N(i) of exp(b s_im)
+
+  so that the sum over N(i) becomes |N(i)| sum(exp((1 + b) s)) / sum(exp(b s)). As in the
+  authors' code the gradient goes through the weights.
 """
 
 import torch
@@ -18,7 +30,13 @@ from torch import Tensor
 
 
 def contrastive_loss(
-    image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, positives: Tensor
+    image_embeds: Tensor,
+    text_embeds: Tensor,
+    logit_scale: Tensor,
+    positives: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    hard_negative_beta: float = 0.0,
 ) -> Tensor:
     """The mean of the image-to-text and the text-to-image loss; a scalar float32.
 
@@ -29,6 +47,10 @@ def contrastive_loss(
         text_embeds: float[m, d], unit length.
         logit_scale: Scalar; its exponent multiplies the cosines.
         positives: bool[n, m], true where the text describes the image.
+        label_smoothing: Share of the target that is spread evenly, from 0 to below 1.
+        hard_negative_beta: How much more a near negative counts than a far one, at least 0. It
+            multiplies logits, which reach 100 in a trained CLIP: useful values are well below 1
+            there.
 
     >>> pairs = torch.eye(2, dtype=torch.bool)
     >>> round(contrastive_loss(torch.eye(2), torch.eye(2), torch.tensor(0.0), pairs).item(), 4)
@@ -39,16 +61,45 @@ def contrastive_loss(
         image_embeds, text_embeds = image_embeds.float(), text_embeds.float()
     with torch.autocast(image_embeds.device.type, enabled=False):
         logits = logit_scale.exp() * image_embeds @ text_embeds.T
-        return (_one_way(logits, positives) + _one_way(logits.T, positives.T)) / 2
+        forth = _one_way(logits, positives, label_smoothing, hard_negative_beta)
+        back = _one_way(logits.T, positives.T, label_smoothing, hard_negative_beta)
+        return (forth + back) / 2
 
 
-def _one_way(logits: Tensor, positives: Tensor) -> Tensor:
+def _one_way(logits: Tensor, positives: Tensor, smoothing: float, beta: float) -> Tensor:
     """The mean over rows of the loss in the module's docstring."""
     # Not -inf: a row without negatives would get the gradient nan.
     lowest = torch.finfo(logits.dtype).min / 2
-    negatives = logits.masked_fill(positives, lowest).logsumexp(dim=1, keepdim=True)
+    if beta:
+        negatives = _log_sum_of_weighted_negatives(logits, positives, beta, lowest)
+    else:
+        negatives = logits.masked_fill(positives, lowest).logsumexp(dim=1, keepdim=True)
     # -log(e^s / (e^s + e^n)) = softplus(n - s)
-    terms = F.softplus(negatives - logits) * positives
+    terms = F.softplus(negatives - logits)
+    if smoothing:
+        terms = terms + smoothing * _distance_from_even_target(logits, positives)
+    terms = terms * positives
     counts = positives.sum(dim=1)
     rows = terms.sum(dim=1) / counts.clamp(min=1)
     return rows.sum() / (counts > 0).sum().clamp(min=1)
+
+
+def _log_sum_of_weighted_negatives(
+    logits: Tensor, positives: Tensor, beta: float, lowest: float
+) -> Tensor:
+    """float[n, 1]: the logarithm of |N| sum(exp((1 + beta) s)) / sum(exp(beta s))."""
+    count = (~positives).sum(dim=1, keepdim=True)
+    tilted = ((1 + beta) * logits).masked_fill(positives, lowest).logsumexp(dim=1, keepdim=True)
+    weights = (beta * logits).masked_fill(positives, lowest).logsumexp(dim=1, keepdim=True)
+    log_sum = count.clamp(min=1).to(logits.dtype).log() + tilted - weights
+    return log_sum.masked_fill(count == 0, lowest)
+
+
+def _distance_from_even_target(logits: Tensor, positives: Tensor) -> Tensor:
+    """float[n, m]: s_ip less the mean of s_ip and all negatives' logits, where p is a positive.
+
+    Cross-entropy is linear in its target, so this is what an even target adds to a certain one.
+    """
+    count = (~positives).sum(dim=1, keepdim=True)
+    total = logits.masked_fill(positives, 0.0).sum(dim=1, keepdim=True)
+    return (count * logits - total) / (count + 1)

@@ -1,7 +1,7 @@
 import io
 import multiprocessing
-from types import SimpleNamespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest

@@ -41,7 +41,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.trainer.export_encoder", lambda *values, **named: None)
 
 
-class Crash(Exception):
+class Crash(Exception):  # noqa: N818  # no error, a kill
     """Stands for a kill between two steps."""
 
 

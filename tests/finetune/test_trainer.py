@@ -15,9 +15,13 @@ from finetune import TrainConfig, train
 from finetune.encoder_folder import check_fingerprint, read_description
 from finetune.errors import ManifestError, TrainingError, UsageError
 from finetune.images import normalize
+from finetune.losses.contrastive import contrastive_loss
 from finetune.model import load_dual_encoder
-from finetune.trainer import Result
-from finetune.training_data import Normalizer, ahead
+from finetune.optim import adamw
+from finetune.stopping import EarlyStopping
+from finetune.train_state import TrainState
+from finetune.trainer import Result, training_step
+from finetune.training_data import Normalizer, TensorBatch, ahead
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +121,30 @@ def test_runs_in_bf16(config, no_export) -> None:
     rough = losses(train(replace(config, precision="bf16"), quiet=True))
     assert rough != exact
     assert rough == pytest.approx(exact, rel=0.05)
+
+
+def test_fp16_skips_a_step_whose_gradient_overflows_and_takes_the_next() -> None:
+    # The arithmetic of --precision fp16, on the CPU, where it is too slow to be offered.
+    dual = load_dual_encoder("tiny", ["a red square", "a blue square"])
+    config = TrainConfig(manifest="m", model="tiny")
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=10_000)
+    state = TrainState(dual, adamw(dual, config), scaler, EarlyStopping())
+    ids, mask = dual.tokenize(["a red square", "a blue square"])
+    batch = TensorBatch(torch.randn(2, 3, 64, 64), ids, mask, torch.eye(2, dtype=torch.bool))
+    before = {name: tensor.clone() for name, tensor in dual.state_dict().items()}
+    loss, norm = training_step(state, batch, contrastive_loss, "fp16", 1.0)
+    assert torch.isfinite(loss)
+    assert not torch.isfinite(norm)
+    assert all(torch.equal(before[name], tensor) for name, tensor in dual.state_dict().items())
+    for _ in range(40):
+        _, norm = training_step(state, batch, contrastive_loss, "fp16", 1.0)
+        if torch.isfinite(norm):
+            break
+    assert torch.isfinite(norm)
+    assert scaler.get_scale() < 2.0**40
+    after = dual.state_dict()
+    assert not torch.equal(before["model.logit_scale"], after["model.logit_scale"])
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
 
 
 def test_trains_on_from_a_folder_of_a_checkpoint(config, encoder_folder, no_export) -> None:
