@@ -8,6 +8,7 @@ import io
 import stat
 import warnings
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +35,12 @@ FORMATS = (
 # A picture longer than this many times its width is not resized whole, of which only the
 # centre would be kept: 1x100,000 pixels would become 224x22,400,000.
 MAX_WHOLE_ASPECT = 100
+
+# A JPEG is decoded at a fraction of its size only where so many times the size needed is left.
+# Of 400 textbook figures and a ViT of random weights, the least cosine between the embeddings of
+# a picture decoded so and in full was 0.9992; with 2.0 it was 0.9988, and with 1.0 0.994, since
+# the fraction is sharper than what the resampling filter makes of the full picture.
+DRAFT_MARGIN = 2.5
 
 WHITE = (255, 255, 255)
 
@@ -83,6 +90,7 @@ class ImageSource:
 
 
 Source = ImageSource | Path | bytes | BinaryIO
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 def read_bytes(source: Source) -> bytes:
@@ -117,6 +125,16 @@ def open_image(
         name: What errors call the picture, for a source that is bytes.
 
     Raises ImageError, in one sentence with the reason.
+    """
+    return _open(source, draft_size, name)[0]
+
+
+def _open(
+    source: Source, draft_size: tuple[int, int] | None, name: str | None
+) -> tuple[Image.Image, Box]:
+    """As open_image; the box is the part of the image that the picture fills.
+
+    A side of 901 pixels decoded at 1/4 becomes 226, of which the picture fills 225.25.
     """
     name = _name(source) if name is None else name
     data = read_bytes(source)
@@ -172,16 +190,7 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDA
         uint8[height, width, 3].
     """
     image = to_rgb(image)
-    height, width = preprocessing.height, preprocessing.width
-    resample = Image.Resampling[preprocessing.resample.upper()]
-    if preprocessing.resize == "exact":
-        return np.asarray(image.resize((width, height), resample))
-    if max(image.size) > MAX_WHOLE_ASPECT * min(image.size):
-        image = _resize_centre(image, preprocessing, resample)
-    else:
-        image = image.resize(_resized_size(image.size, preprocessing.resize_to), resample)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return np.asarray(image.crop((left, top, left + width, top + height)))
+    return _resize_and_crop(image, (0, 0, *image.size), preprocessing)
 
 
 def normalize(
@@ -222,11 +231,12 @@ def load_pixels(
 
     Raises ImageError.
     """
+    needed = (preprocessing.width, preprocessing.height)
     if preprocessing.resize == "shortest-edge":
         needed = (preprocessing.resize_to, preprocessing.resize_to)
-    else:
-        needed = (preprocessing.width, preprocessing.height)
-    return resize_and_crop(open_image(source, draft_size=needed, name=name), preprocessing)
+    draft_size = (ceil(DRAFT_MARGIN * needed[0]), ceil(DRAFT_MARGIN * needed[1]))
+    image, box = _open(source, draft_size, name)
+    return _resize_and_crop(image, box, preprocessing)
 
 
 def _name(source: Source) -> str:
@@ -256,7 +266,7 @@ def _read_file(source: ImageSource) -> bytes:
         raise ImageError(f"{source}: cannot be read ({reason})") from error
 
 
-def _decode(data: bytes, draft_size: tuple[int, int] | None) -> Image.Image:
+def _decode(data: bytes, draft_size: tuple[int, int] | None) -> tuple[Image.Image, Box]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(
@@ -265,14 +275,29 @@ def _decode(data: bytes, draft_size: tuple[int, int] | None) -> Image.Image:
             )
         if image.width < 1 or image.height < 1:
             raise ImageError("has no pixels; replace it or drop its row")
+        draft = None
         if draft_size is not None and image.format in ("JPEG", "MPO"):
             swap = _orientation(image) in _SWAPS_SIDES
-            image.draft("RGB", (draft_size[1], draft_size[0]) if swap else draft_size)
+            draft = image.draft("RGB", (draft_size[1], draft_size[0]) if swap else draft_size)
         image.load()
+        box = (0.0, 0.0, float(image.width), float(image.height)) if draft is None else draft[1]
         # After loading: Pillow turns TIFFs upright itself, and takes the tag away.
-        transpose = _TRANSPOSE.get(_orientation(image))
+        orientation = _orientation(image)
         rgb = to_rgb(image)
-        return rgb.copy() if transpose is None else rgb.transpose(transpose)
+        if orientation not in _TRANSPOSE:
+            return rgb, box
+        return rgb.transpose(_TRANSPOSE[orientation]), _turn_box(box, rgb.size, orientation)
+
+
+def _turn_box(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """Where a box at the image's upper left lies once the image is upright."""
+    right, bottom = box[2:]
+    width, height = size
+    horizontal = (width - right, float(width)) if orientation in (2, 3, 7, 8) else (0.0, right)
+    vertical = (height - bottom, float(height)) if orientation in (3, 4, 6, 7) else (0.0, bottom)
+    if orientation in _SWAPS_SIDES:
+        horizontal, vertical = vertical, horizontal
+    return horizontal[0], vertical[0], horizontal[1], vertical[1]
 
 
 def _orientation(image: Image.Image) -> int:
@@ -296,7 +321,25 @@ def _to_8_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.rint(values).astype(np.uint8)
 
 
-def _resized_size(size: tuple[int, int], shortest_edge: int) -> tuple[int, int]:
+def _resize_and_crop(
+    image: Image.Image, box: Box, preprocessing: Preprocessing
+) -> npt.NDArray[np.uint8]:
+    height, width = preprocessing.height, preprocessing.width
+    resample = Image.Resampling[preprocessing.resample.upper()]
+    if preprocessing.resize == "exact":
+        return np.asarray(image.resize((width, height), resample, box))
+    extent = (box[2] - box[0], box[3] - box[1])
+    size = _resized_size(extent, preprocessing.resize_to)
+    if max(extent) > MAX_WHOLE_ASPECT * min(extent):
+        centre = (min(size[0], width), min(size[1], height))
+        box = _centre_box(box, size, centre)
+        size = centre
+    image = image.resize(size, resample, box)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return np.asarray(image.crop((left, top, left + width, top + height)))
+
+
+def _resized_size(size: tuple[float, float], shortest_edge: int) -> tuple[int, int]:
     """Width and height with the short side at shortest_edge, as transformers rounds them."""
     width, height = size
     if width <= height:
@@ -304,21 +347,14 @@ def _resized_size(size: tuple[int, int], shortest_edge: int) -> tuple[int, int]:
     return int(shortest_edge * width / height), shortest_edge
 
 
-def _resize_centre(
-    image: Image.Image, preprocessing: Preprocessing, resample: Image.Resampling
-) -> Image.Image:
-    """Resize only the centre of a very long picture, as if the whole had been resized."""
-    full = _resized_size(image.size, preprocessing.resize_to)
-    wanted = (min(full[0], preprocessing.width), min(full[1], preprocessing.height))
-    offset = [(full[axis] - wanted[axis]) // 2 for axis in (0, 1)]
-    scale = [image.size[axis] / full[axis] for axis in (0, 1)]
-    box = (
-        offset[0] * scale[0],
-        offset[1] * scale[1],
-        (offset[0] + wanted[0]) * scale[0],
-        (offset[1] + wanted[1]) * scale[1],
-    )
-    return image.resize(wanted, resample, box=box)
+def _centre_box(box: Box, size: tuple[int, int], centre: tuple[int, int]) -> Box:
+    """The part of a box that becomes the centre when the whole of it is resized to `size`."""
+    edges = []
+    for axis in (0, 1):
+        scale = (box[axis + 2] - box[axis]) / size[axis]
+        start = box[axis] + (size[axis] - centre[axis]) // 2 * scale
+        edges.append((start, start + centre[axis] * scale))
+    return edges[0][0], edges[1][0], edges[0][1], edges[1][1]
 
 
 def _what_else(data: bytes) -> str:
