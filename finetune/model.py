@@ -4,6 +4,7 @@ The model, its tokenizer and its preprocessing stay what transformers loaded; `D
 only what differs between families: which inputs the text tower takes, and unit length.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ class DualEncoder(nn.Module):
         self._family = FAMILIES[model.config.model_type]
         self.family = self._family.name
         self.model = model
+        self.added_logit_bias: nn.Parameter | None
+        self.register_parameter("added_logit_bias", None)
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing
         self.max_tokens = max_tokens
@@ -111,9 +114,24 @@ class DualEncoder(nn.Module):
 
     @property
     def logit_bias(self) -> nn.Parameter | None:
-        """Added to scaled cosines by the sigmoid loss; None where the family has none."""
-        bias: nn.Parameter | None = getattr(self.model, "logit_bias", None)
+        """Added to scaled cosines by the sigmoid loss; None where the model has none."""
+        bias: nn.Parameter | None = getattr(self.model, "logit_bias", self.added_logit_bias)
         return bias
+
+    def ensure_logit_bias(self) -> nn.Parameter:
+        """`logit_bias`, made where the family has none.
+
+        Scale and bias then start where SigLIP's do (arXiv:2303.15343, section 3.2): at 10, as a
+        factor, and at -10. A made bias is no part of the exported checkpoint, since embeddings do
+        not depend on it.
+        """
+        if self.logit_bias is None:
+            scale = self.logit_scale
+            self.added_logit_bias = nn.Parameter(torch.full_like(scale, -10.0))
+            with torch.no_grad():
+                scale.fill_(math.log(10))
+        assert self.logit_bias is not None
+        return self.logit_bias
 
     def tokenize(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and attention mask, int64[n, t]: cut at `max_tokens`, filled on the right.
