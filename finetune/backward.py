@@ -1,0 +1,91 @@
+"""Gradients of a batch: of the whole at once, or of its parts one after the other.
+
+The parts of `accumulated_backward` do not see each other's negatives, so it is another loss than
+that of the large batch; `finetune.gradcache` has the large batch's own gradients in as little
+memory.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+
+from finetune.losses import Loss
+from finetune.model import DualEncoder
+from finetune.training_data import TensorBatch
+
+
+def whole_backward(
+    dual: DualEncoder,
+    batch: TensorBatch,
+    loss_of: Loss,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    dtype: torch.dtype = torch.float32,
+    weight: float = 1.0,
+) -> torch.Tensor:
+    """Add the gradients of a batch's loss to the parameters' own, in one forward and backward.
+
+    Args:
+        dual: The model.
+        batch: On the model's device.
+        loss_of: The loss of the embeddings.
+        scaler: Multiplies the loss before the backward pass (fp16); the caller unscales.
+        dtype: Of autocast; float32 is without.
+        weight: Multiplies the loss.
+
+    Returns the loss times `weight`, a scalar float32 without a graph, not scaled by `scaler`.
+    """
+    with autocast(dual, dtype):
+        loss = weight * loss_of(
+            dual.embed_images(batch.pixel_values[:]),
+            dual.embed_texts(batch.input_ids, batch.attention_mask),
+            dual.logit_scale,
+            batch.positives,
+        )
+    torch.autograd.backward(loss if scaler is None else scaler.scale(loss))
+    return loss.detach()
+
+
+def accumulated_backward(
+    dual: DualEncoder,
+    batch: TensorBatch,
+    loss_of: Loss,
+    parts: int,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Add the gradients of the mean of the losses of `parts` batches, cut from this one.
+
+    A pair meets the negatives of its own part alone. The parts differ in size by one at most, and
+    each counts as its share of the pairs. Arguments and result are those of `whole_backward`.
+
+    Raises ValueError where text i of the batch is not the text of image i.
+    """
+    pairs = len(batch.positives)
+    if batch.positives.shape != (pairs, pairs):
+        raise ValueError("a batch can be cut into parts only where each image has one text")
+    total = torch.zeros((), device=dual.logit_scale.device)
+    for part in shares(pairs, min(parts, pairs)):
+        piece = replace(
+            batch,
+            pixel_values=batch.pixel_values[part],
+            input_ids=batch.input_ids[part],
+            attention_mask=batch.attention_mask[part],
+            positives=batch.positives[part, part],
+        )
+        share = (part.stop - part.start) / pairs
+        total += whole_backward(dual, piece, loss_of, scaler=scaler, dtype=dtype, weight=share)
+    return total
+
+
+def autocast(dual: DualEncoder, dtype: torch.dtype) -> torch.autocast:
+    """Autocast on the model's device, off for float32."""
+    return torch.autocast(dual.logit_scale.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def shares(count: int, parts: int) -> list[slice]:
+    """`parts` ranges that cover range(count) in order; their lengths differ by one at most."""
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
