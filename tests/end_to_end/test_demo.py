@@ -1,0 +1,92 @@
+"""`clipsearch demo`, whole, through the real entry point."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+HEAVY = ("torch", "transformers", "pandas", "matplotlib")
+# Twice what is promised on two quiet cores: the suite shares them with whatever else runs.
+MOST_SECONDS = 180
+
+
+def clipsearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
+    """(folder, what was printed, seconds) of one whole demo."""
+    root = tmp_path_factory.mktemp("with a space")
+    start = time.monotonic()
+    done = clipsearch("demo", "--out", "the demo", cwd=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root / "the demo", done.stdout, time.monotonic() - start
+
+
+def test_held_out_combinations_are_found_in_the_promised_time(
+    walked: tuple[Path, str, float],
+) -> None:
+    folder, printed, seconds = walked
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["after"]["pool"] >= 100
+    assert metrics["after"]["recall@1"] >= 0.70
+    assert metrics["before"]["recall@1"] <= 0.05
+    assert f"pool of {metrics['after']['pool']} pictures" in printed
+    assert seconds <= MOST_SECONDS
+
+
+def test_every_mode_and_a_search_by_picture_are_shown(walked: tuple[Path, str, float]) -> None:
+    folder, printed, _ = walked
+    for mode in ("bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"):
+        assert f"--mode {mode} " in printed
+    assert "--image" in printed
+    for name in ("contact-sheet.png", "by-picture.png"):
+        with Image.open(folder / name) as sheet:
+            assert min(sheet.size) > 300
+            assert len(set(sheet.convert("RGB").resize((64, 64)).get_flattened_data())) > 30
+
+
+def test_a_cold_query_on_the_demo_imports_nothing_heavy(walked: tuple[Path, str, float]) -> None:
+    folder, _, _ = walked
+    program = (
+        "import sys; from clipsearch.cli import cli;"
+        " cli.main(['query', 'two red stars', '--index', sys.argv[1]], standalone_mode=False);"
+        f" print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder / "pictures.index"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_encoder_ranks_what_no_caption_says(walked: tuple[Path, str, float]) -> None:
+    folder, _, _ = walked
+    words = ("query", "three rings", "--mode", "vector", "-k", "5", "--json")
+    done = clipsearch(*words, "--index", folder / "pictures.index", cwd=folder)
+    hits = json.loads(done.stdout)["hits"]
+    assert sum(hit["tags"]["shape"] == "ring" for hit in hits) >= 3
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = clipsearch("demo", "--out", tmp_path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "other files" in done.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
+    from clipsearch.demo import MARKER, make_folder
+
+    out = tmp_path / "demo"
+    make_folder(out)
+    (out / "old.txt").touch()
+    make_folder(out)
+    assert [path.name for path in out.iterdir()] == [MARKER]
