@@ -30,15 +30,6 @@ from finetune.errors import EncoderError, ImageError, UsageError
 from finetune.images import ImageSource, load_pixels
 
 TEXTS = ["red dog", "", "two dogs on a beach", "RED DOG", "unheard of", "a " * 40, "💥", "\ud800"]
-    "red dog",
-    "",
-    "two dogs on a beach",
-    "RED DOG",
-    "unheard words",
-    "a " * 40,
-    "💥",
-    "\ud800",
-]
 
 
 @pytest.fixture(autouse=True)
