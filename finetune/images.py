@@ -222,9 +222,19 @@ def pixel_values(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArra
 
 
 def load_pixels(
-    source: Source, preprocessing: Preprocessing, *, name: str | None = None
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    name: str | None = None,
+    draft_margin: float = DRAFT_MARGIN,
 ) -> npt.NDArray[np.uint8]:
     """Read, decode (large JPEGs in draft mode), resize and crop: what decoding workers run.
+
+    Args:
+        source: The picture's file or its bytes.
+        preprocessing: Of the encoder.
+        name: What errors call the picture, for a source that is bytes.
+        draft_margin: How many times the size needed draft mode must leave, in both directions.
 
     Returns:
         uint8[height, width, 3].
@@ -234,7 +244,7 @@ def load_pixels(
     needed = (preprocessing.width, preprocessing.height)
     if preprocessing.resize == "shortest-edge":
         needed = (preprocessing.resize_to, preprocessing.resize_to)
-    draft_size = (ceil(DRAFT_MARGIN * needed[0]), ceil(DRAFT_MARGIN * needed[1]))
+    draft_size = (ceil(draft_margin * needed[0]), ceil(draft_margin * needed[1]))
     image, box = _open(source, draft_size, name)
     return _resize_and_crop(image, box, preprocessing)
 
