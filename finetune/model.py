@@ -286,17 +286,27 @@ def _load_model(name: str, source: str) -> PreTrainedModel:
 
 def _load_tokenizer(name: str, source: str) -> PreTrainedTokenizerFast:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        if not tokenizer.is_fast:
-            # SigLIP's own class needs sentencepiece and has no tokenizer.json to export.
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
-    except ImportError:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+        tokenizer = _fast_tokenizer(source)
     except (OSError, ValueError, KeyError) as error:
         raise _not_loaded(name, source, error) from error
     if tokenizer.pad_token_id is None:
         raise EncoderError(f"{name}: its tokenizer has no padding token; set pad_token in it")
-    fast: PreTrainedTokenizerFast = tokenizer
+    return tokenizer
+
+
+def _fast_tokenizer(source: str) -> PreTrainedTokenizerFast:
+    """The checkpoint's own class where that is fast, else what its tokenizer.json says.
+
+    SigLIP's own class needs sentencepiece and its model file, and has no tokenizer.json to export.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        if tokenizer.is_fast:
+            own: PreTrainedTokenizerFast = tokenizer
+            return own
+    except (ImportError, ValueError):
+        pass  # the package, or its model file, is not there
+    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(source)
     return fast
 
 
