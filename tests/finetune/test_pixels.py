@@ -74,3 +74,13 @@ def test_a_picture_that_vanishes_stops_training_with_its_name(sources, tmp_path)
 
 def test_memory_is_known() -> None:
     assert 1 << 20 < available_memory() < 1 << 50
+
+
+def test_a_killed_worker_is_one_clear_error(sources) -> None:
+    with Decoder(PREPROCESSING, 1) as decoder:
+        decoded = decoder.decode(sources * 200)
+        next(decoded)
+        for child in multiprocessing.active_children():
+            child.kill()
+        with pytest.raises(TrainingError, match="use fewer with --workers"):
+            list(decoded)
