@@ -60,8 +60,12 @@ def check_sheet(path: Path, cells: int = 1) -> None:
         )
 
 
-def write_sheet(path: Path, cells: Sequence[Cell], heading: str) -> None:
+def write_sheet(
+    path: Path, cells: Sequence[Cell], heading: str, *, columns: int | None = None
+) -> None:
     """Write the sheet, .html or .png by the name of `path`; an older one is replaced whole.
+
+    `columns`: cells of a row, where rows mean something; None fits them to the space.
 
     Raises UsageError for another name or too many cells, ClipsearchError where the disk refuses.
     """
@@ -71,10 +75,10 @@ def write_sheet(path: Path, cells: Sequence[Cell], heading: str) -> None:
         if path.suffix.lower() == ".png":
             from clipsearch.sheet_png import draw_sheet  # light path: HTML draws nothing
 
-            draw_sheet(cells, heading).save(part, format="PNG")
+            draw_sheet(cells, heading, columns).save(part, format="PNG")
         else:
             with part.open("w", encoding="utf-8", errors="replace") as file:
-                _write_html(file.write, cells, heading)
+                _write_html(file.write, cells, heading, columns)
         part.replace(path)
     except OSError as error:
         raise ClipsearchError(f"{path}: cannot be written ({error.strerror or error})") from error
@@ -120,13 +124,18 @@ mark { background: #ffd84d; color: #000; border-radius: 2px; }
 """
 
 
-def _write_html(write: Callable[[str], object], cells: Sequence[Cell], heading: str) -> None:
+def _write_html(
+    write: Callable[[str], object], cells: Sequence[Cell], heading: str, columns: int | None
+) -> None:
     title = html.escape(printable(heading))
+    grid = ""
+    if columns is not None:
+        grid = f' style="grid-template-columns: repeat({columns}, minmax(9rem, 1fr))"'
     write(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{title}</h1>\n<main>\n"
+        f"<h1>{title}</h1>\n<main{grid}>\n"
     )
     for cell in cells:
         write(

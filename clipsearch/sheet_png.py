@@ -27,9 +27,9 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _Word = tuple[str, bool]  # with its trailing blank; whether it is marked
 
 
-def draw_sheet(cells: Sequence[Cell], heading: str) -> Image.Image:
-    """The sheet as an RGB picture, rows of up to six cells."""
-    columns = max(1, min(_MAX_COLUMNS, math.ceil(math.sqrt(len(cells)))))
+def draw_sheet(cells: Sequence[Cell], heading: str, columns: int | None = None) -> Image.Image:
+    """The sheet as an RGB picture, rows of `columns` cells, or of up to six."""
+    columns = columns or max(1, min(_MAX_COLUMNS, math.ceil(math.sqrt(len(cells)))))
     rows = math.ceil(len(cells) / columns)
     width = max(columns * _CELL[0] + _MARGIN, 2 * _CELL[0] + _MARGIN)
     sheet = Image.new("RGB", (width, _HEADING + rows * _CELL[1] + _MARGIN), _PAPER)

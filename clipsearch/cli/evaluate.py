@@ -1,0 +1,279 @@
+"""`clipsearch evaluate`: how good an encoder is, and whether it is better than another."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.options import json_option
+from finetune.errors import UsageError
+from finetune.significance import RESAMPLES
+
+if TYPE_CHECKING:
+    from clipsearch.evaluation import Evaluation
+    from finetune.measurement import Estimate, Figure, Measurement
+
+TABLE_WIDTH = 110
+TESTED = {"text-to-image": "mrr@10", "image-to-text": "mrr@10", "zero-shot": "mrr"}
+CANDIDATES = {"text-to-image": "images", "image-to-text": "captions", "zero-shot": "classes"}
+QUERIES = {"text-to-image": "captions", "image-to-text": "images", "zero-shot": "images"}
+
+
+@click.command()
+@click.argument("encoder", type=click.Path(path_type=Path))
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Which part of the manifest.",
+)
+@click.option(
+    "--against",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Another encoder folder (the one before fine-tuning, say): differences are ENCODER minus"
+    " this, with interval and p value.",
+)
+@click.option(
+    "--in-batches",
+    metavar="N",
+    type=click.IntRange(2),
+    help="Also measure within batches of N pairs, as some papers do; much easier than globally.",
+)
+@click.option(
+    "--zero-shot",
+    metavar="COLUMN|FILE",
+    help="Also classify by prompts. Classes from a metadata column; from a CSV file with the"
+    " columns image and class; from a list of classes, where folder or file names tell an image's"
+    " class; or from a folder of lists of images, CLASS.txt.",
+)
+@click.option(
+    "--template",
+    "templates",
+    metavar="TEXT",
+    multiple=True,
+    help='A class prompt, such as "An aerial photograph of {category}"; several are averaged.'
+    ' [default: "a photo of a {category}"]',
+)
+@click.option(
+    "--images",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where images are looked for that do not lie beside the manifest.",
+)
+@click.option(
+    "--resamples",
+    metavar="N",
+    type=click.IntRange(100),
+    default=RESAMPLES,
+    show_default=True,
+    help="Bootstrap resamples of the intervals, and sign flips of the test.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of resamples and batches."
+)
+@click.option("--workers", metavar="N", type=int, help="Processes that decode; one a core.")
+@click.option(
+    "--batch-size", metavar="N", type=int, default=32, show_default=True, help="Images at once."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where the encoders run.",
+)
+@click.option("--strict", is_flag=True, help="Measure nothing if the manifest has any problem.")
+@click.option(
+    "--plots",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write plots of ranks and recall@k there; needs matplotlib.",
+)
+@click.option(
+    "--sheet",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --against: write a contact sheet, .html or .png, of the captions that improved and"
+    " got worse most, with the first results before and after.",
+)
+@json_option
+def evaluate(
+    as_json: bool, plots: Path | None, sheet: Path | None, resamples: int, seed: int, **values: Any
+) -> int:
+    """Measure how well ENCODER finds the pictures of MANIFEST by their captions.
+
+    And captions by pictures: MRR, recall and nDCG, mean and median rank over the whole pool, with
+    95 % bootstrap intervals. Images are resampled, each with all its captions. A caption that
+    several images share is one query that any of them answers.
+
+    \b
+    Examples:
+      clipsearch evaluate encoder photos.csv
+      clipsearch evaluate encoder photos.csv --against encoder-before --sheet changes.html
+      clipsearch evaluate encoder photos.csv --in-batches 64 --json
+      clipsearch evaluate encoder rsicd.json --zero-shot classes.txt \\
+          --template "An aerial photograph of {category}"
+
+    Exit code 3: done, but without some pictures or rows that cannot be used.
+    """
+    # Light path: these bring numpy, Pillow and onnxruntime.
+    from clipsearch.comparison_sheet import MOST_CELLS, write_comparison
+    from clipsearch.evaluation import EvaluateOptions, evaluate
+    from clipsearch.evaluation_plots import check_plots, plot_evaluation
+    from clipsearch.sheet import check_sheet
+    from finetune.measurement import Sampling
+
+    if sheet is not None:
+        if values["against"] is None:
+            raise UsageError(
+                "--sheet shows before and after: name the other encoder with --against"
+            )
+        check_sheet(sheet, MOST_CELLS)
+    if plots is not None:
+        check_plots(plots)
+    options = EvaluateOptions(sampling=Sampling(resamples=resamples, seed=seed), **values)
+    evaluation = evaluate(options)
+    if as_json:
+        click.echo(json.dumps(evaluation.as_dict(), indent=2))
+    else:
+        _print(evaluation)
+    if plots is not None:
+        names = [str(encoder.folder) for encoder in evaluation.encoders]
+        for path in plot_evaluation(evaluation.measurements, names, plots):
+            click.echo(f"Wrote {path}", err=True)
+    if sheet is not None:
+        if evaluation.retrieval is None:
+            raise UsageError("--sheet compares captions, and there are none")
+        write_comparison(sheet, evaluation.retrieval, evaluation.measurements[0])
+        click.echo(f"Wrote {sheet}", err=True)
+    return 0 if evaluation.complete else EXIT_SOME_REJECTED
+
+
+def _print(evaluation: "Evaluation") -> None:
+    from rich.console import Console  # light path: --help prints no table
+    from rich.text import Text
+
+    from clipsearch.terminal import printable
+
+    console = Console(highlight=False, soft_wrap=True)
+    # Cut figures tell nothing: a narrower terminal wraps the lines instead.
+    console.width = max(console.width, TABLE_WIDTH)
+    for line in _heading(evaluation):
+        console.print(Text(printable(line)))
+    for each in evaluation.measurements:
+        console.print()
+        console.print(Text(_title(each), style="bold"))
+        console.print(_table(each))
+    console.print()
+    for line in _footing(evaluation):
+        console.print(Text(printable(line)))
+
+
+def _heading(evaluation: "Evaluation") -> list[str]:
+    options, retrieval = evaluation.options, evaluation.retrieval
+    roles = ("encoder ", "against ")
+    lines = [
+        f"{role} {encoder.folder} ({encoder.name}, {encoder.fingerprint[:12]})"
+        for role, encoder in zip(roles, evaluation.encoders, strict=False)
+    ]
+    captions = "no captions"
+    if retrieval is not None:
+        captions = (
+            f"{len(retrieval.data.captions):,} captions, {len(retrieval.pool.captions):,} different"
+        )
+    lines.append(
+        f"manifest {options.manifest}, split {options.split}: {evaluation.images:,} images,"
+        f" {captions}"
+    )
+    lines += [f'prompt   "{template}"' for template in evaluation.templates]
+    return lines
+
+
+def _title(measurement: "Measurement") -> str:
+    task = measurement.task
+    return (
+        f"{task.replace('-to-', ' to ')}, {measurement.scope}:"
+        f" {measurement.queries:,} {QUERIES[task]},"
+        f" each among {measurement.pool:,} {CANDIDATES[task]}"
+    )
+
+
+def _table(measurement: "Measurement") -> Any:
+    from rich import box
+    from rich.table import Table
+
+    compared = measurement.figures[0].against is not None
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table.add_column("figure", no_wrap=True)
+    for name in ("encoder", "against", "difference", "p") if compared else ("encoder",):
+        table.add_column(name, no_wrap=True, justify="right")
+    for figure in measurement.figures:
+        table.add_row(figure.name, *_cells(figure))
+    return table
+
+
+def _cells(figure: "Figure") -> list[str]:
+    digits = 2 if figure.name.endswith("rank") else 3
+    cells = [_interval(figure.estimate, digits)]
+    if figure.against is not None and figure.difference is not None:
+        cells.append(_interval(figure.against, digits))
+        cells.append(_interval(figure.difference, digits, sign="+"))
+        cells.append("" if figure.p_value is None else f"{figure.p_value:.4f}")
+    return cells
+
+
+def _interval(estimate: "Estimate", digits: int, sign: str = "") -> str:
+    value, low, high = (
+        f"{number:{sign},.{digits}f}" for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def _footing(evaluation: "Evaluation") -> list[str]:
+    from finetune.measurement import FEW_CLUSTERS
+
+    sampling = evaluation.options.sampling
+    lines = [
+        f"In brackets: {sampling.confidence:.0%} bootstrap intervals,"
+        f" {sampling.resamples:,} resamples of the images."
+    ]
+    if len(evaluation.encoders) == 2:
+        lines.append(
+            f"p: two-sided sign-flip test over the images, {sampling.resamples:,} permutations;"
+            " not corrected for the number of figures."
+        )
+        lines += [_verdict(each) for each in evaluation.measurements if each.scope == "global"]
+    few = min(each.clusters for each in evaluation.measurements)
+    if few < FEW_CLUSTERS:
+        lines.append(f"Note: with only {few} images, the intervals are too narrow.")
+    lines += [f"Note: {note}." for note in evaluation.notes]
+    if evaluation.left_out:
+        first = evaluation.left_out[0]
+        lines.append(
+            f"Left out: {len(evaluation.left_out):,} images that cannot be read; the first,"
+            f" {first.where}: {first.reason}"
+        )
+    if evaluation.problems:
+        lines.append(f"The manifest has {evaluation.problems}; see clipsearch manifest check.")
+    return lines
+
+
+def _verdict(measurement: "Measurement") -> str:
+    """Whether the encoder is better, by the figure that is tested."""
+    figure = measurement.figure(TESTED[measurement.task])
+    difference, p_value = figure.difference, figure.p_value
+    if difference is None or p_value is None:
+        return ""
+    task = measurement.task.replace("-to-", " to ").capitalize()
+    if p_value > 0.05:
+        return f"{task}: no difference in {figure.name} that could not be chance (p {p_value:.3g})."
+    word = "better" if difference.value > 0 else "worse"
+    return (
+        f"{task}: ENCODER is {word} in {figure.name}, by"
+        f" {_interval(difference, 3, sign='+')} (p {p_value:.2g})."
+    )

@@ -1,0 +1,115 @@
+"""Plots of an evaluation: how ranks are distributed, and recall at every cutoff."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.errors import ClipsearchError, UsageError
+from finetune.measurement import Measurement
+from finetune.metrics import GLOBAL
+from finetune.plots import SECOND, SMOOTHED, STYLE
+
+Ints = npt.NDArray[np.int64]
+
+CANDIDATES = {"text-to-image": "images", "image-to-text": "captions", "zero-shot": "classes"}
+MAX_BINS = 30
+LINEAR_POOL = 30
+
+
+def check_plots(folder: Path) -> None:
+    """Raise UsageError unless plots can be drawn into `folder`, which is made where missing."""
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plots needs matplotlib: pip install matplotlib")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--plots {folder}: cannot be made ({error.strerror})") from error
+
+
+def plot_evaluation(
+    measurements: Sequence[Measurement], names: Sequence[str], folder: Path
+) -> list[Path]:
+    """Draw `<task>-ranks.png` and `<task>-recall.png` of every task over its whole pool.
+
+    Args:
+        measurements: Those in batches are left out.
+        names: Of the encoders, for the legend.
+        folder: That exists.
+    """
+    written = []
+    for each in measurements:
+        if each.scope != GLOBAL:
+            continue
+        title = (
+            f"{each.task.replace('-to-', ' to ')}: {each.queries:,} queries,"
+            f" pool of {each.pool:,} {CANDIDATES[each.task]}"
+        )
+        for kind, draw in (("ranks", _draw_ranks), ("recall", _draw_recall)):
+            path = folder / f"{each.task}-{kind}.png"
+            _draw(path, title, partial(draw, measurement=each, names=names))
+            written.append(path)
+    return written
+
+
+def rank_bins(pool: int) -> npt.NDArray[np.float64]:
+    """Edges of bins over the ranks 1 to `pool`: single ranks first, then wider ones."""
+    edges = np.unique(np.round(np.geomspace(1, pool + 1, MAX_BINS)))
+    return edges - 0.5
+
+
+def recall_curve(ranks: Ints, pool: int) -> npt.NDArray[np.float64]:
+    """Share of queries with a rank of at most k, for k from 1 to `pool`: float64[pool]."""
+    counts = np.bincount(ranks, minlength=pool + 1)[1 : pool + 1]
+    curve: npt.NDArray[np.float64] = np.cumsum(counts) / len(ranks)
+    return curve
+
+
+def _draw_ranks(axes: Any, measurement: Measurement, names: Sequence[str]) -> None:
+    edges = rank_bins(measurement.pool)
+    for ranks, name, colour in zip(measurement.ranks, names, (SMOOTHED, SECOND), strict=False):
+        counts, _ = np.histogram(ranks, edges)
+        axes.stairs(counts, edges, color=colour, fill=False, linewidth=1.6, label=name)
+    axes.set(xlabel="rank of the best positive", ylabel="queries")
+    _scale_ranks(axes, measurement.pool)
+
+
+def _scale_ranks(axes: Any, pool: int) -> None:
+    """Large pools on a log scale, since the first ranks matter most; ticks as plain numbers."""
+    if pool > LINEAR_POOL:
+        axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("")
+
+
+def _draw_recall(axes: Any, measurement: Measurement, names: Sequence[str]) -> None:
+    cutoffs = np.arange(1, measurement.pool + 1)
+    for ranks, name, colour in zip(measurement.ranks, names, (SMOOTHED, SECOND), strict=False):
+        curve = recall_curve(ranks, measurement.pool)
+        axes.step(cutoffs, curve, where="post", color=colour, label=name)
+    share = "hits@k" if measurement.task == "zero-shot" else "recall@k"
+    axes.set(xlabel="k", ylabel=share, ylim=(0, 1.02))
+    _scale_ranks(axes, measurement.pool)
+
+
+def _draw(path: Path, title: str, draw: Callable[[Any], None]) -> None:
+    # Heavy, and only --plots needs it. The object interface leaves pyplot's state alone.
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    try:
+        with matplotlib.rc_context(STYLE):
+            figure = Figure()
+            FigureCanvasAgg(figure)
+            axes = figure.add_subplot()
+            draw(axes)
+            axes.set_title(title)
+            axes.legend()
+            figure.savefig(path)
+    except OSError as error:
+        raise ClipsearchError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -1,0 +1,167 @@
+"""From embeddings of a split to measurements: retrieval both ways, in batches, and classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.encoder import Embeddings, Encoder, Ids
+from clipsearch.split_embeddings import NO_CLASS, SplitImages
+from finetune.dataset import CaptionedImages, captioned_images
+from finetune.measurement import Measurement, Sampling, measure
+from finetune.metrics import CUTOFFS, Direction, batch_ranks, batches_scope, query_figures
+from finetune.pool import Pool, pool_of, pool_ranks
+from finetune.zeroshot import CUTOFFS as CLASS_CUTOFFS
+from finetune.zeroshot import average_prompts, class_prompts, class_ranks
+
+ZERO_SHOT = "zero-shot"
+DIRECTIONS: tuple[Direction, Direction] = ("text-to-image", "image-to-text")
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Captions and their pictures, embedded.
+
+    Attributes:
+        data: The n captioned images.
+        pool: Their q distinct captions.
+        text_embeds: Of each encoder, float32[q, d].
+        image_embeds: Of each encoder, float32[n, d].
+    """
+
+    data: CaptionedImages
+    pool: Pool
+    text_embeds: tuple[Embeddings, ...]
+    image_embeds: tuple[Embeddings, ...]
+
+    def caption(self, query: int) -> str:
+        """A distinct caption, as its first image has it."""
+        return self.data.captions[int(self.pool.captions[query])]
+
+
+def embed_captions(
+    encoders: Sequence[Encoder], images: SplitImages, image_embeds: Sequence[Embeddings]
+) -> Retrieval | None:
+    """The captioned images with their captions embedded; None where there are not two."""
+    captioned = np.array([row for row, texts in enumerate(images.captions) if texts], np.int64)
+    if len(captioned) < 2:
+        return None
+    data = captioned_images(
+        (images.ids[row], images.sources[row], images.captions[row]) for row in captioned
+    )
+    pool = pool_of(data)
+    texts = [data.captions[row] for row in pool.captions]
+    return Retrieval(
+        data=data,
+        pool=pool,
+        text_embeds=tuple(encoder.encode_texts(texts) for encoder in encoders),
+        image_embeds=tuple(embeds[captioned] for embeds in image_embeds),
+    )
+
+
+def measure_retrieval(
+    retrieval: Retrieval, in_batches: int | None, sampling: Sampling
+) -> list[Measurement]:
+    """Both directions over the whole pool, and in batches where asked for.
+
+    Images are drawn, each with its captions; one that several images share goes with the first.
+    """
+    pool = retrieval.pool
+    by_encoder = [
+        pool_ranks(pool, texts, images)
+        for texts, images in zip(retrieval.text_embeds, retrieval.image_embeds, strict=True)
+    ]
+    indptr, indices = pool.text_positives
+    measurements = []
+    for side, (direction, (starts, _), candidates, clusters) in enumerate(
+        (
+            (DIRECTIONS[0], pool.text_positives, pool.images, indices[indptr[:-1]]),
+            (DIRECTIONS[1], pool.image_positives, len(pool.captions), np.arange(pool.images)),
+        )
+    ):
+        ranks = [both[side] for both in by_encoder]
+        measurements.append(
+            measure(
+                direction,
+                candidates,
+                [_figures(each, np.diff(starts)) for each in ranks],
+                [each[:, 0] for each in ranks],
+                clusters,
+                sampling=sampling,
+            )
+        )
+    if in_batches is not None:
+        measurements += [
+            _measure_batches(retrieval, in_batches, direction, sampling) for direction in DIRECTIONS
+        ]
+    return measurements
+
+
+def _measure_batches(
+    retrieval: Retrieval, batch: int, direction: Direction, sampling: Sampling
+) -> Measurement:
+    texts, owners = retrieval.pool.pairs
+    drawn = [
+        batch_ranks(
+            text_embeds[texts],
+            image_embeds,
+            owners,
+            batch=batch,
+            direction=direction,
+            seed=sampling.seed,
+        )
+        for text_embeds, image_embeds in zip(
+            retrieval.text_embeds, retrieval.image_embeds, strict=True
+        )
+    ]
+    ones = np.ones(len(drawn[0].images), np.int64)
+    return measure(
+        direction,
+        drawn[0].pool,
+        [_figures(each.ranks, ones) for each in drawn],
+        [each.ranks[:, 0] for each in drawn],
+        drawn[0].images,
+        scope=batches_scope(batch),
+        sampling=sampling,
+    )
+
+
+def _figures(ranks: Ids, counts: Ids) -> dict[str, npt.NDArray[np.float64]]:
+    """MRR and recall at every cutoff, nDCG at the last alone: the first say little more."""
+    figures = query_figures(ranks, counts, CUTOFFS)
+    left_out = {f"ndcg@{k}" for k in CUTOFFS[:-1]}
+    return {name: values for name, values in figures.items() if name not in left_out}
+
+
+def embed_classes(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Embeddings:
+    """One embedding a class, float32[c, d], the mean over the templates."""
+    return average_prompts(encoder.encode_texts(class_prompts(names, templates)), len(templates))
+
+
+def measure_classes(
+    image_embeds: Sequence[Embeddings],
+    class_embeds: Sequence[Embeddings],
+    classes: Ids,
+    sampling: Sampling,
+) -> Measurement:
+    """Hits@k and reciprocal rank of each image's class among all.
+
+    Args:
+        image_embeds: Of each encoder, float32[n, d].
+        class_embeds: Of each encoder, float32[c, d].
+        classes: int64[n]; images with NO_CLASS are left out.
+        sampling: How often is drawn.
+    """
+    known = np.flatnonzero(classes != NO_CLASS)
+    ranks = [
+        class_ranks(images[known], of_class, classes[known])
+        for images, of_class in zip(image_embeds, class_embeds, strict=True)
+    ]
+    per_query = [
+        {f"hits@{k}": (each <= k).astype(np.float64) for k in CLASS_CUTOFFS} | {"mrr": 1.0 / each}
+        for each in ranks
+    ]
+    return measure(
+        ZERO_SHOT, len(class_embeds[0]), per_query, ranks, np.arange(len(known)), sampling=sampling
+    )
