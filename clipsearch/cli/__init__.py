@@ -41,6 +41,7 @@ COMMANDS = {
 SUMMARIES = {
     "finetune": "Train an encoder on your own captions.",
     "export": "Turn MODEL into an encoder folder without training it.",
+    "deploy": "Deploy the application package to Vespa, and make the index that `feed` then fills.",
     "feed": "Write the captioned images of MANIFEST into an index.",
     "query": "Search by TEXT, by pictures, or by a weighted mix.",
     "similar": "The pictures nearest to one of the index, which is itself left out.",
