@@ -24,8 +24,10 @@ def enable_gradient_checkpointing(dual: DualEncoder) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            # with re-entrant checkpoints a frozen first layer would cut off all gradients
+            # with re-entrant checkpoints a frozen first layer would cut off all gradients; for
+            # their sake transformers makes frozen layers take part too, which here is not needed
             enable({"use_reentrant": False})
+            model.disable_input_require_grads()
     except ValueError as error:
         raise _unsupported(dual) from error
     if not all(checkpointed_layers(tower) for tower in (model.vision_model, model.text_model)):
