@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import EngineQuery, IndexInfo, Operation, Outcome, Page
@@ -45,7 +45,10 @@ if TYPE_CHECKING:  # light path: LanceDB takes a second to import, and searching
 EXACT_LIMIT = 200_000
 """Up to so many documents every embedding is compared; above, an approximate index answers."""
 
-_ATTEMPTS = 5
+_ATTEMPTS = 6
+_PAUSE_SECONDS = 0.05
+
+T = TypeVar("T")
 
 
 class LocalEngine:
@@ -125,7 +128,7 @@ class LocalEngine:
 
     def finish_feed(self) -> None:
         """Compact the table, index its vectors where they are many, and save a snapshot."""
-        if current_snapshot(self._folder) is not None:
+        if self._saved_snapshot() is not None:
             return
         with write_lock(self._folder):
             table = self._table()
@@ -139,7 +142,7 @@ class LocalEngine:
         """The documents of these ids, in their order; None where there is none."""
         snapshot = self._saved_snapshot()
         if snapshot is None:
-            found = self._table().fetch(ids, embeddings=embeddings)
+            found = _again(lambda: self._table().fetch(ids, embeddings=embeddings))
             return [found.get(document_id) for document_id in ids]
         rows = [snapshot.documents.find(document_id) for document_id in ids]
         return [None if row is None else _document(snapshot, row, embeddings) for row in rows]
@@ -148,25 +151,24 @@ class LocalEngine:
         """Rank. Raises UsageError for a query that cannot work."""
         start = time.perf_counter()
         check_query(query, self._info.dimension)
-        for attempt in range(_ATTEMPTS):
+
+        def rank() -> Page:
             snapshot = self._current()
             index = None
             if snapshot.has_vector_index and len(snapshot) > self._exact_limit and not query.exact:
                 index = VectorIndex(self._nearest_in(snapshot), self._exact_limit // 10)
             try:
-                page = search(snapshot, query, self._info, index)
-                return replace(page, seconds=time.perf_counter() - start)
-            except (FileNotFoundError, EngineError):
-                # A writer may have replaced what this query was reading.
-                if attempt == _ATTEMPTS - 1:
-                    raise
+                return search(snapshot, query, self._info, index)
+            except (OSError, EngineError):
                 self._drop_snapshot(snapshot)
-        raise AssertionError("the loop above answers or raises")
+                raise
+
+        return replace(_again(rank), seconds=time.perf_counter() - start)
 
     def count(self) -> int:
         """Number of documents."""
         snapshot = self._saved_snapshot()
-        return self._table().count() if snapshot is None else len(snapshot)
+        return _again(lambda: self._table().count()) if snapshot is None else len(snapshot)
 
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         """Every document, each once."""
@@ -229,24 +231,20 @@ class LocalEngine:
                 return saved
             from clipsearch.engines.lance import DocumentTable  # light path
 
-            for attempt in range(_ATTEMPTS):
-                if self._reader is None:
-                    self._reader = DocumentTable.open(self._folder, self._info.dimension)
-                try:
-                    version = self._reader.checkout()
-                    held = self._snapshot
-                    if held and self._snapshot_folder is None and held.version == version:
-                        self._reader.checkout(version)
-                        return held
-                    self._snapshot = Snapshot.build(self._reader, self._info.dimension)
-                    self._snapshot_folder = None
-                    return self._snapshot
-                except EngineError:
-                    # The writer removed the files of this version meanwhile.
-                    if attempt == _ATTEMPTS - 1:
-                        raise
-                    self._reader = None
-        raise AssertionError("the loop above answers or raises")
+            if self._reader is None:
+                self._reader = DocumentTable.open(self._folder, self._info.dimension)
+            try:
+                version = self._reader.checkout()
+                held = self._snapshot
+                if held and self._snapshot_folder is None and held.version == version:
+                    self._reader.checkout(version)
+                    return held
+                self._snapshot = Snapshot.build(self._reader, self._info.dimension)
+                self._snapshot_folder = None
+            except EngineError:
+                self._reader = None
+                raise
+            return self._snapshot
 
     def _drop_snapshot(self, snapshot: Snapshot) -> None:
         with self._lock:
@@ -258,8 +256,9 @@ class LocalEngine:
             if self._reader is None:
                 from clipsearch.engines.lance import DocumentTable  # light path
 
-                self._reader = DocumentTable.open(self._folder, self._info.dimension)
-                self._reader.checkout(snapshot.version)
+                table = DocumentTable.open(self._folder, self._info.dimension)
+                table.checkout(snapshot.version)
+                self._reader = table
             reader = self._reader
 
         def nearest(vector: Embedding, count: int) -> Rows:
@@ -273,3 +272,16 @@ def _document(snapshot: Snapshot, row: int, embeddings: bool) -> Document:
     if not embeddings:
         return document
     return replace(document, embedding=snapshot.embeddings[row].copy())
+
+
+def _again(read: Callable[[], T]) -> T:
+    """Read once more where it fails: a writer may just have replaced the files it was reading."""
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return read()
+        except (OSError, EngineError):
+            time.sleep(_PAUSE_SECONDS * attempt)
+    try:
+        return read()
+    except OSError as error:
+        raise EngineError(f"{error.filename or 'the index'}: cannot be read: {error}") from error

@@ -35,6 +35,8 @@ ONLY_RERANKED = f"this mode ranks the first {RERANK_COUNT:,} hits; there are no 
 # The index compares shortened vectors; so many more are asked for, and compared exactly.
 LEAST_FETCHED = 150
 FIRST_CHUNK = 512
+# Reading rows here and there costs about so many times reading all in a row.
+ROWS_PER_GATHERED_ROW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,37 +203,47 @@ class _Search:
 
     def _all_cosines(self) -> Embedding:
         """Of every document; -inf where a filter does not hold."""
-        vector = self._vector_of_query()
         if self.allowed is None:
-            return self.snapshot.cosines(vector)
+            return self.snapshot.cosines(self._vector_of_query())
         cosines = np.full(len(self.snapshot), -np.inf, np.float32)
         rows = np.flatnonzero(self.allowed)
-        if len(rows) > len(self.snapshot) // 4:
-            cosines[rows] = self.snapshot.cosines(vector)[rows]
-        else:
-            cosines[rows] = self.snapshot.cosines(vector, rows)
+        cosines[rows] = self._cosines_of(rows)
         return cosines
+
+    def _cosines_of(self, rows: Rows) -> Embedding:
+        """Of some rows, whichever way is quicker."""
+        vector = self._vector_of_query()
+        if len(rows) > len(self.snapshot) // ROWS_PER_GATHERED_ROW:
+            return self.snapshot.cosines(vector)[rows]
+        return self.snapshot.cosines(vector, rows)
 
     def _nearest(self, count: int) -> tuple[Rows, Embedding]:
         """The nearest that pass the filters, nearest first, and their cosines."""
-        if self.index is None:
-            cosines = self._all_cosines()
-            rows = best_rows(cosines, count)
-            return rows, cosines[rows]
-        vector = self._vector_of_query()
+        if self.index is not None:
+            rows = self._fetched(self.index, count)
+            if len(rows) >= count:
+                cosines = self.snapshot.cosines(self._vector_of_query(), rows)
+                best = best_rows(cosines, count)
+                return rows[best], cosines[best]
+        cosines = self._all_cosines()
+        rows = best_rows(cosines, count)
+        return rows, cosines[rows]
+
+    def _fetched(self, index: VectorIndex, count: int) -> Rows:
+        """Rows from the index, ascending, that pass the filters: more than `count`, or all it has.
+
+        An index can miss rows even when asked for all.
+        """
         share = 1.0 if self.allowed is None else float(self.allowed.mean())
         fetched = max(LEAST_FETCHED, count * 3 // 2)
         while True:
             wanted = min(int(fetched / share) + 1, len(self.snapshot))
-            rows = np.sort(self.index.nearest(vector, wanted))
+            rows = np.sort(index.nearest(self._vector_of_query(), wanted))
             if self.allowed is not None:
                 rows = rows[self.allowed[rows]]
             if len(rows) >= count or wanted == len(self.snapshot):
-                break
+                return rows
             fetched *= 4
-        cosines = self.snapshot.cosines(vector, rows)
-        best = best_rows(cosines, count)
-        return rows[best], cosines[best]
 
     def _hybrid(self, count: int) -> Ranked:
         """The first `count` by weighted sum over lexical matches and nearest by vector."""
@@ -283,7 +295,6 @@ class _Search:
         count: int,
     ) -> tuple[Rows, Embedding]:
         """Rows, ascending, that hold the best `count` of all matches, with their cosines."""
-        vector = self._vector_of_query()
         rows, cosines = near, near_cosines
         scores = fuse(lexical[near], near_cosines.astype(np.float64))
         unseen = matches.copy()
@@ -297,11 +308,15 @@ class _Search:
                 worst = np.partition(scores, len(scores) - count)[len(scores) - count]
                 reaching = bounds >= worst
                 left, bounds = left[reaching], bounds[reaching]
+                kept = scores >= worst
+                rows, cosines, scores = rows[kept], cosines[kept], scores[kept]
             if not len(left):
                 break
+            if len(left) > len(self.snapshot) // 4 and chunk > FIRST_CHUNK:
+                chunk = len(left)  # most are needed: read them all, in a row
             order = np.argpartition(-bounds, min(chunk, len(left) - 1))
-            taken = left[order[:chunk]]
-            found = self.snapshot.cosines(vector, taken)
+            taken = np.sort(left[order[:chunk]])
+            found = self._cosines_of(taken)
             rows, cosines = np.concatenate([rows, taken]), np.concatenate([cosines, found])
             scores = np.concatenate([scores, fuse(lexical[taken], found.astype(np.float64))])
             left, bounds = left[order[chunk:]], bounds[order[chunk:]]

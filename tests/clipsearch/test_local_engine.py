@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,8 @@ from clipsearch.engine import (
 )
 from clipsearch.engines import batches, create_engine, open_engine
 from clipsearch.engines.local import LocalEngine
+from clipsearch.engines.snapshot import Snapshot
+from clipsearch.ranking import Rows, best_rows
 from clipsearch.text import tokens
 from finetune.errors import EngineError, UsageError
 
@@ -74,6 +76,13 @@ def same(left: Document | None, right: Document | None) -> bool:
     return replace(left, embedding=None) == replace(right, embedding=None)
 
 
+class PerfectIndexEngine(LocalEngine):
+    """Takes the road through the vector index, with an index that misses nothing."""
+
+    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], Rows]:
+        return lambda vector, count: best_rows(snapshot.cosines(vector), count)
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[LocalEngine]:
     made = LocalEngine.create(tmp_path / "photos.index", IndexInfo(DIMENSION))
@@ -92,9 +101,10 @@ def filled(
     collection: list[Document],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LocalEngine]:
-    limit = 1000 if request.param == "exact" else 200
     folder = tmp_path_factory.mktemp("filled") / "photos.index"
-    made = LocalEngine.create(folder, IndexInfo(DIMENSION), exact_limit=limit)
+    made = LocalEngine.create(folder, IndexInfo(DIMENSION))
+    if request.param == "index":
+        made = PerfectIndexEngine(folder, made.info, exact_limit=200)
     feed(made, [Upsert(document) for document in collection])
     yield made
     made.close()
@@ -285,11 +295,32 @@ def test_exact_never_asks_the_index(
     def refuse(*_: object) -> None:
         raise AssertionError("asked the approximate index")
 
-    monkeypatch.setattr(LocalEngine, "_nearest_in", refuse)
+    monkeypatch.setattr(type(filled), "_nearest_in", refuse)
     query = EngineQuery("hybrid", ("dog",), make_embedding(np.random.default_rng(6)), exact=True)
     assert [hit.document.id for hit in filled.search(query).hits] == [
         name for name, _ in twin(collection, query)[0][:10]
     ]
+
+
+def test_vector_index_finds_nearly_all_that_exact_finds(tmp_path: Path) -> None:
+    folder = tmp_path / "photos.index"
+    engine = LocalEngine.create(folder, IndexInfo(DIMENSION), exact_limit=1000)
+    feed(engine, [Upsert(make_document(number)) for number in range(1500)])
+    # Documents that came after the index was built, and others that went.
+    feed(engine, [Upsert(make_document(number)) for number in range(1500, 1600)])
+    feed(engine, [Delete(make_document(number).id) for number in range(0, 1500, 10)])
+    assert engine.count() == 1450
+    for mode in ("vector", "hybrid"):
+        for filters in ((), (TagFilter("split", ("train",)),), (NumberFilter("year", 2009),)):
+            found = []
+            for seed in range(20):
+                vector = make_embedding(np.random.default_rng(seed))
+                query = EngineQuery(mode, ("dog",), vector, k=10, offset=5, filters=filters)
+                exact = {hit.document.id for hit in engine.search(replace(query, exact=True)).hits}
+                hits = {hit.document.id for hit in engine.search(query).hits}
+                assert len(hits) == 10
+                found.append(len(hits & exact) / 10)
+            assert np.mean(found) >= 0.95, (mode, filters)
 
 
 def test_query_without_a_word_says_so(filled: LocalEngine) -> None:
