@@ -1,7 +1,8 @@
 """Writing to Vespa: many requests under way, and nothing done before it is acknowledged.
 
-Back-pressure is Vespa's own: it answers 429 where it has too much to do, and the request waits and
-is tried again, holding its place, so that nothing new is pulled meanwhile.
+Back-pressure is Vespa's own: where it has too much to do it answers 429, and fewer requests are
+sent at once (`clipsearch.vespa.throttle`). What is refused waits and is tried again, holding its
+place, so that nothing new is pulled meanwhile.
 """
 
 import queue
@@ -20,6 +21,7 @@ from clipsearch.vespa.answers import (
 )
 from clipsearch.vespa.connection import RETRIED_STATUSES, Client, Json
 from clipsearch.vespa.operations import document_path, put_fields, update_fields
+from clipsearch.vespa.throttle import Throttle, ThrottledTransport
 from finetune.errors import EngineError
 
 NO_SPACE = 507
@@ -49,7 +51,9 @@ def feed(client: Client, operations: Iterable[Operation], dimension: int) -> Ite
     stop = threading.Event()
     done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
     under_way: set[str] = set()
-    writer = _Writer(client, dimension, stop)
+    throttle = Throttle(client.settings.connections)
+    throttled = client.through(lambda transport: ThrottledTransport(transport, throttle))
+    writer = _Writer(throttled, dimension, stop)
     failure: BaseException | None = None
     pool = ThreadPoolExecutor(client.settings.connections, thread_name_prefix="vespa-feed")
 
