@@ -5,33 +5,32 @@ only what differs between families: which inputs the text tower takes, and unit 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.image_processing_utils import ImageProcessingMixin
-from transformers.utils import logging
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from finetune.config import TINY as TINY
 from finetune.encoder_folder import Preprocessing
-from finetune.errors import ClipsearchError, EncoderError, UsageError
-from finetune.images import preprocessing_from_config
+from finetune.errors import UsageError
+from finetune.openclip import is_open_clip, load_open_clip
+from finetune.pretrained import (
+    Pretrained,
+    check_pooling,
+    check_vocabulary,
+    load_config,
+    load_preprocessing,
+    load_tokenizer,
+    load_weights,
+    local_folder,
+)
+from finetune.pretrained import quiet_transformers as quiet_transformers
 from finetune.tiny import tiny_clip
-
-TINY = "tiny"
+from finetune.vision_text import DEFAULT_PROJECTION, load_vision_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +49,16 @@ class Family:
     dimension: Callable[[PretrainedConfig], int]
 
 
+# Between the two ids in the base model's name of a dual encoder of two checkpoints.
+TWO_TOWERS = " + "
+
 # transformers' model_type to family. SigLIP 2 checkpoints of a fixed size have the type "siglip".
 FAMILIES = {
     "clip": Family("clip", False, lambda config: int(config.projection_dim)),
     "siglip": Family("siglip", True, lambda config: int(config.text_config.projection_size)),
+    "vision-text-dual-encoder": Family(
+        "vision-text-dual-encoder", False, lambda config: int(config.projection_dim)
+    ),
 }
 
 
@@ -66,7 +71,7 @@ class DualEncoder(nn.Module):
         tokenizer: Of the text tower; it has a `tokenizer.json`.
         preprocessing: Of pictures.
         max_tokens: Longer texts are cut.
-        base_model: Id or folder that was loaded.
+        base_model: Id or folder that was loaded; of two towers both, joined by " + ".
     """
 
     def __init__(
@@ -182,8 +187,8 @@ def load_dual_encoder(
     """Load a checkpoint in float32 on the CPU.
 
     Args:
-        model: A Hugging Face id, a folder (a transformers checkpoint or an encoder folder), or
-            "tiny" for a small CLIP from scratch.
+        model: A Hugging Face id, a folder (a transformers checkpoint, an encoder folder, or an
+            OpenCLIP checkpoint), or "tiny" for a small CLIP from scratch.
         captions: Of the training set; only "tiny" reads them, for its tokenizer.
         max_tokens: Cut texts earlier than the text tower would; never later.
         seed: Of the random weights of "tiny".
@@ -194,139 +199,83 @@ def load_dual_encoder(
     name = str(model)
     if name == TINY:
         return _build_tiny(captions, max_tokens, seed)
-    source = _local_folder(name) or name
-    config = _load_config(name, source)
+    source = local_folder(name) or name
     with quiet_transformers():
-        loaded = _load_model(name, source)
-        tokenizer = _load_tokenizer(name, source)
-    _check_vocabulary(name, config, tokenizer)
-    _check_pooling(name, config, tokenizer)
-    return DualEncoder(
-        loaded,
-        tokenizer,
-        preprocessing_from_config(_load_preprocessor_config(name, source)),
-        max_tokens=_token_limit(config, tokenizer, max_tokens),
-        base_model=name,
-    )
+        if is_open_clip(source):
+            return _assemble(load_open_clip(name, source), name, max_tokens)
+        return _assemble(_load_transformers(name, source), name, max_tokens)
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' progress bars and warnings out of our own output."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+def load_two_towers(
+    vision: str | Path,
+    text: str | Path,
+    *,
+    projection: int = DEFAULT_PROJECTION,
+    max_tokens: int | None = None,
+    seed: int = 0,
+) -> DualEncoder:
+    """A dual encoder of two single-modality checkpoints, with projections from scratch.
+
+    Args:
+        vision: Id or folder of the image tower: a CLIP or SigLIP (its image half), a ViT, ...
+        text: Id or folder of the text tower, such as roberta-base.
+        projection: Values in an embedding.
+        max_tokens: Cut texts earlier than the text tower would; never later.
+        seed: Of the projections, and of the text tower's pooler where the checkpoint has none.
+
+    Raises UsageError where a checkpoint is not there or is of no use as that tower, and
+    EncoderError where it is incomplete.
+    """
+    with quiet_transformers():
+        built = load_vision_text(str(vision), str(text), projection=projection, seed=seed)
+    return _assemble(built, f"{vision}{TWO_TOWERS}{text}", max_tokens)
 
 
-def _build_tiny(captions: Sequence[str], max_tokens: int | None, seed: int) -> DualEncoder:
-    if not captions:
-        raise UsageError('the model "tiny" builds its tokenizer from captions, but there are none')
-    built = tiny_clip(captions, seed=seed)
-    return DualEncoder(
-        built.model,
-        built.tokenizer,
-        built.preprocessing,
-        max_tokens=_token_limit(built.model.config, built.tokenizer, max_tokens),
-        base_model=TINY,
-    )
-
-
-def _local_folder(name: str) -> str | None:
-    """The folder meant by `name`, or None where it is a hub id."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        raise UsageError(f"{name}: is a file; give a checkpoint's folder or a Hugging Face id")
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UsageError(f"{name}: is no transformers checkpoint (it has no config.json)")
-        return str(path)
-    # Ids are "name" or "owner/name"; anything else can only have been meant as a path.
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or not name:
-        raise UsageError(f"{name or '(empty)'}: no such folder, and not a Hugging Face id")
-    return None
-
-
-def _load_config(name: str, source: str) -> PretrainedConfig:
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(name, source, error) from error
+def _load_transformers(name: str, source: str) -> Pretrained:
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise UsageError(f"{name}: is no transformers checkpoint (it has no config.json)")
+    config = load_config(name, source)
     if config.model_type not in FAMILIES:
         supported = ", ".join(sorted(FAMILIES))
         raise UsageError(
             f"{name}: is a model of the type {config.model_type!r}, which is not supported;"
             f" supported are {supported}, and {TINY!r}"
         )
-    return config
+    model = load_weights(name, source)
+    tokenizer = load_tokenizer(name, source)
+    check_vocabulary(name, config, tokenizer)
+    check_pooling(name, config, tokenizer)
+    return Pretrained(model, tokenizer, load_preprocessing(name, source))
 
 
-def _load_model(name: str, source: str) -> PreTrainedModel:
-    try:
-        loaded, report = AutoModel.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise _not_loaded(name, source, error) from error
-    missing = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
-    if missing:
-        raise EncoderError(
-            f"{name}: its weights do not fill the model"
-            f" ({len(missing)} tensors are missing or of another shape, the first {missing[0]});"
-            f" download or export the checkpoint again"
-        )
-    model: PreTrainedModel = loaded.eval()
-    return model
+def _build_tiny(captions: Sequence[str], max_tokens: int | None, seed: int) -> DualEncoder:
+    if not captions:
+        raise UsageError('the model "tiny" builds its tokenizer from captions, but there are none')
+    built = tiny_clip(captions, seed=seed)
+    pretrained = Pretrained(built.model, built.tokenizer, built.preprocessing)
+    return _assemble(pretrained, TINY, max_tokens)
 
 
-def _load_tokenizer(name: str, source: str) -> PreTrainedTokenizerFast:
-    try:
-        tokenizer = _fast_tokenizer(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(name, source, error) from error
-    if tokenizer.pad_token_id is None:
-        raise EncoderError(f"{name}: its tokenizer has no padding token; set pad_token in it")
-    return tokenizer
-
-
-def _fast_tokenizer(source: str) -> PreTrainedTokenizerFast:
-    """The checkpoint's own class where that is fast, else what its tokenizer.json says.
-
-    SigLIP's own class needs sentencepiece and its model file, and has no tokenizer.json to export.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        if tokenizer.is_fast:
-            own: PreTrainedTokenizerFast = tokenizer
-            return own
-    except (ImportError, ValueError):
-        pass  # the package, or its model file, is not there
-    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(source)
-    return fast
-
-
-def _load_preprocessor_config(name: str, source: str) -> dict[str, Any]:
-    try:
-        config, _ = ImageProcessingMixin.get_image_processor_dict(source)
-    except (OSError, ValueError) as error:
-        raise EncoderError(
-            f"{name}: has no preprocessor_config.json, so how its pictures are resized and"
-            f" normalised is unknown; copy the file from the model that it was made from"
-        ) from error
-    return dict(config)
+def _assemble(pretrained: Pretrained, name: str, max_tokens: int | None) -> DualEncoder:
+    model, tokenizer = pretrained.model, pretrained.tokenizer
+    dual = DualEncoder(
+        model,
+        tokenizer,
+        pretrained.preprocessing,
+        max_tokens=_token_limit(model, tokenizer, max_tokens),
+        base_model=name,
+    )
+    if pretrained.logit_bias is not None:
+        bias = pretrained.logit_bias.float().reshape(dual.logit_scale.shape)
+        dual.added_logit_bias = nn.Parameter(bias.clone())
+    return dual
 
 
 def _token_limit(
-    config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, asked: int | None
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, asked: int | None
 ) -> int:
     """The longest text in tokens: the tower's positions, the tokenizer's limit, what was asked."""
-    positions = int(config.text_config.max_position_embeddings)
-    limit = min(positions, int(tokenizer.model_max_length))
+    limit = min(_positions(model), int(tokenizer.model_max_length))
     if asked is None:
         return limit
     if asked < 3:
@@ -336,50 +285,14 @@ def _token_limit(
     return asked
 
 
-def _check_vocabulary(
-    name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    ids = tokenizer.get_vocab().values()
-    # transformers builds an empty tokenizer without a word where its files are not there.
-    if len(ids) <= len(set(tokenizer.all_special_ids)):
-        raise EncoderError(
-            f"{name}: has no tokenizer; copy its tokenizer.json from the model that it was made"
-            f" from"
-        )
-    if max(ids) >= config.text_config.vocab_size:
-        raise EncoderError(
-            f"{name}: its tokenizer has ids up to {max(ids)}, but its text tower knows only"
-            f" {config.text_config.vocab_size}; it is the tokenizer of another model"
-        )
+def _positions(model: PreTrainedModel) -> int:
+    """How many positions the text tower has for tokens.
 
-
-def _check_pooling(name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Refuse a CLIP whose text tower would not be read at the end of the text.
-
-    With eos_token_id 2 transformers keeps its old rule, the position of the highest id; with any
-    other it takes the first position of that id, and position 0 where there is none, which
-    would give every text the same embedding.
+    RoBERTa and its kin count from after the padding's id, so 514 positions hold 512 tokens.
     """
-    if config.model_type != "clip":
-        return
-    ends = config.text_config.eos_token_id
-    end = tokenizer.eos_token_id
-    if end == ends or (ends == 2 and end == max(tokenizer.get_vocab().values())):
-        return
-    raise EncoderError(
-        f"{name}: its tokenizer ends texts with the token {end}, but text_config.eos_token_id in"
-        f" config.json is {ends}, so its text tower would be read at the wrong place;"
-        f" set it to {end}"
-    )
-
-
-def _not_loaded(name: str, source: str, error: Exception) -> ClipsearchError:
-    """One sentence for what transformers and the hub client say in many."""
-    if Path(source).is_dir():
-        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
-        return EncoderError(f"{name}: the checkpoint cannot be loaded ({first.strip()})")
-    return UsageError(
-        f"{name}: no such folder, and no such model could be downloaded from the Hugging Face hub"
-        f" (no connection, a wrong id, or a private model without HF_TOKEN);"
-        f" give a folder, another id, or {TINY!r} to train from scratch"
-    )
+    positions = int(model.config.text_config.max_position_embeddings)
+    for name, module in model.text_model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            padding = module.padding_idx
+            return positions if padding is None else positions - padding - 1
+    return positions
