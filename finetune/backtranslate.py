@@ -205,7 +205,7 @@ class Translator:
         check_installed()
         from transformers import MarianMTModel, MarianTokenizer  # seconds; not where all is cached
 
-        from finetune.model import quiet_transformers
+        from finetune.pretrained import quiet_transformers
 
         try:
             with quiet_transformers(), warnings.catch_warnings():
