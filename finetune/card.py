@@ -12,6 +12,8 @@ from finetune.encoder_folder import EncoderDescription
 # Settings that name places on somebody's disk; the card shows only their last part.
 PATH_SETTINGS = ("manifest", "model", "out", "images")
 SHOWN_FIGURES = ("mrr", "recall", "ndcg", "mean_rank", "median_rank")
+# Between the two names of a dual encoder's base models.
+TWO_TOWERS = " + "
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
@@ -57,9 +59,14 @@ def _metadata(description: EncoderDescription, license: str | None) -> str:
     }
     if license:
         values["license"] = license
-    if _is_hub_id(description.base_model):
-        values["base_model"] = description.base_model
+    if base_models := _hub_ids(description.base_model):
+        values["base_model"] = base_models[0] if len(base_models) == 1 else base_models
     return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---"
+
+
+def _hub_ids(base_model: str) -> list[str]:
+    """The base models that the hub knows: two for a dual encoder of two single ones."""
+    return [name for name in base_model.split(TWO_TOWERS) if _is_hub_id(name)]
 
 
 def _is_hub_id(base_model: str) -> bool:
@@ -85,6 +92,8 @@ def _introduction(description: EncoderDescription, trained: bool) -> str:
 
 
 def _shown_model(base: str) -> str:
+    if TWO_TOWERS in base:
+        return " and ".join(_shown_model(name) for name in base.split(TWO_TOWERS))
     if _is_hub_id(base):
         return f"[{base}](https://huggingface.co/{base})"
     return f"`{Path(base).name}`" if base else "a checkpoint"

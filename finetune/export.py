@@ -77,7 +77,7 @@ def export_encoder(
     out = Path(out).absolute()
     check_out(out)
     finish_replacement(out)
-    partial = _sibling(out, "partial")
+    partial = sibling(out, "partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "onnx").mkdir(parents=True)
@@ -101,7 +101,7 @@ def export_encoder(
         )
         write_description(partial, description)
         _write_reports(partial, description, metrics, recipe, files, license)
-        _replace(partial, out)
+        replace_folder(partial, out)
     except (OSError, SafetensorError) as error:
         raise ClipsearchError(
             f"{out}: the encoder could not be written ({error}); free some space or give another"
@@ -124,7 +124,7 @@ def check_out(out: Path) -> None:
 
 def finish_replacement(out: Path) -> None:
     """Put right what a kill between the two renames of a replacement left behind."""
-    old = _sibling(out, "old")
+    old = sibling(out, "old")
     if old.is_dir() and not out.exists():
         old.rename(out)
     shutil.rmtree(old, ignore_errors=True)
@@ -315,9 +315,9 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _replace(partial: Path, out: Path) -> None:
+def replace_folder(partial: Path, out: Path) -> None:
     """Rename the finished folder into place; `finish_replacement` mends a kill between the two."""
-    old = _sibling(out, "old")
+    old = sibling(out, "old")
     if out.exists():
         out.rename(old)
     try:
@@ -329,5 +329,6 @@ def _replace(partial: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sibling(out: Path, role: str) -> Path:
+def sibling(out: Path, role: str) -> Path:
+    """The hidden folder beside `out` in which a new one is built, or an old one waits."""
     return out.with_name(f".{out.name}.{role}")

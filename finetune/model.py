@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from finetune.card import TWO_TOWERS
 from finetune.config import TINY as TINY
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import UsageError
@@ -48,9 +49,6 @@ class Family:
     pad_to_max: bool
     dimension: Callable[[PretrainedConfig], int]
 
-
-# Between the two ids in the base model's name of a dual encoder of two checkpoints.
-TWO_TOWERS = " + "
 
 # transformers' model_type to family. SigLIP 2 checkpoints of a fixed size have the type "siglip".
 FAMILIES = {

@@ -284,7 +284,7 @@ def run_export(source, out, before) -> subprocess.CompletedProcess[str]:
 def test_kill_9_leaves_the_old_folder_whole(dual, tmp_path) -> None:
     out = tmp_path / "encoder"
     before = export_encoder(dual, out, name="old")
-    kill = "export._replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)"
+    kill = "export.replace_folder = lambda *a: os.kill(os.getpid(), signal.SIGKILL)"
     assert run_export(tmp_path / "clip", out, kill).returncode == -signal.SIGKILL
     assert read_description(out).name == "old"
     check_fingerprint(out, before)
