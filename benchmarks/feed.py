@@ -1,7 +1,7 @@
 """Images a second of a whole feed, against the bare ONNX image tower on the same cores.
 
-    python benchmarks/feed.py --cache /tmp/feed-benchmark              # 320 JPEGs, three pairs
-    python benchmarks/feed.py --cache /tmp/feed-benchmark --images 96 --pairs 1
+    python benchmarks/feed.py                              # 320 JPEGs, three pairs
+    python benchmarks/feed.py --images 96 --pairs 1 --cache kept/
 
 The encoder is a ViT-B/32 of random weights at 224 pixels; the pictures are JPEGs of 640x480,
 smooth gradients with noise, of about 80 KB each. The tower alone gets pixel values that are in
@@ -122,7 +122,12 @@ def feed_rate(manifest: Path, encoder: Path, batch_size: int, workers: int | Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cache", type=Path, required=True, help="keeps encoder and pictures")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "clipsearch-feed-benchmark",
+        help="keeps encoder and pictures",
+    )
     parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
