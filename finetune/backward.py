@@ -12,7 +12,7 @@ import torch
 
 from finetune.losses import Loss
 from finetune.model import DualEncoder
-from finetune.training_data import TensorBatch
+from finetune.tensor_batch import TensorBatch
 
 
 def whole_backward(

@@ -18,7 +18,7 @@ from finetune.errors import UsageError
 from finetune.gradcache import RandomState
 from finetune.model import DualEncoder
 from finetune.pixels import available_memory
-from finetune.training_data import TensorBatch
+from finetune.tensor_batch import TensorBatch
 
 MEGABYTE = 1 << 20
 # Of the memory that is free: batches differ, and allocators leave gaps.

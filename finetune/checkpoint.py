@@ -1,8 +1,8 @@
 """The working folder beside the output: checkpoints that survive kill -9 and a full disk.
 
 A checkpoint is complete or absent: it is written under another name, flushed to the disk and
-then renamed. The best weights lie in a file of their own, named by their step, which is written
-before the checkpoint that refers to it and removed after the one that no longer does.
+then renamed. Weights that are kept lie in files of their own, named by their step, which are
+written before the checkpoint that refers to them and removed after the one that no longer does.
 """
 
 import errno
@@ -12,6 +12,7 @@ import os
 import pickle
 import random
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -27,8 +28,9 @@ CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "history.csv"
 REPORT_FILE = "rejected.csv"
 PIXELS_FILE = "pixels.uint8"
+BASELINE_FILE = "baseline.npz"
 LOCK_FILE = "lock"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 State = dict[str, Any]
@@ -44,7 +46,6 @@ class WorkFolder:
     def __init__(self, path: Path, lock: IO[bytes]) -> None:
         self.path = path
         self._lock = lock
-        self._best_written = -1
 
     @classmethod
     def open(cls, config: TrainConfig) -> Self:
@@ -113,52 +114,66 @@ class WorkFolder:
         return self.path / REPORT_FILE
 
     @property
+    def baseline(self) -> Path:
+        """Ranks before training."""
+        return self.path / BASELINE_FILE
+
+    @property
     def pixels(self) -> Path:
         """Decoded pictures that did not fit in memory."""
         return self.path / PIXELS_FILE
 
-    def best_weights(self, step: int) -> Path:
-        """The file of the weights that were best, at the step."""
+    def weights(self, step: int) -> Path:
+        """The file of the weights that were kept at the step."""
         return self.path / f"best-{step}.pt"
 
-    def save(self, state: State, best_step: int, best_weights: State | None) -> None:
+    def save_weights(self, step: int, weights: State) -> None:
+        """Write the weights of a step; a later checkpoint says whether they are kept.
+
+        Raises TrainingError where they cannot be written, such as on a full disk.
+        """
+        try:
+            save_atomically(self.weights(step), weights)
+        except OSError as error:
+            raise self._not_written(f"the weights of step {step:,}", error) from error
+
+    def load_weights(self, step: int) -> State:
+        """What `save_weights` wrote. Raises TrainingError where it is damaged."""
+        return _load(self.weights(step))
+
+    def save(self, state: State, kept: Collection[int]) -> None:
         """Write a checkpoint; the one before stays whole until the new one is.
 
         Args:
             state: The checkpoint's content.
-            best_step: Of the best weights, -1 where there are none.
-            best_weights: Of that step; None where there are none.
+            kept: Steps whose weights are kept; other weights' files go.
 
         Raises TrainingError where it cannot be written, such as on a full disk.
         """
-        step = state["step"]
-        best = self.best_weights(best_step)
         try:
-            if best_weights is not None and best_step != self._best_written:
-                save_atomically(best, best_weights)
-                self._best_written = best_step
-            save_atomically(
-                self.checkpoint, {"format_version": FORMAT_VERSION, "best_step": best_step, **state}
-            )
+            save_atomically(self.checkpoint, {"format_version": FORMAT_VERSION, **state})
         except OSError as error:
-            kept = (
-                f"the last good checkpoint, {self.checkpoint}, is kept"
-                if self.checkpoint.exists()
-                else "there is no earlier checkpoint"
-            )
-            raise TrainingError(
-                f"the checkpoint of step {step:,} cannot be written ({error.strerror or error});"
-                f" {kept}: make room in {self.path.parent} and run the same command again"
-            ) from error
-        for other in self.path.glob("best-*.pt"):
-            if other != best:
-                other.unlink()
+            raise self._not_written(f"the checkpoint of step {state['step']:,}", error) from error
+        needed = {self.weights(step) for step in kept}
+        for file in self.path.glob("best-*.pt"):
+            if file not in needed:
+                file.unlink()
+
+    def _not_written(self, what: str, error: OSError) -> TrainingError:
+        kept = (
+            f"the last good checkpoint, {self.checkpoint}, is kept"
+            if self.checkpoint.exists()
+            else "there is no earlier checkpoint"
+        )
+        return TrainingError(
+            f"{what} cannot be written ({error.strerror or error}); {kept}: make room in"
+            f" {self.path.parent} and run the same command again"
+        )
 
     def load(self) -> State | None:
-        """The last checkpoint, with "best_weights" (None where there are none).
+        """The last checkpoint; None where the run was killed before the first one.
 
-        None where the run was killed before the first one. Raises TrainingError where it is
-        damaged.
+        Raises TrainingError where it is damaged.
         """
         if not self.checkpoint.exists():
             return None
@@ -168,8 +183,9 @@ class WorkFolder:
                 f"{self.checkpoint}: was written by another version of clipsearch;"
                 f" finish with that one, or start anew with --restart"
             )
-        best_step = state["best_step"]
-        state["best_weights"] = _load(self.best_weights(best_step)) if best_step >= 0 else None
+        for step in state["kept"]:
+            if not self.weights(step).is_file():
+                raise _damaged(self.weights(step))
         return state
 
     def remove(self) -> None:
@@ -243,11 +259,14 @@ def _load(path: Path) -> State:
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            f"{path}: is damaged or missing, so the run cannot be continued;"
-            f" start anew with --restart"
-        ) from error
+        raise _damaged(path) from error
     return state
+
+
+def _damaged(path: Path) -> TrainingError:
+    return TrainingError(
+        f"{path}: is damaged or missing, so the run cannot be continued; start anew with --restart"
+    )
 
 
 def random_states() -> State:

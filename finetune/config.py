@@ -1,17 +1,18 @@
-"""Every setting of a training run, checked before the first picture is read.
+"""Every setting of a training run; `finetune.config_check` says which values can work.
 
 Imports without torch.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune.encoder_folder import DESCRIPTION_FILE
+from finetune.augment_config import AugmentConfig
+from finetune.batch_plan import BatchPlan
+from finetune.caption_augment import CaptionAugmentConfig
 from finetune.errors import UsageError
 
 TINY = "tiny"
@@ -24,13 +25,19 @@ DEFAULT_LEARNING_RATE_TINY = 1e-3
 OPERATIONAL = frozenset(
     {
         "out", "threads", "workers", "cache_images", "checkpoint_minutes", "keep_checkpoints",
-        "overwrite", "restart", "strict",
+        "overwrite", "restart", "strict", "back_translation_cache", "trackers", "project",
+        "run_name", "batches_of", "wise_ft", "recipe",
     }
 )  # fmt: skip
 
+PathLike = str | Path
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "linear", "cosine-restarts", "constant", "inverse-sqrt")
+OPTIMIZERS = ("adamw", "adam", "adafactor")
+LOSSES = ("contrastive", "sigmoid")
+CAPTIONS = ("sampled", "all")
+TRACKERS = ("tensorboard", "wandb", "mlflow", "carbon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,24 +46,83 @@ class TrainConfig:
 
     Attributes:
         manifest: Captioned images, in any format of `finetune.manifest`.
-        model: Hugging Face id or folder of a CLIP checkpoint, or "tiny" for a small CLIP from
-            scratch with a tokenizer built from the captions.
+        model: Hugging Face id or folder of a CLIP or SigLIP, an OpenCLIP checkpoint, an encoder
+            folder, or "tiny" for a small CLIP from scratch with a tokenizer built from the
+            captions.
         out: The encoder folder to write.
+        more_manifests: Trained on together with the first.
+        text_model: Id or folder of a text model; `model` is then the image tower's, and the
+            projections start from scratch.
+        recipe: Name of the recipe that these settings came from, for the model card.
         images: Where relative image paths are looked for too.
+
         epochs: Times that every training image is seen.
         batch_size: Largest number of images in a batch; batches differ in size by one at most.
+        samples_per_epoch: Pairs of an epoch, a fresh random choice each time; None is all.
+        captions: "sampled" shows one caption of each image an epoch, "all" shows every one.
+        dataset_weights: Share of each manifest's images in an epoch; None takes them as they are.
+        hard_negatives: Images in a group of near neighbours, of which batches are made; 0 makes
+            batches at random.
+
+        loss: "contrastive" (InfoNCE with several positives) or "sigmoid" (SigLIP).
+        label_smoothing, hard_negative_beta: Of the contrastive loss.
+        chunk_size: Pairs whose activations are held at a time (GradCache): the gradients are
+            those of the whole batch; None holds all.
+        accumulate_separate_batches: Batches of `batch_size` whose gradients make a step; they do
+            not see each other's negatives.
+        gradient_checkpointing: Make activations again in the backward pass instead of keeping
+            them.
+        compile: torch.compile the towers' layers.
+
+        optimizer: "adamw", "adam" (decay is added to the gradient) or "adafactor".
         learning_rate: At the end of warm-up; None is 1e-5, or 1e-3 for a model from scratch.
-        weight_decay: Of AdamW; on matrices only, not on biases, norms and the logit scale.
-        beta1, beta2, eps: Of AdamW.
+        vision_learning_rate, text_learning_rate: Of one tower; None is `learning_rate`.
+        layer_decay: Each layer learns at so many times the rate of the one above it.
+        weight_decay: On matrices only, not on biases, norms and the logit scale.
+        beta1, beta2, eps: Of AdamW and Adam; Adafactor takes none of them.
         warmup: Steps of linear warm-up; below 1, their share of all steps.
-        schedule: "cosine" to zero, or "constant", after warm-up.
+        schedule: After warm-up: "cosine" or "linear" to zero, "cosine-restarts", "constant", or
+            "inverse-sqrt" (of the step).
+        cycles: Of "cosine-restarts".
         precision: "fp32", "bf16" (autocast), "fp16" (autocast and loss scaling, CUDA only), or
             "auto": bf16 where CUDA has it, else fp32.
         max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
+        ema: Decay of an average of the weights, which is then evaluated and exported; None is
+            without.
+        wise_ft: Weights are exported at this share of the way from the base model to the
+            fine-tuned one; None is 1.
+
+        freeze: Towers that do not learn: "image", "text".
+        train_last_image_layers, train_last_text_layers: How many of a tower's last layers learn;
+            None is all.
+        lora: Rank of adapters on the attention, which are merged on export; None trains the
+            weights themselves.
+        lora_alpha: Adapters count alpha / rank times; None is twice the rank.
+        lora_dropout: On the adapters' input.
+        lora_towers: Which towers have adapters.
+
+        augment: How training pictures are varied.
+        caption_augment: How training captions are varied.
+        back_translate: Languages through which captions are translated and back, as "fr,de,es"
+            or "fr=MODEL_EN_FR:MODEL_FR_EN"; None adds no captions.
+        back_translation_cache: The file of translations; None is the user's own.
+
         eval_every: "epoch", "never", or a number of steps, as an int or in digits.
-        patience: Evaluations without a better MRR@10 before training stops; 0 never stops early;
+        metric: What is best, a column of evaluations in history.csv: "t2i_mrr@10", "val_loss",
+            "i2t_recall@1", "hits@1" …
+        patience: Evaluations without a better metric before training stops; 0 never stops early;
             None is 5, or 0 where nothing is evaluated.
-        min_delta: What MRR@10 must gain to count as better for `patience`.
+        min_delta: What the metric must gain to count as better for `patience`.
+        keep_best: Weights that are kept: the best go to `out`, others to `out`.step-N.
+        zero_shot_classes: A column or file that says each image's class (see
+            `finetune.class_labels`); None evaluates no classes.
+        zero_shot_template: Prompts of a class, with {category}.
+        batches_of: The final figures also within batches of so many images, to compare with
+            papers; None is without.
+
+        trackers: "tensorboard", "wandb", "mlflow", "carbon".
+        project, run_name: For the trackers; None is "clipsearch", and the name of `out`.
+
         max_tokens: Longer captions are cut; None is the model's own limit.
         seed: Of weights, batches and sampled captions.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -72,24 +138,72 @@ class TrainConfig:
         strict: Treat any problem of the manifest or its pictures as an error.
     """
 
-    manifest: str | Path
+    manifest: PathLike
     model: str
-    out: str | Path = "encoder"
-    images: str | Path | None = None
+    out: PathLike = "encoder"
+    more_manifests: tuple[PathLike, ...] = ()
+    text_model: str | None = None
+    recipe: str | None = None
+    images: PathLike | None = None
+
     epochs: int = 10
     batch_size: int = 64
+    samples_per_epoch: int | None = None
+    captions: str = "sampled"
+    dataset_weights: tuple[float, ...] | None = None
+    hard_negatives: int = 0
+
+    loss: str = "contrastive"
+    label_smoothing: float = 0.0
+    hard_negative_beta: float = 0.0
+    chunk_size: int | None = None
+    accumulate_separate_batches: int = 1
+    gradient_checkpointing: bool = False
+    compile: bool = False
+
+    optimizer: str = "adamw"
     learning_rate: float | None = None
+    vision_learning_rate: float | None = None
+    text_learning_rate: float | None = None
+    layer_decay: float = 1.0
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-6
     warmup: float = 0.1
     schedule: str = "cosine"
+    cycles: int = 1
     precision: str = "auto"
     max_grad_norm: float = 1.0
+    ema: float | None = None
+    wise_ft: float | None = None
+
+    freeze: tuple[str, ...] = ()
+    train_last_image_layers: int | None = None
+    train_last_text_layers: int | None = None
+    lora: int | None = None
+    lora_alpha: float | None = None
+    lora_dropout: float = 0.0
+    lora_towers: tuple[str, ...] = ("image", "text")
+
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    caption_augment: CaptionAugmentConfig = field(default_factory=CaptionAugmentConfig)
+    back_translate: str | None = None
+    back_translation_cache: PathLike | None = None
+
     eval_every: int | str = "epoch"
+    metric: str = "t2i_mrr@10"
     patience: int | None = None
     min_delta: float = 0.0
+    keep_best: int = 1
+    zero_shot_classes: str | None = None
+    zero_shot_template: tuple[str, ...] = ("a photo of a {category}",)
+    batches_of: int | None = None
+
+    trackers: tuple[str, ...] = ()
+    project: str | None = None
+    run_name: str | None = None
+
     max_tokens: int | None = None
     seed: int = 0
     device: str = "auto"
@@ -103,6 +217,11 @@ class TrainConfig:
     strict: bool = False
 
     @property
+    def manifests(self) -> tuple[PathLike, ...]:
+        """All of them."""
+        return (self.manifest, *self.more_manifests)
+
+    @property
     def work_folder(self) -> Path:
         """Where checkpoints lie while training goes on: `out` with ".training" added."""
         out = Path(self.out).absolute()
@@ -112,6 +231,23 @@ class TrainConfig:
     def evaluates(self) -> bool:
         """Whether the validation pool is ranked at all."""
         return self.eval_every != "never"
+
+    @property
+    def pairs_per_step(self) -> int:
+        """Images of a step, at most."""
+        return self.batch_size * self.accumulate_separate_batches
+
+    @property
+    def batch_plan(self) -> BatchPlan:
+        """How the run's epochs are cut into steps."""
+        return BatchPlan(
+            self.pairs_per_step,
+            self.seed,
+            samples_per_epoch=self.samples_per_epoch,
+            captions="all" if self.captions == "all" else "sampled",
+            dataset_weights=self.dataset_weights,
+            hard_negatives=self.hard_negatives,
+        )
 
     @property
     def effective_patience(self) -> int:
@@ -138,79 +274,6 @@ class TrainConfig:
         if self.warmup < 1:
             return round(self.warmup * total_steps)
         return int(self.warmup)
-
-    def check(self) -> None:
-        """Raise UsageError for a wrong value, or for options that cannot work together."""
-        self._check_numbers()
-        self._check_words()
-        if not self.evaluates and self.patience:
-            raise UsageError(
-                f"--patience {self.patience} needs evaluations, but --eval-every is never;"
-                f" give --eval-every epoch, or --patience 0"
-            )
-        self._check_folders()
-        self.resolve_device()
-
-    def _check_numbers(self) -> None:
-        at_least: dict[str, float] = {
-            "epochs": 1, "batch_size": 2, "weight_decay": 0, "warmup": 0, "max_grad_norm": 0,
-            "patience": 0, "min_delta": 0, "max_tokens": 3, "seed": 0, "threads": 1, "workers": 0,
-            "checkpoint_minutes": 0,
-        }  # fmt: skip
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= least):
-                raise UsageError(f"{option(name)} must be at least {least:g}, not {value}")
-        for name in ("learning_rate", "eps"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{option(name)} must be above 0, not {value}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(
-                    f"{option(name)} must be at least 0 and below 1, not {getattr(self, name)}"
-                )
-        if self.warmup >= 1 and self.warmup != int(self.warmup):
-            raise UsageError(
-                f"--warmup must be a whole number of steps, or a share below 1, not {self.warmup}"
-            )
-
-    def _check_words(self) -> None:
-        if not self.model:
-            raise UsageError("--model is empty; give a Hugging Face id, a folder, or tiny")
-        for name, allowed in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"{option(name)} must be one of {', '.join(allowed)}, not {getattr(self, name)}"
-                )
-        if self.eval_every not in ("epoch", "never") and not _is_count(self.eval_every, least=1):
-            raise UsageError(
-                f"--eval-every must be epoch, never or a number of steps, not {self.eval_every}"
-            )
-        if self.cache_images not in ("auto", "off") and not _is_count(self.cache_images, least=0):
-            raise UsageError(
-                f"--cache-images must be auto, off or a number of megabytes,"
-                f" not {self.cache_images}"
-            )
-
-    def _check_folders(self) -> None:
-        if self.images is not None and not Path(self.images).is_dir():
-            raise UsageError(f"--images {self.images}: no such folder")
-        out = Path(self.out)
-        if out.is_dir():
-            if (out / DESCRIPTION_FILE).is_file():
-                if not self.overwrite:
-                    raise UsageError(
-                        f"--out {out} already holds a finished encoder;"
-                        f" replace it with --overwrite, or give another folder"
-                    )
-            elif any(out.iterdir()):
-                raise UsageError(
-                    f"--out {out} has files in it but is no encoder folder"
-                    f" (no {DESCRIPTION_FILE}); give a new or empty folder"
-                )
-        elif out.exists():
-            raise UsageError(f"--out {out} is a file; give a folder")
 
     def resolve_device(self) -> str:
         """The device that "auto" means here; raises UsageError where it is absent or unfit."""
@@ -244,11 +307,8 @@ class TrainConfig:
         return self.precision  # type: ignore[return-value]  # narrowed by the line above
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON and YAML hold them: paths as text."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {
-            name: str(value) if isinstance(value, Path) else value for name, value in values.items()
-        }
+        """The fields as JSON and YAML hold them: paths as text, tuples as lists."""
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """What a resumed run may not change but does: "--epochs 3 (was 10)".
@@ -269,6 +329,7 @@ class TrainConfig:
         return replace(
             self,
             manifest=Path(self.manifest).absolute(),
+            more_manifests=tuple(Path(path).absolute() for path in self.more_manifests),
             out=Path(self.out).absolute(),
             images=images,
         )
@@ -276,10 +337,16 @@ class TrainConfig:
 
 def option(name: str) -> str:
     """A field's name on the command line."""
-    if name == "manifest":
+    if name in ("manifest", "more_manifests"):
         return "the manifest"
     return "--" + name.replace("_", "-")
 
 
-def _is_count(value: int | str, least: int) -> bool:
-    return str(value).isdecimal() and int(value) >= least
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, AugmentConfig | CaptionAugmentConfig):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    return value

@@ -1,57 +1,244 @@
 """Embed a split and rank all of it: the figures that training is steered and reported by."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.batches import TokenizedCaptions
-from finetune.dataset import Int64
-from finetune.metrics import RetrievalMetrics
+from finetune.batches import Batch, TokenizedCaptions, positives
+from finetune.config import TrainConfig
+from finetune.dataset import CaptionedImages, Int64
+from finetune.history import DIRECTIONS, METRICS, VALIDATION_LOSS
+from finetune.losses import Loss
+from finetune.metrics import CUTOFFS, Floats, RetrievalMetrics, in_batches, summarize
 from finetune.model import DualEncoder
 from finetune.pixels import PixelStore
-from finetune.pool import Pool as Pool
-from finetune.pool import pool_of as pool_of
-from finetune.pool import rank_pool as rank_pool
+from finetune.pool import Pool, pool_of, pool_ranks
+from finetune.tensor_batch import Normalizer
+from finetune.training_data import TrainingData
+from finetune.training_splits import ValidationClasses
+from finetune.zeroshot import ZeroShotMetrics, average_prompts, class_prompts, zero_shot
+
+SMALLEST_BATCH = 64
 
 
-@torch.no_grad()
-def evaluate(
-    dual: DualEncoder,
-    pool: Pool,
-    pixels: PixelStore,
-    first_image: int,
-    tokens: TokenizedCaptions,
-    *,
-    batch_size: int,
-    to_pixel_values: Callable[[npt.NDArray[np.uint8]], torch.Tensor],
-    check: Callable[[], None] = lambda: None,
-) -> tuple[RetrievalMetrics, RetrievalMetrics]:
-    """Figures of the model as it is, in float32, whatever precision it trains in.
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A split, embedded in float32.
 
-    Args:
-        dual: The model; left in evaluation mode.
-        pool: The split.
+    Attributes:
+        texts: float32[q, d], of the distinct captions.
+        images: float32[n, d].
+    """
+
+    texts: Floats
+    images: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation of the validation split.
+
+    Attributes:
+        retrieval: Text to image and image to text, over the whole pool.
+        loss: Mean over batches of `batch_size` images.
+        batch_size: See `loss`.
+        zero_shot: Where there are classes.
+        embedded: What it was measured on.
+        ranks: Of `finetune.pool.pool_ranks`: of each caption and of each image.
+    """
+
+    retrieval: tuple[RetrievalMetrics, RetrievalMetrics]
+    loss: float
+    batch_size: int
+    zero_shot: ZeroShotMetrics | None
+    embedded: Embedded
+    ranks: tuple[Int64, Int64]
+
+    def row(self) -> dict[str, float]:
+        """By column of history.csv."""
+        values: dict[str, float] = {}
+        for figures in self.retrieval:
+            named = figures.as_dict()
+            prefix = DIRECTIONS[figures.direction]
+            values |= {f"{prefix}_{metric}": float(named[metric]) for metric in METRICS}
+        values[VALIDATION_LOSS] = self.loss
+        if self.zero_shot is not None:
+            values |= {f"hits@{k}": value for k, value in self.zero_shot.hits.items()}
+        return values
+
+    def figures(self) -> dict[str, dict[str, str | int | float]]:
+        """For metrics.json and the card: by direction, loss and zero-shot."""
+        found: dict[str, dict[str, str | int | float]] = {
+            each.direction: each.as_dict() for each in self.retrieval
+        }
+        if self.zero_shot is not None:
+            found["zero-shot"] = {
+                "direction": "zero-shot", "scope": "global", **self.zero_shot.as_dict()
+            }  # fmt: skip
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """What every evaluation of a run needs.
+
+    Attributes:
+        dual: The model.
+        pool: The validation split's distinct captions and its images.
+        val: The validation split.
         pixels: A store in which the split's images are first_image, first_image + 1, …
         first_image: See `pixels`.
         tokens: Of all captions of the split.
-        batch_size: Images or captions that are embedded at once.
-        to_pixel_values: uint8[b, h, w, 3] to float32[b, 3, h, w] on the model's device.
-        check: Called between batches; what it raises ends the evaluation.
+        normalizer: Puts pixels on the device.
+        batch_size: Images of a batch of the loss.
+        loss_of: The loss.
+        classes: That images choose among.
+        templates: Of the classes' prompts.
     """
-    dual.eval()
+
+    dual: DualEncoder
+    pool: Pool
+    val: CaptionedImages
+    pixels: PixelStore
+    first_image: int
+    tokens: TokenizedCaptions
+    normalizer: Normalizer
+    batch_size: int
+    loss_of: Loss
+    classes: ValidationClasses | None = None
+    templates: tuple[str, ...] = ()
+
+    @torch.no_grad()
+    def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
+        """Figures of the model as it is, in float32, whatever precision it trains in.
+
+        Leaves the model in evaluation mode. `check` is called between batches; what it raises
+        ends the evaluation.
+        """
+        dual = self.dual.eval()
+        images = self.first_image + np.arange(self.pool.images)
+        embedded = Embedded(
+            embed_captions(dual, self.tokens, self.pool.captions, check),
+            embed_images(dual, self.pixels, images, self.normalizer, check),
+        )
+        by_text, by_image = pool_ranks(self.pool, embedded.texts, embedded.images)
+        to_image, to_text = self.pool.text_positives[0], self.pool.image_positives[0]
+        return Evaluation(
+            (
+                summarize("text-to-image", len(embedded.images), by_text, np.diff(to_image)),
+                summarize("image-to-text", len(embedded.texts), by_image, np.diff(to_text)),
+            ),
+            self._loss(embedded),
+            self.batch_size,
+            self._zero_shot(embedded.images),
+            embedded,
+            (by_text, by_image),
+        )
+
+    def _loss(self, embedded: Embedded) -> float:
+        """Over batches of images in an order that never changes, each with its first caption."""
+        order = np.random.default_rng(0).permutation(len(self.val))
+        parts = np.array_split(order, -(-len(order) // self.batch_size))
+        _, text_of = np.unique(self.val.keys, return_inverse=True)
+        captions = self.val.starts[:-1]
+        losses = [
+            self.loss_of(
+                self._tensor(embedded.images[part]),
+                self._tensor(embedded.texts[text_of[captions[part]]]),
+                self.dual.logit_scale,
+                self._tensor(positives(self.val, Batch(part, captions[part]))),
+            ).item()
+            for part in parts
+        ]
+        return float(np.average(losses, weights=[len(part) for part in parts]))
+
+    def _zero_shot(self, image_embeds: Floats) -> ZeroShotMetrics | None:
+        if self.classes is None:
+            return None
+        texts = class_prompts(self.classes.names, self.templates)
+        prompts = []
+        for start in range(0, len(texts), SMALLEST_BATCH):
+            ids, mask = self.dual.tokenize(texts[start : start + SMALLEST_BATCH])
+            device = self.normalizer.device
+            prompts.append(self.dual.embed_texts(ids.to(device), mask.to(device)).cpu().numpy())
+        asked = self.classes.of_image >= 0
+        return zero_shot(
+            image_embeds[asked],
+            average_prompts(np.concatenate(prompts), len(self.templates)),
+            self.classes.of_image[asked],
+        )
+
+    def _tensor(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.normalizer.device)
+
+
+def evaluator(
+    config: TrainConfig, data: TrainingData, dual: DualEncoder, loss_of: Loss
+) -> Evaluator:
+    """Of a run's validation split."""
+    return Evaluator(
+        dual,
+        pool_of(data.splits.val),
+        data.splits.val,
+        data.pixels,
+        len(data.splits.train),
+        data.val_tokens,
+        data.normalizer,
+        config.batch_size,
+        loss_of,
+        data.splits.classes,
+        config.zero_shot_template,
+    )
+
+
+def figures_in_batches(evaluation: Evaluation, pool: Pool, batch: int) -> list[RetrievalMetrics]:
+    """Both directions within batches of so many pairs, as some papers count."""
+    indptr, images = pool.text_positives
+    texts, pictures = evaluation.embedded.texts, evaluation.embedded.images
+    return [
+        in_batches(
+            texts, pictures, images[indptr[:-1]], CUTOFFS, batch=batch, direction=each.direction
+        )
+        for each in evaluation.retrieval
+    ]
+
+
+@torch.no_grad()
+def embed_images(
+    dual: DualEncoder,
+    pixels: PixelStore,
+    indices: Int64,
+    normalizer: Normalizer,
+    check: Callable[[], None] = lambda: None,
+    batch_size: int = SMALLEST_BATCH,
+) -> Floats:
+    """float32[n, d], of the pictures of these indices."""
+    found = []
+    for chunk in pixels.batches(_chunks(indices, batch_size)):
+        check()
+        found.append(dual.embed_images(normalizer(chunk)).cpu().numpy())
+    return np.concatenate(found)
+
+
+@torch.no_grad()
+def embed_captions(
+    dual: DualEncoder,
+    tokens: TokenizedCaptions,
+    indices: Int64,
+    check: Callable[[], None] = lambda: None,
+    batch_size: int = SMALLEST_BATCH,
+) -> Floats:
+    """float32[n, d], of the captions of these indices."""
     device = dual.logit_scale.device
-    image_embeds = []
-    for chunk in pixels.batches(_chunks(first_image + np.arange(pool.images), batch_size)):
+    found = []
+    for chunk in _chunks(indices, batch_size):
         check()
-        image_embeds.append(dual.embed_images(to_pixel_values(chunk)).cpu().numpy())
-    text_embeds = []
-    for captions in _chunks(pool.captions, batch_size):
-        check()
-        ids, mask = (torch.from_numpy(array).to(device) for array in tokens.padded(captions))
-        text_embeds.append(dual.embed_texts(ids, mask).cpu().numpy())
-    return rank_pool(pool, np.concatenate(text_embeds), np.concatenate(image_embeds))
+        ids, mask = (torch.from_numpy(array).to(device) for array in tokens.padded(chunk))
+        found.append(dual.embed_texts(ids, mask).cpu().numpy())
+    return np.concatenate(found)
 
 
 def _chunks(values: Int64, size: int) -> list[Int64]:

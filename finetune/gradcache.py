@@ -24,7 +24,7 @@ import torch
 from finetune.backward import autocast, shares, whole_backward
 from finetune.losses import Loss
 from finetune.model import DualEncoder
-from finetune.training_data import TensorBatch
+from finetune.tensor_batch import TensorBatch
 
 Embed = Callable[[slice], torch.Tensor]
 

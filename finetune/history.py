@@ -10,11 +10,14 @@ Row = dict[str, float]
 
 STEP_COLUMNS = ("step", "epoch", "loss", "learning_rate", "logit_scale", "grad_norm")
 DIRECTIONS = {"text-to-image": "t2i", "image-to-text": "i2t"}
-EVALUATION_COLUMNS = tuple(
-    f"{direction}_{metric}"
-    for direction in DIRECTIONS.values()
-    for metric in ("mrr@10", "recall@1", "recall@5", "recall@10", "median_rank")
+METRICS = ("mrr@10", "recall@1", "recall@5", "recall@10", "ndcg@10", "mean_rank", "median_rank")
+VALIDATION_LOSS = "val_loss"
+# Of classes, where there are some.
+ZERO_SHOT_COLUMNS = ("hits@1", "hits@3", "hits@5", "hits@10")
+RETRIEVAL_COLUMNS = tuple(
+    f"{direction}_{metric}" for direction in DIRECTIONS.values() for metric in METRICS
 )
+EVALUATION_COLUMNS = (*RETRIEVAL_COLUMNS, VALIDATION_LOSS, *ZERO_SHOT_COLUMNS)
 COLUMNS = STEP_COLUMNS + EVALUATION_COLUMNS
 WHOLE_NUMBERS = ("step", "epoch")
 
@@ -22,8 +25,8 @@ WHOLE_NUMBERS = ("step", "epoch")
 class History:
     """The rows so far, in memory and in a file; rows reach the file at `flush`.
 
-    A row of a step holds STEP_COLUMNS; a row of an evaluation holds step, epoch and
-    EVALUATION_COLUMNS, and comes after the row of its step.
+    A row of a step holds STEP_COLUMNS; a row of an evaluation holds step, epoch and those of
+    EVALUATION_COLUMNS that were measured, and comes after the row of its step.
     """
 
     def __init__(self, path: Path) -> None:

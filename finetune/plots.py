@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.history import EVALUATION_COLUMNS, Row, is_evaluation
+from finetune.history import RETRIEVAL_COLUMNS, Row, is_evaluation
 
 LOSS_PLOT = "loss.png"
 RETRIEVAL_PLOT = "retrieval.png"
@@ -38,7 +38,7 @@ def plot_history(rows: Sequence[Row], folder: Path, *, pool: int | None) -> list
     written = []
     if steps:
         written.append(_plot_loss(steps, folder / LOSS_PLOT))
-    if evaluations and all(name in evaluations[0] for name in EVALUATION_COLUMNS):
+    if evaluations and all(name in evaluations[0] for name in RETRIEVAL_COLUMNS):
         written.append(_plot_retrieval(evaluations, folder / RETRIEVAL_PLOT, pool))
     return written
 

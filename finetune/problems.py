@@ -57,6 +57,11 @@ class Problems:
         """Count and keep a note: worth telling, no error."""
         self._keep(self.notes, Problem(kind, where, reason))
 
+    def extend(self, others: "Problems") -> None:
+        """Take in all of others' problems and notes."""
+        for problem in others:
+            self._keep(self.notes if problem.kind in others.notes else self.counts, problem)
+
     def __len__(self) -> int:
         """The number of problems, without the notes."""
         return sum(self.counts.values())

@@ -1,29 +1,50 @@
 """What each step measured, on its way from the device to history.csv and the progress bar."""
 
 import math
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import torch
 
 from finetune.checkpoint import WorkFolder
 from finetune.errors import TrainingError
-from finetune.history import History
+from finetune.history import History, Row, is_evaluation
 from finetune.progress import Progress
+from finetune.trackers import Trackers
 from finetune.training_data import TrainingData
 
 READ_EVERY = 10
+# A loss explodes where its mean over so many steps is so many times that of the first ones, or of
+# chance: guessing among n pairs costs log(n).
+WINDOW = 20
+EXPLODED = 5.0
 
 
 class StepLog:
     """Figures of steps, read from the device a few steps at a time, since reading waits for it."""
 
     def __init__(
-        self, data: TrainingData, history: History, work: WorkFolder, *, norm_may_overflow: bool
+        self,
+        data: TrainingData,
+        history: History,
+        work: WorkFolder,
+        trackers: Trackers,
+        ids: Callable[[int], Sequence[str]],
+        *,
+        norm_may_overflow: bool,
     ) -> None:
-        """With loss scaling a gradient norm may overflow: that step is skipped and no error."""
+        """`ids` gives the images of a step.
+
+        With loss scaling a gradient norm may overflow: that step is skipped and no error.
+        """
         self._data = data
+        self._ids = ids
         self._history = history
         self._work = work
+        self._trackers = trackers
         self._norm_may_overflow = norm_may_overflow
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+        self._bound = exploded_above(history, data.plan.batch_size)
         self._steps: list[tuple[int, float, torch.Tensor]] = []
 
     @property
@@ -41,7 +62,7 @@ class StepLog:
     def read(self, progress: Progress) -> None:
         """Move the figures into history.csv and the bar.
 
-        Raises TrainingError where a loss is not finite.
+        Raises TrainingError where a loss is not finite or explodes.
         """
         if not self._steps:
             return
@@ -50,23 +71,36 @@ class StepLog:
         for (step, rate, _), (loss, scale, norm) in zip(steps, values, strict=True):
             needed = (loss, scale) if self._norm_may_overflow else (loss, scale, norm)
             if not all(map(math.isfinite, needed)):
-                raise self._not_finite(step, loss)
-            self._history.append(
-                {
-                    "step": step + 1,
-                    "epoch": step // self._data.steps_per_epoch + 1,
-                    "loss": loss,
-                    "learning_rate": rate,
-                    "logit_scale": scale,
-                    "grad_norm": norm,
-                }
-            )
+                what = "the gradient" if math.isfinite(loss) else f"the loss ({loss})"
+                raise self._stopped(f"{what} is not finite", step)
+            row: Row = {
+                "step": step + 1,
+                "epoch": step // self._data.steps_per_epoch + 1,
+                "loss": loss,
+                "learning_rate": rate,
+                "logit_scale": scale,
+                "grad_norm": norm,
+            }
+            self._history.append(row)
+            self._trackers.log(step + 1, {n: v for n, v in row.items() if n != "step"})
+            self._check_explosion(step, loss)
         self._history.flush()
         progress.advance(0, note=f"loss {values[-1][0]:.3f}")
 
-    def _not_finite(self, step: int, loss: float) -> TrainingError:
-        what = "the gradient" if math.isfinite(loss) else f"the loss ({loss})"
-        ids = self._data.ids(step)
+    def _check_explosion(self, step: int, loss: float) -> None:
+        self._recent.append(loss)
+        if len(self._recent) < WINDOW:
+            return
+        mean = sum(self._recent) / WINDOW
+        if self._bound is None:
+            self._bound = exploded_above(self._history, self._data.plan.batch_size)
+        elif mean > self._bound:
+            raise self._stopped(
+                f"the loss explodes: its mean over {WINDOW} steps is {mean:.3g}", step
+            )
+
+    def _stopped(self, what: str, step: int) -> TrainingError:
+        ids = self._ids(step)
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         kept = (
             f"the last good checkpoint is {self._work.checkpoint}"
@@ -74,6 +108,14 @@ class StepLog:
             else "there is no checkpoint yet"
         )
         return TrainingError(
-            f"{what} is not finite in step {step + 1:,}, with the images {shown}; {kept}:"
+            f"{what} in step {step + 1:,}, with the images {shown}; {kept}:"
             f" start anew with --restart and a lower --learning-rate, or --precision fp32"
         )
+
+
+def exploded_above(history: History, batch_size: int) -> float | None:
+    """The mean loss that no run recovers from; None before the first steps are known."""
+    first = [row["loss"] for row in history.rows if not is_evaluation(row)][:WINDOW]
+    if len(first) < WINDOW:
+        return None
+    return EXPLODED * max(sum(first) / WINDOW, math.log(max(batch_size, 3)))

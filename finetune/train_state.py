@@ -8,11 +8,15 @@ import torch
 
 from finetune.checkpoint import WorkFolder, random_states, restore_random_states
 from finetune.config import TrainConfig
+from finetune.distributed import World
+from finetune.ema import MovingAverage
 from finetune.errors import UsageError
-from finetune.history import DIRECTIONS, History, Row
-from finetune.metrics import RetrievalMetrics
+from finetune.evaluate import Evaluation
+from finetune.hard_negatives import Int32
+from finetune.history import History
 from finetune.model import DualEncoder
-from finetune.optim import adamw
+from finetune.optim import build_optimizer
+from finetune.selection import Selection
 from finetune.stopping import EarlyStopping
 from finetune.training_data import TrainingData
 
@@ -27,7 +31,9 @@ class TrainState:
         step: Steps done.
         evaluated: The step that was evaluated last, -1 before the first.
         baseline, metrics: Figures at step 0 and at the best step.
-        best_weights: Of the best step, on the CPU; None where nothing is evaluated.
+        kept: Steps whose weights are kept, the best first, with their scores.
+        average: Of the weights, where one is evaluated and exported instead.
+        neighbours: Of the images, by which batches of this epoch are made.
     """
 
     dual: DualEncoder
@@ -38,19 +44,25 @@ class TrainState:
     evaluated: int = -1
     baseline: Figures = field(default_factory=dict)
     metrics: Figures = field(default_factory=dict)
-    best_weights: dict[str, torch.Tensor] | None = None
+    kept: dict[int, float] = field(default_factory=dict)
+    average: MovingAverage | None = None
+    neighbours: Int32 | None = None
 
     def state_dict(self, data: TrainingData) -> dict[str, Any]:
-        """All but the best weights, which have a file of their own."""
+        """All but the kept weights, which have files of their own."""
+        near = self.neighbours
         return {
             "step": self.step,
             "evaluated": self.evaluated,
             "baseline": self.baseline,
             "metrics": self.metrics,
+            "kept": self.kept,
             "stopping": self.stopping.state_dict(),
             "model": self.dual.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "neighbours": None if near is None else torch.from_numpy(near),
             "random": random_states(),
             "data": data.fingerprint,
         }
@@ -59,30 +71,40 @@ class TrainState:
         """Go back to a checkpoint."""
         self.step, self.evaluated = state["step"], state["evaluated"]
         self.baseline, self.metrics = state["baseline"], state["metrics"]
+        self.kept = dict(state["kept"])
         self.stopping = EarlyStopping.from_state(state["stopping"])
         self.dual.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.best_weights = state["best_weights"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        near = state["neighbours"]
+        self.neighbours = None if near is None else near.numpy()
         restore_random_states(state["random"])
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The parameters that the optimizer steps."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
 def start_or_resume(
-    config: TrainConfig, work: WorkFolder, data: TrainingData, dual: DualEncoder
+    config: TrainConfig, work: WorkFolder, data: TrainingData, dual: DualEncoder, world: World
 ) -> tuple[TrainState, History]:
     """The state before the first step, or that of the last checkpoint.
 
     Raises TrainingError where the checkpoint is damaged, UsageError where it was made with other
     images or captions.
     """
-    device = dual.logit_scale.device.type
+    device = world.device.type
     state = TrainState(
         dual,
-        adamw(dual, config),
+        build_optimizer(dual, config),
         torch.amp.GradScaler(device, enabled=config.resolve_precision(device) == "fp16"),
         EarlyStopping(config.effective_patience, config.min_delta),
+        average=None if config.ema is None else MovingAverage(dual, config.ema),
     )
-    checkpoint = work.load()
+    checkpoint = world.from_first(work.load)
     if checkpoint is None:
         return state, History(work.history)
     if checkpoint["data"] != data.fingerprint:
@@ -96,25 +118,31 @@ def start_or_resume(
 
 def record_evaluation(
     state: TrainState,
-    figures: tuple[RetrievalMetrics, RetrievalMetrics],
+    evaluation: Evaluation,
     history: History,
     steps_per_epoch: int,
-) -> None:
-    """Put an evaluation into state and history, and keep the weights if they are the best."""
-    values: Figures = {each.direction: each.as_dict() for each in figures}
+    selection: Selection,
+    keep: int,
+) -> bool:
+    """Put an evaluation into state and history; whether its weights are to be kept.
+
+    Args:
+        state, history: Are changed.
+        evaluation: Of the weights as they are.
+        steps_per_epoch: For the history.
+        selection: What is best.
+        keep: Weights that are kept at most.
+    """
     state.evaluated = state.step
+    values = evaluation.row()
+    score = selection.score(values)
     if state.step == 0:
-        state.baseline = values
-    if state.stopping.update(state.step, figures[0].mrr[10]):
-        state.metrics = values
-        state.best_weights = {
-            name: tensor.detach().cpu().clone() for name, tensor in state.dual.state_dict().items()
-        }
-    row: Row = {"step": state.step, "epoch": -(-state.step // steps_per_epoch)}
-    for each in figures:
-        prefix = DIRECTIONS[each.direction]
-        row[f"{prefix}_mrr@10"] = each.mrr[10]
-        row[f"{prefix}_median_rank"] = each.median_rank
-        row |= {f"{prefix}_recall@{k}": each.recall[k] for k in (1, 5, 10)}
-    history.append(row)
+        state.baseline = evaluation.figures()
+    if state.stopping.update(state.step, score):
+        state.metrics = evaluation.figures()
+    history.append({"step": state.step, "epoch": -(-state.step // steps_per_epoch), **values})
     history.flush()
+    # of equal scores the first is better, as for `EarlyStopping.best`
+    ranked = sorted((state.kept | {state.step: score}).items(), key=lambda item: -item[1])
+    state.kept = dict(ranked[:keep])
+    return state.step in state.kept

@@ -1,9 +1,9 @@
-"""From a manifest to batches of tensors on the device."""
+"""From pictures and captions to batches of tensors on the device."""
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import tee
 from typing import TypeVar
 
@@ -11,100 +11,43 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.batches import (
-    Batch,
-    TokenizedCaptions,
-    epoch_batches,
-    positives,
-    steps_per_epoch,
-    tokenized,
-)
+from finetune.backtranslate import add_captions
+from finetune.batch_plan import BatchPlan
+from finetune.batches import Batch, TokenizedCaptions, epoch_batches, positives, tokenized
+from finetune.caption_augment import CaptionAugmentConfig, augment_captions
 from finetune.config import TrainConfig
-from finetune.dataset import CaptionedImages, Int64, captioned_images, read_split
+from finetune.dataset import Int64
 from finetune.decoding import Decoder, Pixels
-from finetune.encoder_folder import Preprocessing
-from finetune.errors import ManifestError, UsageError
-from finetune.manifest import Manifest
+from finetune.distributed import World
+from finetune.errors import ManifestError
+from finetune.hard_negatives import Int32
 from finetune.model import DualEncoder
 from finetune.pixels import PixelStore, load_all
+from finetune.problems import Problems
 from finetune.progress import Progress
+from finetune.tensor_batch import Normalizer, PixelsOnDevice, TensorBatch, Vary, to_device
+from finetune.training_splits import Splits
 
 TOKENIZE_AT_ONCE = 10_000
 BATCHES_AHEAD = 3
 
 Item = TypeVar("Item")
+VaryStep = Callable[[int, int], Vary]
 
 
 @dataclass(frozen=True, slots=True)
-class Splits:
-    """What is trained on and what is evaluated on; `val` is empty where nothing is evaluated."""
+class CaptionVariations:
+    """Training captions as they are shown in an epoch, tokenised when they are needed."""
 
-    train: CaptionedImages
-    val: CaptionedImages
+    captions: tuple[str, ...]
+    config: CaptionAugmentConfig
+    seed: int
+    dual: DualEncoder
 
-    def check(self, config: TrainConfig, unreadable: Collection[str] = ()) -> None:
-        """Raise UsageError where a split is too small for what is asked.
-
-        `unreadable` are the reasons why pictures are missing, for the message.
-        """
-        missing = ""
-        if unreadable:
-            first = next(iter(unreadable))
-            missing = f" ({len(unreadable):,} pictures cannot be read, the first: {first})"
-        if config.batch_size > len(self.train):
-            raise UsageError(
-                f"--batch-size {config.batch_size} is more than the {len(self.train):,} images"
-                f" of the split train{missing}; give at most {len(self.train)}, or more images"
-            )
-        if config.evaluates and len(self.val) < 2:
-            raise UsageError(
-                f"{config.manifest}: the split val has {len(self.val)} images{missing}, too few"
-                f" to evaluate on; mark some rows val in a column split, or give"
-                f" --eval-every never"
-            )
-
-
-def read_splits(config: TrainConfig, manifest: Manifest) -> Splits:
-    """The captioned images of the manifest's train and val splits, checked."""
-    manifest.check_trainable()
-    nothing = captioned_images([])
-    splits = Splits(
-        read_split(manifest, "train"), read_split(manifest, "val") if config.evaluates else nothing
-    )
-    splits.check(config)
-    return splits
-
-
-@dataclass(frozen=True, slots=True)
-class TensorBatch:
-    """One step's tensors on the device.
-
-    Attributes:
-        pixel_values: float32[b, 3, h, w].
-        input_ids, attention_mask: int64[b, t].
-        positives: bool[b, b], true where the text (column) describes the image (row).
-    """
-
-    pixel_values: torch.Tensor
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    positives: torch.Tensor
-
-
-class Normalizer:
-    """uint8[b, h, w, 3] to float32[b, 3, h, w] on the device, as `finetune.images.normalize`."""
-
-    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
-        std = np.array(preprocessing.std)
-        scale, shift = 1 / (255 * std), np.array(preprocessing.mean) / std
-        self.device = device
-        self._scale = torch.tensor(scale, dtype=torch.float32, device=device)[:, None, None]
-        self._shift = torch.tensor(shift, dtype=torch.float32, device=device)[:, None, None]
-
-    def __call__(self, pixels: Pixels) -> torch.Tensor:
-        """Move and normalise; a quarter of the bytes move that floats would need."""
-        moved = to_device(pixels, self.device).permute(0, 3, 1, 2)
-        return moved.contiguous().float().mul_(self._scale).sub_(self._shift)
+    def padded(self, captions: Int64, epoch: int) -> tuple[Int64, Int64]:
+        """As `TokenizedCaptions.padded`."""
+        shown = augment_captions(self.captions, captions, self.config, seed=self.seed, epoch=epoch)
+        return tokenize(self.dual, tuple(shown)).padded(np.arange(len(captions)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,81 +58,127 @@ class TrainingData:
         splits: Readable images only.
         pixels: Of the images of train, then those of val.
         train_tokens, val_tokens: Of all captions of a split.
-        batch_size, seed: Of the configuration.
+        plan: How an epoch's batches are made.
         normalizer: Puts pixels on the device.
+        world: The processes that share each batch.
+        vary: From a step and its number of images to what varies its pictures; None changes
+            none.
+        caption_variations: None shows captions as they are.
     """
 
     splits: Splits
     pixels: PixelStore
     train_tokens: TokenizedCaptions
     val_tokens: TokenizedCaptions
-    batch_size: int
-    seed: int
+    plan: BatchPlan
     normalizer: Normalizer
+    world: World
+    vary: VaryStep | None = None
+    caption_variations: CaptionVariations | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch."""
-        return steps_per_epoch(len(self.splits.train), self.batch_size)
+        return self.plan.steps_per_epoch(self.splits.train)
 
     @property
     def fingerprint(self) -> str:
         """Changes where ids, captions or their order do."""
         return self.splits.train.fingerprint() + self.splits.val.fingerprint()
 
-    def ids(self, step: int) -> tuple[str, ...]:
+    def ids(self, step: int, neighbours: Int32 | None = None) -> tuple[str, ...]:
         """The ids of the images in a step's batch."""
-        batch = next(self._batches(step, step + 1))
+        batch = next(self._batches(step, step + 1, neighbours))
         return tuple(self.splits.train.ids[i] for i in batch.images)
 
-    def tensors(self, first: int, end: int) -> Generator[TensorBatch, None, None]:
-        """The batches of the steps first, first + 1, … end - 1."""
-        prepared = self._prepared(first, end)
-        if self.normalizer.device.type != "cpu":
+    def tensors(
+        self, first: int, end: int, neighbours: Int32 | None = None
+    ) -> Generator[TensorBatch, None, None]:
+        """The batches of the steps first, first + 1, … end - 1: this process's share of each.
+
+        `neighbours` are those of one epoch, in which all the steps then have to lie.
+        """
+        prepared = self._prepared(first, end, neighbours)
+        device = self.normalizer.device
+        if device.type != "cpu":
             # Gathering the next pixels takes turns with queueing work for the device.
             prepared = ahead(prepared, BATCHES_AHEAD)
-        for pixels, ids, mask, positive in prepared:
-            device = self.normalizer.device
+        for step, (pixels, ids, mask, positive) in zip(range(first, end), prepared, strict=True):
             yield TensorBatch(
-                self.normalizer(pixels),
+                PixelsOnDevice(
+                    self.normalizer.moved(pixels), self.normalizer, self._vary(step, len(positive))
+                ),
                 to_device(ids, device),
                 to_device(mask, device),
                 to_device(positive, device),
             )
 
+    def _vary(self, step: int, count: int) -> Vary | None:
+        """Of this process's share of the `count` pictures of a step."""
+        if self.vary is None:
+            return None
+        vary, own = self.vary(step, count), self.world.share(count)
+
+        def vary_own(pixels: torch.Tensor, rows: slice) -> torch.Tensor:
+            start, stop, _ = rows.indices(own.stop - own.start)
+            return vary(pixels, slice(own.start + start, own.start + stop))
+
+        return vary_own
+
     def _prepared(
-        self, first: int, end: int
+        self, first: int, end: int, neighbours: Int32 | None
     ) -> Iterator[tuple[Pixels, Int64, Int64, npt.NDArray[np.bool_]]]:
-        batches, looked_ahead = tee(self._batches(first, end))
-        pixels = self.pixels.batches(batch.images for batch in looked_ahead)
-        for batch, chosen in zip(batches, pixels, strict=True):
-            ids, mask = self.train_tokens.padded(batch.captions)
+        batches, looked_ahead = tee(self._batches(first, end, neighbours))
+        share = self.world.share
+        pixels = self.pixels.batches(batch.images[share(len(batch))] for batch in looked_ahead)
+        for step, (batch, chosen) in enumerate(zip(batches, pixels, strict=True), first):
+            captions = batch.captions[share(len(batch))]
+            if self.caption_variations is None:
+                ids, mask = self.train_tokens.padded(captions)
+            else:
+                epoch = step // self.steps_per_epoch
+                ids, mask = self.caption_variations.padded(captions, epoch)
             yield chosen, ids, mask, positives(self.splits.train, batch)
 
-    def _batches(self, first: int, end: int) -> Iterator[Batch]:
+    def _batches(self, first: int, end: int, neighbours: Int32 | None) -> Iterator[Batch]:
         step = first
         while step < end:
             epoch, position = divmod(step, self.steps_per_epoch)
-            batches = epoch_batches(self.splits.train, self.batch_size, seed=self.seed, epoch=epoch)
+            batches = epoch_batches(self.splits.train, self.plan, epoch, neighbours)
             for batch in batches[position : position + end - step]:
                 yield batch
                 step += 1
 
 
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Where the loop's data come from.
+
+    Attributes:
+        splits: Of the manifests.
+        problems: Unreadable pictures are added to them.
+        new_captions: Of training captions, see `finetune.backtranslate.add_captions`.
+    """
+
+    splits: Splits
+    problems: Problems
+    new_captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 def load_training_data(
     config: TrainConfig,
-    manifest: Manifest,
-    splits: Splits,
+    source: DataSource,
     dual: DualEncoder,
     decoder: Decoder,
-    device: torch.device,
+    world: World,
     progress: Callable[[str, int], Progress],
 ) -> TrainingData:
     """Decode every picture, leave the unreadable ones out, and tokenise every caption once.
 
-    Unreadable pictures are added to the manifest's problems. Raises ManifestError for the first
-    with --strict, and UsageError where too few images are left.
+    Raises ManifestError for the first unreadable picture with --strict, and UsageError where too
+    few images are left.
     """
+    splits = source.splits
     sources = splits.train.sources + splits.val.sources
     with progress("Reading pictures", len(sources)) as shown:
         loaded = load_all(
@@ -201,28 +190,50 @@ def load_training_data(
         )
     ids = splits.train.ids + splits.val.ids
     for i, reason in loaded.reasons.items():
-        manifest.problems.add("unreadable image", ids[i], reason)
+        source.problems.add("unreadable image", ids[i], reason)
     if config.strict and loaded.reasons:
         first = next(iter(loaded.reasons.values()))
         raise ManifestError(
-            f"{manifest.path}: {len(loaded.reasons):,} pictures cannot be read (strict);"
+            f"{config.manifest}: {len(loaded.reasons):,} pictures cannot be read (strict);"
             f" the first: {first}"
         )
     count = len(splits.train)
-    readable = Splits(
-        splits.train.without(i for i in loaded.reasons if i < count),
-        splits.val.without(i - count for i in loaded.reasons if i >= count),
+    readable = splits.without(
+        [i for i in loaded.reasons if i < count],
+        [i - count for i in loaded.reasons if i >= count],
     )
     readable.check(config, loaded.reasons.values())
+    train = readable.train.with_image_keys(loaded.keys[: len(readable.train)])
+    readable = replace(readable, train=add_captions(train, source.new_captions))
+    captions = readable.train.captions
     return TrainingData(
         readable,
         loaded.store,
-        tokenize(dual, readable.train.captions),
+        tokenize(dual, captions),
         tokenize(dual, readable.val.captions),
-        config.batch_size,
-        config.seed,
-        Normalizer(dual.preprocessing, device),
+        config.batch_plan,
+        Normalizer(dual.preprocessing, world.device),
+        world,
+        vary_step(config, dual),
+        CaptionVariations(captions, config.caption_augment, config.seed, dual)
+        if config.caption_augment.is_on
+        else None,
     )
+
+
+def vary_step(config: TrainConfig, dual: DualEncoder) -> VaryStep | None:
+    """What varies the pictures of each step, or None where nothing does."""
+    if not config.augment.is_on:
+        return None
+    from finetune.augment import apply_draws, draw  # imports kornia
+
+    height, width = dual.preprocessing.height, dual.preprocessing.width
+
+    def vary(step: int, count: int) -> Vary:
+        draws = draw(config.augment, (count, 3, height, width), config.seed, step)
+        return lambda pixels, rows: apply_draws(pixels, draws.take(rows))
+
+    return vary
 
 
 def tokenize(dual: DualEncoder, captions: tuple[str, ...]) -> TokenizedCaptions:
@@ -236,14 +247,6 @@ def tokenize(dual: DualEncoder, captions: tuple[str, ...]) -> TokenizedCaptions:
         pad_token_id=dual.pad_token_id,
         pad_to=dual.max_tokens if dual.pad_to_max else None,
     )
-
-
-def to_device(array: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    """A tensor on the device; the copy to a GPU does not wait for it."""
-    tensor = torch.from_numpy(array)
-    if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:

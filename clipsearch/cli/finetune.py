@@ -1,117 +1,99 @@
 """`clipsearch finetune`: train an encoder on one's own captions."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.finetune_options import ALL, settings
 from clipsearch.cli.options import json_option
-from finetune.config import PRECISIONS, SCHEDULES, TrainConfig
+from finetune.caption_augment import CaptionAugmentConfig
+from finetune.config import TrainConfig
+from finetune.config_check import check_config
+from finetune.config_mapping import config_from_mapping
+from finetune.recipe import load_recipe
 
 if TYPE_CHECKING:
     from finetune.trainer import Result
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-DEFAULTS = {item.name: item.default for item in fields(TrainConfig)}
-
-
-def setting(name: str, help: str, **attributes: Any) -> Callable[[Command], Command]:
-    """An option that is the field `name` of TrainConfig, with the field's default."""
-    default = DEFAULTS[name]
-    if default is False:
-        attributes["is_flag"] = True
-    elif default is not None:
-        attributes.setdefault("show_default", True)
-    flag = "--" + name.replace("_", "-")
-    return click.option(flag, name, default=default, help=help, **attributes)
+CAPTION_OPTIONS = {
+    "word_drop": "word_drop",
+    "caption_case": "case",
+    "caption_punctuation": "punctuation",
+}
 
 
 @click.command(short_help="Train an encoder on your own captions.")
-@click.argument("manifest")
+@click.argument("manifests", nargs=-1, metavar="MANIFEST...")
 @click.option(
-    "--model",
-    required=True,
-    metavar="ID_OR_FOLDER|tiny",
-    help="A Hugging Face id or folder of a CLIP checkpoint; tiny is a small CLIP from scratch.",
+    "--recipe",
+    metavar="NAME|FILE",
+    help="Settings of a published system, or of a YAML file; options override them.",
 )
-@click.option("--out", required=True, metavar="FOLDER", help="The encoder folder to write.")
-@setting("images", "Look for relative image paths here too.", metavar="DIR")
-@setting("epochs", "Times that every training image is seen.", type=int)
-@setting("batch_size", "Images in a batch, at most.", type=int)
-@setting(
-    "learning_rate",
-    "After warm-up.  [default: 1e-5, or 1e-3 for a model from scratch]",
-    type=float,
+@click.option("--print-config", is_flag=True, help="Show as YAML what would run, and stop.")
+@click.option(
+    "--find-batch-size",
+    is_flag=True,
+    help="Find the largest batch that fits in memory, and stop.",
 )
-@setting("weight_decay", "Of AdamW, on matrices only.", type=float)
-@setting("beta1", "Of AdamW.", type=float)
-@setting("beta2", "Of AdamW.", type=float)
-@setting("eps", "Of AdamW.", type=float)
-@setting("warmup", "Steps over which the learning rate rises; below 1, their share.", type=float)
-@setting("schedule", "The learning rate after warm-up.", type=click.Choice(SCHEDULES))
-@setting(
-    "precision",
-    "auto is bf16 where CUDA has it, else fp32; fp16 needs CUDA.",
-    type=click.Choice(PRECISIONS),
+@click.option(
+    "--show-augmentation",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a contact sheet (.png or .html) of varied pictures and captions, and stop.",
 )
-@setting("max_grad_norm", "Clip gradients to this norm; 0 clips nothing.", type=float)
-@setting("eval_every", "Rank the validation pool after each epoch, every N steps, or never.",
-         metavar="epoch|N|never")  # fmt: skip
-@setting(
-    "patience",
-    "Stop after so many evaluations without a better MRR@10; 0 never stops early."
-    "  [default: 5, or 0 where nothing is evaluated]",
-    type=int,
-)
-@setting("min_delta", "What MRR@10 must gain to count as better for --patience.", type=float)
-@setting("max_tokens", "Cut longer captions.  [default: the model's limit]", type=int)
-@setting("seed", "Of weights, batches and sampled captions.", type=int)
-@setting("device", "Where to train.", metavar="auto|cpu|cuda|cuda:N")
-@setting("threads", "Of torch on the CPU.  [default: 1 for tiny, else torch's own]", type=int)
-@setting(
-    "workers",
-    "Processes that decode pictures; 0 uses none.  [default: as many as the job is worth]",
-    type=int,
-)
-@setting(
-    "cache_images",
-    "Keep decoded pictures in memory: auto (up to half of what is free), so many megabytes,"
-    " or off (decode again every epoch). What does not fit goes to a file beside --out.",
-    metavar="auto|off|MB",
-)
-@setting("checkpoint_minutes", "Between two checkpoints; 0 writes one each step.", type=float)
-@setting("keep_checkpoints", "Keep the folder FOLDER.training when all is done.")
-@setting("overwrite", "Replace a finished encoder in --out.")
-@setting("restart", "Throw an interrupted run's checkpoint away and start anew.")
+@settings(ALL)
 @json_option
-@setting("strict", "Treat any problem of the manifest or its pictures as an error.")
-def finetune(as_json: bool, **options: Any) -> int:
+def finetune(
+    manifests: tuple[str, ...],
+    recipe: str | None,
+    print_config: bool,
+    find_batch_size: bool,
+    show_augmentation: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Train a CLIP on the images and captions of MANIFEST and write an encoder folder.
 
     Images of the split train are learned from. After every epoch all images of the split val
     are ranked for each of their captions (MRR@10 over the whole pool); training stops when that
-    no longer improves, and the best weights are written.
+    no longer improves, and the best weights are written. Several manifests are trained on
+    together.
 
     Checkpoints lie in FOLDER.training until the encoder is finished: after a crash, a kill or
-    Ctrl-C the same command goes on where it was, to the same numbers.
+    Ctrl-C the same command goes on where it was, to the same numbers. Started by torchrun, the
+    processes share each batch with all of its negatives.
 
     \b
     Examples:
       clipsearch finetune photos.csv --model openai/clip-vit-base-patch32 --out encoder
       clipsearch finetune photos.csv --model encoder --out better --learning-rate 5e-6
       clipsearch finetune photos.csv --model tiny --out encoder --epochs 20 --batch-size 128
+      clipsearch finetune photos.csv --recipe article --print-config
 
     \b
     Exit codes: 0 done, 3 done but some rows or pictures could not be used (FOLDER/rejected.csv
     names them), 130 stopped by Ctrl-C.
     """
-    config = TrainConfig(**options)
-    config.check()
-    # Takes seconds to import: --help and a wrong option must not wait for it.
+    config = build_config(manifests, recipe, options)
+    if print_config:
+        check_config(replace(config, overwrite=True))
+        click.echo(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), nl=False)
+        return 0
+    if show_augmentation is not None:
+        _show_augmentation(config, show_augmentation)
+        return 0
+    check_config(config)
+    if find_batch_size:
+        # Takes seconds to import: --help and a wrong option must not wait for it.
+        from finetune.largest_batch import report_largest_batch
+
+        click.echo(report_largest_batch(config))
+        return 0
     from finetune.trainer import train
 
     result = train(config)
@@ -122,12 +104,71 @@ def finetune(as_json: bool, **options: Any) -> int:
     return EXIT_SOME_REJECTED if result.rejected else 0
 
 
+def build_config(
+    manifests: tuple[str, ...], recipe: str | None, options: dict[str, Any]
+) -> TrainConfig:
+    """Defaults, then the recipe's settings, then the options that were given."""
+    values: dict[str, object] = {}
+    if recipe is not None:
+        loaded = load_recipe(recipe)
+        values = dict(loaded.settings) | {"recipe": loaded.name}
+    pictures = options.pop("augment")
+    captions = {field: options.pop(name) for name, field in CAPTION_OPTIONS.items()}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if manifests:
+        values |= {"manifest": manifests[0], "more_manifests": manifests[1:]}
+    config = config_from_mapping(values | given)
+    kept = asdict(config.caption_augment)
+    chosen = {name: value for name, value in captions.items() if value is not None}
+    return replace(
+        config,
+        augment=config.augment.override(pictures),
+        caption_augment=CaptionAugmentConfig.from_mapping(kept | chosen),
+    )
+
+
+def _show_augmentation(config: TrainConfig, path: Path) -> None:
+    # numpy, Pillow, torch: `--help` must not wait for them
+    from clipsearch.augmentation_sheet import write_augmentation_sheet
+    from clipsearch.sheet import check_sheet
+    from finetune.adapt import load_model
+    from finetune.backtranslate import add_captions
+    from finetune.distributed import join_world
+    from finetune.progress import Progress
+    from finetune.trainer import translated
+    from finetune.training_splits import TrainingManifests
+
+    config = replace(config, overwrite=True, eval_every="never", patience=0)
+    check_config(config)
+    check_sheet(path)
+    with (
+        TrainingManifests.open(config) as manifests,
+        join_world(config.resolve_device()) as world,
+    ):
+        splits = manifests.splits(config)
+        dual = load_model(config, splits.train.captions)
+        data = add_captions(splits.train, translated(config, splits, world, Progress))
+        write_augmentation_sheet(
+            path,
+            data,
+            dual.preprocessing,
+            config.augment,
+            config.caption_augment,
+            seed=config.seed,
+        )
+    click.echo(f"Contact sheet: {path}")
+
+
 def _print(result: "Result") -> None:
     for when, metrics in (("before", result.baseline), ("after", result.metrics)):
-        for direction, figures in metrics.items():
+        for figures in metrics.values():
+            shown = "  ".join(
+                f"{name} {value:.3f}"
+                for name, value in figures.items()
+                if name.startswith(("mrr@10", "recall@1", "hits@")) and isinstance(value, float)
+            )
             click.echo(
-                f"{when:<8}{direction}  MRR@10 {figures['mrr@10']:.3f}"
-                f"  recall@1 {figures['recall@1']:.3f}  recall@10 {figures['recall@10']:.3f}"
+                f"{when:<8}{figures['direction']}  {shown}"
                 f"  ({figures['scope']}, pool of {figures['pool']:,},"
                 f" {figures['queries']:,} queries)"
             )

@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from finetune.model import DualEncoder
+from finetune.tensor_batch import TensorBatch
 from finetune.tiny import TinySize, tiny_clip
-from finetune.training_data import TensorBatch
 
 CAPTIONS = ("a red square", "a blue circle", "two green dots", "a car near a long white wall")
 SMALL = TinySize(image_size=32, width=32, mlp_width=64, heads=2, projection=16, max_tokens=16)

@@ -1,30 +1,76 @@
+from functools import partial
+
 import pytest
 import torch
-from transformers import get_cosine_schedule_with_warmup
+from transformers import (
+    get_cosine_schedule_with_warmup,
+    get_inverse_sqrt_schedule,
+    get_linear_schedule_with_warmup,
+)
+from transformers import get_cosine_with_hard_restarts_schedule_with_warmup as cosine_with_restarts
 
-from finetune.config import TrainConfig
-from finetune.model import load_dual_encoder
-from finetune.optim import MAX_LOGIT_SCALE, adamw, clamp_logit_scale, rate_factor, set_learning_rate
+from finetune.config import OPTIMIZERS, SCHEDULES, TrainConfig
+from finetune.freezing import freeze
+from finetune.model import DualEncoder, load_dual_encoder
+from finetune.optim import (
+    MAX_LOGIT_SCALE,
+    Schedule,
+    build_optimizer,
+    clamp_logit_scale,
+    set_learning_rate,
+)
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(50, 10), (7, 0), (20, 1)])
-def test_cosine_equals_transformers_but_for_a_first_step_of_nothing(total, warmup) -> None:
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("cosine", get_cosine_schedule_with_warmup),
+        ("linear", get_linear_schedule_with_warmup),
+        ("cosine-restarts", partial(cosine_with_restarts, num_cycles=3)),
+    ],
+)
+def test_schedules_equal_transformers_but_for_a_first_step_of_nothing(
+    name, theirs, total, warmup
+) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = get_cosine_schedule_with_warmup(optimizer, warmup, total).lr_lambdas[0]
+    factor_of = theirs(optimizer, warmup, total).lr_lambdas[0]
+    cycles = 3 if name == "cosine-restarts" else 1
+    schedule = Schedule(name, total, warmup, cycles)
     for step in range(total):
-        factor = rate_factor(step, total=total, warmup=warmup, schedule="cosine")
-        assert factor == pytest.approx(theirs(step + 1 if step < warmup else step))
-        assert factor > 0
+        expected = factor_of(step + 1 if step < warmup else step)
+        assert schedule.factor(step) == pytest.approx(expected, abs=1e-9)
+        assert schedule.factor(step) > 0
+
+
+def test_inverse_sqrt_equals_transformers() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_inverse_sqrt_schedule(optimizer, 9).lr_lambdas[0]
+    schedule = Schedule("inverse-sqrt", 200, 9)
+    for step in range(9, 200):
+        assert schedule.factor(step) == pytest.approx(theirs(step))
 
 
 def test_constant_keeps_the_rate_after_warm_up() -> None:
-    factors = [rate_factor(s, total=6, warmup=2, schedule="constant") for s in range(6)]
-    assert factors == [0.5, 1, 1, 1, 1, 1]
+    schedule = Schedule("constant", 6, 2)
+    assert [schedule.factor(step) for step in range(6)] == [0.5, 1, 1, 1, 1, 1]
 
 
-def test_only_matrices_decay_and_no_parameter_is_forgotten() -> None:
-    dual = load_dual_encoder("tiny", ["a red square", "a blue square"])
-    optimizer = adamw(dual, TrainConfig(manifest="m", model="tiny", weight_decay=0.3))
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_rates_stay_between_nothing_and_the_top(name) -> None:
+    schedule = Schedule(name, 30, 5, 2)
+    factors = [schedule.factor(step) for step in range(30)]
+    assert all(0 <= factor <= 1 for factor in factors)
+    assert max(factors) == factors[4] == 1
+
+
+@pytest.fixture
+def dual() -> DualEncoder:
+    return load_dual_encoder("tiny", ["a red square", "a blue square"])
+
+
+def test_only_matrices_decay_and_no_parameter_is_forgotten(dual) -> None:
+    optimizer = build_optimizer(dual, TrainConfig(manifest="m", model="tiny", weight_decay=0.3))
     decay = {
         id(parameter): group["weight_decay"]
         for group in optimizer.param_groups
@@ -37,18 +83,41 @@ def test_only_matrices_decay_and_no_parameter_is_forgotten() -> None:
         assert decay[id(parameter)] == (0.0 if vector else 0.3), name
 
 
-def test_frozen_parameters_are_left_alone() -> None:
-    model = torch.nn.Linear(3, 3)
-    model.weight.requires_grad_(False)
-    optimizer = adamw(model, TrainConfig(manifest="m", model="tiny"))
-    assert [len(group["params"]) for group in optimizer.param_groups] == [0, 1]
+def test_groups_keep_their_own_top_rate(dual) -> None:
+    config = TrainConfig(
+        manifest="m", model="tiny", learning_rate=1e-3, text_learning_rate=0.5, layer_decay=0.5
+    )
+    optimizer = build_optimizer(dual, config)
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+    set_learning_rate(optimizer, 0.1)
+    assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {
+        name: pytest.approx(0.1 * rate) for name, rate in rates.items()
+    }
+    assert rates["text.head.matrices"] == 0.5
+    assert rates["image.head.matrices"] == 1e-3
+    assert rates["image.layer.0.matrices"] < rates["image.layer.1.matrices"] < 1e-3
 
 
-def test_groups_keep_their_own_top_rate() -> None:
-    optimizer = adamw(torch.nn.Linear(3, 3), TrainConfig(manifest="m", model="tiny"))
-    optimizer.param_groups[1]["base_lr"] = 0.5
-    assert set_learning_rate(optimizer, 0.1) == pytest.approx(1e-4)
-    assert optimizer.param_groups[1]["lr"] == pytest.approx(0.05)
+def test_frozen_parameters_are_left_alone(dual) -> None:
+    freeze(dual, ["text"])
+    optimizer = build_optimizer(dual, TrainConfig(manifest="m", model="tiny"))
+    stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in dual.named_parameters():
+        assert (id(parameter) in stepped) == ("text" not in name), name
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_downhill(dual, name) -> None:
+    config = TrainConfig(manifest="m", model="tiny", optimizer=name, learning_rate=1e-2)
+    optimizer = build_optimizer(dual, config)
+    losses = []
+    for _ in range(30):
+        loss = sum(p.square().mean() for p in dual.parameters())
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.9 * losses[0]
 
 
 @pytest.mark.parametrize(("value", "kept"), [(9.0, MAX_LOGIT_SCALE), (-1.0, 0.0), (2.5, 2.5)])

@@ -16,7 +16,7 @@ import pytest
 import torch
 from squares import write_squares
 
-import finetune.trainer
+import finetune.fit
 from finetune import TrainConfig, train
 from finetune.errors import TrainingError, UsageError
 
@@ -38,7 +38,7 @@ def config(manifest: Path, tmp_path: Path) -> TrainConfig:
 
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.trainer.export_encoder", lambda *values, **named: None)
+    monkeypatch.setattr("finetune.finish.export_encoder", lambda *values, **named: None)
 
 
 class Crash(Exception):  # noqa: N818  # no error, a kill
@@ -48,7 +48,7 @@ class Crash(Exception):  # noqa: N818  # no error, a kill
 @contextmanager
 def crash_before(step: int, error: Callable[[], BaseException] = Crash) -> Iterator[None]:
     """Make the training step of this number (from 0, in the run to come) fail."""
-    real, done = finetune.trainer.training_step, 0
+    real, done = finetune.fit.training_step, 0
 
     def failing(*values, **named):
         nonlocal done
@@ -58,14 +58,15 @@ def crash_before(step: int, error: Callable[[], BaseException] = Crash) -> Itera
         return real(*values, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune.trainer.training_step", failing)
+        patch.setattr("finetune.fit.training_step", failing)
         yield
 
 
 def outcome(config: TrainConfig) -> tuple[dict[str, torch.Tensor], dict, str]:
     """Weights (last and best), the optimizer's state and the history of a finished run."""
     state = torch.load(config.work_folder / "checkpoint.pt", weights_only=True)
-    best = torch.load(config.work_folder / f"best-{state['best_step']}.pt", weights_only=True)
+    best_step = next(iter(state["kept"]))
+    best = torch.load(config.work_folder / f"best-{best_step}.pt", weights_only=True)
     tensors = state["model"] | {f"best {name}": tensor for name, tensor in best.items()}
     for number, values in state["optimizer"]["state"].items():
         tensors |= {f"{number} {name}": tensor for name, tensor in values.items()}
@@ -93,7 +94,7 @@ def uninterrupted(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> T
         keep_checkpoints=True,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune.trainer.export_encoder", lambda *values, **named: None)
+        patch.setattr("finetune.finish.export_encoder", lambda *values, **named: None)
         train(config, quiet=True)
     return config
 
@@ -135,7 +136,7 @@ def test_a_failed_export_needs_no_more_training(config, uninterrupted, monkeypat
         raise TrainingError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr("finetune.trainer.export_encoder", full)
+        patch.setattr("finetune.finish.export_encoder", full)
         with pytest.raises(TrainingError, match="no space"):
             train(config, quiet=True)
     with crash_before(0):

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,20 @@ import yaml
 from squares import write_squares
 
 from finetune import TrainConfig, train
+from finetune.backward import whole_backward
+from finetune.distributed import World
 from finetune.encoder_folder import check_fingerprint, read_description
 from finetune.errors import ManifestError, TrainingError, UsageError
 from finetune.images import normalize
 from finetune.losses.contrastive import contrastive_loss
 from finetune.model import load_dual_encoder
-from finetune.optim import adamw
+from finetune.optim import build_optimizer
+from finetune.step import training_step
 from finetune.stopping import EarlyStopping
+from finetune.tensor_batch import Normalizer, TensorBatch
 from finetune.train_state import TrainState
-from finetune.trainer import Result, training_step
-from finetune.training_data import Normalizer, TensorBatch, ahead
+from finetune.trainer import Result
+from finetune.training_data import ahead
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def config(manifest: Path, tmp_path: Path) -> TrainConfig:
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the export, which takes longer than training so little."""
-    monkeypatch.setattr("finetune.trainer.export_encoder", lambda *values, **named: None)
+    monkeypatch.setattr("finetune.finish.export_encoder", lambda *values, **named: None)
 
 
 @pytest.fixture(scope="module")
@@ -128,16 +133,18 @@ def test_fp16_skips_a_step_whose_gradient_overflows_and_takes_the_next() -> None
     dual = load_dual_encoder("tiny", ["a red square", "a blue square"])
     config = TrainConfig(manifest="m", model="tiny")
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=10_000)
-    state = TrainState(dual, adamw(dual, config), scaler, EarlyStopping())
+    state = TrainState(dual, build_optimizer(dual, config), scaler, EarlyStopping())
     ids, mask = dual.tokenize(["a red square", "a blue square"])
     batch = TensorBatch(torch.randn(2, 3, 64, 64), ids, mask, torch.eye(2, dtype=torch.bool))
+    backward = partial(whole_backward, loss_of=contrastive_loss, dtype=torch.float16)
+    world = World(0, 1, torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in dual.state_dict().items()}
-    loss, norm = training_step(state, batch, contrastive_loss, "fp16", 1.0)
+    loss, norm = training_step(state, batch, backward, world, 1.0)
     assert torch.isfinite(loss)
     assert not torch.isfinite(norm)
     assert all(torch.equal(before[name], tensor) for name, tensor in dual.state_dict().items())
     for _ in range(40):
-        _, norm = training_step(state, batch, contrastive_loss, "fp16", 1.0)
+        _, norm = training_step(state, batch, backward, world, 1.0)
         if torch.isfinite(norm):
             break
     assert torch.isfinite(norm)

@@ -1,0 +1,62 @@
+"""The model of a run: loaded, then frozen, adapted and compiled as the settings say."""
+
+from finetune.compilation import compile_layers
+from finetune.config import TrainConfig
+from finetune.freezing import freeze
+from finetune.interpolation import interpolate_with_base
+from finetune.lora import add_lora, merge_lora
+from finetune.losses import Loss, build_loss
+from finetune.model import DualEncoder, load_dual_encoder, load_two_towers
+from finetune.recomputation import enable_gradient_checkpointing
+
+
+def load_model(config: TrainConfig, captions: tuple[str, ...]) -> DualEncoder:
+    """The model that training starts from; `captions` are those that "tiny" learns words from."""
+    if config.text_model is not None:
+        return load_two_towers(
+            config.model, config.text_model, max_tokens=config.max_tokens, seed=config.seed
+        )
+    return load_dual_encoder(config.model, captions, max_tokens=config.max_tokens, seed=config.seed)
+
+
+def prepare(dual: DualEncoder, config: TrainConfig) -> Loss:
+    """Make the model, on its device, the one that is trained, and give the loss for it.
+
+    Raises UsageError where the model cannot be frozen, adapted or compiled so.
+    """
+    loss_of = build_loss(
+        config.loss,
+        dual,
+        label_smoothing=config.label_smoothing,
+        hard_negative_beta=config.hard_negative_beta,
+    )
+    freeze(
+        dual,
+        config.freeze,
+        last_layers={
+            "image": config.train_last_image_layers,
+            "text": config.train_last_text_layers,
+        },
+    )
+    if config.lora is not None:
+        add_lora(
+            dual,
+            rank=config.lora,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            towers=config.lora_towers,
+        )
+    if config.gradient_checkpointing:
+        enable_gradient_checkpointing(dual)
+    if config.compile:
+        compile_layers(dual)
+    return loss_of
+
+
+def finished(dual: DualEncoder, config: TrainConfig) -> DualEncoder:
+    """The trained model as it is exported, in place: adapters merged, brought towards the base."""
+    merge_lora(dual)
+    if config.wise_ft is not None and config.wise_ft < 1:
+        base = load_model(config, ()).to(dual.logit_scale.device)
+        interpolate_with_base(dual, base, config.wise_ft)
+    return dual.eval()

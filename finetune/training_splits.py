@@ -1,0 +1,154 @@
+"""What is trained on and what is evaluated on, from one manifest or several."""
+
+from collections.abc import Collection, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from finetune.class_labels import ClassLabels, read_class_labels
+from finetune.config import TrainConfig
+from finetune.dataset import CaptionedImages, Int64, captioned_images, read_split
+from finetune.errors import UsageError
+from finetune.manifest import Manifest
+from finetune.merged_datasets import merge_datasets
+from finetune.problems import Problems
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationClasses:
+    """Classes that every validation image chooses among.
+
+    Attributes:
+        names: Of the classes, at least two.
+        of_image: int64[n], rows of `names`; -1 for images without a class.
+    """
+
+    names: tuple[str, ...]
+    of_image: Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The images of a run; `val` is empty where nothing is evaluated.
+
+    Attributes:
+        train, val: By split.
+        classes: Of `val`, where they are asked for.
+    """
+
+    train: CaptionedImages
+    val: CaptionedImages
+    classes: ValidationClasses | None = None
+
+    def without(self, train: Iterable[int], val: Collection[int]) -> "Splits":
+        """The same without the images of these indices."""
+        classes = self.classes
+        if classes is not None:
+            kept = np.delete(classes.of_image, list(val))
+            classes = ValidationClasses(classes.names, kept)
+        return Splits(self.train.without(train), self.val.without(val), classes)
+
+    def check(self, config: TrainConfig, unreadable: Collection[str] = ()) -> None:
+        """Raise UsageError where a split is too small for what is asked.
+
+        `unreadable` are the reasons why pictures are missing, for the message.
+        """
+        missing = ""
+        if unreadable:
+            first = next(iter(unreadable))
+            missing = f" ({len(unreadable):,} pictures cannot be read, the first: {first})"
+        if config.batch_size > len(self.train):
+            raise UsageError(
+                f"--batch-size {config.batch_size} is more than the {len(self.train):,} images"
+                f" of the split train{missing}; give at most {len(self.train)}, or more images"
+            )
+        if config.evaluates and len(self.val) < 2:
+            raise UsageError(
+                f"{config.manifest}: the split val has {len(self.val)} images{missing}, too few"
+                f" to evaluate on; mark some rows val in a column split, or give"
+                f" --eval-every never"
+            )
+        if self.classes is not None and not (self.classes.of_image >= 0).any():
+            raise UsageError(
+                f"--zero-shot-classes {config.zero_shot_classes}: no image of the split val has a"
+                f" class"
+            )
+
+
+class TrainingManifests:
+    """The manifests of a run, open; a context manager."""
+
+    def __init__(self, manifests: list[Manifest], opened: ExitStack) -> None:
+        self._manifests = manifests
+        self._opened = opened
+        self.problems: Problems = manifests[0].problems
+
+    @classmethod
+    def open(cls, config: TrainConfig) -> Self:
+        """Read them all. Raises ManifestError."""
+        images = None if config.images is None else Path(config.images)
+        with ExitStack() as opened:
+            manifests = [
+                opened.enter_context(Manifest.open(path, images=images, strict=config.strict))
+                for path in config.manifests
+            ]
+            for manifest in manifests:
+                manifest.check_trainable()
+            return cls(manifests, opened.pop_all())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._opened.close()
+
+    def splits(self, config: TrainConfig) -> Splits:
+        """The captioned images of the splits train and val, checked; called once.
+
+        Raises UsageError where there are too few, ManifestError where none can be used.
+        """
+        train = self._read("train")
+        nothing = captioned_images([])
+        if not config.evaluates:
+            splits = Splits(merge_datasets(train, self._names), nothing)
+        else:
+            val = self._read("val")
+            classes = None
+            if config.zero_shot_classes is not None:
+                classes = self._classes(config.zero_shot_classes, val)
+            splits = Splits(
+                merge_datasets(train, self._names), merge_datasets(val, self._names), classes
+            )
+        for other in self._manifests[1:]:
+            self.problems.extend(other.problems)
+        splits.check(config)
+        config.batch_plan.check_fits(splits.train, len(self._manifests))
+        return splits
+
+    @property
+    def _names(self) -> list[str]:
+        return [manifest.path.stem for manifest in self._manifests]
+
+    def _read(self, split: str) -> list[CaptionedImages]:
+        return [read_split(manifest, split) for manifest in self._manifests]
+
+    def _classes(self, source: str, parts: list[CaptionedImages]) -> ValidationClasses:
+        labels = [read_class_labels(manifest, source) for manifest in self._manifests]
+        names = sorted({name for each in labels for name in each.names})
+        rows = [_rows(each, names, part) for each, part in zip(labels, parts, strict=True)]
+        return ValidationClasses(tuple(names), np.concatenate(rows))
+
+
+def _rows(labels: ClassLabels, names: list[str], images: CaptionedImages) -> Int64:
+    joint = {row: names.index(name) for row, name in enumerate(labels.names)}
+    found = [labels.of_image.get(image_id, -1) for image_id in images.ids]
+    return np.array([joint.get(row, -1) for row in found], np.int64)
