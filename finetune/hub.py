@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, get_token
-
-# HTTPError is the base of all errors of the client that the hub's library uses (httpx or httpx2).
+from huggingface_hub import HfApi, constants, errors, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from finetune.errors import ClipsearchError, UsageError
+
+# The base of all errors of the client that the hub's library uses (httpx, since 2.0 httpx2).
+HTTPError: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
 
 
 def check_push(repo: str) -> None:
