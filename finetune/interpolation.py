@@ -49,7 +49,15 @@ def interpolated(
 
 
 def interpolate_with_base(dual: DualEncoder, base: DualEncoder, alpha: float) -> None:
-    """Put `dual` between `base` (alpha 0) and itself (alpha 1), in place."""
+    """Put `dual` between `base` (alpha 0) and itself (alpha 1), in place.
+
+    Raises UsageError where the two are different models or read texts differently.
+    """
+    if base.tokenizer.get_vocab() != dual.tokenizer.get_vocab():
+        raise UsageError(
+            f"--wise-ft: {base.base_model} has another vocabulary than the fine-tuned model; the"
+            f" base must be the model that training started from"
+        )
     dual.model.load_state_dict(
         interpolated(base.model.state_dict(), dual.model.state_dict(), alpha)
     )

@@ -92,6 +92,8 @@ class DualEncoder(nn.Module):
         self.max_tokens = max_tokens
         # Saved with the tokenizer, so that plain transformers cuts at the same place.
         tokenizer.model_max_length = max_tokens
+        # Some classes (Gemma's, which SigLIP 2 uses) fill on the left unless told otherwise.
+        tokenizer.padding_side = "right"
         self.base_model = base_model
 
     @property
