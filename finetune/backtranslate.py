@@ -9,14 +9,14 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from finetune.dataset import CaptionedImages, Int64, caption_keys
+from finetune.dataset import CaptionedImages, caption_keys, joined_keys
 from finetune.errors import ClipsearchError, UsageError
 from finetune.progress import Progress
 from finetune.translation_cache import TranslationCache
@@ -274,30 +274,12 @@ def add_captions(data: CaptionedImages, new: Mapping[str, Sequence[str]]) -> Cap
                     captions.append(text)
                     made_from.append(i)
         starts.append(len(captions))
-    return CaptionedImages(
-        data.ids,
-        data.sources,
-        tuple(captions),
-        np.array(starts, np.int64),
-        _joined(caption_keys(captions), data.keys[made_from]),
+    return replace(
+        data,
+        captions=tuple(captions),
+        starts=np.array(starts, np.int64),
+        keys=joined_keys(caption_keys(captions), data.keys[made_from]),
     )
-
-
-def _joined(left: Int64, right: Int64) -> Int64:
-    """int64[t]: equal for entries that are linked by equal values of either array."""
-    links: dict[tuple[str, int], tuple[str, int]] = {}
-
-    def root(node: tuple[str, int]) -> tuple[str, int]:
-        while (above := links.setdefault(node, node)) != node:
-            links[node] = links[above]  # shortens the way for the next
-            node = above
-        return node
-
-    for a, b in zip(left.tolist(), right.tolist(), strict=True):
-        links[root(("left", a))] = root(("right", b))
-    numbers: dict[tuple[str, int], int] = {}
-    roots = (root(("left", a)) for a in left.tolist())
-    return np.array([numbers.setdefault(each, len(numbers)) for each in roots], np.int64)
 
 
 def _identity(model: str) -> str:

@@ -1,7 +1,8 @@
 """Which images, with which of their captions, make up each step.
 
-Everything is a pure function of the data, the seed and the epoch: a resumed run makes the same
-batches again and goes on at the step where it stopped. Imports without torch.
+Everything is a pure function of the data, the plan and the epoch (and, for hard negatives, of the
+neighbours that the model gave): a resumed run makes the same batches again and goes on at the step
+where it stopped. Imports without torch.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from finetune.batch_plan import BatchPlan as BatchPlan
+from finetune.batch_plan import Samples, epoch_samples
+from finetune.batch_plan import sample_captions as sample_captions
 from finetune.dataset import CaptionedImages, Int64
+from finetune.edge_coloring import spread_apart
+from finetune.hard_negatives import Int32, batches_of_groups, group_neighbours
+
+# Last words of the seeds, beside those of finetune.batch_plan.
+SPREADING, GROUPING = 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +27,7 @@ class Batch:
     """One step's pairs.
 
     Attributes:
-        images: int64[b], indices into the images; no image twice.
+        images: int64[b], indices into the images; no image twice where that can be had.
         captions: int64[b], indices into all captions: one of each image's own.
     """
 
@@ -34,51 +43,126 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return -(-images // batch_size)
 
 
-def epoch_batches(data: CaptionedImages, batch_size: int, *, seed: int, epoch: int) -> list[Batch]:
-    """The batches of an epoch: every image once, in a new order, with one of its captions.
+def epoch_batches(
+    data: CaptionedImages,
+    plan: BatchPlan | int,
+    epoch: int,
+    neighbours: Int32 | None = None,
+    *,
+    seed: int = 0,
+) -> list[Batch]:
+    """The batches of an epoch: all its samples (see `BatchPlan`) once, in a new order.
 
-    Batch sizes differ by at most one and none is above `batch_size`, so that no rest of a few
-    images makes a step with hardly any negatives. A caption that several images share comes
-    into each batch as few times as can be: with c such images and m batches at most ceil(c / m)
-    times, which is once wherever c <= m.
+    Batch sizes differ by at most one and none is above the plan's, so that no rest of a few
+    images makes a step with hardly any negatives. A caption that several samples share, and an
+    image, or images of equal content, that several show, comes into each batch as few times as
+    can be: with c such samples and m batches at most ceil(c / m) times, which is once wherever
+    c <= m.
 
-    Images are sorted so that equal captions lie side by side, groups and images within them in
-    random order, and dealt to the batches in turn like cards.
+    Samples are sorted so that equal captions lie side by side, captions and samples within them
+    in random order, and dealt to the batches in turn like cards; with weights each dataset is
+    dealt after the other, so that every batch gets its share of it. The few that still clash, by
+    their images, are moved (`finetune.edge_coloring`). With hard negatives whole groups of
+    neighbours are dealt instead.
+
+    Args:
+        data: n images.
+        plan: How.
+        epoch: From 0.
+        neighbours: int32[n, k] of `nearest_neighbours`, by the weights at the epoch's start; None,
+            as before the first epoch, gives batches without hard negatives.
     """
-    rng = np.random.default_rng([seed, epoch])
-    captions = sample_captions(data, seed=seed, epoch=epoch)
-    _, group = np.unique(data.keys[captions], return_inverse=True)
+    if isinstance(plan, int):
+        plan = BatchPlan(plan, seed)
+    rng = np.random.default_rng([plan.seed, epoch])
+    samples = epoch_samples(data, plan, epoch)
+    captions, images = data.keys[samples.captions], data.image_keys[samples.images]
+    count = plan.steps_per_epoch(data)
+    if plan.hard_negatives and neighbours is not None:
+        order, batch_of = _grouped(data, plan, epoch, samples, neighbours, count)
+    else:
+        is_weighted = plan.dataset_weights is not None
+        order = _card_order(
+            captions, images, data.datasets[samples.images] if is_weighted else None, rng
+        )
+        batch_of = np.arange(len(order), dtype=np.int64) % count
+    batch_of = spread_apart(
+        batch_of,
+        captions[order],
+        images[order],
+        batches=count,
+        rng=np.random.default_rng([plan.seed, epoch, SPREADING]),
+    )
+    by_batch = order[np.argsort(batch_of, kind="stable")]
+    ends = np.cumsum(np.bincount(batch_of, minlength=count))
+    dealt = np.split(by_batch, ends[:-1])
+    return [
+        Batch(samples.images[dealt[i]], samples.captions[dealt[i]]) for i in rng.permutation(count)
+    ]
+
+
+def _card_order(
+    captions: Int64, images: Int64, datasets: Int64 | None, rng: np.random.Generator
+) -> Int64:
+    """int64[s]: the samples in the order in which they are dealt."""
+    group, image_group = (np.unique(side, return_inverse=True)[1] for side in (captions, images))
+    if _pairs(image_group) > _pairs(group):
+        group = image_group
     group_rank = rng.permutation(int(group.max()) + 1)
-    order = np.lexsort((rng.random(len(data)), group_rank[group])).astype(np.int64)
-    count = steps_per_epoch(len(data), batch_size)
-    dealt = [order[start::count] for start in range(count)]
-    return [Batch(dealt[i], captions[dealt[i]]) for i in rng.permutation(count)]
+    by_group = (rng.random(len(group)), group_rank[group])
+    return np.lexsort(by_group if datasets is None else (*by_group, datasets)).astype(np.int64)
 
 
-def sample_captions(data: CaptionedImages, *, seed: int, epoch: int) -> Int64:
-    """int64[n]: the caption of each image in an epoch, as an index into all captions.
+def _pairs(group: Int64) -> int:
+    """How many pairs of samples are of the same group."""
+    counts = np.bincount(group)
+    return int((counts * (counts - 1) // 2).sum())
 
-    An image with k captions shows each of them once in any k epochs in a row, starting at a
-    random one.
-    """
-    counts = np.diff(data.starts)
-    first = np.random.default_rng(seed).integers(0, counts)
-    chosen: Int64 = data.starts[:-1] + (first + epoch) % counts
-    return chosen
+
+def _grouped(
+    data: CaptionedImages,
+    plan: BatchPlan,
+    epoch: int,
+    samples: Samples,
+    neighbours: Int32,
+    count: int,
+) -> tuple[Int64, Int64]:
+    """The samples, and the batch of each, int64[s] both, with neighbours in the same batch."""
+    if len(neighbours) != len(data):
+        raise ValueError(f"{len(data)} images, but neighbours of {len(neighbours)}")
+    rng = np.random.default_rng([plan.seed, epoch, GROUPING])
+    groups = group_neighbours(
+        samples.images,
+        data.keys[samples.captions],
+        data.image_keys[samples.images],
+        neighbours,
+        size=plan.hard_negatives,
+        rng=rng,
+    )
+    sizes = np.full(count, len(samples) // count, np.int64)
+    sizes[: len(samples) % count] += 1
+    return groups.order, batches_of_groups(groups, sizes, rng)
 
 
 def positives(data: CaptionedImages, batch: Batch) -> npt.NDArray[np.bool_]:
-    """bool[b, b]: true where text (column) is, word for word, among the image's (row) captions.
+    """bool[b, b]: true where text (column) describes the image (row).
 
-    So the captions of one image are never each other's negatives, and neither are images that
-    share a caption.
+    That is so where it is, word for word, among the captions of the image, or of another of the
+    batch with the same content. So the captions of one image are never each other's negatives,
+    and neither are images that share a caption.
     """
     starts, ends = data.starts[batch.images], data.starts[batch.images + 1]
     counts = ends - starts
     firsts = np.concatenate(([0], np.cumsum(counts)[:-1]))
     own = np.arange(counts.sum()) - np.repeat(firsts - starts, counts)
     equal = data.keys[own][:, None] == data.keys[batch.captions][None, :]
-    return np.logical_or.reduceat(equal, firsts, axis=0)
+    described: npt.NDArray[np.bool_] = np.logical_or.reduceat(equal, firsts, axis=0)
+    contents = data.image_keys[batch.images]
+    group, sizes = np.unique(contents, return_inverse=True, return_counts=True)[1:]
+    for number in np.flatnonzero(sizes > 1):
+        copies = group == number
+        described[copies] = described[copies].any(axis=0)
+    return described
 
 
 @dataclass(frozen=True, slots=True)

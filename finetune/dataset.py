@@ -5,7 +5,7 @@ Imports without torch.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ class CaptionedImages:
         captions: All captions, t.
         starts: int64[n + 1]; the captions of image i are captions[starts[i]:starts[i + 1]].
         keys: int64[t]; equal captions, but for case and white space, have equal keys.
+        image_keys: int64[n]; images of equal content have equal keys. All differ until
+            `with_image_keys` says more.
+        datasets: int64[n]; the manifest that each image comes from, 0 where there is one.
     """
 
     ids: tuple[str, ...]
@@ -34,6 +37,8 @@ class CaptionedImages:
     captions: tuple[str, ...]
     starts: Int64
     keys: Int64
+    image_keys: Int64
+    datasets: Int64
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,25 +49,41 @@ class CaptionedImages:
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.starts))
 
     def without(self, images: Iterable[int]) -> "CaptionedImages":
-        """The same without the images of these indices."""
-        dropped = set(images)
-        return captioned_images(
-            (
-                self.ids[i],
-                self.sources[i],
-                self.captions[self.starts[i] : self.starts[i + 1]],
-            )
-            for i in range(len(self))
-            if i not in dropped
+        """The same without the images of these indices; what is equal stays equal."""
+        kept = np.ones(len(self), np.bool_)
+        kept[np.fromiter(images, np.int64)] = False
+        rows = np.flatnonzero(kept).tolist()
+        of_kept = np.flatnonzero(kept[self.image_of_caption])
+        starts = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(np.diff(self.starts)[kept], out=starts[1:])
+        return CaptionedImages(
+            tuple(self.ids[i] for i in rows),
+            tuple(self.sources[i] for i in rows),
+            tuple(self.captions[i] for i in of_kept.tolist()),
+            starts,
+            numbered(self.keys[of_kept]),
+            self.image_keys[kept],
+            self.datasets[kept],
         )
 
+    def with_image_keys(self, image_keys: Int64) -> "CaptionedImages":
+        """The same, knowing which images are equal.
+
+        `image_keys`, int64[n], are equal for images of equal content, such as `LoadedPixels.keys`.
+        """
+        if image_keys.shape != (len(self),):
+            raise ValueError(f"{len(self)} images, but keys of shape {image_keys.shape}")
+        return replace(self, image_keys=image_keys.astype(np.int64))
+
     def fingerprint(self) -> str:
-        """sha256, in hex, over ids and captions in order."""
+        """sha256, in hex, over ids, captions, and which images are equal or merged, in order."""
         total = hashlib.sha256()
         for i, image_id in enumerate(self.ids):
             texts = self.captions[self.starts[i] : self.starts[i + 1]]
             total.update("\x1f".join((image_id, *texts)).encode("utf-8", "surrogatepass"))
             total.update(b"\x1e")
+        for column in (numbered(self.image_keys), self.datasets):
+            total.update(column.tobytes())
         return total.hexdigest()
 
 
@@ -85,6 +106,8 @@ def captioned_images(
         tuple(captions),
         np.array(starts, np.int64),
         caption_keys(captions),
+        np.arange(len(ids), dtype=np.int64),
+        np.zeros(len(ids), np.int64),
     )
 
 
@@ -96,6 +119,35 @@ def caption_keys(captions: Iterable[str]) -> Int64:
         for caption in captions
     ]
     return np.array(keys, np.int64)
+
+
+def numbered(keys: Int64) -> Int64:
+    """The same keys as 0, 1, … in the order in which they first occur."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    renumbered: Int64 = number[inverse]
+    return renumbered
+
+
+def joined_keys(left: Int64, right: Int64) -> Int64:
+    """int64[t]: equal for entries that are linked by equal values of either array."""
+    width = int(left.max(initial=0)) + 1
+    if len(np.unique(right * width + left)) == len(np.unique(right)):
+        return numbered(left)  # what is equal on the right is equal on the left already
+    links: dict[tuple[str, int], tuple[str, int]] = {}
+
+    def root(node: tuple[str, int]) -> tuple[str, int]:
+        while (above := links.setdefault(node, node)) != node:
+            links[node] = links[above]  # shortens the way for the next
+            node = above
+        return node
+
+    for a, b in zip(left.tolist(), right.tolist(), strict=True):
+        links[root(("left", a))] = root(("right", b))
+    numbers: dict[tuple[str, int], int] = {}
+    roots = (root(("left", a)) for a in left.tolist())
+    return np.array([numbers.setdefault(each, len(numbers)) for each in roots], np.int64)
 
 
 def read_split(manifest: Manifest, split: str) -> CaptionedImages:
