@@ -89,7 +89,7 @@ def open_clip_config(dual: DualEncoder, *, hub_id: str | None = None) -> dict[st
         # For a folder, open_clip takes the tokenizer that lies in it, whatever the name.
         model["text_cfg"]["hf_tokenizer_name"] = hub_id or "."
     if dual.logit_bias is not None:
-        model["init_logit_bias"] = float(dual.logit_bias)
+        model["init_logit_bias"] = dual.logit_bias.item()
     return {"model_cfg": model, "preprocess_cfg": _preprocess_config(dual.preprocessing)}
 
 
