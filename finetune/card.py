@@ -9,8 +9,6 @@ import yaml
 
 from finetune.encoder_folder import EncoderDescription
 
-# Settings that name places on somebody's disk; the card shows only their last part.
-PATH_SETTINGS = ("manifest", "model", "out", "images")
 SHOWN_FIGURES = ("mrr", "recall", "ndcg", "mean_rank", "median_rank")
 # Between the two names of a dual encoder's base models.
 TWO_TOWERS = " + "
@@ -59,12 +57,12 @@ def _metadata(description: EncoderDescription, license: str | None) -> str:
     }
     if license:
         values["license"] = license
-    if base_models := _hub_ids(description.base_model):
+    if base_models := hub_ids(description.base_model):
         values["base_model"] = base_models[0] if len(base_models) == 1 else base_models
     return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---"
 
 
-def _hub_ids(base_model: str) -> list[str]:
+def hub_ids(base_model: str) -> list[str]:
     """The base models that the hub knows: two for a dual encoder of two single ones."""
     return [name for name in base_model.split(TWO_TOWERS) if _is_hub_id(name)]
 
@@ -84,6 +82,8 @@ def _introduction(description: EncoderDescription, trained: bool) -> str:
         origin = f"fine-tuned from {_shown_model(base)}"
     else:
         origin = f"exported from {_shown_model(base)} without training"
+        if TWO_TOWERS in base:
+            origin += "; its projections into the common space are random, so train it first"
     return (
         f"# {description.name}\n\nA dual encoder of texts and pictures for image search:"
         f" {origin}. Both give unit vectors of {description.dimension} values; their dot product"
@@ -181,16 +181,23 @@ def _data(data: Mapping[str, Mapping[str, int]]) -> str:
 def _recipe(recipe: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     if not recipe and not training:
         return ""
-    shown = {
-        key: Path(str(value)).name if key in PATH_SETTINGS and _is_place(value) else value
-        for key, value in recipe.items()
-    }
-    rows = [f"| {key} | {_cell(value)} |" for key, value in (shown | dict(training)).items()]
+    settings = {key: without_places(value) for key, value in recipe.items()} | dict(training)
+    rows = [f"| {key} | {_cell(value)} |" for key, value in settings.items()]
     return "## Training\n\n| setting | value |\n|---|---|\n" + "\n".join(rows)
 
 
-def _is_place(value: object) -> bool:
-    return value is not None and (Path(str(value)).is_absolute() or Path(str(value)).exists())
+def without_places(value: Any) -> Any:
+    """Of every path on somebody's disk within `value` only the last part, for others to see."""
+    if isinstance(value, Mapping):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_places(item) for item in value]
+    if not isinstance(value, (str, Path)) or not str(value):
+        return value
+    if isinstance(value, str) and TWO_TOWERS in value:
+        return TWO_TOWERS.join(without_places(part) for part in value.split(TWO_TOWERS))
+    path = Path(value)
+    return path.name if path.is_absolute() or path.exists() else str(value)
 
 
 def _cell(value: object) -> str:

@@ -31,6 +31,7 @@ from finetune.encoder_folder import (
 )
 from finetune.errors import ClipsearchError, UsageError
 from finetune.images import normalize, preprocessor_config
+from finetune.lora import merge_lora
 from finetune.model import DualEncoder, load_dual_encoder, quiet_transformers
 
 # Opset 17 has LayerNormalization; every onnxruntime since 1.12 runs it.
@@ -60,7 +61,7 @@ def export_encoder(
     """Write `out` and check its ONNX towers against torch.
 
     Args:
-        dual: The encoder, on any device.
+        dual: The encoder, on any device; LoRA adapters are merged into it first.
         out: The folder. An encoder folder that is there is replaced as a whole.
         name: For people; the folder's name unless given.
         check_texts: Real captions; the first 64, an empty and an overlong text are compared.
@@ -76,6 +77,7 @@ def export_encoder(
     """
     out = Path(out).absolute()
     check_out(out)
+    merge_lora(dual)
     finish_replacement(out)
     partial = sibling(out, "partial")
     try:

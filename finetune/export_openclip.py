@@ -10,31 +10,44 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from finetune.card import hub_ids
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export import finish_replacement, replace_folder, sibling
+from finetune.lora import merge_lora
 from finetune.model import DualEncoder, load_dual_encoder
 from finetune.openclip import CONFIG_FILE, WEIGHTS_FILE, has_standard_vocabulary
 from finetune.openclip_layout import open_clip_model_config, to_open_clip
 from finetune.pretrained import quiet_transformers
 
 
-def export_open_clip(dual: DualEncoder, out: str | Path, *, license: str | None = None) -> None:
+def export_open_clip(
+    dual: DualEncoder,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    license: str | None = None,
+    hub_id: str | None = None,
+) -> None:
     """Write `out`: open_clip_config.json, open_clip_model.safetensors, tokenizer and a card.
 
     What was written is read again and compared to the bit before an older folder is replaced.
 
     Args:
-        dual: A CLIP, on any device.
+        dual: A CLIP, on any device; LoRA adapters are merged into it first.
         out: The folder. An OpenCLIP folder that is there is replaced as a whole.
+        name: For the card; the folder's name unless given.
         license: Of the weights, for the card, as the hub writes it ("mit").
+        hub_id: "owner/name" where the folder will lie on the hub, if it will: open_clip then takes
+            a tokenizer other than CLIP's own from there.
 
     Raises UsageError where the model is no CLIP or OpenCLIP has no such model or preprocessing,
     or where `out` holds something else; ClipsearchError where the disk is full.
     """
     out = Path(out).absolute()
     check_open_clip_out(out)
-    config = open_clip_config(dual)
+    merge_lora(dual)
+    config = open_clip_config(dual, hub_id=hub_id)
     finish_replacement(out)
     partial = sibling(out, "partial")
     try:
@@ -42,7 +55,7 @@ def export_open_clip(dual: DualEncoder, out: str | Path, *, license: str | None 
         partial.mkdir(parents=True)
         state = {name: value.float().cpu() for name, value in dual.model.state_dict().items()}
         _write(dual, partial, config, to_open_clip(state, dual.model.config))
-        _write_card(partial, dual, out.name, license)
+        _write_card(partial, dual, name or out.name, license)
         _check(dual, partial, state)
         replace_folder(partial, out)
     except (OSError, SafetensorError) as error:
@@ -65,7 +78,7 @@ def check_open_clip_out(out: Path) -> None:
         )
 
 
-def open_clip_config(dual: DualEncoder) -> dict[str, Any]:
+def open_clip_config(dual: DualEncoder, *, hub_id: str | None = None) -> dict[str, Any]:
     """The content of open_clip_config.json. Raises UsageError where OpenCLIP cannot follow."""
     if dual.family != "clip":
         raise UsageError(
@@ -73,10 +86,10 @@ def open_clip_config(dual: DualEncoder) -> dict[str, Any]:
         )
     model = open_clip_model_config(dual.model.config, int(dual.tokenizer.eos_token_id))
     if not has_standard_vocabulary(dual.tokenizer):
-        # For a folder, open_clip then takes the tokenizer that lies in it, whatever the name.
-        model["text_cfg"]["hf_tokenizer_name"] = "."
+        # For a folder, open_clip takes the tokenizer that lies in it, whatever the name.
+        model["text_cfg"]["hf_tokenizer_name"] = hub_id or "."
     if dual.logit_bias is not None:
-        model["init_logit_bias"] = float(dual.logit_bias)
+        model["init_logit_bias"] = dual.logit_bias.item()
     return {"model_cfg": model, "preprocess_cfg": _preprocess_config(dual.preprocessing)}
 
 
@@ -132,13 +145,15 @@ def _check(dual: DualEncoder, folder: Path, expected: dict[str, torch.Tensor]) -
 
 
 def _write_card(folder: Path, dual: DualEncoder, name: str, license: str | None) -> None:
-    metadata = {
+    metadata: dict[str, Any] = {
         "library_name": "open_clip",
         "pipeline_tag": "zero-shot-image-classification",
         "tags": ["clip", "clipsearch", "image-search"],
     }
     if license:
         metadata["license"] = license
+    if base_models := hub_ids(dual.base_model):
+        metadata["base_model"] = base_models[0]
     (folder / "README.md").write_text(
         f"""---
 {yaml.safe_dump(metadata, sort_keys=False).strip()}

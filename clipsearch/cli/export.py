@@ -1,14 +1,95 @@
 """`clipsearch export`: any checkpoint as an encoder folder, without training."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipsearch.cli.options import json_option
-from finetune.encoder_folder import DESCRIPTION_FILE
+from finetune.encoder_folder import (
+    DESCRIPTION_FILE,
+    EncoderDescription,
+    check_fingerprint,
+    read_description,
+)
 from finetune.errors import ClipsearchError, UsageError
+
+if TYPE_CHECKING:
+    from finetune.model import DualEncoder
+
+DEFAULT_OUT = Path("encoder")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options of the command.
+
+    Attributes:
+        model: Id or folder; an encoder folder too.
+        text_model: Id or folder of the text tower of a dual encoder of two checkpoints.
+        out: The encoder folder to write; None writes none.
+        open_clip: The OpenCLIP folder to write; None writes none.
+        name, license, max_tokens: Of what is written.
+        wise_ft: Weight of MODEL in the mix with `base`; None mixes nothing.
+        base: Id or folder; None is the model that the encoder's training started from.
+        push: "owner/name" on the hub; None uploads nothing.
+        private: Whether a repository that is made is private.
+        overwrite: Whether finished folders may be replaced.
+    """
+
+    model: str
+    text_model: str | None
+    out: Path | None
+    open_clip: Path | None
+    name: str | None
+    license: str | None
+    max_tokens: int | None
+    wise_ft: float | None
+    base: str | None
+    push: str | None
+    private: bool
+    overwrite: bool
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether MODEL is an encoder folder already."""
+        return (Path(self.model) / DESCRIPTION_FILE).is_file()
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether what comes out is another encoder than MODEL."""
+        changes = (self.text_model, self.name, self.license, self.max_tokens, self.wise_ft)
+        return any(value is not None for value in changes)
+
+    @property
+    def is_left_as_it_is(self) -> bool:
+        """Whether nothing is to be written."""
+        return self.out is None and self.open_clip is None
+
+    @property
+    def uploaded(self) -> Path:
+        """The folder that --push uploads."""
+        return self.out or self.open_clip or Path(self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done.
+
+    Attributes:
+        encoder: Description of the encoder folder that was written or uploaded, if any.
+        out, open_clip: The folders that were written.
+        dimension: Values in an embedding, where something was written.
+        pushed: Address on the hub.
+    """
+
+    encoder: EncoderDescription | None = None
+    out: Path | None = None
+    open_clip: Path | None = None
+    dimension: int | None = None
+    pushed: str | None = None
 
 
 @click.command()
@@ -16,61 +97,223 @@ from finetune.errors import ClipsearchError, UsageError
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("encoder"),
-    show_default=True,
-    help="The encoder folder to write.",
+    help="The encoder folder to write.  [default: encoder, unless --open-clip is given]",
+)
+@click.option(
+    "--text-model",
+    metavar="ID_OR_FOLDER",
+    help="Take this model for texts and MODEL's image tower, with new projections between them.",
+)
+@click.option(
+    "--open-clip",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write an OpenCLIP checkpoint, of a CLIP; with --out an encoder folder too.",
+)
+@click.option("--push", metavar="OWNER/NAME", help="Upload the result to the Hugging Face hub.")
+@click.option("--private", is_flag=True, help="Make a private repository, where --push makes one.")
+@click.option(
+    "--wise-ft",
+    type=click.FloatRange(0, 1),
+    help="Weights between those of --base (0) and MODEL (1); 0.5 is common.",
+)
+@click.option(
+    "--base",
+    metavar="ID_OR_FOLDER",
+    help="For --wise-ft.  [default: the model that the encoder's training started from]",
 )
 @click.option("--name", help="The encoder's name for people; the folder's name unless given.")
 @click.option("--max-tokens", type=int, help="Cut texts earlier than the model does.")
 @click.option("--license", help="Of the weights, for the model card, as the hub writes it: mit.")
-@click.option("--overwrite", is_flag=True, help="Replace an encoder that is already in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace what is already in the folder to write.")
 @json_option
-def export(
-    model: str,
-    out: Path,
-    name: str | None,
-    max_tokens: int | None,
-    license: str | None,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def export(as_json: bool, **options: Any) -> None:
     """Turn MODEL into an encoder folder without training it.
 
-    MODEL is the id of a CLIP or SigLIP checkpoint on the Hugging Face hub, or a folder that
-    transformers can load. The folder that comes out is what feed, query and serve take; its ONNX
-    towers are compared with torch before anything is replaced.
+    MODEL is the id of a CLIP, SigLIP or OpenCLIP checkpoint on the Hugging Face hub, or a folder
+    with one; an encoder folder too. The folder that comes out is what feed, query and serve take;
+    its ONNX towers are compared with torch before anything is replaced.
+
+    An encoder folder with nothing but --push is uploaded as it is. The token for the hub comes
+    from HF_TOKEN or `hf auth login`.
 
     \b
     Examples:
       clipsearch export openai/clip-vit-base-patch32
       clipsearch export google/siglip-base-patch16-224 --out encoders/siglip
       clipsearch export ./my-checkpoint --out encoder --overwrite
+      clipsearch export encoder --push me/birds --private
+      clipsearch export encoder --wise-ft 0.5 --out mixed
+      clipsearch export encoder --open-clip for-open-clip
+      clipsearch export openai/clip-vit-base-patch32 --text-model roberta-base --out start
     """
-    if (out / DESCRIPTION_FILE).is_file() and not overwrite:
+    request = _with_default_out(Request(**options))
+    _check(request)
+    if request.push is not None:
+        _check_push(request)
+    outcome = _check_encoder(request.model) if request.is_left_as_it_is else _convert(request)
+    if request.push is not None:
+        outcome = replace(outcome, pushed=_push(request))
+    _report(outcome, as_json)
+
+
+def _with_default_out(request: Request) -> Request:
+    if request.out is not None or request.open_clip is not None:
+        return request
+    if request.is_encoder and not request.is_changed:
+        if request.push is None:
+            raise UsageError(
+                f"{request.model} is an encoder folder already; say what to do with it: --push,"
+                f" --open-clip, --wise-ft, or --out for a copy with ONNX towers written anew"
+            )
+        return request
+    return replace(request, out=DEFAULT_OUT)
+
+
+def _check(request: Request) -> None:
+    """Raise UsageError for options that cannot work together or would destroy something."""
+    if request.private and request.push is None:
+        raise UsageError("--private says how --push makes a repository; give --push OWNER/NAME")
+    if request.base is not None and request.wise_ft is None:
+        raise UsageError("--base is what --wise-ft mixes with; give --wise-ft too, such as 0.5")
+    if request.text_model is not None:
+        for option, value in (("--wise-ft", request.wise_ft), ("--open-clip", request.open_clip)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} cannot be had with --text-model, whose projections are new and"
+                    f" which is no CLIP; leave one of them out"
+                )
+    folders = [path.resolve() for path in (request.out, request.open_clip) if path is not None]
+    if len(folders) > len(set(folders)):
+        raise UsageError(f"--out and --open-clip are both {request.out}; give two folders")
+    if request.overwrite:
+        return
+    if request.out is not None and (request.out / DESCRIPTION_FILE).is_file():
         raise UsageError(
-            f"--out {out} already holds an encoder; replace it with --overwrite,"
+            f"--out {request.out} already holds an encoder; replace it with --overwrite,"
             f" or give another folder"
         )
+    if request.open_clip is not None and (request.open_clip / "open_clip_config.json").is_file():
+        raise UsageError(
+            f"--open-clip {request.open_clip} already holds a checkpoint; replace it with"
+            f" --overwrite, or give another folder"
+        )
+
+
+def _check_encoder(model: str) -> Outcome:
+    """Of an encoder folder that is uploaded as it is. Raises EncoderError where it is broken."""
+    description = read_description(Path(model))
+    check_fingerprint(Path(model), description)
+    return Outcome(description)
+
+
+def _convert(request: Request) -> Outcome:
     try:
         # torch and transformers, which `clipsearch --help` must not load
         from finetune.export import check_out, export_encoder
-        from finetune.model import TINY, load_dual_encoder
+        from finetune.export_openclip import check_open_clip_out, export_open_clip
+        from finetune.export_source import load_source
+        from finetune.model import TINY
     except ModuleNotFoundError as error:
-        raise ClipsearchError(
-            f"export needs {error.name}; install it with: pip install 'clipsearch[finetune]'"
-        ) from error
-    if model == TINY:
+        raise _missing(error) from error
+    if request.model == TINY:
         raise UsageError(
             'the model "tiny" is made by training; use: clipsearch finetune MANIFEST --model tiny'
         )
-    check_out(out)
-    click.echo(f"Loading {model} …", err=True)
-    dual = load_dual_encoder(model, max_tokens=max_tokens)
-    click.echo(f"Writing {out} and comparing its ONNX towers with torch …", err=True)
-    description = export_encoder(dual, out, name=name, license=license)
+    if request.out is not None:
+        check_out(request.out)
+    if request.open_clip is not None:
+        check_open_clip_out(request.open_clip)
+    click.echo(f"Loading {request.model} …", err=True)
+    source = load_source(
+        request.model,
+        text_model=request.text_model,
+        max_tokens=request.max_tokens,
+        wise_ft=request.wise_ft,
+        base=request.base,
+    )
+    _say_what_it_is(request, source.dual)
+    description = None
+    if request.open_clip is not None:
+        click.echo(f"Writing {request.open_clip} in OpenCLIP's layout …", err=True)
+        export_open_clip(
+            source.dual,
+            request.open_clip,
+            name=request.name,
+            license=request.license,
+            hub_id=request.push if request.uploaded == request.open_clip else None,
+        )
+    if request.out is not None:
+        click.echo(f"Writing {request.out} and comparing its ONNX towers with torch …", err=True)
+        description = export_encoder(
+            source.dual,
+            request.out,
+            name=request.name,
+            metrics=source.metrics,
+            recipe=source.recipe,
+            files=source.files,
+            license=request.license,
+        )
+    return Outcome(description, request.out, request.open_clip, source.dual.dimension)
+
+
+def _say_what_it_is(request: Request, dual: "DualEncoder") -> None:
+    if request.text_model is not None:
+        click.echo(
+            f"The projections of {request.model} and {request.text_model} into the common space"
+            f" are from scratch: train the result with clipsearch finetune before you search.",
+            err=True,
+        )
+    if request.wise_ft is not None:
+        click.echo(
+            f"Weights: {1 - request.wise_ft:g} × {dual.base_model} + {request.wise_ft:g} ×"
+            f" {request.model}",
+            err=True,
+        )
+
+
+def _check_push(request: Request) -> None:
+    try:
+        from finetune.hub import check_push  # the hub's client, which only --push needs
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    assert request.push is not None
+    check_push(request.push)
+
+
+def _push(request: Request) -> str:
+    from finetune.hub import push  # the hub's client, which only --push needs
+
+    assert request.push is not None
+    click.echo(f"Uploading {request.uploaded} to {request.push} …", err=True)
+    return push(request.uploaded, request.push, private=request.private)
+
+
+def _missing(error: ModuleNotFoundError) -> ClipsearchError:
+    return ClipsearchError(
+        f"export needs {error.name}; install it with: pip install 'clipsearch[finetune]'"
+    )
+
+
+def _report(outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"out": str(out), **asdict(description)}))
+        places = {"out": outcome.out, "open_clip": outcome.open_clip}
+        values = {name: None if path is None else str(path) for name, path in places.items()}
+        described = {} if outcome.encoder is None else asdict(outcome.encoder)
+        click.echo(json.dumps({**values, "pushed": outcome.pushed, **described}))
         return
+    if outcome.out is not None and outcome.encoder is not None:
+        _print_encoder(outcome.out, outcome.encoder)
+    if outcome.open_clip is not None:
+        click.echo(
+            f"{outcome.open_clip}: OpenCLIP, {outcome.dimension} dimensions; load it with:"
+            f' open_clip.create_model_and_transforms("local-dir:{outcome.open_clip}")'
+        )
+    if outcome.pushed is not None:
+        click.echo(f"uploaded: {outcome.pushed}")
+
+
+def _print_encoder(out: Path, description: EncoderDescription) -> None:
     differences = ", ".join(
         f"{tower} {value:.1e}" for tower, value in description.onnx_max_difference.items()
     )

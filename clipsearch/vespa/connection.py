@@ -8,14 +8,26 @@ update that assigns and a delete have the same effect twice, and a search has no
 import json
 import os
 import random
+import select
+import socket
+import ssl
 import threading
 import time
+from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import (
+    BadStatusLine,
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    IncompleteRead,
+)
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from clipsearch.version import __version__
@@ -24,6 +36,9 @@ from finetune.errors import EngineError
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
+CONNECT_SECONDS = 10.0
+# A connection that lay idle for longer may have been closed by the other side: look first.
+IDLE_SECONDS = 0.5
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _READ_BYTES = 65_536
@@ -111,91 +126,120 @@ class Transport(Protocol):
 
 
 class PoolTransport:
-    """A pool of kept HTTP/1.1 connections.
+    """A pool of kept HTTP/1.1 connections of the standard library.
 
-    `requests` over the same pool takes three times the processor time for each document, and half
-    the documents a second: see benchmarks/vespa_feed.py.
+    urllib3 takes twice the processor time for each document, `requests` three times: see
+    benchmarks/vespa_feed.py.
     """
 
     def __init__(self, target: str, settings: ConnectionSettings) -> None:
         """Nothing is sent yet. `target` is scheme, host and port, and may have a path.
 
-        Raises EngineError where that is no address.
+        Raises EngineError where that is no address, or a certificate cannot be used.
         """
-        import certifi  # with urllib3, 0.05 s: not for --help
-        import urllib3
-
-        self._failures = (urllib3.exceptions.HTTPError, HTTPException, OSError)
-        self._timeout = urllib3.Timeout
         try:
             parts = urlsplit(target)
-        except ValueError as error:
+            host, port = parts.hostname or "", parts.port
+            if parts.scheme not in ("http", "https") or not host:
+                raise ValueError("not of the form http://HOST:PORT")
+            self._proxy = _Proxy.of_environment(parts.scheme, host)
+            self._tls = _tls_context(settings) if parts.scheme == "https" else None
+            self._host, self._port = host, port or (443 if self._tls else 80)
+            # Taken from the right and put back there: the oldest are left alone, and time out.
+            self._idle = deque([(self._new_connection(), 0.0)])
+        except (ValueError, HTTPException) as error:
             raise EngineError(f"{target}: is no address ({error})") from error
-        host = parts.hostname or ""
-        self._headers = {"User-Agent": f"clipsearch/{__version__}", "Accept-Encoding": "identity"}
+        self._headers = {"User-Agent": f"clipsearch/{__version__}"}
         if settings.token and (parts.scheme == "https" or host in _LOOPBACK):
             self._headers["Authorization"] = f"Bearer {settings.token}"
-        options: dict[str, Any] = {
-            "maxsize": settings.connections + 1,
-            "block": True,
-            "cert_file": settings.certificate,
-            "key_file": settings.key,
-            "ca_certs": settings.authority or certifi.where(),
-        }
-        proxy = _proxy(parts.scheme, host)
-        # A proxy is told the whole address, but for https, where it only passes bytes on.
-        whole = proxy is not None and parts.scheme == "http"
-        self._prefix = target.rstrip("/") if whole else parts.path.rstrip("/")
-        try:
-            self._manager = (
-                urllib3.PoolManager(**options)
-                if proxy is None
-                else urllib3.ProxyManager(proxy, **options)
-            )
-            self._pool = self._manager.connection_from_url(target)
-        except ValueError as error:
-            raise EngineError(f"{target}: is no address ({error})") from error
+        self._prefix = parts.path.rstrip("/")
+        if self._proxy is not None and self._tls is None:
+            # A proxy is told the whole address, but for https, where it only passes bytes on.
+            self._prefix = target.rstrip("/")
+            self._headers.update(self._proxy.headers)
 
     def send(
         self, method: str, path: str, body: bytes | None, content_type: str, timeout: float
     ) -> Reply:
         """See `Transport`."""
-        deadline = time.monotonic() + timeout
         headers = self._headers
         if body is not None:
             headers = {**headers, "Content-Type": content_type}
+        connection = self._take()
         try:
-            response = self._pool.urlopen(
-                method,
-                self._prefix + path,
-                body,
-                headers,
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                timeout=self._timeout(connect=min(timeout, 10.0), read=timeout),
-                preload_content=False,
-            )
-            try:
-                # The timeout above holds for each read: a server that drips bytes would never
-                # reach it.
-                parts: list[bytes] = []
-                while part := response.read1(_READ_BYTES, decode_content=True):
-                    parts.append(part)
-                    if time.monotonic() > deadline:
-                        raise ConnectionFailedError(f"no whole answer in {timeout:g} seconds")
-            except BaseException:
-                response.close()  # half an answer is left in it: it must not serve again
-                raise
-            response.release_conn()
-            kind = response.headers.get("Content-Type", "")
-            return Reply(response.status, b"".join(parts), kind)
-        except self._failures as error:
+            if connection.sock is None:
+                connection.timeout = min(timeout, CONNECT_SECONDS)
+                connection.connect()
+            connection.sock.settimeout(timeout)
+            deadline = time.monotonic() + timeout
+            connection.request(method, self._prefix + path, body, headers)
+            answer = connection.getresponse()
+            content = _read(answer, deadline, timeout)
+        except (HTTPException, OSError) as error:
+            connection.close()
             raise ConnectionFailedError(_reason(error, timeout)) from error
+        except BaseException:
+            connection.close()  # half an answer is left in it: it must not serve again
+            raise
+        self._idle.append((connection, time.monotonic()))
+        return Reply(answer.status, content, answer.headers.get("Content-Type", ""))
 
     def close(self) -> None:
         """See `Transport`."""
-        self._manager.clear()
+        while self._idle:
+            self._idle.pop()[0].close()
+
+    def _take(self) -> HTTPConnection:
+        """A connection that nobody uses, open or yet to be opened."""
+        try:
+            connection, used = self._idle.pop()
+        except IndexError:
+            return self._new_connection()
+        if connection.sock is not None and time.monotonic() - used > IDLE_SECONDS:
+            poll = select.poll()
+            poll.register(connection.sock, select.POLLIN)
+            if poll.poll(0):  # nothing was asked, so this is the other side closing
+                connection.close()
+        return connection
+
+    def _new_connection(self) -> HTTPConnection:
+        host, port = self._host, self._port
+        if self._proxy is not None:
+            host, port = self._proxy.host, self._proxy.port
+        if self._tls is None:
+            return HTTPConnection(host, port)
+        connection = HTTPSConnection(host, port, context=self._tls)
+        if self._proxy is not None:
+            connection.set_tunnel(self._host, self._port, dict(self._proxy.headers))
+        return connection
+
+
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    host: str
+    port: int
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of_environment(cls, scheme: str, host: str) -> "_Proxy | None":
+        """The proxy that the environment names (https_proxy, no_proxy); none for this machine.
+
+        Raises EngineError where it is of a kind that is not known here.
+        """
+        named = None if host in _LOOPBACK or proxy_bypass(host) else getproxies().get(scheme)
+        if not named:
+            return None
+        parts = urlsplit(named if "://" in named else f"http://{named}")
+        if parts.scheme != "http" or not parts.hostname:
+            raise EngineError(
+                f"{named}: is no proxy of the form http://HOST:PORT"
+                f" (named in the environment by {scheme}_proxy)"
+            )
+        headers = {}
+        if parts.username is not None:
+            known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            headers["Proxy-Authorization"] = f"Basic {b64encode(known.encode()).decode()}"
+        return cls(parts.hostname, parts.port or 80, headers)
 
 
 class Client:
@@ -274,9 +318,44 @@ def connect(target: str, settings: ConnectionSettings | None = None) -> Client:
     return Client(target.rstrip("/"), PoolTransport(target, settings), settings)
 
 
-def _proxy(scheme: str, host: str) -> str | None:
-    """The proxy that the environment names (https_proxy, no_proxy); none for this machine."""
-    return None if host in _LOOPBACK or proxy_bypass(host) else getproxies().get(scheme)
+def _tls_context(settings: ConnectionSettings) -> ssl.SSLContext:
+    """Raises EngineError where a certificate cannot be used."""
+    import certifi  # beside the light path
+
+    try:
+        context = ssl.create_default_context(cafile=settings.authority or certifi.where())
+    except OSError as error:
+        raise EngineError(f"{settings.authority}: holds no certificates ({error})") from error
+    context.set_alpn_protocols(["http/1.1"])
+    if settings.certificate is not None:
+        try:
+            context.load_cert_chain(settings.certificate, settings.key)
+        except OSError as error:
+            raise EngineError(
+                f"{settings.certificate} and {settings.key}: are no client certificate and its"
+                f" key ({error})"
+            ) from error
+    return context
+
+
+def _read(answer: HTTPResponse, deadline: float, timeout: float) -> bytes:
+    """The whole body. Raises ConnectionFailedError where it breaks off, or is late.
+
+    The socket's timeout holds for each packet, and a server that drips bytes would never reach it:
+    so only what has come is read, and then the clock is looked at.
+    """
+    parts = []
+    while not answer.isclosed():
+        if answer.chunked:
+            parts.append(answer.read1(_READ_BYTES))
+        else:  # read1 would not count down what is left of the length
+            come = len(answer.peek(1)) if answer.length != 0 else 0
+            parts.append(answer.read(max(1, come)))
+        if time.monotonic() > deadline:
+            raise ConnectionFailedError(f"no whole answer in {timeout:g} seconds")
+    if answer.length:
+        raise ConnectionFailedError("the answer broke off")
+    return b"".join(parts)
 
 
 def _sleep(seconds: float, stop: threading.Event | None) -> bool:
@@ -288,18 +367,16 @@ def _sleep(seconds: float, stop: threading.Event | None) -> bool:
 
 
 def _reason(error: Exception, timeout: float) -> str:
-    text = str(error)
-    name = type(error).__name__
-    if "refused" in text:
-        return "connection refused"
-    if "NameResolution" in text or "Name or service not known" in text:
+    if isinstance(error, socket.gaierror):
         return "the host name is not known"
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "its certificate is not trusted (VESPA_CLI_DATA_PLANE_CA_CERT_FILE names yours)"
-    if "Timeout" in name or "timed out" in text:
+    if isinstance(error, TimeoutError):
         return f"no answer in {timeout:g} seconds"
-    if "IncompleteRead" in text:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "its certificate is not trusted (VESPA_CLI_DATA_PLANE_CA_CERT_FILE names yours)"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, IncompleteRead):
         return "the answer broke off"
-    if "reset" in text or "aborted" in text or "closed" in text.lower():
+    if isinstance(error, ConnectionError | BadStatusLine):
         return "the connection was closed before the answer came"
-    return f"{name}: {text}"
+    return f"{type(error).__name__}: {error}"

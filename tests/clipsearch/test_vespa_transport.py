@@ -1,17 +1,22 @@
 """The HTTP transport: TLS, client certificates, tokens, proxies, addresses, kept connections."""
 
+import contextlib
 import datetime
 import http.server
 import ipaddress
+import select
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from clipsearch.vespa import connection
 from clipsearch.vespa.connection import (
     ConnectionFailedError,
     ConnectionSettings,
@@ -53,6 +58,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Recorder
 
+    def do_CONNECT(self) -> None:
+        """Pass bytes on to this machine, as a proxy does for https."""
+        self.server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.flush()
+        with socket.create_connection(("127.0.0.1", int(self.path.rpartition(":")[2]))) as far:
+            ends = {self.connection: far, far: self.connection}
+            while ends:
+                for end in select.select(list(ends), [], [])[0]:
+                    data = end.recv(65_536)
+                    if not data:
+                        return
+                    ends[end].sendall(data)
+
     def log_message(self, format: str, *arguments: object) -> None:
         """Quiet."""
 
@@ -67,7 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def recorder(tls: ssl.SSLContext | None = None) -> Iterator[Recorder]:
     server = Recorder()
     if tls is not None:
@@ -202,6 +222,163 @@ def test_connections_are_kept() -> None:
             assert transport.send("GET", "/x", None, "", 5.0).json() == {}
         transport.close()
         assert len(server.connections) == 1
+
+
+def test_a_proxy_passes_tls_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = make_certificate(tmp_path, "server")
+    monkeypatch.setattr(connection, "_LOOPBACK", frozenset())
+    with recorder(server_context(own)) as server, recorder() as proxy:
+        monkeypatch.setenv("https_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
+        target = f"https://127.0.0.1:{server.port}"
+        known = replace(SETTINGS, authority=own.certificate, token="secret")
+        assert get(target, known, path="/inside").status == 200
+        ((path, headers),) = server.asked
+        assert (path, headers["authorization"]) == ("/inside", "Bearer secret")
+        assert "proxy-authorization" not in headers, "is for the proxy alone"
+        ((path, headers),) = proxy.asked
+        assert path == f"127.0.0.1:{server.port}"
+        assert headers["proxy-authorization"] == "Basic bWU6cEBzcw==", "me:p@ss"
+        assert "authorization" not in headers
+
+
+def test_a_proxy_of_another_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1080")
+    with pytest.raises(EngineError, match=r"socks5://127.0.0.1:1080.*http_proxy"):
+        get("http://vespa.example:8080")
+
+
+def test_certificates_that_are_none(tmp_path: Path) -> None:
+    own = make_certificate(tmp_path, "server")
+    bad = tmp_path / "bad.pem"
+    bad.write_text("nothing of the kind")
+    for settings in (
+        replace(SETTINGS, certificate=str(bad), key=own.key),
+        replace(SETTINGS, authority=str(bad)),
+    ):
+        with pytest.raises(EngineError, match=r"bad\.pem"):
+            get("https://vespa.example", settings)
+
+
+class Scripted:
+    """Answers each connection's first request with bytes, waiting where there is a number."""
+
+    def __init__(self, *script: bytes | float, keep: bool = False) -> None:
+        self.script, self.keep, self.connections = script, keep, 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.target = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> "Scripted":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with contextlib.suppress(OSError):  # the client gave up
+                self._answer(connection)
+            if not self.keep:
+                connection.close()
+
+    def _answer(self, connection: socket.socket) -> None:
+        connection.recv(65_536)
+        for step in self.script:
+            if isinstance(step, bytes):
+                connection.sendall(step)
+            else:
+                time.sleep(step)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        (HEAD + b"Content-Length: 6\r\n\r\n", 0.01, b"abc", 0.01, b"def"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nab", 0.01, b"c\r\n3\r\ndef\r\n0\r\n\r\n"),
+        (HEAD + b"Connection: close\r\n\r\nabc", 0.01, b"def"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + b"Content-Length: 6\r\n\r\nabcdef"),
+    ],
+    ids=["length", "chunked", "until closed", "after a 100"],
+)
+def test_a_body_is_read_whole(script: tuple[bytes | float, ...]) -> None:
+    with Scripted(*script) as server:
+        assert get(server.target).body == b"abcdef"
+
+
+def test_a_body_of_nothing_is_not_waited_for() -> None:
+    with Scripted(HEAD + b"Content-Length: 0\r\n\r\n", keep=True) as server:
+        assert get(server.target).body == b""
+    with Scripted(b"HTTP/1.1 204 No Content\r\n\r\n", keep=True) as server:
+        assert get(server.target).status == 204
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        (HEAD + b"Content-Length: 6\r\n\r\nabc",),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n6\r\nabc",),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",),
+        (HEAD[:9],),
+        (),
+    ],
+    ids=["length", "inside a chunk", "between chunks", "status", "nothing"],
+)
+def test_half_an_answer_is_none(script: tuple[bytes | float, ...]) -> None:
+    with (
+        Scripted(*script) as server,
+        pytest.raises(ConnectionFailedError, match=r"broke off|was closed"),
+    ):
+        get(server.target)
+
+
+def test_a_body_that_drips_is_given_up() -> None:
+    for head in (b"Content-Length: 60\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n3c\r\n"):
+        drops = [each for _ in range(60) for each in (0.05, b"x")]
+        with Scripted(HEAD + head, *drops) as server:
+            transport = PoolTransport(server.target, SETTINGS)
+            start = time.monotonic()
+            with pytest.raises(ConnectionFailedError, match=r"no whole answer in 0\.2 seconds"):
+                transport.send("GET", "/", None, "", 0.2)
+            assert time.monotonic() - start < 1
+            transport.close()
+
+
+def test_a_connection_that_was_closed_meanwhile_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.05)
+    with Scripted(HEAD + b"Content-Length: 2\r\n\r\n{}") as server:
+        transport = PoolTransport(server.target, SETTINGS)
+        for _ in range(3):  # the server closes after each answer, without saying so
+            assert transport.send("GET", "/", None, "", 5.0).json() == {}
+            time.sleep(0.1)
+        transport.close()
+        assert server.connections == 3
+
+
+def test_threads_have_connections_of_their_own() -> None:
+    with recorder() as server:
+        transport = PoolTransport(f"http://127.0.0.1:{server.port}", SETTINGS)
+
+        def ask(number: int) -> None:
+            for turn in range(20):
+                path = f"/{number}/{turn}"
+                assert transport.send("GET", path, None, "", 5.0).json() == {}
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(ask, range(8)))
+        transport.close()
+        assert len(server.asked) == 160 and len({path for path, _ in server.asked}) == 160
+        assert len(server.connections) <= 8
 
 
 @pytest.mark.parametrize(

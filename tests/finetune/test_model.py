@@ -5,76 +5,33 @@ from itertools import product
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.processors import TemplateProcessing
-from transformers import (
-    BertConfig,
-    BertModel,
-    PreTrainedTokenizerFast,
-    SiglipConfig,
-    SiglipModel,
-)
+from tiny_checkpoints import CAPTIONS, SMALL, save_clip, save_siglip, save_siglip2
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from finetune.errors import EncoderError, UsageError
-from finetune.images import preprocessor_config
 from finetune.model import DualEncoder, load_dual_encoder
-from finetune.tiny import TinySize, tiny_clip
-
-CAPTIONS = ["two red circles", "a blue square", "two dogs on a beach", "a red car"] * 2
-SMALL = TinySize(image_size=32, width=32, mlp_width=64, heads=2, projection=24, max_tokens=20)
+from finetune.tiny import tiny_clip
 
 
 @pytest.fixture
 def clip_folder(tmp_path):
     """A CLIP checkpoint as the hub has them."""
-    built = tiny_clip(CAPTIONS, size=SMALL)
-    folder = tmp_path / "clip"
-    built.model.save_pretrained(folder)
-    built.tokenizer.save_pretrained(folder)
-    config = preprocessor_config(built.preprocessing, "clip")
-    (folder / "preprocessor_config.json").write_text(json.dumps(config))
-    return folder
+    save_clip(tmp_path / "clip")
+    return tmp_path / "clip"
 
 
 @pytest.fixture
 def siglip_folder(tmp_path):
     """A SigLIP checkpoint: no begin of text, filled to the full length, no mask."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: index for index, token in enumerate(["<pad>", "</s>", *alphabet])}
-    raw = Tokenizer(BPE(vocab=vocab, merges=[]))
-    raw.normalizer = normalizers.Lowercase()
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    raw.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", model_max_length=16
-    )
-    tower = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    text = {"vocab_size": len(vocab), "max_position_embeddings": 16, "projection_size": 32}
-    torch.manual_seed(0)
-    model = SiglipModel(
-        SiglipConfig(
-            text_config=tower | text, vision_config=tower | {"image_size": 32, "patch_size": 16}
-        )
-    )
-    folder = tmp_path / "siglip"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    config = {
-        "image_processor_type": "SiglipImageProcessor",
-        "size": {"height": 32, "width": 32},
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "resample": 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(config))
-    return folder
+    save_siglip(tmp_path / "siglip")
+    return tmp_path / "siglip"
+
+
+@pytest.fixture
+def siglip2_folder(tmp_path):
+    """A SigLIP 2 checkpoint of fixed size: SigLIP's model with another kind of tokenizer."""
+    save_siglip2(tmp_path / "siglip2")
+    return tmp_path / "siglip2"
 
 
 def edit_json(path, **values) -> None:
@@ -113,6 +70,21 @@ def test_siglip_gives_transformers_own_embeddings(siglip_folder) -> None:
     torch.testing.assert_close(logits, expected.logits_per_text)
     # Padding that is shorter than the tower's length changes nothing.
     torch.testing.assert_close(dual.embed_texts(ids[:, :10], mask[:, :10]), texts)
+
+
+@torch.inference_mode()
+def test_siglip2_of_fixed_size(siglip2_folder) -> None:
+    dual = load_dual_encoder(siglip2_folder)
+    assert (dual.family, dual.pad_to_max, dual.max_tokens) == ("siglip", True, 16)
+    texts = ["A Cat", "a red car"]
+    ids, mask = dual.tokenize(texts)
+    # Its class fills on the left unless told otherwise; the model was trained with the right.
+    tokenizer = AutoTokenizer.from_pretrained(siglip2_folder, padding_side="right")
+    expected = tokenizer(texts, padding="max_length", max_length=16, return_tensors="pt")
+    assert torch.equal(ids, expected.input_ids)
+    assert mask.sum(1).tolist() == [6, 10]
+    vectors = dual.model(input_ids=ids, pixel_values=torch.zeros(1, 3, 32, 32)).text_embeds
+    torch.testing.assert_close(dual.embed_texts(ids, mask), vectors)
 
 
 def test_a_tokenizer_class_that_needs_sentencepiece(siglip_folder) -> None:

@@ -53,6 +53,23 @@ def test_every_store_gives_the_same_pixels(sources, tmp_path, workers, cache) ->
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("cache", ["auto", "off"])
+def test_equal_pictures_have_equal_keys(sources, tmp_path, cache) -> None:
+    with Image.open(sources[7].path) as picture:
+        copy = tmp_path / "copy.bmp"  # other bytes, the same pixels
+        picture.save(copy)
+    sources[20] = ImageSource(copy)
+    with Decoder(PREPROCESSING, 0) as decoder:
+        loaded = load_all(
+            decoder, sources, cache=cache, spill=tmp_path / "spill", progress=progress()
+        )
+    keys = loaded.keys.tolist()
+    assert loaded.keys.dtype == np.int64
+    assert len(keys) == 38
+    assert len(set(keys)) == 37
+    assert keys[5] == keys[18]  # 7 and 20, less the broken ones before
+
+
 def test_pixels_that_fit_nowhere_are_refused(sources, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     with (
