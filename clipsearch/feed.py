@@ -22,7 +22,7 @@ import numpy as np
 from clipsearch.changes import Plan, Source, Work, compare, content_of_vector, updates
 from clipsearch.columns import choose_columns
 from clipsearch.documents import Embedding
-from clipsearch.encoder import Encoder
+from clipsearch.encoder import Encoder, available_cores
 from clipsearch.engine import Engine, Operation, Outcome, Update, Upsert
 from clipsearch.indexing import FeedTarget
 from clipsearch.ledger import Entry, IdSet, Ledger, ledger_path
@@ -329,7 +329,7 @@ def _encoded_steps(
     encoder: Encoder = target.load_encoder()
     workers = options.workers
     if workers is None:
-        workers = 0 if to_embed < FEW_PICTURES else (os.cpu_count() or 1)
+        workers = 0 if to_embed < FEW_PICTURES else available_cores()
     return _encode(options, source, plan, encoder, workers)
 
 
@@ -346,8 +346,12 @@ def _encode(
                 else:
                     yield source.picture(record), record.image
 
+    # A GPU takes one batch at a time.
+    threads = available_cores() if options.device == "cpu" else 1
     with closed_after(pictures()) as found:
-        yield from encode(found, encoder, workers=workers, batch_size=options.batch_size)
+        yield from encode(
+            found, encoder, workers=workers, batch_size=options.batch_size, threads=threads
+        )
     yield from without_image
 
 

@@ -93,11 +93,14 @@ class FeedTarget:
         return Columns(frozenset(info.number_columns), frozenset(info.tag_columns))
 
     def load_encoder(self) -> Encoder:
-        """The encoder, loaded once and checked against its fingerprint."""
+        """The encoder, loaded once and checked against its fingerprint.
+
+        A call of it keeps one core busy: a feed makes as many calls at once as there are cores.
+        """
         if self._folder is None:
             raise EncoderError(f"{self._index}: takes ready-made vectors and has no encoder")
         if self._encoder is None:
-            self._encoder = Encoder.load(self._folder, device=self._device)
+            self._encoder = Encoder.load(self._folder, device=self._device, threads=1)
         return self._encoder
 
     def settle(self, columns: Columns, images_root: str | None, vector_size: int | None) -> bool:

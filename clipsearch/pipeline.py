@@ -1,6 +1,6 @@
 """The stages of a feed, so that decoding, encoding and writing happen at the same time.
 
-    records ──> decode (worker processes) ──> encode (a thread) ──> engine.feed (the caller)
+    records ──> decode (worker processes) ──> encode (threads) ──> engine.feed (the caller)
 
 Each arrow is a bounded queue: a slow stage holds back the ones before it. An exception in any
 stage reaches the caller, and a caller that stops (Ctrl-C, full disk) ends every stage.
@@ -8,8 +8,10 @@ stage reaches the caller, and a caller that stops (Ctrl-C, full disk) ends every
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -59,29 +61,54 @@ def encode(
     *,
     workers: int,
     batch_size: int,
-) -> Iterator[Step | Rejection]:
-    """Decode in `workers` processes, encode in batches; in the order given."""
+    threads: int = 1,
+) -> Generator[Step | Rejection, None, None]:
+    """Decode in `workers` processes, encode in `threads` threads; in the order given.
+
+    Args:
+        pictures: What to encode, and where it lies.
+        encoder: Computes in the threads that call it: with several of them, load it with one
+            thread of its own. Threads that share a batch wait for each other in every layer,
+            and for the one whose core a decoding worker has taken; threads with a batch of
+            their own never do.
+        workers: See decode_ahead.
+        batch_size: Pictures that are encoded at once, by all threads together.
+        threads: As many as cores, where the encoder runs on the CPU.
+    """
     decoded = decode_ahead(pictures, encoder.preprocessing, workers=workers, ahead=4 * batch_size)
+    share = max(1, batch_size // threads)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-encode")
+    encoding: deque[Future[list[Step]]] = deque()
     batch: list[Decoded[Picture]] = []
-    with closing(decoded):
+    try:
         for picture in decoded:
             if picture.pixels is None:
                 reason = picture.error or "cannot be read"
                 yield Rejection(picture.key.document.id, "unreadable image", reason)
                 continue
             batch.append(picture)
-            if len(batch) == batch_size:
-                yield from _encode_batch(batch, encoder)
+            if len(batch) == share:
+                encoding.append(pool.submit(_encode_batch, batch, encoder))
                 batch = []
-    if batch:
-        yield from _encode_batch(batch, encoder)
+            # One waits beside those that run, so that no thread is ever out of work.
+            while encoding and (len(encoding) > threads or encoding[0].done()):
+                yield from encoding.popleft().result()
+        if batch:
+            encoding.append(pool.submit(_encode_batch, batch, encoder))
+        while encoding:
+            yield from encoding.popleft().result()
+    finally:
+        decoded.close()
+        pool.shutdown(cancel_futures=True)
 
 
-def _encode_batch(batch: list[Decoded[Picture]], encoder: Encoder) -> Iterator[Step]:
+def _encode_batch(batch: list[Decoded[Picture]], encoder: Encoder) -> list[Step]:
     pixels = np.stack([picture.pixels for picture in batch if picture.pixels is not None])
     embeddings = encoder.encode_pixels(pixels)
-    for picture, embedding in zip(batch, embeddings, strict=True):
-        yield upsert_step(picture.key, embedding, picture.sha256 or "")
+    return [
+        upsert_step(picture.key, embedding, picture.sha256 or "")
+        for picture, embedding in zip(batch, embeddings, strict=True)
+    ]
 
 
 def upsert_step(picture: Picture, embedding: Embedding, content: str) -> Step:

@@ -149,7 +149,8 @@ def sample_captions(data: CaptionedImages, *, seed: int, epoch: int) -> Int64:
 
 def shares(total: int, weights: tuple[float, ...]) -> list[int]:
     """`total` split in proportion to the weights, each within one, by largest remainders."""
-    exact = np.array(weights, np.float64) * (total / sum(weights))
+    relative = np.array(weights, np.float64) / max(weights)
+    exact = relative * (total / relative.sum())
     whole = np.floor(exact).astype(np.int64)
     largest_first = np.argsort(whole - exact, kind="stable")
     whole[largest_first[: total - int(whole.sum())]] += 1

@@ -93,7 +93,7 @@ class DualEncoder(nn.Module):
         # Saved with the tokenizer, so that plain transformers cuts at the same place.
         tokenizer.model_max_length = max_tokens
         # Some classes (Gemma's, which SigLIP 2 uses) fill on the left unless told otherwise.
-        tokenizer.padding_side = "right"
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "right"
         self.base_model = base_model
 
     @property

@@ -1,10 +1,11 @@
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from finetune.batch_plan import BatchPlan, epoch_samples, shares
@@ -27,11 +28,14 @@ def images_of(sizes: list[int], captions: int = 1) -> CaptionedImages:
     st.integers(0, 1000),
     st.lists(st.floats(0, 1e6) | st.integers(0, 5), min_size=1, max_size=6).filter(any),
 )
+@example(total=1, weights=[2e-309])
+@example(total=10, weights=[1e308, 1e308, 1e308])
 def test_shares_are_within_one_of_the_weights(total, weights) -> None:
     counts = shares(total, tuple(weights))
     assert sum(counts) == total
     for count, weight in zip(counts, weights, strict=True):
-        assert abs(count - total * weight / sum(weights)) < 1 + 1e-9
+        exact = total * Fraction(weight) / sum(map(Fraction, weights))
+        assert abs(count - exact) < 1 + 1e-9
         assert weight > 0 or count == 0
 
 
