@@ -37,7 +37,6 @@ SCHEDULES = ("cosine", "linear", "cosine-restarts", "constant", "inverse-sqrt")
 OPTIMIZERS = ("adamw", "adam", "adafactor")
 LOSSES = ("contrastive", "sigmoid")
 CAPTIONS = ("sampled", "all")
-TRACKERS = ("tensorboard", "wandb", "mlflow", "carbon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +225,12 @@ class TrainConfig:
         """Where checkpoints lie while training goes on: `out` with ".training" added."""
         out = Path(self.out).absolute()
         return out.with_name(out.name + ".training")
+
+    @property
+    def trackers_folder(self) -> Path:
+        """Where trackers write, kept after the run: `out` with ".runs" added."""
+        out = Path(self.out).absolute()
+        return out.with_name(out.name + ".runs")
 
     @property
     def evaluates(self) -> bool:

@@ -16,13 +16,13 @@ from finetune.config import (
     PRECISIONS,
     SCHEDULES,
     TINY,
-    TRACKERS,
     TrainConfig,
     option,
 )
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
 from finetune.selection import Selection
+from finetune.trackers import check_trackers
 from finetune.zeroshot import check_templates
 
 AT_LEAST: dict[str, float] = {
@@ -40,7 +40,7 @@ ONE_OF: dict[str, Sequence[str]] = {
     "captions": CAPTIONS,
 }  # fmt: skip
 SOME_OF: dict[str, Sequence[str]] = {
-    "freeze": ("image", "text"), "lora_towers": ("image", "text"), "trackers": TRACKERS
+    "freeze": ("image", "text"), "lora_towers": ("image", "text")
 }  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def check_config(config: TrainConfig) -> None:
     if config.back_translate is not None:
         parse_routes(config.back_translate)
     check_templates(config.zero_shot_template)
+    check_trackers(config.trackers)
     _check_evaluation(config)
     _check_model(config)
     _check_memory(config)

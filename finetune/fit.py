@@ -92,6 +92,7 @@ def fit(run: Run, state: TrainState, history: History) -> None:
     def save() -> None:
         log.read(run.progress)
         history.flush(sync=True)
+        run.trackers.flush()
         if world.is_first:
             run.work.save(state.state_dict(run.data), state.kept)
 

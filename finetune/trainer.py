@@ -110,7 +110,18 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
             seed_process(config, world, state.step)
             world.check_equal(dual.parameters())
             total = config.epochs * data.steps_per_epoch
-            with progress("Training", total, "steps", state.step) as shown:
+            with (
+                progress("Training", total, "steps", state.step) as shown,
+                start_trackers(
+                    config.trackers,
+                    folder=config.trackers_folder,
+                    config=config.as_dict(),
+                    project=config.project,
+                    run_name=config.run_name or Path(config.out).name,
+                    resumed_from_step=state.step,
+                    warn=shown.message,
+                ) as trackers,
+            ):
                 if rejected:
                     shown.message(f"{manifests.problems.summary()}; see {work.report}")
                 if state.step:
@@ -122,15 +133,7 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
                     world,
                     build_backward(config, loss_of, world),
                     evaluator(config, data, dual, loss_of) if config.evaluates else None,
-                    start_trackers(
-                        config.trackers,
-                        folder=work.path,
-                        config=config.as_dict(),
-                        project=config.project,
-                        run_name=config.run_name or Path(config.out).name,
-                        resumed_from_step=state.step,
-                        warn=shown.message,
-                    ),
+                    trackers,
                     shown,
                 )
                 fit(run, state, history)

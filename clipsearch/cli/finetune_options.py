@@ -12,9 +12,9 @@ from finetune.config import (
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
-    TRACKERS,
     TrainConfig,
 )
+from finetune.trackers import TRACKERS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]

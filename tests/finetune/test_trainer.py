@@ -250,4 +250,4 @@ def test_making_batches_ahead_keeps_order_and_errors() -> None:
 
 
 # Of seed 0 with torch 2.13; another version may draw other weights.
-PINNED_LOSSES = [3.39236, 3.31528, 3.0658, 3.07274, 2.84657]
+PINNED_LOSSES = [3.38191, 3.31528, 3.1257, 2.92347, 2.86888]
