@@ -1,6 +1,6 @@
 """Images a second of a whole feed, against the bare ONNX image tower on the same cores.
 
-    python benchmarks/feed.py                              # 320 JPEGs, three pairs
+    python benchmarks/feed.py                              # 640 JPEGs, three pairs
     python benchmarks/feed.py --images 96 --pairs 1 --cache kept/
 
 The encoder is a ViT-B/32 of random weights at 224 pixels; the pictures are JPEGs of 640x480,
@@ -192,7 +192,7 @@ def main() -> None:
         default=Path(tempfile.gettempdir()) / "clipsearch-feed-benchmark",
         help="keeps encoder and pictures",
     )
-    parser.add_argument("--images", type=int, default=320)
+    parser.add_argument("--images", type=int, default=640)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=None)

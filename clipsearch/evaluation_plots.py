@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.errors import ClipsearchError, UsageError
+from finetune.errors import UsageError
 from finetune.measurement import Measurement
 from finetune.metrics import GLOBAL
-from finetune.plots import SECOND, SMOOTHED, STYLE
+from finetune.plots import CANDIDATES, SECOND, SMOOTHED, rank_bins, save_figure, scale_ranks
 
 Ints = npt.NDArray[np.int64]
-
-CANDIDATES = {"text-to-image": "images", "image-to-text": "captions", "zero-shot": "classes"}
-MAX_BINS = 30
-LINEAR_POOL = 30
 
 
 def check_plots(folder: Path) -> None:
@@ -56,12 +52,6 @@ def plot_evaluation(
     return written
 
 
-def rank_bins(pool: int) -> npt.NDArray[np.float64]:
-    """Edges of bins over the ranks 1 to `pool`: single ranks first, then wider ones."""
-    edges = np.unique(np.round(np.geomspace(1, pool + 1, MAX_BINS)))
-    return edges - 0.5
-
-
 def recall_curve(ranks: Ints, pool: int) -> npt.NDArray[np.float64]:
     """Share of queries with a rank of at most k, for k from 1 to `pool`: float64[pool]."""
     counts = np.bincount(ranks, minlength=pool + 1)[1 : pool + 1]
@@ -75,15 +65,7 @@ def _draw_ranks(axes: Any, measurement: Measurement, names: Sequence[str]) -> No
         counts, _ = np.histogram(ranks, edges)
         axes.stairs(counts, edges, color=colour, fill=False, linewidth=1.6, label=name)
     axes.set(xlabel="rank of the best positive", ylabel="queries")
-    _scale_ranks(axes, measurement.pool)
-
-
-def _scale_ranks(axes: Any, pool: int) -> None:
-    """Large pools on a log scale, since the first ranks matter most; ticks as plain numbers."""
-    if pool > LINEAR_POOL:
-        axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_formatter("")
+    scale_ranks(axes, measurement.pool)
 
 
 def _draw_recall(axes: Any, measurement: Measurement, names: Sequence[str]) -> None:
@@ -93,23 +75,14 @@ def _draw_recall(axes: Any, measurement: Measurement, names: Sequence[str]) -> N
         axes.step(cutoffs, curve, where="post", color=colour, label=name)
     share = "hits@k" if measurement.task == "zero-shot" else "recall@k"
     axes.set(xlabel="k", ylabel=share, ylim=(0, 1.02))
-    _scale_ranks(axes, measurement.pool)
+    scale_ranks(axes, measurement.pool)
 
 
 def _draw(path: Path, title: str, draw: Callable[[Any], None]) -> None:
-    # Heavy, and only --plots needs it. The object interface leaves pyplot's state alone.
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    def draw_figure(figure: Any) -> None:
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_title(title)
+        axes.legend()
 
-    try:
-        with matplotlib.rc_context(STYLE):
-            figure = Figure()
-            FigureCanvasAgg(figure)
-            axes = figure.add_subplot()
-            draw(axes)
-            axes.set_title(title)
-            axes.legend()
-            figure.savefig(path)
-    except OSError as error:
-        raise ClipsearchError(f"{path}: cannot be written ({error.strerror or error})") from error
+    save_figure(path, draw_figure)

@@ -38,18 +38,11 @@ class Batch:
         return len(self.images)
 
 
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Batches that show every image once: as few as `batch_size` allows."""
-    return -(-images // batch_size)
-
-
 def epoch_batches(
     data: CaptionedImages,
-    plan: BatchPlan | int,
+    plan: BatchPlan,
     epoch: int,
     neighbours: Int32 | None = None,
-    *,
-    seed: int = 0,
 ) -> list[Batch]:
     """The batches of an epoch: all its samples (see `BatchPlan`) once, in a new order.
 
@@ -72,8 +65,6 @@ def epoch_batches(
         neighbours: int32[n, k] of `nearest_neighbours`, by the weights at the epoch's start; None,
             as before the first epoch, gives batches without hard negatives.
     """
-    if isinstance(plan, int):
-        plan = BatchPlan(plan, seed)
     rng = np.random.default_rng([plan.seed, epoch])
     samples = epoch_samples(data, plan, epoch)
     captions, images = data.keys[samples.captions], data.image_keys[samples.images]

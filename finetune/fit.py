@@ -22,7 +22,7 @@ from finetune.selection import Selection
 from finetune.step import Backward, training_step
 from finetune.step_log import StepLog
 from finetune.tensor_batch import TensorBatch
-from finetune.trackers import Trackers
+from finetune.trackers.background import Trackers
 from finetune.train_state import TrainState, record_evaluation
 from finetune.training_data import TrainingData
 
@@ -176,6 +176,7 @@ def find_neighbours(run: Run, state: TrainState, epoch: int) -> Int32:
         embed_captions(dual, data.train_tokens, captions),
         data.splits.train,
         data.plan.neighbours,
+        seed=config.seed + epoch,
     )
 
 

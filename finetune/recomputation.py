@@ -7,6 +7,7 @@ third more time, and memory for one layer's activations instead of all layers'.
 import warnings
 
 from torch import nn
+from transformers import PreTrainedModel, VisionTextDualEncoderModel
 
 from finetune.errors import UsageError
 from finetune.model import DualEncoder
@@ -18,20 +19,28 @@ def enable_gradient_checkpointing(dual: DualEncoder) -> None:
     Raises UsageError where the model cannot, or where a tower's layers would go on keeping all.
     """
     model = dual.model
+    towers = (model.vision_model, model.text_model)
+    # the class that joins two checkpoints knows nothing of it, but its towers do
+    is_joined = isinstance(model, VisionTextDualEncoderModel)
+    try:
+        for part in towers if is_joined else (model,):
+            _enable(part)
+    except ValueError as error:
+        raise _unsupported(dual) from error
+    if not all(checkpointed_layers(tower) for tower in towers):
+        raise _unsupported(dual)
+
+
+def _enable(model: PreTrainedModel) -> None:
     # the first is the name since transformers 5.1x, the second goes with version 6
     enable = getattr(model, "activation_checkpointing_enable", None)
     enable = enable or model.gradient_checkpointing_enable
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            # with re-entrant checkpoints a frozen first layer would cut off all gradients; for
-            # their sake transformers makes frozen layers take part too, which here is not needed
-            enable({"use_reentrant": False})
-            model.disable_input_require_grads()
-    except ValueError as error:
-        raise _unsupported(dual) from error
-    if not all(checkpointed_layers(tower) for tower in (model.vision_model, model.text_model)):
-        raise _unsupported(dual)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        # with re-entrant checkpoints a frozen first layer would cut off all gradients; for
+        # their sake transformers makes frozen layers take part too, which here is not needed
+        enable({"use_reentrant": False})
+        model.disable_input_require_grads()
 
 
 def checkpointed_layers(tower: nn.Module) -> int:

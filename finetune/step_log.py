@@ -10,7 +10,7 @@ from finetune.checkpoint import WorkFolder
 from finetune.errors import TrainingError
 from finetune.history import History, Row, is_evaluation
 from finetune.progress import Progress
-from finetune.trackers import Trackers
+from finetune.trackers.background import Trackers
 from finetune.training_data import TrainingData
 
 READ_EVERY = 10

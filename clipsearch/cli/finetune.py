@@ -1,6 +1,7 @@
 """`clipsearch finetune`: train an encoder on one's own captions."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,8 @@ def finetune(
     from finetune.trainer import train
 
     result = train(config)
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # of several processes the first one talks
     if as_json:
         click.echo(json.dumps(asdict(result), default=str, indent=2))
     else:

@@ -15,12 +15,13 @@ from PIL import Image
 from clipsearch import cli
 from clipsearch.comparison_sheet import changed_most, write_comparison
 from clipsearch.encoder import Encoder
-from clipsearch.evaluation_plots import rank_bins, recall_curve
+from clipsearch.evaluation_plots import recall_curve
 from clipsearch.measures import Retrieval, measure_retrieval
 from clipsearch.shapes import draw, scenes
 from finetune.dataset import captioned_images
 from finetune.images import ImageSource
 from finetune.measurement import Sampling
+from finetune.plots import rank_bins
 from finetune.pool import pool_of
 
 HEAVY = {"torch", "transformers", "lancedb", "matplotlib"}

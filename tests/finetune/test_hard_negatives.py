@@ -170,6 +170,15 @@ def test_batches_take_whole_groups(lengths, count, seed) -> None:
     assert whole >= min(len(largest), int((sizes // max(lengths)).sum()))
 
 
+def test_every_batch_gets_as_many_groups_as_the_others() -> None:
+    lengths = np.array([8] * 50 + [1] * 240)
+    groups = Groups(np.arange(640), lengths)
+    batch_of = batches_of_groups(groups, np.full(10, 64), np.random.default_rng(0))
+    first = batch_of[:400:8]
+    assert np.bincount(first).tolist() == [5] * 10
+    assert first.tolist() != sorted(first)
+
+
 def clustered(count: int, seed: int) -> tuple[CaptionedImages, np.ndarray, np.ndarray]:
     """Images of 60 kinds, each with a caption of its own; a kind's embeddings lie together."""
     rng = np.random.default_rng(seed)

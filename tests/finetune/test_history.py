@@ -58,10 +58,10 @@ def test_resuming_at_any_step_gives_the_same_file(tmp_path: Path) -> None:
 def test_plots_are_drawn_from_the_rows(tmp_path: Path) -> None:
     history = write(tmp_path / "history.csv", 12)
     names = [path.name for path in plot_history(history.rows, tmp_path, pool=40)]
-    assert names == ["loss.png", "retrieval.png"]
+    assert names == ["loss.png", "learning-rate.png", "retrieval.png"]
     assert all((tmp_path / name).stat().st_size > 5_000 for name in names)
     only_steps = [row for row in history.rows if not is_evaluation(row)]
-    assert len(plot_history(only_steps, tmp_path, pool=None)) == 1
+    assert len(plot_history(only_steps, tmp_path, pool=None)) == 2
 
 
 def test_smoothing_is_a_trailing_mean() -> None:

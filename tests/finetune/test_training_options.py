@@ -156,11 +156,11 @@ def test_any_figure_can_say_what_is_best(config, no_export, metric) -> None:
 
 def test_classes_are_evaluated_and_can_say_what_is_best(config, no_export, tmp_path) -> None:
     manifest = write_squares(tmp_path / "classed", train=48, val=12)
+    # two rows an image
     lines = manifest.read_text().splitlines()
     classed = [lines[0] + ",colour"]
-    classed += [
-        f"{line},{'warm' if number % 2 else 'cold'}" for number, line in enumerate(lines[1:])
-    ]
+    # two rows an image
+    classed += [f"{row},{('warm', 'cold')[i // 2 % 2]}" for i, row in enumerate(lines[1:])]
     manifest.write_text("\n".join(classed) + "\n")
     result = train(
         replace(
