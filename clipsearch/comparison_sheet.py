@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.measures import Retrieval
-from clipsearch.sheet import Cell, write_sheet
 from finetune.measurement import Measurement
+from finetune.sheet import Cell, write_sheet
 
 Ids = npt.NDArray[np.int64]
 
@@ -44,7 +44,7 @@ def write_comparison(path: Path, retrieval: Retrieval, measurement: Measurement)
     """Write the sheet, .html or .png.
 
     Args:
-        path: Checked by clipsearch.sheet.check_sheet.
+        path: Checked by finetune.sheet.check_sheet.
         retrieval: Of two encoders.
         measurement: Text to image, over the whole pool.
     """
