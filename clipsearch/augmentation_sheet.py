@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clipsearch.sheet import Cell, write_sheet
 from finetune.augment_config import AugmentConfig
 from finetune.batches import sample_captions
 from finetune.caption_augment import CaptionAugmentConfig, augment_caption
@@ -14,6 +13,7 @@ from finetune.dataset import CaptionedImages
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import ImageError, UsageError
 from finetune.images import load_pixels
+from finetune.sheet import Cell, write_sheet
 
 PICTURES = 6
 VARIANTS = 5

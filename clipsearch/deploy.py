@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clipsearch.engine import IndexInfo
+from clipsearch.engine import IndexInfo, Precision
 from clipsearch.engines.vespa import VespaEngine, read_info, write_info
 from clipsearch.vespa.changes import Changes, compare
 from clipsearch.vespa.config_server import ConfigServer
@@ -42,12 +42,14 @@ class DeployOptions:
 
     encoder: Path | None = None
     dimension: int | None = None
+    precision: Precision | None = None
     language: str | None = None
     weights: tuple[float, float] | None = None
     config_server: str | None = None
     docker: bool = False
     cloud: str | None = None
     render: Path | None = None
+    nodes: Path | None = None
     index: str | None = None
     wait: float = 300.0
     allow: tuple[str, ...] = ()
@@ -108,6 +110,13 @@ def _check_destination(options: DeployOptions) -> None:
         raise UsageError(
             f"say where to deploy: {', '.join(given)}; or with --index URL alone, only write what"
             f" the index knows about its encoder"
+        )
+    if options.nodes is not None and options.config_server is None and options.render is None:
+        raise UsageError("--nodes goes with --config-server or --render: it is for own machines")
+    if options.nodes is not None and options.config_server is not None and options.index is None:
+        raise UsageError(
+            "--nodes needs --index URL too: the address of a container, or of what stands before"
+            " them, since config servers answer no queries"
         )
     if options.index is not None and not options.index.startswith(("http://", "https://")):
         raise UsageError(f"--index {options.index}: must be an http(s) address of Vespa")
@@ -228,6 +237,7 @@ class _Deployment:
         return replace(
             old,
             dimension=dimension,
+            precision=options.precision or old.precision,
             language=options.language or old.language,
             encoder_fingerprint=None if description is None else description.fingerprint,
             encoder_name=None if description is None else description.name,
@@ -239,11 +249,13 @@ class _Deployment:
     def _values(self, info: IndexInfo) -> PackageValues:
         values = PackageValues(
             dimension=info.dimension,
+            precision=info.precision,
             language=info.language,
             bm25_weight=info.bm25_weight,
             vector_weight=info.vector_weight,
             encoder=self.options.encoder,
             cloud=self.options.cloud is not None,
+            nodes=self.options.nodes,
             allowed=self.options.allow,
         )
         if self.description is None:

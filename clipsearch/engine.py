@@ -12,6 +12,9 @@ from clipsearch.documents import Document, Embedding
 Mode = Literal["bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
+Precision = Literal["float", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
 DEFAULT_CANDIDATES = 100
 DEFAULT_BM25_WEIGHT = 0.1
 DEFAULT_VECTOR_WEIGHT = 1.0
@@ -33,6 +36,7 @@ class IndexInfo:
         number_columns: Metadata columns that are kept as numbers; all others are tags.
         tag_columns: Metadata columns that are kept as tags.
         images_root: Folder from which relative document paths are meant; None where unknown.
+        precision: Of the embeddings in the index; bfloat16, about three digits, on Vespa alone.
         index_id: Random, given at the first feed; by it a ledger knows that the index is still
             the one that it wrote about, and not a new one at the same address.
     """
@@ -47,6 +51,7 @@ class IndexInfo:
     number_columns: tuple[str, ...] = ()
     tag_columns: tuple[str, ...] = ()
     images_root: str | None = None
+    precision: Precision = "float"
     index_id: str = ""
 
 

@@ -4,8 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from clipsearch.text import token_spans
-
-Span = tuple[int, int]
+from finetune.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +37,3 @@ def best_caption(
             best_rank = rank
             best = MarkedCaption(caption, tuple((token.start, token.end) for token in matches))
     return best
-
-
-def pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:
-    """`text` cut at the spans, which are in order: (piece, whether it is a match).
-
-    Joined, the pieces are the text again.
-    """
-    cut: list[tuple[str, bool]] = []
-    position = 0
-    for start, end in spans:
-        if start > position:
-            cut.append((text[position:start], False))
-        cut.append((text[start:end], True))
-        position = end
-    if position < len(text):
-        cut.append((text[position:], False))
-    return cut

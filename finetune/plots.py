@@ -120,23 +120,19 @@ def plot_ranks(pools: Sequence[RankedPool], path: Path) -> Path:
 
 
 def plot_similarity(
-    matrices: Mapping[str, tuple[Floats, Floats]], positives: npt.NDArray[np.bool_], path: Path
+    matrices: Mapping[str, Floats], positives: npt.NDArray[np.bool_], path: Path
 ) -> Path:
     """Cosines of a batch, a row an image and a column a caption; positives have a ring.
 
     Args:
-        matrices: By title ("before training", "after training"), one to three: image embeddings
-            float32[n, d] and caption embeddings float32[m, d] of the same batch, unit length. All
-            share one scale of colours.
+        matrices: By title ("before training", "after training"), one to three: float32[n, m], of
+            the same batch. All share one scale of colours.
         positives: bool[n, m], which caption belongs to which image.
         path: Of the file.
     """
     shown = positives[:MOST_PAIRS, :MOST_PAIRS]
     rows, columns = shown.shape
-    cosines = {
-        title: images[:rows] @ captions[:columns].T
-        for title, (images, captions) in matrices.items()
-    }
+    cosines = {title: each[:rows, :columns] for title, each in matrices.items()}
     low = min(float(each.min()) for each in cosines.values())
     high = max(float(each.max()) for each in cosines.values())
 

@@ -112,6 +112,8 @@ def hub_stub() -> Iterator[HubStub]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
+            if status == 404:
+                self.send_header("X-Error-Code", "RepoNotFound")
             self.end_headers()
             self.wfile.write(text)
 

@@ -125,8 +125,8 @@ def evaluate(
     from clipsearch.comparison_sheet import MOST_CELLS, write_comparison
     from clipsearch.evaluation import EvaluateOptions, evaluate
     from clipsearch.evaluation_plots import check_plots, plot_evaluation
-    from clipsearch.sheet import check_sheet
     from finetune.measurement import Sampling
+    from finetune.sheet import check_sheet
 
     if sheet is not None:
         if values["against"] is None:
@@ -158,7 +158,7 @@ def _print(evaluation: "Evaluation") -> None:
     from rich.console import Console  # light path: --help prints no table
     from rich.text import Text
 
-    from clipsearch.terminal import printable
+    from finetune.terminal import printable
 
     console = Console(highlight=False, soft_wrap=True)
     # Cut figures tell nothing: a narrower terminal wraps the lines instead.

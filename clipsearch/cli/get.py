@@ -7,7 +7,7 @@ import click
 
 from clipsearch.cli.delete import check_known
 from clipsearch.cli.options import index_option, json_option
-from clipsearch.terminal import printable
+from finetune.terminal import printable
 
 if TYPE_CHECKING:
     from clipsearch.documents import Document

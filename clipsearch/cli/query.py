@@ -12,8 +12,8 @@ from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.engine import DEFAULT_CANDIDATES, MODES, Mode, Page
 from clipsearch.parts import Part, lexical_tokens, parse_part
 from clipsearch.query import MAX_CANDIDATES, Search
-from clipsearch.sheet import check_sheet
 from finetune.errors import UsageError
+from finetune.sheet import check_sheet
 
 
 @click.command()

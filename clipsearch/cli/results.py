@@ -13,9 +13,10 @@ import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.engine import Hit, IndexInfo, Page
-from clipsearch.highlight import best_caption, match_spans, pieces
+from clipsearch.highlight import best_caption, match_spans
 from clipsearch.pictures import PictureFolders
-from clipsearch.terminal import printable
+from finetune.spans import pieces
+from finetune.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -207,7 +208,7 @@ def _summary(answer: Answer) -> str:
 
 
 def _write_sheet(answer: Answer, path: Path) -> None:
-    from clipsearch.sheet import Cell, write_sheet  # light path: most answers need no Pillow
+    from finetune.sheet import Cell, write_sheet  # light path: most answers need no Pillow
 
     folders = PictureFolders(answer.info, answer.images)
     cells = []

@@ -5,7 +5,7 @@ import click
 from clipsearch.cli.results import Answer, show
 from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.query import Search
-from clipsearch.sheet import check_sheet
+from finetune.sheet import check_sheet
 
 
 @click.command()

@@ -79,7 +79,7 @@ class VespaEngine:
 
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         """See `Engine.feed`."""
-        return feed(self._client, operations, self._info.dimension)
+        return feed(self._client, operations, self._info)
 
     def finish_feed(self) -> None:
         """Nothing to do: Vespa indexes as it writes, and frees space by itself."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from clipsearch.engine import IndexInfo
 from clipsearch.vespa.config_server import Action, Prepared
-from clipsearch.vespa.package import OVERRIDES_FILE, PARTS, Package, md5_of
+from clipsearch.vespa.package import HOSTS_FILE, OVERRIDES_FILE, PARTS, Package, md5_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def describe(changes: Changes) -> list[str]:
 
 
 def _file_changes(deployed: Mapping[str, str], package: Package) -> dict[str, str]:
-    roots = (*PARTS, "models", OVERRIDES_FILE, "hosts.xml")
+    roots = (*PARTS, "models", OVERRIDES_FILE, HOSTS_FILE)
     ours = {path: md5_of(file) for path, file in package.items()}
     changes = {}
     for path in sorted({*ours, *deployed}):
@@ -99,6 +99,8 @@ def _info_changes(before: IndexInfo, after: IndexInfo) -> list[str]:
         lines.append(f"encoder: {_encoder(before)} → {_encoder(after)}")
     if before.dimension != after.dimension:
         lines.append(f"dimension: {before.dimension} → {after.dimension}")
+    if before.precision != after.precision:
+        lines.append(f"precision: {before.precision} → {after.precision}")
     if before.language != after.language:
         lines.append(f"language: {before.language} → {after.language}")
     old = (before.bm25_weight, before.vector_weight)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clipsearch.documents import DocumentError, check_document
-from clipsearch.engine import Delete, Operation, Outcome, Update, Upsert
+from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert
 from clipsearch.vespa.answers import (
     failure_sentence,
     is_foreign_package,
@@ -41,8 +41,8 @@ class _Done:
     failure: BaseException | None = None
 
 
-def feed(client: Client, operations: Iterable[Operation], dimension: int) -> Iterator[Outcome]:
-    """Apply operations; one Outcome each, as Vespa acknowledges or refuses it.
+def feed(client: Client, operations: Iterable[Operation], info: IndexInfo) -> Iterator[Outcome]:
+    """Apply operations to the index of `info`; one Outcome each, as Vespa answers it.
 
     Outcomes come in the order in which Vespa answers. Two operations of one id are never under way
     together. Raises FeedStoppedError after the outcomes of all that was acknowledged: operations
@@ -53,7 +53,7 @@ def feed(client: Client, operations: Iterable[Operation], dimension: int) -> Ite
     under_way: set[str] = set()
     throttle = Throttle(client.settings.connections)
     throttled = client.through(lambda transport: ThrottledTransport(transport, throttle))
-    writer = _Writer(throttled, dimension, stop)
+    writer = _Writer(throttled, info, stop)
     failure: BaseException | None = None
     pool = ThreadPoolExecutor(client.settings.connections, thread_name_prefix="vespa-feed")
 
@@ -104,9 +104,9 @@ def feed(client: Client, operations: Iterable[Operation], dimension: int) -> Ite
 class _Writer:
     """Applies one operation at a time; safe between threads."""
 
-    def __init__(self, client: Client, dimension: int, stop: threading.Event) -> None:
+    def __init__(self, client: Client, info: IndexInfo, stop: threading.Event) -> None:
         self._client = client
-        self._dimension = dimension
+        self._info = info
         self._stop = stop
         self._query = f"?timeout={client.settings.timeout:g}s"
 
@@ -117,7 +117,7 @@ class _Writer:
         try:
             match operation:
                 case Upsert(document):
-                    check_document(document, self._dimension)
+                    check_document(document, self._info.dimension)
                     assert document.embedding is not None
                     body = put_fields(
                         document.id,
@@ -126,6 +126,7 @@ class _Writer:
                         document.tags,
                         document.numbers,
                         document.embedding,
+                        self._info.precision,
                     )
                     return self._send(operation, "POST", body)
                 case Update():

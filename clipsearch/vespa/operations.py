@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+import numpy as np
+
 from clipsearch.documents import DocumentError, Embedding
-from clipsearch.engine import Update
+from clipsearch.engine import Precision, Update
 from clipsearch.vespa.connection import Json
 
 CLUSTER = "images"
@@ -44,8 +46,12 @@ def put_fields(
     tags: Mapping[str, str],
     numbers: Mapping[str, float],
     embedding: Embedding,
+    precision: Precision = "float",
 ) -> dict[str, Json]:
-    """The JSON body of a put. The embedding goes as hex: half the bytes, 10–40 % faster to feed."""
+    """The JSON body of a put. The embedding goes as hex: half the bytes, 10–40 % faster to feed.
+
+    Vespa takes hex only in the precision of its field.
+    """
     return {
         "fields": {
             "id": id_,
@@ -53,9 +59,22 @@ def put_fields(
             "path": path,
             "tags": dict(tags),
             "numbers": dict(numbers),
-            "embedding": {"values": embedding.astype(">f4").tobytes().hex()},
+            "embedding": {"values": hex_values(embedding, precision)},
         }
     }
+
+
+def hex_values(embedding: Embedding, precision: Precision) -> str:
+    """The values, big-endian: 8 hex digits each as float, 4 as bfloat16 (rounded to even).
+
+    https://docs.vespa.ai/en/reference/schemas/document-json-format.html#tensor-hex-dump
+    """
+    if precision == "float":
+        return embedding.astype(">f4").tobytes().hex()
+    # bfloat16 is the upper half of a float. Values are finite: checked before.
+    bits = embedding.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype(">u2").tobytes().hex()
 
 
 def update_fields(update: Update) -> dict[str, Json]:

@@ -16,13 +16,16 @@ from decimal import Decimal
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from clipsearch.engine import PRECISIONS, Precision
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import TEXT_TOWER, TOKENIZER_FILE
 from finetune.errors import EncoderError, UsageError
 
 # Query profiles that embed the text inside Vespa.
 EMBEDDING_PROFILES = ("vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized")
-PARTS = ("services.xml", "schemas", "search")
+SERVICES_FILE = "services.xml"
+HOSTS_FILE = "hosts.xml"
+PARTS = (SERVICES_FILE, "schemas", "search")
 OVERRIDES_FILE = "validation-overrides.xml"
 OVERRIDE_DAYS = 7  # Vespa takes at most 30
 
@@ -45,21 +48,25 @@ class PackageValues:
 
     Attributes:
         dimension: Values in an embedding.
+        precision: Of these values in the index.
         language: Of the captions, a code of `clipsearch.text.LANGUAGES`.
         bm25_weight, vector_weight: Of the hybrids, where a request sends none.
         encoder: The encoder folder, whose text tower answers embed(@text); None leaves that out.
         max_tokens: Of the encoder; longer texts are cut.
         cloud: For Vespa Cloud, which names its own hosts.
+        nodes: Folder with the services.xml and hosts.xml of several machines, in place of ours.
         allowed: Ids of validation overrides: changes that Vespa otherwise refuses.
     """
 
     dimension: int
+    precision: Precision = "float"
     language: str = "en"
     bm25_weight: float = 0.1
     vector_weight: float = 1.0
     encoder: Path | None = None
     max_tokens: int = 77
     cloud: bool = False
+    nodes: Path | None = None
     allowed: tuple[str, ...] = ()
 
 
@@ -71,6 +78,7 @@ def render(values: PackageValues, today: date | None = None) -> Package:
     _check(values)
     texts = {
         "dimension": str(values.dimension),
+        "precision": values.precision,
         "language": values.language,
         "bm25_weight": _decimal(values.bm25_weight),
         "vector_weight": _decimal(values.vector_weight),
@@ -84,7 +92,7 @@ def render(values: PackageValues, today: date | None = None) -> Package:
         left_out = {f"search/query-profiles/{name}.xml" for name in EMBEDDING_PROFILES}
     files: dict[str, PackageFile] = {
         path: fill(template, texts, sections, path).encode()
-        for path, template in templates()
+        for path, template in templates(values.nodes)
         if path not in left_out
     }
     if values.encoder is not None:
@@ -96,11 +104,21 @@ def render(values: PackageValues, today: date | None = None) -> Package:
     return dict(sorted(files.items()))
 
 
-def templates() -> Iterator[tuple[str, str]]:
-    """Path and text of each file of vespa_app, without what is there for people and Python."""
+def templates(nodes: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Path and text of each file of vespa_app, without what is there for people and Python.
+
+    `nodes` is a folder whose services.xml and hosts.xml come in place of ours. Raises UsageError
+    where one of them is missing.
+    """
     root = importlib.resources.files("vespa_app")
     for part in PARTS:
-        yield from _texts(root / part, part)
+        if nodes is None or part != SERVICES_FILE:
+            yield from _texts(root / part, part)
+    if nodes is not None:
+        for name in (SERVICES_FILE, HOSTS_FILE):
+            if not (nodes / name).is_file():
+                raise UsageError(f"{nodes / name}: no such file; --nodes DIR must hold one")
+            yield name, (nodes / name).read_text(encoding="utf-8")
 
 
 def fill(text: str, values: Mapping[str, str], sections: set[str], name: str) -> str:
@@ -133,7 +151,7 @@ def write_folder(package: Package, folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; name a folder for the package")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "services.xml").is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / SERVICES_FILE).is_file():
         raise UsageError(f"{folder}: holds something that is no application package; name another")
     for stale in _package_files(folder):
         if stale.relative_to(folder).as_posix() not in package:
@@ -168,6 +186,8 @@ def md5_of(file: PackageFile) -> str:
 def _check(values: PackageValues) -> None:
     if values.dimension < 1:
         raise UsageError(f"the dimension is {values.dimension}; it must be at least 1")
+    if values.precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {values.precision!r}; known: {', '.join(PRECISIONS)}")
     if values.language not in LANGUAGES:
         raise UsageError(f"unknown language {values.language!r}; known: {', '.join(LANGUAGES)}")
     for weight in (values.bm25_weight, values.vector_weight):

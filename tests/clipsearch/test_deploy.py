@@ -195,6 +195,36 @@ def test_a_costly_change_is_said_before_it_is_made(
         assert len(steps) == 1
 
 
+def test_precision_is_kept_in_the_index(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    half = options(server, vespa, encoder=encoder, precision="bfloat16")
+    deployed = deploy(half, consent=Asked(), say=quiet)
+    assert deployed is not None and deployed.info.precision == "bfloat16"
+    again = Asked()
+    deploy(options(server, vespa, encoder=encoder), consent=again, say=quiet)
+    assert again.changes[0].files == {}, "as it is, unless told otherwise"
+    back = Asked()
+    deploy(options(server, vespa, encoder=encoder, precision="float"), consent=back, say=quiet)
+    assert back.changes[0].differences == ("precision: bfloat16 → float",)
+
+
+def test_several_machines(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, tmp_path: Path
+) -> None:
+    nodes = tmp_path / "nodes"
+    nodes.mkdir()
+    (nodes / "services.xml").write_text("<services><!-- of several --></services>")
+    (nodes / "hosts.xml").write_text("<hosts/>")
+    deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    asked = Asked()
+    deploy(options(server, vespa, encoder=encoder, nodes=nodes), consent=asked, say=quiet)
+    assert (
+        server.active["hosts.xml"] == b"<hosts/>" and b"of several" in server.active["services.xml"]
+    )
+    assert asked.changes[0].files == {"hosts.xml": "new", "services.xml": "changed"}
+
+
 def test_every_recorded_refusal_is_shown_as_it_is(
     recorded: Path, server: StubConfigServer, vespa: StubVespa, encoder: Path
 ) -> None:
@@ -269,6 +299,9 @@ def test_index_alone_only_writes_what_the_index_knows(vespa: StubVespa, encoder:
         ({"config_server": "vespa:19071", "index": None}, "must be an address"),
         ({"config_server": None, "cloud": "mine"}, "TENANT.APPLICATION"),
         ({"language": "de"}, "unknown language"),
+        ({"nodes": Path("nodes"), "config_server": None}, "--nodes goes with --config-server"),
+        ({"nodes": Path("nodes"), "index": None}, "--nodes needs --index URL too"),
+        ({"nodes": Path("no-nodes-here")}, "services.xml: no such file"),
     ],
 )
 def test_options_that_cannot_work(
@@ -412,5 +445,9 @@ def test_the_command_renders(encoder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (package / "services.xml").is_file() and (package / "models" / "text.onnx").is_file()
     assert run("--dimension", "8", "--render", str(tmp_path)).returncode == 2
+    several = Path(__file__).resolve().parents[2] / "deploy" / "several-nodes"
+    many = run("--dimension", "8", "--nodes", str(several), "--render", str(tmp_path / "many"))
+    assert many.returncode == 0, many.stderr
+    assert "config2.example" in (tmp_path / "many" / "hosts.xml").read_text()
     wrong = run("--dimension", "8", "--render", str(package), "--weights", "much")
     assert wrong.returncode == 2 and "BM25,VECTOR" in wrong.stderr

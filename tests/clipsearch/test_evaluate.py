@@ -13,7 +13,7 @@ import tiny_encoder
 from PIL import Image
 
 from clipsearch import cli
-from clipsearch.comparison_sheet import changed_most, write_comparison
+from clipsearch.comparison_sheet import write_comparison
 from clipsearch.encoder import Encoder
 from clipsearch.evaluation_plots import recall_curve
 from clipsearch.measures import Retrieval, measure_retrieval
@@ -332,15 +332,6 @@ def test_a_better_encoder_is_found_to_be_better() -> None:
         assert figure.difference.low > 0
         assert figure.p_value is not None
         assert figure.p_value < 0.05
-
-
-def test_the_queries_that_changed_most() -> None:
-    ranks = np.array([[1, 100, 5, 7, 2, 1], [2, 200, 5, 3, 1, 50]])
-    improved, worse = changed_most(ranks)
-    assert improved.tolist() == [5, 0, 1]
-    assert worse.tolist() == [4, 3]
-    improved, worse = changed_most(ranks, 1)
-    assert (improved.tolist(), worse.tolist()) == ([5], [4])
 
 
 def test_a_sheet_where_nothing_changed(tmp_path) -> None:

@@ -1,8 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsearch.highlight import MarkedCaption, best_caption, match_spans, pieces
+from clipsearch.highlight import MarkedCaption, best_caption, match_spans
 from clipsearch.text import tokens
+from finetune.spans import pieces
 
 
 def marked(caption: str, query: str) -> str:

@@ -286,3 +286,21 @@ def test_a_package_is_written_over_an_older_one_only(encoder: Path, tmp_path: Pa
 
 def test_templates_name_their_files() -> None:
     assert {path for path, _ in templates()} >= {"services.xml", "schemas/image.sd"}
+
+
+def test_precision_is_of_the_embedding_alone() -> None:
+    values = PackageValues(dimension=8, precision="bfloat16")
+    package = render(values)
+    schema = text_of(package, "schemas/image.sd")
+    assert "field embedding type tensor<bfloat16>(x[8])" in schema
+    assert "query(q) tensor<float>(x[8])" in text_of(package, "schemas/image/vector.profile")
+    changed = {path for path in package if package[path] != render(PackageValues(8))[path]}
+    assert changed == {"schemas/image.sd"}
+    with pytest.raises(UsageError, match="unknown precision 'int8'"):
+        render(PackageValues(dimension=8, precision="int8"))  # type: ignore[arg-type]
+
+
+def test_nodes_need_both_files(tmp_path: Path) -> None:
+    (tmp_path / "services.xml").write_text("<services/>")
+    with pytest.raises(UsageError, match=r"hosts\.xml: no such file"):
+        render(PackageValues(dimension=8, nodes=tmp_path))

@@ -23,6 +23,7 @@ from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa.answers import failure_sentence, is_missing, parse_document, parse_search
 from clipsearch.vespa.connection import Client, ConnectionSettings, Reply
 from clipsearch.vespa.feeding import FeedStoppedError
+from clipsearch.vespa.operations import hex_values
 from finetune.errors import EngineError, UsageError
 
 SETTINGS = ConnectionSettings(connections=1, search_patience=0.05, feed_patience=0.05)
@@ -192,6 +193,21 @@ def test_a_put_is_the_recorded_one(recorded: Path) -> None:
     assert body == record["request"]["body"]
 
 
+def test_a_put_in_bfloat16_has_half_the_digits() -> None:
+    """Vespa takes hex only in the precision of its field."""
+    torch = pytest.importorskip("torch")
+    vector = unit_vector()
+    special = [1.0, -0.0, 1e-40, 1.00390625, 1.01171875, 3.3895314e38]  # ties go to the even one
+    vector[: len(special)] = special
+    wanted = torch.from_numpy(vector).to(torch.bfloat16).view(torch.int16).numpy().astype(">i2")
+    assert hex_values(vector, "bfloat16") == wanted.tobytes().hex()
+    transport = Mock(Reply(200, b"{}"))
+    half = IndexInfo(dimension=64, precision="bfloat16")
+    list(VespaEngine(Client(TARGET, transport, SETTINGS), half).feed([upsert()]))
+    (_, _, body) = transport.sent[0]
+    assert len(body["fields"]["embedding"]["values"]) == 64 * 4
+
+
 def test_an_update_is_the_recorded_one_and_looks_first(recorded: Path) -> None:
     record = by_name(recorded, "update-captions")
     change = Update("http/one", captions=("new words entirely",))
@@ -349,10 +365,10 @@ def test_filters_are_the_recorded_forms(recorded: Path) -> None:
         clause = body["yql"].partition(" and ")[2]
         for name in sorted((n for n in body if n.startswith("f")), reverse=True):
             clause = clause.replace(f"@{name}", f'"{body[name]}"')
-        return clause
+        return str(clause)
 
     def recorded_clause(name: str) -> str:
-        return by_name(recorded, name)["request"]["body"]["yql"].partition(" and ")[2]
+        return str(by_name(recorded, name)["request"]["body"]["yql"]).partition(" and ")[2]
 
     nature = TagFilter("category", ("nature",))
     assert where(nature) == recorded_clause("search-filter-same-element")

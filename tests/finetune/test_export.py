@@ -371,14 +371,6 @@ def test_the_command(clip_folder, tmp_path) -> None:  # noqa: F811
     assert "--overwrite" in again.stderr
 
 
-def test_the_command_without_the_model(tmp_path) -> None:
-    done = clipsearch("export", "nobody/has-this-model", "--out", tmp_path / "encoder")
-    assert done.returncode == 2
-    assert "could be downloaded" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "encoder").exists()
-
-
 def test_help_has_examples_and_loads_no_torch() -> None:
     code = (
         "import sys, clipsearch.cli.export as e; e.export(['--help'], standalone_mode=False);"

@@ -56,13 +56,11 @@ def test_similarity_shows_cosines_and_marks_positives(figures, tmp_path) -> None
     images, captions = unit((5, 8)), unit((7, 8))
     positives = np.zeros((5, 7), dtype=bool)
     positives[[0, 1, 1, 4], [0, 1, 2, 6]] = True
-    trained = unit((5, 8)), unit((7, 8))
-    plot_similarity(
-        {"before": (images, captions), "after": trained}, positives, tmp_path / "similarity.png"
-    )
+    before, after = images @ captions.T, unit((5, 8)) @ unit((7, 8)).T
+    plot_similarity({"before": before, "after": after}, positives, tmp_path / "similarity.png")
     first, second, bar = figures[0].axes
-    np.testing.assert_array_equal(first.images[0].get_array(), images @ captions.T)
-    np.testing.assert_array_equal(second.images[0].get_array(), trained[0] @ trained[1].T)
+    np.testing.assert_array_equal(first.images[0].get_array(), before)
+    np.testing.assert_array_equal(second.images[0].get_array(), after)
     assert first.images[0].get_clim() == second.images[0].get_clim()
     for axes in (first, second):
         marked = {tuple(map(int, at)) for at in axes.collections[0].get_offsets()}
@@ -71,8 +69,8 @@ def test_similarity_shows_cosines_and_marks_positives(figures, tmp_path) -> None
 
 
 def test_a_large_batch_is_cut_to_what_can_be_told_apart(figures, tmp_path) -> None:
-    images = unit((200, 4))
-    plot_similarity({"": (images, images)}, np.eye(200, dtype=bool), tmp_path / "similarity.png")
+    cosines = unit((200, 200))
+    plot_similarity({"": cosines}, np.eye(200, dtype=bool), tmp_path / "similarity.png")
     assert figures[0].axes[0].images[0].get_array().shape == (64, 64)
 
 

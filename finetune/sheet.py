@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipsearch.highlight import Span, pieces
-from clipsearch.terminal import printable
 from finetune.errors import ClipsearchError, ImageError, UsageError
+from finetune.spans import Span, pieces
+from finetune.terminal import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,7 +73,7 @@ def write_sheet(
     part = path.with_name(f".{path.name}.part")
     try:
         if path.suffix.lower() == ".png":
-            from clipsearch.sheet_png import draw_sheet  # light path: HTML draws nothing
+            from finetune.sheet_png import draw_sheet  # light path: HTML draws nothing
 
             draw_sheet(cells, heading, columns).save(part, format="PNG")
         else:

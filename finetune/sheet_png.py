@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from clipsearch.highlight import pieces
-from clipsearch.sheet import Cell, thumbnail
-from clipsearch.terminal import printable
+from finetune.sheet import Cell, thumbnail
+from finetune.spans import pieces
+from finetune.terminal import printable
 
 _PICTURE = (240, 180)
 _MARGIN = 12

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageFont
 
-from clipsearch import sheet_png
 from clipsearch.engine import IndexInfo
 from clipsearch.pictures import PictureFolders
-from clipsearch.sheet import MAX_PNG_CELLS, Cell, write_sheet
-from clipsearch.terminal import printable
+from finetune import sheet_png
 from finetune.errors import ClipsearchError, UsageError
+from finetune.sheet import MAX_PNG_CELLS, Cell, write_sheet
+from finetune.terminal import printable
 
 HOSTILE = '<script>alert("x")</script> & \x1b[31mred\u202e'
 
