@@ -235,6 +235,11 @@ def _load_transformers(name: str, source: str) -> Pretrained:
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise UsageError(f"{name}: is no transformers checkpoint (it has no config.json)")
     config = load_config(name, source)
+    if config.model_type == "siglip2":
+        raise UsageError(
+            f"{name}: is a SigLIP 2 of variable resolution (NaFlex), which is not supported; take"
+            f" one of fixed resolution, such as google/siglip2-base-patch16-224"
+        )
     if config.model_type not in FAMILIES:
         supported = ", ".join(sorted(FAMILIES))
         raise UsageError(

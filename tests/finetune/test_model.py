@@ -170,6 +170,12 @@ def test_another_kind_of_model(tmp_path) -> None:
         load_dual_encoder(tmp_path)
 
 
+def test_siglip2_of_variable_resolution(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "siglip2"}')
+    with pytest.raises(UsageError, match=r"NaFlex.* such as google/siglip2-base-patch16-224$"):
+        load_dual_encoder(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
