@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from finetune.answers import Answers
 from finetune.batches import Batch, TokenizedCaptions, positives
 from finetune.config import TrainConfig
 from finetune.dataset import CaptionedImages, Int64
 from finetune.history import DIRECTIONS, METRICS, VALIDATION_LOSS
 from finetune.losses import Loss
-from finetune.metrics import CUTOFFS, Floats, RetrievalMetrics, in_batches, summarize
+from finetune.metrics import Direction, Floats, RetrievalMetrics, in_batches, summarize
 from finetune.model import DualEncoder
 from finetune.pixels import PixelStore
 from finetune.pool import Pool, pool_of, pool_ranks
@@ -22,6 +23,9 @@ from finetune.training_splits import ValidationClasses
 from finetune.zeroshot import ZeroShotMetrics, average_prompts, class_prompts, zero_shot
 
 SMALLEST_BATCH = 64
+DIRECTION_NAMES: tuple[Direction, Direction] = ("text-to-image", "image-to-text")
+# By direction, and where it is not global by scope too; values as `RetrievalMetrics.as_dict`.
+Figures = dict[str, dict[str, str | int | float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +73,6 @@ class Evaluation:
             values |= {f"hits@{k}": value for k, value in self.zero_shot.hits.items()}
         return values
 
-    def figures(self) -> dict[str, dict[str, str | int | float]]:
-        """For metrics.json and the card: by direction, loss and zero-shot."""
-        found: dict[str, dict[str, str | int | float]] = {
-            each.direction: each.as_dict() for each in self.retrieval
-        }
-        if self.zero_shot is not None:
-            found["zero-shot"] = {
-                "direction": "zero-shot", "scope": "global", **self.zero_shot.as_dict()
-            }  # fmt: skip
-        return found
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
@@ -97,6 +90,7 @@ class Evaluator:
         loss_of: The loss.
         classes: That images choose among.
         templates: Of the classes' prompts.
+        batches_of: Figures are also taken within batches of so many pairs.
     """
 
     dual: DualEncoder
@@ -110,6 +104,7 @@ class Evaluator:
     loss_of: Loss
     classes: ValidationClasses | None = None
     templates: tuple[str, ...] = ()
+    batches_of: int | None = None
 
     @torch.no_grad()
     def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
@@ -137,6 +132,39 @@ class Evaluator:
             embedded,
             (by_text, by_image),
         )
+
+    def answers(self, evaluation: Evaluation) -> Answers:
+        """What it found for each query, for the run's pictures."""
+        embedded = evaluation.embedded
+        return Answers.of(self.pool, embedded.texts, embedded.images, evaluation.ranks)
+
+    def figures(self, evaluation: Evaluation) -> Figures:
+        """For metrics.json and the card: over the pool by direction, of classes, in batches."""
+        found: Figures = {each.direction: each.as_dict() for each in evaluation.retrieval}
+        if evaluation.zero_shot is not None:
+            found["zero-shot"] = {
+                "direction": "zero-shot",
+                "scope": "global",
+                **evaluation.zero_shot.as_dict(),
+            }
+        if self.batches_of is not None:
+            for each in self._in_batches(evaluation.embedded, self.batches_of):
+                found[f"{each.direction} {each.scope}"] = each.as_dict()
+        return found
+
+    def _in_batches(self, embedded: Embedded, batch: int) -> list[RetrievalMetrics]:
+        """Both directions within batches of so many pairs, as some papers count."""
+        indptr, images = self.pool.text_positives
+        return [
+            in_batches(
+                embedded.texts,
+                embedded.images,
+                images[indptr[:-1]],
+                batch=batch,
+                direction=direction,
+            )
+            for direction in DIRECTION_NAMES
+        ]
 
     def _loss(self, embedded: Embedded) -> float:
         """Over batches of images in an order that never changes, each with its first caption."""
@@ -191,19 +219,8 @@ def evaluator(
         loss_of,
         data.splits.classes,
         config.zero_shot_template,
+        config.batches_of,
     )
-
-
-def figures_in_batches(evaluation: Evaluation, pool: Pool, batch: int) -> list[RetrievalMetrics]:
-    """Both directions within batches of so many pairs, as some papers count."""
-    indptr, images = pool.text_positives
-    texts, pictures = evaluation.embedded.texts, evaluation.embedded.images
-    return [
-        in_batches(
-            texts, pictures, images[indptr[:-1]], CUTOFFS, batch=batch, direction=each.direction
-        )
-        for each in evaluation.retrieval
-    ]
 
 
 @torch.no_grad()

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from finetune.adapt import finished
-from finetune.evaluate import Evaluation, figures_in_batches
+from finetune.answers import Answers
+from finetune.evaluate import Evaluation, Figures
 from finetune.export import CHECKED_PICTURES, CHECKED_TEXTS, export_encoder
 from finetune.fit import Run
 from finetune.history import History
 from finetune.model import DualEncoder
-from finetune.outcome_pictures import draw_outcome
-from finetune.train_state import Figures, TrainState
+from finetune.outcome import draw_outcome
+from finetune.plots import plot_history
+from finetune.train_state import TrainState
 
 
 def finish(run: Run, state: TrainState, history: History, rejected: int) -> Figures:
@@ -32,10 +34,12 @@ def finish(run: Run, state: TrainState, history: History, rejected: int) -> Figu
         state.average.copy_to_model()
     finished(dual, config)
     evaluation = None if run.evaluate is None else run.evaluate()
-    figures = {} if evaluation is None else all_figures(run, evaluation)
+    figures: Figures = {}
+    if run.evaluate is not None and evaluation is not None:
+        figures = run.evaluate.figures(evaluation)
 
     impact = run.trackers.finish({} if evaluation is None else evaluation.row())
-    pictures = draw_outcome(run, history.rows, evaluation)
+    pictures = draw(run, history, best, evaluation)
     # a report of nothing would only make people look
     report = [run.work.report] if rejected else []
     about = description(run, state, figures, impact)
@@ -51,13 +55,25 @@ def finish(run: Run, state: TrainState, history: History, rejected: int) -> Figu
     return figures
 
 
-def all_figures(run: Run, evaluation: Evaluation) -> Figures:
-    """Of the whole pool, of classes, and within batches where that is asked for."""
-    figures = evaluation.figures()
-    if run.config.batches_of is not None and run.evaluate is not None:
-        for each in figures_in_batches(evaluation, run.evaluate.pool, run.config.batches_of):
-            figures[f"{each.direction} {each.scope}"] = each.as_dict()
-    return figures
+def draw(run: Run, history: History, best_step: int, evaluation: Evaluation | None) -> list[Path]:
+    """Plots of the run and, where it was evaluated, of what it changed; the files."""
+    folder, val = run.work.path, run.data.splits.val
+    pictures = plot_history(
+        history.rows, folder, pool=len(val) or None, best_step=best_step if len(val) else None
+    )
+    if evaluation is not None and run.evaluate is not None:
+        after = run.evaluate.answers(evaluation)
+        pictures += draw_outcome(folder, val, run.evaluate.pool, baseline(run), after)
+    return pictures
+
+
+def baseline(run: Run) -> Answers | None:
+    """Before training; None where a killed run has not kept it."""
+    try:
+        with np.load(run.work.baseline) as arrays:
+            return Answers.from_arrays(dict(arrays))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def description(

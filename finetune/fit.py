@@ -17,7 +17,6 @@ from finetune.history import History
 from finetune.interruption import Interrupted, Interruption
 from finetune.optim import Schedule, set_learning_rate
 from finetune.progress import Progress
-from finetune.rank_record import RankRecord
 from finetune.selection import Selection
 from finetune.step import Backward, training_step
 from finetune.step_log import StepLog
@@ -200,6 +199,7 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
         is_kept = record_evaluation(
             state,
             evaluation,
+            run.evaluate.figures(evaluation),
             history,
             run.data.steps_per_epoch,
             Selection.parse(run.config.metric),
@@ -211,7 +211,8 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
             }
             run.work.save_weights(state.step, weights)
     if state.step == 0 and run.world.is_first:
-        RankRecord.of(evaluation).save(run.work.baseline)
+        answers = run.evaluate.answers(evaluation)
+        np.savez(run.work.baseline, **answers.as_arrays())
     run.trackers.log(state.step, evaluation.row())
     run.progress.message(evaluation_line(run, state, evaluation))
 

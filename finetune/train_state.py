@@ -11,7 +11,7 @@ from finetune.config import TrainConfig
 from finetune.distributed import World
 from finetune.ema import MovingAverage
 from finetune.errors import UsageError
-from finetune.evaluate import Evaluation
+from finetune.evaluate import Evaluation, Figures
 from finetune.hard_negatives import Int32
 from finetune.history import History
 from finetune.model import DualEncoder
@@ -19,8 +19,6 @@ from finetune.optim import build_optimizer
 from finetune.selection import Selection
 from finetune.stopping import EarlyStopping
 from finetune.training_data import TrainingData
-
-Figures = dict[str, dict[str, str | int | float]]
 
 
 @dataclass(slots=True)
@@ -119,6 +117,7 @@ def start_or_resume(
 def record_evaluation(
     state: TrainState,
     evaluation: Evaluation,
+    figures: Figures,
     history: History,
     steps_per_epoch: int,
     selection: Selection,
@@ -129,6 +128,7 @@ def record_evaluation(
     Args:
         state, history: Are changed.
         evaluation: Of the weights as they are.
+        figures: Of `Evaluator.figures`.
         steps_per_epoch: For the history.
         selection: What is best.
         keep: Weights that are kept at most.
@@ -137,9 +137,9 @@ def record_evaluation(
     values = evaluation.row()
     score = selection.score(values)
     if state.step == 0:
-        state.baseline = evaluation.figures()
+        state.baseline = figures
     if state.stopping.update(state.step, score):
-        state.metrics = evaluation.figures()
+        state.metrics = figures
     history.append({"step": state.step, "epoch": -(-state.step // steps_per_epoch), **values})
     history.flush()
     # of equal scores the first is better, as for `EarlyStopping.best`

@@ -23,14 +23,14 @@ from finetune.config import TINY, TrainConfig
 from finetune.config_check import check_config
 from finetune.decoding import Decoder
 from finetune.distributed import World, join_world
-from finetune.evaluate import evaluator
+from finetune.evaluate import Figures, evaluator
 from finetune.finish import finish
 from finetune.fit import Run, fit
 from finetune.history import Row
 from finetune.progress import Progress
 from finetune.step import build_backward
 from finetune.trackers import start_trackers
-from finetune.train_state import Figures, start_or_resume
+from finetune.train_state import start_or_resume
 from finetune.training_data import DataSource, load_training_data
 from finetune.training_splits import Splits, TrainingManifests
 from finetune.translation_cache import TranslationCache, default_cache

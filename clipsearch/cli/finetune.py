@@ -133,11 +133,11 @@ def build_config(
 def _show_augmentation(config: TrainConfig, path: Path) -> None:
     # numpy, Pillow, torch: `--help` must not wait for them
     from clipsearch.augmentation_sheet import write_augmentation_sheet
-    from clipsearch.sheet import check_sheet
     from finetune.adapt import load_model
     from finetune.backtranslate import add_captions
     from finetune.distributed import join_world
     from finetune.progress import Progress
+    from finetune.sheet import check_sheet
     from finetune.trainer import translated
     from finetune.training_splits import TrainingManifests
 
@@ -165,8 +165,9 @@ def _show_augmentation(config: TrainConfig, path: Path) -> None:
 def _print(result: "Result") -> None:
     for when, metrics in (("before", result.baseline), ("after", result.metrics)):
         for figures in metrics.values():
+            end = f" {figures['scope']}"
             shown = "  ".join(
-                f"{name} {value:.3f}"
+                f"{name.removesuffix(end)} {value:.3f}"
                 for name, value in figures.items()
                 if name.startswith(("mrr@10", "recall@1", "hits@")) and isinstance(value, float)
             )
