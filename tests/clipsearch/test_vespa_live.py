@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from readme_curl import curls
 from test_deploy import make_encoder
 from vespa_recorded import INFO, assert_same_pages, load_cases, load_documents, many_queries
 
@@ -197,6 +198,19 @@ def test_query_profiles_over_plain_http(live: Live) -> None:
         pytest.skip("no text tower beside the repository: embed(@text) was not deployed")
     for mode in ("vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"):
         assert len(ask(queryProfile=mode, text="large red circle", hits="3")["children"]) == 3
+
+
+def test_the_curl_lines_of_the_readme(live: Live) -> None:
+    asked = [curl for curl in curls() if curl.path == "/search/" and curl.parameters]
+    for curl in asked:
+        embeds = curl.parameters.get("queryProfile", "bm25") != "bm25"
+        if not live.has_tower and (embeds or "input.query(q)" in curl.parameters):
+            continue
+        answer = requests.get(f"{live.url}/search/", params=curl.parameters, timeout=30)
+        assert answer.status_code == 200 and "errors" not in answer.json()["root"], (
+            curl.text,
+            answer.text,
+        )
 
 
 def test_ids_keep_their_case(live: Live) -> None:
