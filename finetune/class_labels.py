@@ -5,7 +5,7 @@ Imports without torch.
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,8 +26,7 @@ class ClassLabels:
     """The classes of a manifest.
 
     Attributes:
-        names: Sorted, each once, at least two; a file's are all that it names, also those that
-            no image has.
+        names: Sorted, each once; a file's are all that it names, also those that no image has.
         of_image: Image id to row of `names`; images without a class are not in it.
         source: The column or file that says so.
     """
@@ -54,7 +53,16 @@ def read_class_labels(manifest: Manifest, source: str) -> ClassLabels:
     Raises UsageError where `source` is neither column nor file, ManifestError where no image has a
     class or there is only one.
     """
-    columns = manifest.columns()
+    return read_joint_class_labels([manifest], source)[0]
+
+
+def read_joint_class_labels(manifests: Sequence[Manifest], source: str) -> list[ClassLabels]:
+    """Classes of the images of each manifest; one of them may have none, but not all.
+
+    Arguments and errors are those of `read_class_labels`. `names` are each manifest's own.
+    """
+    columns = {column for manifest in manifests for column in manifest.columns()}
+    paths = ", ".join(str(manifest.path) for manifest in manifests)
     known: frozenset[str] = frozenset()
     class_of: ClassOf
     if source in columns:
@@ -66,18 +74,27 @@ def read_class_labels(manifest: Manifest, source: str) -> ClassLabels:
         known, class_of = _read_file(Path(source))
     else:
         raise UsageError(
-            f"{source} is neither a column of {manifest.path} nor a file; its columns are"
+            f"{source} is neither a column of {paths} nor a file; its columns are"
             f" {', '.join(sorted(columns)) or 'none'}"
         )
+    found = [_labels(manifest, known, class_of, source) for manifest in manifests]
+    if not any(labels.of_image for labels in found):
+        raise ManifestError(f"{source}: names the class of no image of {paths}")
+    names = {name for labels in found for name in labels.names}
+    if len(names) == 1:
+        raise ManifestError(
+            f"{source}: every image has the class {names.pop()}; with one there is nothing to"
+            f" choose"
+        )
+    return found
+
+
+def _labels(
+    manifest: Manifest, known: frozenset[str], class_of: ClassOf, source: str
+) -> ClassLabels:
     pairs = ((record.id, class_of(record)) for record in manifest.records())
     named = {id: name for id, name in pairs if name}
     names = tuple(sorted(known | set(named.values())))
-    if not named:
-        raise ManifestError(f"{source}: names the class of no image of {manifest.path}")
-    if len(names) == 1:
-        raise ManifestError(
-            f"{source}: every image has the class {names[0]}; with one there is nothing to choose"
-        )
     number = {name: row for row, name in enumerate(names)}
     return ClassLabels(names, {id: number[name] for id, name in named.items()}, source)
 

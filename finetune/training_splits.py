@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from finetune.class_labels import ClassLabels, read_class_labels
+from finetune.class_labels import ClassLabels, read_joint_class_labels
 from finetune.config import TrainConfig
 from finetune.dataset import CaptionedImages, Int64, captioned_images, read_split
 from finetune.errors import UsageError
@@ -142,7 +142,7 @@ class TrainingManifests:
         return [read_split(manifest, split) for manifest in self._manifests]
 
     def _classes(self, source: str, parts: list[CaptionedImages]) -> ValidationClasses:
-        labels = [read_class_labels(manifest, source) for manifest in self._manifests]
+        labels = read_joint_class_labels(self._manifests, source)
         names = sorted({name for each in labels for name in each.names})
         rows = [_rows(each, names, part) for each, part in zip(labels, parts, strict=True)]
         return ValidationClasses(tuple(names), np.concatenate(rows))
