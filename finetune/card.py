@@ -1,18 +1,17 @@
 """The model card: README.md of the encoder folder, as the Hugging Face hub renders it."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from finetune.card_metadata import TWO_TOWERS as TWO_TOWERS
+from finetune.card_metadata import figure_pools, is_hub_id, manifest_names, metadata_block
+from finetune.card_metadata import hub_ids as hub_ids
+from finetune.card_metadata import without_places as without_places
 from finetune.encoder_folder import EncoderDescription
 
-SHOWN_FIGURES = ("mrr", "recall", "ndcg", "mean_rank", "median_rank")
-# Between the two names of a dual encoder's base models.
-TWO_TOWERS = " + "
-HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+SHOWN_FIGURES = ("mrr", "recall", "ndcg", "hits", "mean_rank", "median_rank")
+CANDIDATES = {"text-to-image": "images", "image-to-text": "captions", "zero-shot": "classes"}
 
 
 def model_card(
@@ -27,51 +26,39 @@ def model_card(
 
     Args:
         description: Of the encoder.
-        metrics: Any of: `after` and `before`, lists of `RetrievalMetrics.as_dict()` with and
-            without training; `split`, which part of the data they were measured on; `data`, by
-            split a mapping of counts ({"train": {"images": 900, "captions": 1800}}); `training`,
-            a mapping of what is worth telling of the run (steps, seconds, device).
+        metrics: Any of these, all of which are JSON:
+            `after` and `before`: lists of `RetrievalMetrics.as_dict()` with and without training;
+                among them, for classes, `ZeroShotMetrics.as_dict()` with direction "zero-shot" and
+                scope "global";
+            `split`: which part of the data they were measured on;
+            `manifests`: a list of mappings with `name` and what else there is to tell of each
+                (`images`, `captions`, `weight`);
+            `data`: by split a mapping of counts ({"train": {"images": 900, "captions": 1800}});
+            `training`: what is worth telling of the run (steps, device);
+            `recipe`: of a published system `name`, `description`, `source` (addresses) and
+                `published`, rows of `finetune.recipe.published_beside`;
+            `impact`: `kg_co2eq`, `kwh` and `seconds` of training;
+            `hub`: lists `datasets` (ids), `language` (codes) and `tags` for the metadata block.
         recipe: The run's settings.
         plots: File names of pictures beside the card.
         license: Of the weights; left out unless given, since it follows from base model and data.
     """
     metrics = metrics or {}
+    trained = recipe is not None
     parts = [
-        _metadata(description, license),
-        _introduction(description, trained=recipe is not None),
+        metadata_block(description, metrics, license, trained),
+        _introduction(description, trained),
         _use(description),
         _figures(metrics),
-        _data(metrics.get("data", {})),
+        _published(metrics.get("recipe") or {}),
+        _data(metrics),
         _recipe(recipe or {}, metrics.get("training", {})),
+        _impact(metrics.get("impact") or {}),
         _plots(plots),
+        _limits(description, metrics, trained),
         _technical(description),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _metadata(description: EncoderDescription, license: str | None) -> str:
-    values: dict[str, Any] = {
-        "library_name": "transformers",
-        "pipeline_tag": "zero-shot-image-classification",
-        "tags": ["clipsearch", description.family, "image-search", "onnx"],
-    }
-    if license:
-        values["license"] = license
-    if base_models := hub_ids(description.base_model):
-        values["base_model"] = base_models[0] if len(base_models) == 1 else base_models
-    return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---"
-
-
-def hub_ids(base_model: str) -> list[str]:
-    """The base models that the hub knows: two for a dual encoder of two single ones."""
-    return [name for name in base_model.split(TWO_TOWERS) if _is_hub_id(name)]
-
-
-def _is_hub_id(base_model: str) -> bool:
-    """Whether the hub may look the base model up: it refuses cards with a path there."""
-    if base_model in ("", "tiny") or Path(base_model).is_dir():
-        return False
-    return HUB_ID.fullmatch(base_model) is not None
 
 
 def _introduction(description: EncoderDescription, trained: bool) -> str:
@@ -94,7 +81,7 @@ def _introduction(description: EncoderDescription, trained: bool) -> str:
 def _shown_model(base: str) -> str:
     if TWO_TOWERS in base:
         return " and ".join(_shown_model(name) for name in base.split(TWO_TOWERS))
-    if _is_hub_id(base):
+    if is_hub_id(base):
         return f"[{base}](https://huggingface.co/{base})"
     return f"`{Path(base).name}`" if base else "a checkpoint"
 
@@ -135,7 +122,7 @@ def _figures(metrics: Mapping[str, Any]) -> str:
     after = metrics.get("after") or []
     if not after:
         return ""
-    before = {_key(entry): entry for entry in metrics.get("before") or []}
+    before = {figure_pools(entry): entry for entry in metrics.get("before") or []}
     split = metrics.get("split")
     where = f" on the split `{split}`, which was not trained on" if split else ""
     if split == "val":
@@ -145,37 +132,86 @@ def _figures(metrics: Mapping[str, Any]) -> str:
         f" of different sizes cannot be compared."
     ]
     for entry in after:
-        direction, scope, pool = _key(entry)
+        direction, scope, pool = figure_pools(entry)
         rows = [
-            f"| {name} | {_number(before.get(_key(entry), {}).get(name))} | {_number(value)} |"
+            f"| {name} | {_number(before.get(figure_pools(entry), {}).get(name))}"
+            f" | {_number(value)} |"
             for name, value in entry.items()
             if name.startswith(SHOWN_FIGURES)
         ]
         parts.append(
-            f"**{direction}**, {scope}, pool of {pool:,}, {entry['queries']:,} queries\n\n"
+            f"**{direction}**, {scope}, pool of {pool:,} {CANDIDATES[direction]},"
+            f" {entry['queries']:,} queries\n\n"
             "| figure | before | after |\n|---|---:|---:|\n" + "\n".join(rows)
         )
     return "\n\n".join(parts)
-
-
-def _key(entry: Mapping[str, Any]) -> tuple[str, str, int]:
-    return entry["direction"], entry["scope"], entry["pool"]
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _data(data: Mapping[str, Mapping[str, int]]) -> str:
-    if not data:
+def _published(recipe: Mapping[str, Any]) -> str:
+    if not recipe:
         return ""
-    names = list(dict.fromkeys(name for counts in data.values() for name in counts))
-    head = f"| split | {' | '.join(names)} |\n|---|{'---:|' * len(names)}"
-    rows = [
-        f"| {split} | " + " | ".join(f"{counts[n]:,}" if n in counts else "–" for n in names) + " |"
-        for split, counts in data.items()
+    parts = [f"## Recipe\n\n`{recipe['name']}`: {recipe.get('description', '')}".rstrip(": ")]
+    if source := recipe.get("source"):
+        parts.append("\n".join(f"- <{address}>" for address in source))
+    if rows := recipe.get("published"):
+        parts.append(
+            "Published figures beside those measured here, each with its pool. Unless the pictures"
+            " are the same, compare before with after, not published with here.\n\n"
+            "| figure | published before | published after | pool | here before | here after"
+            " | pool | note |\n|---|---:|---:|---:|---:|---:|---:|---|\n"
+            + "\n".join(map(_published_row, rows))
+        )
+    return "\n\n".join(parts)
+
+
+def _published_row(row: Mapping[str, Any]) -> str:
+    cells = [
+        f"{row['direction']} {row['figure']}",
+        _number(row.get("published before")),
+        _number(row.get("published after")),
+        _count(row.get("published pool")),
+        _number(row.get("before")),
+        _number(row.get("after")),
+        _count(row.get("pool")),
+        _cell(row.get("note") or ""),
     ]
-    return "## Data\n\n" + "\n".join([head, *rows])
+    return f"| {' | '.join(cells)} |"
+
+
+def _data(metrics: Mapping[str, Any]) -> str:
+    manifests = metrics.get("manifests") or ()
+    splits = metrics.get("data") or {}
+    tables = []
+    if manifests:
+        tables.append(
+            _table("manifest", [(each["name"], _without_name(each)) for each in manifests])
+        )
+    if splits:
+        tables.append(_table("split", list(splits.items())))
+    return "\n\n".join(["## Data", *tables]) if tables else ""
+
+
+def _without_name(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key != "name"}
+
+
+def _table(kind: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """A row for each mapping, a column for each of their keys."""
+    names = list(dict.fromkeys(name for _, counts in rows for name in counts))
+    lines = [
+        " | ".join([_cell(without_places(label)), *(_count(counts.get(name)) for name in names)])
+        for label, counts in rows
+    ]
+    head = f"| {' | '.join([kind, *names])} |\n|---|{'---:|' * len(names)}"
+    return "\n".join([head, *(f"| {line} |" for line in lines)])
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,}"
 
 
 def _recipe(recipe: Mapping[str, Any], training: Mapping[str, Any]) -> str:
@@ -186,25 +222,70 @@ def _recipe(recipe: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     return "## Training\n\n| setting | value |\n|---|---|\n" + "\n".join(rows)
 
 
-def without_places(value: Any) -> Any:
-    """Of every path on somebody's disk within `value` only the last part, for others to see."""
-    if isinstance(value, Mapping):
-        return {key: without_places(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_places(item) for item in value]
-    if not isinstance(value, (str, Path)) or not str(value):
-        return value
-    if isinstance(value, str) and TWO_TOWERS in value:
-        return TWO_TOWERS.join(without_places(part) for part in value.split(TWO_TOWERS))
-    path = Path(value)
-    return path.name if path.is_absolute() or path.exists() else str(value)
-
-
 def _cell(value: object) -> str:
     if value is None:
         return "–"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _impact(impact: Mapping[str, float]) -> str:
+    if "kg_co2eq" not in impact:
+        return ""
+    minutes = round(impact["seconds"] / 60)
+    took = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return (
+        f"## Carbon\n\nThis run emitted {impact['kg_co2eq']:.3g} kg of CO₂ equivalent: it used"
+        f" {impact['kwh']:.3g} kWh in {took}, as [codecarbon](https://codecarbon.io) estimates from"
+        f" the power of the machine and the electricity of its region. Runs that were tried before"
+        f" it are not counted."
+    )
+
+
+def _limits(description: EncoderDescription, metrics: Mapping[str, Any], trained: bool) -> str:
+    limits = []
+    pools = {figure_pools(each)[::2] for each in metrics.get("after") or ()}
+    if pools:
+        named = [f"{pool:,} {CANDIDATES[kind]}" for kind, pool in _by_size(pools)]
+        limits.append(
+            f"The figures hold for pools of {_listed(named)}; in a larger collection all of"
+            f" them are worse."
+        )
+    if pools and metrics.get("split") == "val":
+        limits.append(
+            "The weights were chosen on the same pictures that they are measured on, so the figures"
+            " flatter them a little; `clipsearch evaluate . MANIFEST --split test` measures on"
+            " pictures that chose nothing."
+        )
+    data = _cell(_listed(manifest_names(metrics))) or "its training data"
+    if description.base_model == "tiny":
+        limits.append(f"It knows nothing but {data}, from which it was trained from scratch.")
+    elif trained:
+        limits.append(
+            f"It was trained on {data} only: on other kinds of pictures, other wordings or other"
+            f" languages it may be worse than what it came from. Measure on pictures of your own"
+            f" before relying on it."
+        )
+    if description.base_model != "tiny":
+        limits.append(
+            f"What {_shown_model(description.base_model)} learned, mostly from pictures and texts"
+            f" of the web, is still in it, social and cultural biases included: it is not made to"
+            f" identify, sort or judge people."
+        )
+    limits.append(
+        "A score is no probability. Every text has a nearest picture, also where none fits."
+    )
+    limits.append(f"Of a text, what is beyond {description.max_tokens} tokens is not read.")
+    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _by_size(pools: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The largest first; directions in the order in which they are always told."""
+    return sorted(pools, key=lambda pool: (-pool[1], list(CANDIDATES).index(pool[0])))
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
 
 
 def _plots(plots: Sequence[str]) -> str:
