@@ -5,14 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from hub_stub import HubStub, hub_stub
 from safetensors.torch import load_file
 from tiny_checkpoints import save_clip, save_roberta
 
+from clipsearch.cli.export import export as export_command
 from finetune.encoder_folder import check_fingerprint, read_description
 from finetune.export import export_encoder
 from finetune.model import load_dual_encoder
@@ -200,7 +203,9 @@ def trained(tmp_path):
 
 def test_weights_mixed_with_the_base_in_both_layouts(tmp_path) -> None:
     encoder, mixed, oc = trained(tmp_path), tmp_path / "mixed", tmp_path / "oc"
-    done = export(encoder, "--wise-ft", 0.25, "--out", mixed, "--open-clip", oc, "--json")
+    done = export(
+        encoder, "--wise-ft", 0.25, "--out", mixed, "--open-clip", oc, "--json", "--license", "mit"
+    )
     assert done.returncode == 0, done.stderr
     assert f"Weights: 0.75 × {tmp_path / 'base'} + 0.25 × {encoder}" in done.stderr
     answer = json.loads(done.stdout)
@@ -211,6 +216,8 @@ def test_weights_mixed_with_the_base_in_both_layouts(tmp_path) -> None:
     assert description.base_model == str(tmp_path / "base")
     assert yaml.safe_load((mixed / "recipe.yaml").read_text()) == {"epochs": 3, "wise_ft": 0.25}
     assert not (mixed / "metrics.json").exists(), "they were those of other weights"
+    assert "license: mit" in (mixed / "README.md").read_text()
+    assert "license: mit" in (oc / "README.md").read_text()
     base = load_file(tmp_path / "base" / "model.safetensors")
     tuned = load_file(encoder / "model.safetensors")
     for folder in (mixed, oc):
@@ -236,14 +243,19 @@ def test_two_checkpoints_become_one_and_are_uploaded(tmp_path, hub) -> None:
     assert done.stdout.splitlines()[-1] == f"uploaded: {hub.url}/me/start"
 
 
-def test_an_open_clip_folder_alone_is_what_is_uploaded(tmp_path, hub, monkeypatch) -> None:
+def test_an_open_clip_folder_alone_is_what_is_uploaded(tmp_path, monkeypatch) -> None:
+    uploaded = []
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("finetune.hub.check_push", lambda repo: None)
+    monkeypatch.setattr("finetune.hub.push", lambda *what, private: uploaded.append(what) or "url")
     save_clip(tmp_path / "clip")
-    done = export("clip", "--open-clip", "oc", "--name", "Birds", "--push", "me/oc", hub=hub)
-    assert done.returncode == 0, done.stderr
+    arguments = ["clip", "--open-clip", "oc", "--name", "Birds", "--push", "me/oc"]
+    done = CliRunner().invoke(export_command, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert uploaded == [(Path("oc"), "me/oc")]
     assert not (tmp_path / "encoder").exists()
     assert done.stdout.startswith("oc: OpenCLIP, 24 dimensions; load it with: open_clip.")
-    assert set(hub.files) == {path.name for path in (tmp_path / "oc").iterdir()}
-    assert b"# Birds" in hub.files["README.md"]
-    config = json.loads(hub.files["open_clip_config.json"])
+    assert done.stdout.endswith("\nuploaded: url\n")
+    assert "# Birds" in (tmp_path / "oc" / "README.md").read_text()
+    config = json.loads((tmp_path / "oc" / "open_clip_config.json").read_text())
     assert config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] == "me/oc"

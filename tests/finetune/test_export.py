@@ -349,28 +349,6 @@ def test_the_fingerprint_is_that_of_the_files(dual, tmp_path) -> None:
     assert fingerprint(tmp_path / "encoder") != description.fingerprint
 
 
-def clipsearch(*arguments) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clipsearch", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def test_the_command(clip_folder, tmp_path) -> None:  # noqa: F811
-    out = tmp_path / "encoder"
-    done = clipsearch("export", clip_folder, "--out", out, "--license", "mit", "--json")
-    assert done.returncode == 0, done.stderr
-    assert len(done.stderr.splitlines()) == 2, "nothing but our own two lines"
-    assert json.loads(done.stdout)["fingerprint"] == read_description(out).fingerprint
-    assert "license: mit" in (out / "README.md").read_text()
-    again = clipsearch("export", clip_folder, "--out", out)
-    assert (again.returncode, again.stdout) == (2, "")
-    assert "--overwrite" in again.stderr
-
-
 def test_help_has_examples_and_loads_no_torch() -> None:
     code = (
         "import sys, clipsearch.cli.export as e; e.export(['--help'], standalone_mode=False);"

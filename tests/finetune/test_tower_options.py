@@ -127,8 +127,9 @@ def test_compiled_layers_have_the_same_gradients_and_names(dual) -> None:
     check_compiled(dual, "eager", 1e-5)
 
 
-def test_compiled_backward_passes_too() -> None:
-    check_compiled(small_dual(), "aot_eager", 1e-5)
+@pytest.mark.slow
+def test_compiled_backward_passes_too(dual) -> None:
+    check_compiled(dual, "aot_eager", 1e-5)
 
 
 @pytest.mark.slow
