@@ -76,14 +76,21 @@ def merge_lora(dual: DualEncoder) -> None:
     """Add the adapters to the weights they adapt and take them away, in place.
 
     Embeddings stay the same but for rounding. Does nothing where there are none.
+
+    Raises ClipsearchError where an adapter is not finite.
     """
     if not has_lora(dual):
         return
     layer_class = _lora_layer()
     for name, module in list(dual.model.named_modules()):
         if isinstance(module, layer_class):
-            # Raises where a product is not finite instead of writing it into the weights.
-            module.merge(safe_merge=True)
+            try:
+                module.merge(safe_merge=True)
+            except ValueError as error:
+                raise ClipsearchError(
+                    f"the adapter of {name} is not finite, so it cannot be merged; train again"
+                    f" with a lower learning rate"
+                ) from error
             parent, _, attribute = name.rpartition(".")
             setattr(dual.model.get_submodule(parent), attribute, module.get_base_layer())
     # What peft leaves on a model would be written into its configuration.
