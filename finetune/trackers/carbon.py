@@ -4,6 +4,7 @@ It asks the network where it is, for the share of each source of energy there; w
 CODECARBON_COUNTRY_ISO_CODE (such as "FRA"). A resumed run adds to what was used before.
 """
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,8 @@ class CarbonTracker:
     """Measures from its start to its finish."""
 
     def __init__(self, run: TrackedRun) -> None:
+        # It tells of its settings before it looks at log_level.
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         self._state = run.state
         self._before: dict[str, float] = run.state.get("carbon") or {}
         self._last = LastMeasurement()

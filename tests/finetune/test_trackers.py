@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from squares import write_squares
 
 from finetune.errors import ClipsearchError, UsageError
 from finetune.trackers import TRACKERS, check_trackers, start_trackers
@@ -292,6 +293,24 @@ def test_a_folder_that_cannot_be_made(tmp_path) -> None:
         start_trackers(["tensorboard"], folder=tmp_path / "file" / "runs", config={}, warn=print)
 
 
+def test_a_run_from_the_command_line(tmp_path) -> None:
+    manifest = write_squares(tmp_path / "data", train=24, val=8)
+    command = [sys.executable, "-m", "clipsearch", "finetune", str(manifest), "--model", "tiny"]
+    command += ["--out", str(tmp_path / "encoder"), "--epochs", "1", "--batch-size", "12"]
+    wrong = subprocess.run(
+        [*command, "--trackers", "tensorboard,wnb"], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    assert "--trackers must be among tensorboard, wandb, mlflow, carbon, not wnb" in wrong.stderr
+    assert not (tmp_path / "encoder.training").exists()
+    pytest.importorskip("tensorboard")
+    subprocess.run([*command, "--trackers", "tensorboard"], capture_output=True, check=True)
+    events = list((tmp_path / "encoder.runs" / "tensorboard").glob("*/events.*"))
+    assert len(events) == 1 and events[0].stat().st_size > 500
+    drawn = {path.name for path in (tmp_path / "encoder").iterdir()}
+    assert {"changes.html", "ranks.png", "similarity.png", "learning-rate.png"} <= drawn
+
+
 # -- the real packages, offline ------------------------------------------------------------------
 
 
@@ -428,7 +447,7 @@ def test_mlflow_in_a_database_of_its_own(tmp_path, monkeypatch) -> None:
     assert run.data.metrics["final t2i_mrr_at_10"] == 0.75
 
 
-def test_carbon_of_both_parts_of_a_run(tmp_path, monkeypatch) -> None:
+def test_carbon_of_both_parts_of_a_run(tmp_path, monkeypatch, capfd) -> None:
     pytest.importorskip("codecarbon")
     monkeypatch.setenv("CODECARBON_COUNTRY_ISO_CODE", "FRA")
     monkeypatch.setattr("finetune.trackers.carbon.NOTED_EVERY_SECONDS", 0.0)
@@ -436,6 +455,7 @@ def test_carbon_of_both_parts_of_a_run(tmp_path, monkeypatch) -> None:
     state, measured = run_twice("carbon", tmp_path, warn)
     assert warn == []
     assert set(measured) == {"kg_co2eq", "kwh", "seconds"}
+    assert "".join(capfd.readouterr()) == ""  # the progress bar is there
     # What the killed part had noted counts too.
     for name, value in measured.items():
         assert value > state["carbon"][name] > 0
