@@ -17,14 +17,14 @@ def report_largest_batch(config: TrainConfig) -> str:
     """
     device = torch.device(config.resolve_device())
     with TrainingManifests.open(config) as manifests:
-        captions = manifests.splits(config).train.captions
-    dual = load_model(config, captions).to(device)
+        train = manifests.splits(config).train
+    dual = load_model(config, train.captions).to(device)
     loss_of = prepare(dual, config)
     backward = build_backward(config, loss_of, World(0, 1, device))
     dual.train()
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     found = find_batch_size(
-        dual, lambda batch: backward(dual, batch, scaler=scaler), largest=len(captions)
+        dual, lambda batch: backward(dual, batch, scaler=scaler), largest=len(train)
     )
-    limit = "all images" if found == len(captions) else "the largest that fits, to an eighth"
+    limit = "all images" if found == len(train) else "the largest that fits, to an eighth"
     return f"--batch-size {found} on {device} ({limit})"
