@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clipsearch.vespa.connection import Json
+from clipsearch.vespa.connection import ConnectionSettings, Json
 from finetune.errors import EngineError
 
 TENANT = "/application/v2/tenant/default"
@@ -53,11 +53,21 @@ class ConfigServer:
     """Speaks to one config server. Its errors are shown in its own words, line by line."""
 
     def __init__(self, url: str) -> None:
-        """Nothing is sent yet. `url` is scheme, host and port (19071)."""
+        """Nothing is sent yet. `url` is scheme, host and port (19071).
+
+        Over https, certificates and token of the environment go along, as to the container.
+        """
         import requests  # takes 0.1 s: not for --help
 
         self.url = url.rstrip("/")
         self._session = requests.Session()
+        if url.startswith("https://"):
+            settings = ConnectionSettings.from_environment()
+            self._session.verify = settings.authority or True
+            if settings.certificate and settings.key:
+                self._session.cert = (settings.certificate, settings.key)
+            if settings.token:
+                self._session.headers["Authorization"] = f"Bearer {settings.token}"
         self._failures = requests.exceptions.RequestException
 
     def is_up(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from config_server_stub import StubConfigServer
+from test_vespa_transport import make_certificate, recorder, server_context
 from vespa_stub import StubVespa, numbered_document
 
 from clipsearch.deploy import DeployOptions, deploy
@@ -259,6 +260,24 @@ def test_vespas_warnings_are_shown(
         "Vespa says WARNING: Host named 'x' may not receive any config",
         "what runs there now cannot be read, so files are not compared",
     ]
+
+
+def test_a_config_server_over_tls_is_shown_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, client = make_certificate(tmp_path, "server"), make_certificate(tmp_path, "client")
+    with recorder(server_context(own, client)) as tls:
+        url = f"https://127.0.0.1:{tls.port}"
+        ConfigServer(url).is_up()
+        assert tls.asked == []
+        prefix = "VESPA_CLI_DATA_PLANE_"
+        monkeypatch.setenv(f"{prefix}CERT_FILE", client.certificate)
+        monkeypatch.setenv(f"{prefix}KEY_FILE", client.key)
+        monkeypatch.setenv(f"{prefix}CA_CERT_FILE", own.certificate)
+        monkeypatch.setenv("VESPA_CLOUD_SECRET_TOKEN", "secret")
+        ConfigServer(url).is_up()
+        ((path, headers),) = tls.asked
+        assert (path, headers["authorization"]) == ("/state/v1/health", "Bearer secret")
 
 
 def test_it_waits_until_the_services_answer(

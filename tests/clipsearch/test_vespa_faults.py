@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_proxy import assert_nothing_lost_and_nothing_twice
 from vespa_stub import Request, StubVespa, numbered_document
 
 from clipsearch.documents import Document
@@ -92,6 +93,12 @@ def test_faults_at_random_on_every_kind_of_operation(stub: StubVespa) -> None:
             wanted[f"p/{n}.jpg"] = (f"new {n}",) if n % 2 == 0 else ("a red circle",)
     assert held == wanted
     assert engine.count() == len(wanted)
+
+
+def test_faults_before_an_index_that_is_there(stub: StubVespa) -> None:
+    """The same that the live tests do before a real Vespa."""
+    feed(stub, upserts(12))
+    assert_nothing_lost_and_nothing_twice(stub.url, numbered_document(1))
 
 
 def test_operations_of_one_id_keep_their_order(stub: StubVespa) -> None:

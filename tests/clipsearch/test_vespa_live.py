@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from fault_proxy import assert_nothing_lost_and_nothing_twice
 from readme_curl import curls
 from test_deploy import make_encoder
 from vespa_recorded import INFO, assert_same_pages, load_cases, load_documents, many_queries
@@ -237,6 +238,10 @@ def test_update_and_delete(live: Live) -> None:
     assert engine.count() == DOCUMENTS - 1
     list(engine.feed([Upsert(live.documents[id_])]))
     assert engine.count() == DOCUMENTS
+
+
+def test_faults_on_the_way(live: Live) -> None:
+    assert_nothing_lost_and_nothing_twice(live.url, next(iter(live.documents.values())))
 
 
 def test_the_same_package_again_changes_nothing(live: Live) -> None:
