@@ -61,9 +61,11 @@ class ConfigServer:
 
         self.url = url.rstrip("/")
         self._session = requests.Session()
+        self._options: dict[str, Json] = {}
         if url.startswith("https://"):
             settings = ConnectionSettings.from_environment()
-            self._session.verify = settings.authority or True
+            # Of the session, REQUESTS_CA_BUNDLE in the environment would win over it.
+            self._options["verify"] = settings.authority or True
             if settings.certificate and settings.key:
                 self._session.cert = (settings.certificate, settings.key)
             if settings.token:
@@ -73,7 +75,7 @@ class ConfigServer:
     def is_up(self) -> bool:
         """Whether it answers."""
         try:
-            reply = self._session.get(f"{self.url}/state/v1/health", timeout=5)
+            reply = self._session.get(f"{self.url}/state/v1/health", timeout=5, **self._options)
             return bool(reply.json()["status"]["code"] == "up")
         except (self._failures, ValueError, KeyError, TypeError):
             return False
@@ -112,7 +114,7 @@ class ConfigServer:
         """Path to md5 of the files that run now; empty where nothing does, None if unknown."""
         path = f"{APPLICATION}/content/?recursive=true&return=status"
         try:
-            reply = self._session.get(self.url + path, timeout=60)
+            reply = self._session.get(self.url + path, timeout=60, **self._options)
             entries = reply.json()
         except (self._failures, ValueError):
             return None
@@ -135,7 +137,9 @@ class ConfigServer:
     def converged(self) -> bool:
         """Whether all services run what was activated last; True where it cannot tell."""
         try:
-            reply = self._session.get(f"{self.url}{APPLICATION}/serviceconverge", timeout=30)
+            reply = self._session.get(
+                f"{self.url}{APPLICATION}/serviceconverge", timeout=30, **self._options
+            )
             return reply.status_code != 200 or bool(reply.json().get("converged", True))
         except (self._failures, ValueError, AttributeError):
             return True
@@ -148,7 +152,12 @@ class ConfigServer:
         headers = {"Content-Type": "application/zip"} if data is not None else {}
         try:
             reply = self._session.request(
-                method, self.url + path, data=data, headers=headers, timeout=(10, PREPARE_SECONDS)
+                method,
+                self.url + path,
+                data=data,
+                headers=headers,
+                timeout=(10, PREPARE_SECONDS),
+                **self._options,
             )
         except self._failures as error:
             raise EngineError(f"{self.url}: the config server did not answer: {error}") from error
