@@ -8,7 +8,7 @@ from finetune.card_metadata import TWO_TOWERS as TWO_TOWERS
 from finetune.card_metadata import figure_pools, is_hub_id, manifest_names, metadata_block
 from finetune.card_metadata import hub_ids as hub_ids
 from finetune.card_metadata import without_places as without_places
-from finetune.encoder_folder import EncoderDescription
+from finetune.encoder_folder import CHANGES_PICTURE, EncoderDescription
 
 SHOWN_FIGURES = ("mrr", "recall", "ndcg", "hits", "mean_rank", "median_rank")
 CANDIDATES = {"text-to-image": "images", "image-to-text": "captions", "zero-shot": "classes"}
@@ -289,7 +289,9 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _plots(plots: Sequence[str]) -> str:
-    return "\n\n".join(f"![{Path(name).stem}]({name})" for name in plots)
+    # The sheet of changed queries shows the user's pictures: it is not uploaded with the card.
+    shown = [name for name in plots if name != CHANGES_PICTURE]
+    return "\n\n".join(f"![{Path(name).stem}]({name})" for name in shown)
 
 
 def _technical(description: EncoderDescription) -> str:

@@ -18,6 +18,8 @@ DESCRIPTION_FILE = "encoder.json"
 TEXT_TOWER = "onnx/text.onnx"
 IMAGE_TOWER = "onnx/image.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+# The sheet of queries that training changed most, which holds pictures of the user's.
+CHANGES_PAGE, CHANGES_PICTURE = "changes.html", "changes.png"
 
 # Files of which a changed byte changes embeddings. The card, plots and histories do not count.
 EMBEDDING_FILES = (

@@ -21,16 +21,16 @@ from huggingface_hub.utils import (
 )
 
 from finetune.card import without_places
-from finetune.encoder_folder import DESCRIPTION_FILE
+from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE, DESCRIPTION_FILE
 from finetune.errors import ClipsearchError, UsageError
 
 # The base of all errors of the client that the hub's library uses (httpx, since 2.0 httpx2).
 HTTPError: type[Exception] = errors.HTTPError
 
 # The files that may name places on this machine.
-WITH_PLACES = ("recipe.yaml", DESCRIPTION_FILE)
-# The rows and pictures that training could not use are nobody else's business.
-KEPT_HERE = ("rejected.csv",)
+WITH_PLACES = ("recipe.yaml", "metrics.json", DESCRIPTION_FILE)
+# The rows that training could not use, and pictures of the user's, are nobody else's business.
+KEPT_HERE = ("rejected.csv", CHANGES_PAGE, CHANGES_PICTURE)
 
 
 def check_push(repo: str) -> None:
@@ -54,7 +54,7 @@ def push(folder: Path, repo: str, *, private: bool = False, message: str | None 
     """Upload a folder's files in one commit, making the repository where there is none.
 
     Of paths on this machine, as in recipe.yaml, others get to see the last part; the list of
-    rejected rows stays here.
+    rejected rows and the sheets that show pictures stay here.
 
     Args:
         folder: An encoder folder or an OpenCLIP checkpoint.

@@ -5,10 +5,9 @@ from pathlib import Path
 from finetune.answers import Answers, sample_positives
 from finetune.comparison_sheet import write_run_comparison
 from finetune.dataset import CaptionedImages
+from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
 from finetune.plots import RANKS_PLOT, SIMILARITY_PLOT, RankedPool, plot_ranks, plot_similarity
 from finetune.pool import Pool
-
-SHEET_PAGE, SHEET_PICTURE = "changes.html", "changes.png"
 
 
 def draw_outcome(
@@ -48,7 +47,7 @@ def draw_outcome(
         plot_similarity(matrices, sample_positives(pool), folder / SIMILARITY_PLOT),
     ]
     if before is not None:
-        for name in (SHEET_PAGE, SHEET_PICTURE):
+        for name in (CHANGES_PAGE, CHANGES_PICTURE):
             write_run_comparison(folder / name, data, pool, before, after)
             written.append(folder / name)
     return written

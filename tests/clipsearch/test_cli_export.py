@@ -37,6 +37,8 @@ def folder(encoder_folder, tmp_path):
     recipe = {"manifest": str(tmp_path / "birds.csv"), "model": "openai/clip", "epochs": 3}
     (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     (copy / "rejected.csv").write_text("/home/ann/secret.jpg,unreadable\n")
+    (copy / "changes.html").write_text("pictures of ann's")
+    (copy / "changes.png").write_bytes(b"pictures of ann's")
     (copy / "README.md").write_text("---\nlibrary_name: transformers\n---\n# Birds\n")
     (copy / ".DS_Store").write_text("rubbish")
     description = json.loads((copy / "encoder.json").read_text())
@@ -77,7 +79,7 @@ def test_an_encoder_folder_is_uploaded_as_it_is(folder, hub, tmp_path) -> None:
     assert hub.tokens <= {f"Bearer {TOKEN}", None}
     assert hub.messages == ["Upload encoder with clipsearch"]
     names = {path.relative_to(folder).as_posix() for path in before}
-    assert names - set(hub.files) == {"rejected.csv", ".DS_Store"}
+    assert names - set(hub.files) == {"rejected.csv", "changes.html", "changes.png", ".DS_Store"}
     changed = {name for name, content in hub.files.items() if content != before[folder / name]}
     assert changed == {"recipe.yaml", "encoder.json"}
     # Nobody else learns how the folders on this machine are called.

@@ -86,7 +86,7 @@ def test_data_and_recipe(tmp_path) -> None:
             "training": {"steps": 250, "stopped early": True},
         },
         recipe={"manifest": str(tmp_path / "birds.csv"), "lr": 1e-5, "images": None, "note": "a|b"},
-        plots=["loss.png"],
+        plots=["changes.png", "loss.png"],
     )
     assert "| split | images | captions |" in card
     assert "| train | 1,900 | 3,800 |" in card
@@ -97,6 +97,7 @@ def test_data_and_recipe(tmp_path) -> None:
     assert "| note | a\\|b |" in card
     assert "| steps | 250 |" in card
     assert "![loss](loss.png)" in card
+    assert "changes.png" not in card
     assert "fine-tuned from [openai/clip-vit-base-patch32]" in card
 
 
