@@ -250,8 +250,8 @@ def _add_problems(manifest: Manifest, rejections: Rejections, tally: _Tally) -> 
             rejections.add(problem.where, problem.kind, problem.reason)
     notes = {kind: count for kind, count in problems.notes.items() if kind != VECTOR_ALONE}
     if notes:
-        listed = ", ".join(f"{kind}: {count:,}" for kind, count in notes.items())
-        tally.notes.append(f"in the manifest there are ({listed}): see clipsearch manifest check")
+        listed = ", ".join(f"{kind} {count:,}" for kind, count in notes.items())
+        tally.notes.append(f"clipsearch manifest check has notes about the manifest ({listed})")
 
 
 def _write(

@@ -38,7 +38,17 @@ def read_info(folder: Path) -> IndexInfo:
         for name in ("number_columns", "tag_columns"):
             values[name] = tuple(values.get(name, ()))
         return IndexInfo(**values)
+    except NotADirectoryError as error:
+        raise EngineError(
+            f"{folder}: is a file, and an index is a folder; name that, or a new one"
+            f" for clipsearch feed to make"
+        ) from error
     except FileNotFoundError as error:
+        if folder.is_dir() and not is_unfinished(folder):
+            raise EngineError(
+                f"{folder}: no index there, but other files (and no {INFO_FILE}); name the"
+                f" folder of an index, or a new one for clipsearch feed to make"
+            ) from error
         raise EngineError(
             f"{folder}: no index there; make one with: clipsearch feed MANIFEST --index {folder}"
         ) from error

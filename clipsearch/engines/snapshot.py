@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.documents import Embedding
-from clipsearch.engines.arrays import map_array
+from clipsearch.engines.arrays import create_array, map_array
 from clipsearch.engines.metadata import Metadata
 from clipsearch.engines.postings import Postings
 from clipsearch.engines.rows import Rows
@@ -71,13 +71,8 @@ class Snapshot:
         count = len(documents)
         if folder is None:
             embeddings = np.empty((count, dimension), np.float32)
-        elif count:
-            embeddings = np.lib.format.open_memmap(
-                folder / "embeddings.npy", "w+", np.float32, (count, dimension)
-            )
         else:
-            embeddings = np.zeros((0, dimension), np.float32)
-            np.save(folder / "embeddings.npy", embeddings)
+            embeddings = create_array(folder / "embeddings.npy", (count, dimension))
         address_order = np.argsort(addresses, kind="stable")
         for part, vectors in table.embeddings():
             places = np.searchsorted(addresses, part, sorter=address_order)
