@@ -128,8 +128,8 @@ class Transport(Protocol):
 class PoolTransport:
     """A pool of kept HTTP/1.1 connections of the standard library.
 
-    urllib3 takes twice the processor time for each document, `requests` three times: see
-    benchmarks/vespa_feed.py.
+    urllib3 takes twice the processor time for each document, `requests` six times: see
+    benchmarks/README.md.
     """
 
     def __init__(self, target: str, settings: ConnectionSettings) -> None:
