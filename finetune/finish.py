@@ -16,6 +16,7 @@ from finetune.history import History
 from finetune.model import DualEncoder
 from finetune.outcome import draw_outcome
 from finetune.plots import plot_history
+from finetune.recipe import recipe_report
 from finetune.train_state import TrainState
 
 
@@ -81,10 +82,12 @@ def description(
 ) -> dict[str, Any]:
     """What metrics.json and the model card say of the run; keys of `card.model_card`."""
     splits, config = run.data.splits, run.config
+    before, after = list(state.baseline.values()), list(figures.values())
     return {
         "split": "val",
-        "before": list(state.baseline.values()),
-        "after": list(figures.values()),
+        "before": before,
+        "after": after,
+        "recipe": recipe_report(config.recipe, before, after),
         "data": {
             name: {"images": len(split), "captions": len(split.captions)}
             for name, split in (("train", splits.train), ("val", splits.val))

@@ -91,6 +91,23 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     return _recipe(path, _read(path), path.name)
 
 
+def recipe_report(
+    name: str | None, before: Iterable[Figures], after: Iterable[Figures]
+) -> dict[str, Any]:
+    """What metrics.json and the model card tell of the packaged recipe of this name: `name`,
+    `description`, `source` and `published`, rows of `published_beside`; empty where there is none.
+    """
+    recipe = packaged_recipe(name)
+    if recipe is None:
+        return {}
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "source": list(recipe.source),
+        "published": published_beside(recipe, before, after),
+    }
+
+
 def published_beside(
     recipe: Recipe, before: Iterable[Figures], after: Iterable[Figures]
 ) -> list[dict[str, str | int | float | None]]:

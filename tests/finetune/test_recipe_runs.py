@@ -106,13 +106,21 @@ def test_imageclef(clip: Path, tmp_path: Path) -> None:
     found = [row["loss"] for row in result["history"] if "loss" in row]
     assert found[:4] == pytest.approx(IMAGECLEF_LOSSES, rel=1e-3)
     assert rates(result["history"]) == pytest.approx([5e-5 * (9 - step) / 9 for step in range(9)])
-    after = json.loads((tmp_path / "encoder" / "metrics.json").read_text())["after"]
+    metrics = json.loads((tmp_path / "encoder" / "metrics.json").read_text())
+    after = metrics["after"]
     by_scope = {(each["direction"], each["scope"]): each for each in after}
     pool = by_scope["image-to-text", "global"]["pool"]
     assert 0 <= by_scope["image-to-text", "global"]["mrr@10"] <= 1
     assert pool > 4
     batches = by_scope["image-to-text", "in batches of 4"]
     assert batches["pool"] == 4
+    # our figures are in batches of 4 here, so that none stands beside those in batches of 64
+    rows = metrics["recipe"]["published"]
+    assert [row["published after"] for row in rows] == [0.802, 0.877, 0.880]
+    assert {row["after"] for row in rows} == {None}
+    card = (tmp_path / "encoder" / "README.md").read_text()
+    assert "github.com/elsevierlabs-os/clip-image-search" in card
+    assert "mrr@10 in batches of 64 | 0.573 | 0.880 | 64" in card
     # a rank among four is never worse than among all
     assert batches["mrr@10 in batches of 4"] >= by_scope["image-to-text", "global"]["mrr@10"]
 
@@ -174,6 +182,11 @@ def test_rsicd(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert 0 <= hits[0] <= hits[1] <= hits[2] <= hits[3] <= 1
     best = max(evaluations(result), key=lambda row: row["hits@1"])
     assert best["hits@1"] == pytest.approx(zero_shot["hits@1"])
+
+    rows = {row["figure"]: row for row in metrics_of(result)["recipe"]["published"]}
+    assert (rows["hits@3"]["published before"], rows["hits@3"]["published after"]) == (0.745, 0.968)
+    assert (rows["hits@3"]["after"], rows["hits@3"]["pool"]) == (zero_shot["hits@3"], 30)
+    assert rows["hits@3"]["before"] == result.baseline["zero-shot"]["hits@3"]
 
     # 18 + 6 + 6 training pictures have two captions each, and new ones
     data = metrics_of(result)["data"]["train"]
