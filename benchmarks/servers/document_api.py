@@ -5,7 +5,8 @@
 Prints its port. Speaks HTTP/1.1 and, on the same port, HTTP/2 without TLS (prior knowledge), which
 is how `vespa feed` and pyvespa's async client talk to an http:// address. It never looks at what
 it is sent, so that the client and not the stub is the slow side: HTTP/2 headers are not even
-decoded, and every answer is one of a few that were made beforehand, worded as a real Vespa's.
+decoded, and every answer is one of a few that were made beforehand, worded as a real Vespa's. Over
+HTTP/1.1 it also passes for an empty index of ready-made vectors, so that the command can feed it.
 `GET /stats` (HTTP/1.1) gives the number of answers by status and the most that were under way, and
 starts counting anew.
 """
@@ -28,6 +29,12 @@ INDEXED_STATUS_200 = b"\x88"
 CONTENT_TYPE = b"\x0f\x10\x10application/json"
 WINDOW = 1 << 30
 
+DIMENSION = 512
+INFO = {"format_version": 1, "dimension": DIMENSION, "index_id": "benchmark"}
+EMPTY_INDEX = {
+    b"get /document/v1/images/index_info/": {"fields": {"content": json.dumps(INFO)}},
+    b"post /search/": {"root": {"fields": {"totalCount": 0}, "coverage": {"coverage": 100}}},
+}
 PATH = {"pathId": "/document/v1/images/image/docid/x"}
 ANSWERS = {
     200: {**PATH, "id": "id:images:image::x"},
@@ -36,8 +43,8 @@ ANSWERS = {
 }
 
 
-def http1_answer(status: int) -> bytes:
-    body = json.dumps(ANSWERS[status]).encode()
+def http1_answer(status: int, content: object) -> bytes:
+    body = json.dumps(content).encode()
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return f"{head}\r\n\r\n".encode() + body
 
@@ -49,7 +56,8 @@ def http2_answer(status: int) -> tuple[bytes, bytes]:
     return block + CONTENT_TYPE, json.dumps(ANSWERS[status]).encode()
 
 
-HTTP1_ANSWERS = {status: http1_answer(status) for status in ANSWERS}
+HTTP1_ANSWERS = {status: http1_answer(status, content) for status, content in ANSWERS.items()}
+INDEX_ANSWERS = {start: http1_answer(200, content) for start, content in EMPTY_INDEX.items()}
 HTTP2_ANSWERS = {status: http2_answer(status) for status in ANSWERS}
 
 
@@ -161,10 +169,18 @@ class Connection(asyncio.Protocol):
             if len(self.received) < end + 4 + length:
                 return
             self.received = self.received[end + 4 + length :]
-            if head.startswith(b"get /stats"):
-                self.write(self.gate.stats())
-            else:
-                self.gate.take(lambda status: self.write(HTTP1_ANSWERS[status]))
+            self.take(head)
+
+    def take(self, head: bytes) -> None:
+        """Answer an HTTP/1.1 request, by how its lower-case head begins."""
+        if head.startswith(b"get /stats"):
+            self.write(self.gate.stats())
+            return
+        for start, answer in INDEX_ANSWERS.items():
+            if head.startswith(start):
+                self.write(answer)
+                return
+        self.gate.take(lambda status: self.write(HTTP1_ANSWERS[status]))
 
     def greet(self) -> None:
         """No HPACK table (so that headers can be skipped), many streams, and a wide window."""
