@@ -4,6 +4,7 @@ A command's module imports at its top what is light, and heavy rooms inside the 
 `clipsearch --help` imports neither torch, lancedb nor pandas.
 """
 
+import errno
 import importlib
 import os
 import signal
@@ -95,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code: 0, 1, 2, 3 or 130 (see README)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or bool(os.environ.get("CLIPSEARCH_DEBUG"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_run(arguments, debug))
 
@@ -119,6 +121,11 @@ def _run(arguments: list[str], debug: bool) -> int:
         # The reader (head, less) has gone; python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"Error: {_sentence(error)}", err=True)
+        return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -126,6 +133,14 @@ def _run(arguments: list[str], debug: bool) -> int:
         click.echo(f"Error: {name}: {error} (--debug shows the traceback)", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _sentence(error: OSError) -> str:
+    """What the system refused, and where it says so."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}the disk is full; free some space and run the same command again"
+    return f"{where}{error.strerror or error} (--debug shows the traceback)"
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

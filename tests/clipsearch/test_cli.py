@@ -1,5 +1,6 @@
 """Every command has help, exits as it should, and costs nothing until it is called."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -136,6 +137,16 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         (EngineError("the engine is gone; start it"), 1, "Error: the engine is gone; start it\n"),
         (UsageError("k is 0, must be 1"), 2, "Error: k is 0, must be 1\n"),
         (KeyboardInterrupt(), 130, "Stopped.\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/a.png"),
+            1,
+            "Error: out/a.png: the disk is full; free some space and run the same command again\n",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out"),
+            1,
+            "Error: out: Permission denied (--debug shows the traceback)\n",
+        ),
         (ValueError("odd"), 1, "Error: ValueError: odd (--debug shows the traceback)\n"),
     ],
 )
@@ -156,6 +167,24 @@ def test_errors_are_one_sentence_and_an_exit_code(
 
 def test_the_code_of_a_command_is_that_of_the_process(raising: list[BaseException]) -> None:
     assert cli._run(["query"], debug=False) == 3
+
+
+def test_ctrl_c_while_it_is_being_imported_leaves_no_traceback() -> None:
+    script = """
+import os, signal, sys
+class Stopping:
+    def find_spec(self, name, path=None, target=None):
+        if name == "clipsearch.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Stopping())
+from clipsearch.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    # A shell's 130.
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_a_stopped_process_exits_with_130() -> None:
