@@ -212,7 +212,8 @@ class _Deployment:
         deadline = time.monotonic() + self.options.wait
         while not server.converged() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        return Deployed(index, self._finish(index), changes, message)
+        refed = any(action.kind == "refeed" for action in prepared.actions)
+        return Deployed(index, self._finish(index, fed_anew=refed), changes, message)
 
     def _to_cloud(self, cloud: str, package: Package, folder: Path) -> Deployed:
         name = CloudName.parse(cloud)
@@ -234,10 +235,14 @@ class _Deployment:
         old = before or IndexInfo(dimension=dimension)
         bm25_weight, vector_weight = options.weights or (old.bm25_weight, old.vector_weight)
         encoder = options.encoder
+        precision = options.precision or old.precision
+        # Vespa drops what was of another type. A new id, and no ledger takes it for fed.
+        same_field = (precision, dimension) == (old.precision, old.dimension)
         return replace(
             old,
+            index_id=old.index_id if same_field else "",
             dimension=dimension,
-            precision=options.precision or old.precision,
+            precision=precision,
             language=options.language or old.language,
             encoder_fingerprint=None if description is None else description.fingerprint,
             encoder_name=None if description is None else description.name,
@@ -262,10 +267,13 @@ class _Deployment:
             return values
         return replace(values, max_tokens=self.description.max_tokens)
 
-    def _finish(self, index: str, settings: ConnectionSettings | None = None) -> IndexInfo:
+    def _finish(
+        self, index: str, settings: ConnectionSettings | None = None, *, fed_anew: bool = False
+    ) -> IndexInfo:
         """Wait until the services answer, then write what the index must know.
 
-        What it knew is read again: before, it may not have been reachable.
+        What it knew is read again: before, it may not have been reachable. With `fed_anew`, every
+        document must be.
         """
         settings = ConnectionSettings.from_environment() if settings is None else settings
         client = connect(index, replace(settings, search_patience=0.0))
@@ -274,6 +282,7 @@ class _Deployment:
             while True:
                 try:
                     info = self._new_info(read_info(client))
+                    info = replace(info, index_id="" if fed_anew else info.index_id)
                     write_info(client, info)
                     VespaEngine(client, info).count()
                     return info

@@ -226,6 +226,24 @@ def test_several_machines(
     assert asked.changes[0].files == {"hosts.xml": "new", "services.xml": "changed"}
 
 
+@pytest.mark.parametrize("why", ["precision", "refeed", "nothing"])
+def test_what_must_be_fed_anew_is_no_longer_known_to_any_ledger(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, why: str
+) -> None:
+    deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    client = connect(vespa.url)
+    known = read_info(client)
+    assert known is not None
+    write_info(client, replace(known, index_id="of the ledger"))
+    if why == "refeed":
+        server.actions = {"refeed": [REINDEX]}
+    precision = "bfloat16" if why == "precision" else None
+    changed = options(server, vespa, encoder=encoder, precision=precision)
+    deployed = deploy(changed, consent=Asked(), say=quiet)
+    assert deployed is not None
+    assert deployed.info.index_id == ("of the ledger" if why == "nothing" else "")
+
+
 def test_every_recorded_refusal_is_shown_as_it_is(
     recorded: Path, server: StubConfigServer, vespa: StubVespa, encoder: Path
 ) -> None:
