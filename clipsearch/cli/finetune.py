@@ -81,14 +81,15 @@ def finetune(
     names them), 130 stopped by Ctrl-C.
     """
     config = build_config(manifests, recipe, options)
+    # what only shows something replaces nothing
+    only_shows = print_config or find_batch_size or show_augmentation is not None
+    check_config(replace(config, overwrite=True) if only_shows else config)
     if print_config:
-        check_config(replace(config, overwrite=True))
         click.echo(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), nl=False)
         return 0
     if show_augmentation is not None:
         _show_augmentation(config, show_augmentation)
         return 0
-    check_config(config)
     if find_batch_size:
         # Takes seconds to import: --help and a wrong option must not wait for it.
         from finetune.largest_batch import report_largest_batch
@@ -141,8 +142,7 @@ def _show_augmentation(config: TrainConfig, path: Path) -> None:
     from finetune.trainer import translated
     from finetune.training_splits import TrainingManifests
 
-    config = replace(config, overwrite=True, eval_every="never", patience=0)
-    check_config(config)
+    config = replace(config, eval_every="never")
     check_sheet(path)
     with (
         TrainingManifests.open(config) as manifests,
