@@ -43,7 +43,8 @@ STYLE = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
-MEASURED, SMOOTHED, SECOND = "#b5c7dd", "#1f4e79", "#c8553d"
+MEASURED, SMOOTHED, SECOND, THIRD = "#b5c7dd", "#1f4e79", "#c8553d", "#4f8a4c"
+ZERO_SHOT = "hits@1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +239,9 @@ def _plot_retrieval(
                 axes.plot(
                     steps, values, style, color=colour, marker=".", label=f"{direction} {metric}"
                 )
+        if ZERO_SHOT in rows[0]:
+            values = [row[ZERO_SHOT] for row in rows]
+            axes.plot(steps, values, color=THIRD, marker=".", label=f"zero-shot {ZERO_SHOT}")
         if best_step is not None:
             axes.axvline(best_step, color="#888888", linewidth=0.8, label="weights that were kept")
         axes.set(title=f"Validation, global{among}", xlabel="step", ylim=(0, 1.02))

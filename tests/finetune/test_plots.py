@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from finetune.errors import ClipsearchError
+from finetune.history import RETRIEVAL_COLUMNS
 from finetune.plots import RankedPool, plot_history, plot_ranks, plot_similarity
 
 RANDOM = np.random.default_rng(0)
@@ -76,10 +77,9 @@ def test_a_large_batch_is_cut_to_what_can_be_told_apart(figures, tmp_path) -> No
 
 def test_history_marks_the_weights_that_were_kept(figures, tmp_path) -> None:
     rows = [{"step": 1, "epoch": 1, "loss": 2.0, "learning_rate": 1e-4}]
-    names = ("mrr@10", "recall@1", "recall@5", "recall@10", "median_rank")
     for step in (0, 1):
-        figures_at = {f"{way}_{name}": step / 2 for way in ("t2i", "i2t") for name in names}
-        rows.append({"step": step, "epoch": 1} | figures_at)
+        values = dict.fromkeys((*RETRIEVAL_COLUMNS, "hits@1"), step / 2)
+        rows.append({"step": step, "epoch": 1} | values)
     plot_history(rows, tmp_path, pool=1234, best_step=1)
     assert [figure.axes[0].get_title() for figure in figures] == [
         "Training loss",
@@ -88,7 +88,8 @@ def test_history_marks_the_weights_that_were_kept(figures, tmp_path) -> None:
     ]
     lines = {line.get_label(): line for line in figures[2].axes[0].lines}
     assert list(lines["weights that were kept"].get_xdata()) == [1, 1]
-    assert list(lines["text to image mrr@10"].get_ydata()) == [0, 0.5]
+    for name in ("text to image mrr@10", "zero-shot hits@1"):
+        assert list(lines[name].get_ydata()) == [0, 0.5]
     assert list(figures[1].axes[0].lines[0].get_ydata()) == [1e-4]
 
 
