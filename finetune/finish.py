@@ -9,6 +9,8 @@ import numpy as np
 
 from finetune.adapt import finished
 from finetune.answers import Answers
+from finetune.config import TrainConfig
+from finetune.dataset import CaptionedImages
 from finetune.evaluate import Evaluation, Figures
 from finetune.export import CHECKED_PICTURES, CHECKED_TEXTS, export_encoder
 from finetune.fit import Run
@@ -93,6 +95,7 @@ def description(
             for name, split in (("train", splits.train), ("val", splits.val))
             if len(split)
         },
+        "manifests": counts_by_manifest(config, splits.train),
         "training": {
             "steps": state.step,
             "best step": state.stopping.best_step if config.evaluates else state.step,
@@ -100,6 +103,22 @@ def description(
         },
         "impact": dict(impact),
     }
+
+
+def counts_by_manifest(config: TrainConfig, train: CaptionedImages) -> list[dict[str, Any]]:
+    """Name, images and captions of each manifest's split train, and its weight where it has one."""
+    captions = train.datasets[train.image_of_caption]
+    found: list[dict[str, Any]] = []
+    for number, manifest in enumerate(config.manifests):
+        counts: dict[str, Any] = {
+            "name": Path(manifest).name,
+            "images": int((train.datasets == number).sum()),
+            "captions": int((captions == number).sum()),
+        }
+        if config.dataset_weights is not None:
+            counts["weight"] = config.dataset_weights[number]
+        found.append(counts)
+    return found
 
 
 def export(

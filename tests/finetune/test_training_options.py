@@ -1,5 +1,6 @@
 """What the options of a run do to it, each end to end on the CPU."""
 
+import json
 import os
 import subprocess
 import sys
@@ -221,6 +222,8 @@ def test_the_best_so_many_weights_become_encoders(config) -> None:
     assert read_description(others[0]).dimension == read_description(result.out).dimension
     recipe = yaml.safe_load((result.out / "recipe.yaml").read_text())
     assert recipe["keep_best"] == 2
+    about = json.loads((result.out / "metrics.json").read_text())
+    assert about["manifests"] == [{"name": "squares.csv", "images": 48, "captions": 96}]
     # adapters are merged: a plain checkpoint
     assert not any("lora" in path.name for path in result.out.iterdir())
 
