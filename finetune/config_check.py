@@ -44,8 +44,11 @@ SOME_OF: dict[str, Sequence[str]] = {
 }  # fmt: skip
 
 
-def check_config(config: TrainConfig) -> None:
-    """Raise UsageError for a wrong value, or for options that cannot work together."""
+def check_config(config: TrainConfig, *, with_device: bool = True) -> None:
+    """Raise UsageError for a wrong value, or for options that cannot work together.
+
+    `with_device` False leaves out whether this machine has the device and can do the precision.
+    """
     _check_numbers(config)
     _check_words(config)
     config.augment.check()
@@ -59,7 +62,8 @@ def check_config(config: TrainConfig) -> None:
     _check_memory(config)
     config.batch_plan.check()
     _check_folders(config)
-    config.resolve_device()
+    if with_device:
+        config.resolve_device()
 
 
 def _check_numbers(config: TrainConfig) -> None:

@@ -92,6 +92,11 @@ def test_wrong_settings_are_one_sentence_before_anything_is_read(arguments, mess
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_recipe_for_a_gpu_is_shown_on_a_machine_without() -> None:
+    printed = finetune("photos.csv", "--recipe", "dermatology", "--print-config").stdout
+    assert yaml.safe_load(printed)["precision"] == "fp16"
+
+
 def test_tensorboard_follows_a_run(manifest: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     out = tmp_path / "encoder"
