@@ -114,7 +114,15 @@ def fit(run: Run, state: TrainState, history: History) -> None:
                 batch = batches.next(state)
                 state.dual.train()
                 rate = set_learning_rate(state.optimizer, schedule.factor(state.step))
-                loss, norm = training_step(state, batch, run.backward, world, config.max_grad_norm)
+                loss, norm = training_step(
+                    state,
+                    batch,
+                    run.backward,
+                    world,
+                    config.max_grad_norm,
+                    # SigLIP's checkpoints have a scale above CLIP's most, 100
+                    clamps_scale=config.loss == "contrastive",
+                )
                 log.add(state.step, rate, loss, state.dual.logit_scale, norm)
                 state.step += 1
                 if log.is_full:

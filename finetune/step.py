@@ -36,7 +36,13 @@ def build_backward(config: TrainConfig, loss_of: Loss, world: World) -> Backward
 
 
 def training_step(
-    state: TrainState, batch: TensorBatch, backward: Backward, world: World, max_norm: float
+    state: TrainState,
+    batch: TensorBatch,
+    backward: Backward,
+    world: World,
+    max_norm: float,
+    *,
+    clamps_scale: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One step of the optimizer; the loss and the norm of the gradient, still on the device."""
     optimizer, scaler = state.optimizer, state.scaler
@@ -48,7 +54,8 @@ def training_step(
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    clamp_logit_scale(state.dual.logit_scale)
+    if clamps_scale:
+        clamp_logit_scale(state.dual.logit_scale)
     if state.average is not None:
         state.average.update()
     return loss, norm

@@ -56,7 +56,8 @@ class StepLog:
         self, step: int, rate: float, loss: torch.Tensor, scale: torch.Tensor, norm: torch.Tensor
     ) -> None:
         """Keep a step's figures; `step` counts from 0."""
-        figures = torch.stack([loss.detach(), scale.detach(), norm.detach()])
+        # SigLIP's scale has one element, CLIP's is a scalar
+        figures = torch.stack([each.detach().reshape(()) for each in (loss, scale, norm)])
         self._steps.append((step, rate, figures))
 
     def read(self, progress: Progress) -> None:
