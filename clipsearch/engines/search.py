@@ -260,8 +260,12 @@ class _Search:
             )
             return fused
 
-        # The bound needs a score that rises with the cosine.
-        if self.index is None or weights[1] < 0:
+        # The bound needs a score that rises with the cosine; and among many matches so many
+        # reach the first thousand hits that comparing every embedding is quicker.
+        many = count >= RERANK_COUNT and np.count_nonzero(lexical) > len(lexical) // (
+            ROWS_PER_GATHERED_ROW
+        )
+        if self.index is None or weights[1] < 0 or many:
             cosines = self._all_cosines()
             near = best_rows(cosines, self.query.candidates)
             matches = lexical > 0
