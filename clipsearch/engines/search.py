@@ -262,9 +262,8 @@ class _Search:
 
         # The bound needs a score that rises with the cosine; and among many matches so many
         # reach the first thousand hits that comparing every embedding is quicker.
-        many = count >= RERANK_COUNT and np.count_nonzero(lexical) > len(lexical) // (
-            ROWS_PER_GATHERED_ROW
-        )
+        few = len(lexical) // ROWS_PER_GATHERED_ROW
+        many = count >= RERANK_COUNT and np.count_nonzero(lexical) > few
         if self.index is None or weights[1] < 0 or many:
             cosines = self._all_cosines()
             near = best_rows(cosines, self.query.candidates)
