@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from finetune.dataset import captioned_images
-from finetune.evaluate import pool_of, rank_pool
 from finetune.images import ImageSource
 from finetune.metrics import image_to_text, text_to_image
+from finetune.pool import pool_of, rank_pool
 
 
 def unit(rows: int, seed: int) -> np.ndarray:
