@@ -34,7 +34,7 @@ test-slow: $(INSTALLED) ## the longer checks (kill -9 at twenty moments, a milli
 	$(BIN)/python -m pytest -m slow
 
 test-wheel: $(INSTALLED) ## build the wheel, install it into an empty environment, run its demo
-	CLIPSEARCH_PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m pytest -m wheel
+	CLIPSEARCH_PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m pytest -m wheel tests/packaging
 
 test-live: $(INSTALLED) ## against a real Vespa: CLIPSEARCH_TEST_VESPA, or Docker
 	$(BIN)/python -m pytest -m live
