@@ -28,6 +28,7 @@ from finetune.augment_config import AugmentConfig
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
 
 # Keeps these draws apart from those of `finetune.batches`; not 0, which would add nothing.
 _STREAM = 0xA06
@@ -57,7 +58,7 @@ class Draws:
     order: tuple[int, ...]
     gray: Bool
 
-    def take(self, rows: slice) -> "Draws":
+    def take(self, rows: slice | Int64) -> "Draws":
         """Those of some of the pictures: a process's share of a joint batch."""
         return Draws(
             self.horizontal[rows],

@@ -5,6 +5,7 @@ that of the large batch; `finetune.gradcache` has the large batch's own gradient
 memory.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -55,11 +56,18 @@ def accumulated_backward(
     *,
     scaler: torch.amp.GradScaler | None = None,
     dtype: torch.dtype = torch.float32,
+    own: Callable[[int], slice] = slice,
 ) -> torch.Tensor:
     """Add the gradients of the mean of the losses of `parts` batches, cut from this one.
 
     A pair meets the negatives of its own part alone. The parts differ in size by one at most, and
-    each counts as its share of the pairs. Arguments and result are those of `whole_backward`.
+    each counts as its share of the pairs. Other arguments and the result are those of
+    `whole_backward`.
+
+    Args:
+        parts: How many.
+        own: Which of so many pairs of a part are this process's, `World.share`; the batch then
+            holds these, part after part, and the `positives` of all processes.
 
     Raises ValueError where text i of the batch is not the text of image i.
     """
@@ -67,16 +75,20 @@ def accumulated_backward(
     if batch.positives.shape != (pairs, pairs):
         raise ValueError("a batch can be cut into parts only where each image has one text")
     total = torch.zeros((), device=dual.logit_scale.device)
+    start = 0
     for part in shares(pairs, min(parts, pairs)):
+        count = part.stop - part.start
+        rows = slice(start, start + len(range(count)[own(count)]))
+        start = rows.stop
         piece = replace(
             batch,
-            pixel_values=batch.pixel_values[part],
-            input_ids=batch.input_ids[part],
-            attention_mask=batch.attention_mask[part],
+            pixel_values=batch.pixel_values[rows],
+            input_ids=batch.input_ids[rows],
+            attention_mask=batch.attention_mask[rows],
             positives=batch.positives[part, part],
         )
-        share = (part.stop - part.start) / pairs
-        total += whole_backward(dual, piece, loss_of, scaler=scaler, dtype=dtype, weight=share)
+        weight = count / pairs
+        total += whole_backward(dual, piece, loss_of, scaler=scaler, dtype=dtype, weight=weight)
     return total
 
 

@@ -31,7 +31,9 @@ def build_backward(config: TrainConfig, loss_of: Loss, world: World) -> Backward
         return partial(cached_backward, loss_of=loss, chunk_size=config.chunk_size, dtype=dtype)
     if config.accumulate_separate_batches > 1:
         parts = config.accumulate_separate_batches
-        return partial(accumulated_backward, loss_of=loss, parts=parts, dtype=dtype)
+        return partial(
+            accumulated_backward, loss_of=loss, parts=parts, dtype=dtype, own=world.share
+        )
     return partial(whole_backward, loss_of=loss, dtype=dtype)
 
 

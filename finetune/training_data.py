@@ -12,14 +12,15 @@ import numpy.typing as npt
 import torch
 
 from finetune.backtranslate import add_captions
+from finetune.backward import shares
 from finetune.batch_plan import BatchPlan
 from finetune.batches import Batch, TokenizedCaptions, epoch_batches, positives, tokenized
 from finetune.caption_augment import CaptionAugmentConfig, augment_captions
 from finetune.config import TrainConfig
-from finetune.dataset import Int64
+from finetune.dataset import CaptionedImages, Int64
 from finetune.decoding import Decoder, Pixels
 from finetune.distributed import World
-from finetune.errors import ManifestError
+from finetune.errors import ManifestError, UsageError
 from finetune.hard_negatives import Int32
 from finetune.model import DualEncoder
 from finetune.pixels import PixelStore, load_all
@@ -32,7 +33,8 @@ TOKENIZE_AT_ONCE = 10_000
 BATCHES_AHEAD = 3
 
 Item = TypeVar("Item")
-VaryStep = Callable[[int, int], Vary]
+# From a step and its number of pictures to what varies these rows of them.
+VaryStep = Callable[[int, int], Callable[[torch.Tensor, Int64], torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class TrainingData:
         pixels: Of the images of train, then those of val.
         train_tokens, val_tokens: Of all captions of a split.
         plan: How an epoch's batches are made.
+        parts: Separate batches of a step; the processes share each of them.
         normalizer: Puts pixels on the device.
         world: The processes that share each batch.
         vary: From a step and its number of images to what varies its pictures; None changes
@@ -71,6 +74,7 @@ class TrainingData:
     train_tokens: TokenizedCaptions
     val_tokens: TokenizedCaptions
     plan: BatchPlan
+    parts: int
     normalizer: Normalizer
     world: World
     vary: VaryStep | None = None
@@ -117,22 +121,24 @@ class TrainingData:
         """Of this process's share of the `count` pictures of a step."""
         if self.vary is None:
             return None
-        vary, own = self.vary(step, count), self.world.share(count)
+        vary, own = self.vary(step, count), self.own(count)
+        return lambda pixels, rows: vary(pixels, own[rows])
 
-        def vary_own(pixels: torch.Tensor, rows: slice) -> torch.Tensor:
-            start, stop, _ = rows.indices(own.stop - own.start)
-            return vary(pixels, slice(own.start + start, own.start + stop))
-
-        return vary_own
+    def own(self, count: int) -> Int64:
+        """Which of the `count` pairs of a step are this process's, part after part."""
+        share = self.world.share
+        rows = np.arange(count, dtype=np.int64)
+        return np.concatenate(
+            [rows[part][share(len(rows[part]))] for part in shares(count, min(self.parts, count))]
+        )
 
     def _prepared(
         self, first: int, end: int, neighbours: Int32 | None
     ) -> Iterator[tuple[Pixels, Int64, Int64, npt.NDArray[np.bool_]]]:
         batches, looked_ahead = tee(self._batches(first, end, neighbours))
-        share = self.world.share
-        pixels = self.pixels.batches(batch.images[share(len(batch))] for batch in looked_ahead)
+        pixels = self.pixels.batches(batch.images[self.own(len(batch))] for batch in looked_ahead)
         for step, (batch, chosen) in enumerate(zip(batches, pixels, strict=True), first):
-            captions = batch.captions[share(len(batch))]
+            captions = batch.captions[self.own(len(batch))]
             if self.caption_variations is None:
                 ids, mask = self.train_tokens.padded(captions)
             else:
@@ -206,12 +212,14 @@ def load_training_data(
     train = readable.train.with_image_keys(loaded.keys[: len(readable.train)])
     readable = replace(readable, train=add_captions(train, source.new_captions))
     captions = readable.train.captions
+    check_shares(config, readable.train, world)
     return TrainingData(
         readable,
         loaded.store,
         tokenize(dual, captions),
         tokenize(dual, readable.val.captions),
         config.batch_plan,
+        config.accumulate_separate_batches,
         Normalizer(dual.preprocessing, world.device),
         world,
         vary_step(config, dual),
@@ -219,6 +227,18 @@ def load_training_data(
         if config.caption_augment.is_on
         else None,
     )
+
+
+def check_shares(config: TrainConfig, train: CaptionedImages, world: World) -> None:
+    """Raise UsageError where a process would have no pair of some batch."""
+    plan = config.batch_plan
+    step = plan.samples(train) // plan.steps_per_epoch(train)
+    smallest = step // min(config.accumulate_separate_batches, step)
+    if smallest < world.size:
+        raise UsageError(
+            f"the smallest batch has {smallest} pairs, too few for {world.size} processes; give a"
+            f" larger --batch-size, or start fewer"
+        )
 
 
 def vary_step(config: TrainConfig, dual: DualEncoder) -> VaryStep | None:
@@ -229,7 +249,7 @@ def vary_step(config: TrainConfig, dual: DualEncoder) -> VaryStep | None:
 
     height, width = dual.preprocessing.height, dual.preprocessing.width
 
-    def vary(step: int, count: int) -> Vary:
+    def vary(step: int, count: int) -> Callable[[torch.Tensor, Int64], torch.Tensor]:
         draws = draw(config.augment, (count, 3, height, width), config.seed, step)
         return lambda pixels, rows: apply_draws(pixels, draws.take(rows))
 

@@ -15,9 +15,13 @@ from squares import write_squares
 from finetune import TrainConfig, train
 from finetune.augment_config import AugmentConfig
 from finetune.caption_augment import CaptionAugmentConfig
+from finetune.dataset import read_split
+from finetune.distributed import World
 from finetune.encoder_folder import read_description
 from finetune.errors import TrainingError, UsageError
+from finetune.manifest import Manifest
 from finetune.trainer import Result
+from finetune.training_data import check_shares
 
 
 @pytest.fixture(scope="module")
@@ -254,12 +258,12 @@ def test_an_exploding_loss_stops_with_step_and_ids(config, no_export, monkeypatc
         train(replace(config, epochs=20, eval_every="never", patience=0), quiet=True)
 
 
-def run_processes(config: TrainConfig, count: int) -> Path:
+def run_processes(config: TrainConfig, count: int, *options: str) -> Path:
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         f"--nproc-per-node={count}", "-m", "clipsearch", "finetune", str(config.manifest),
         "--model", "tiny", "--out", str(config.out), "--batch-size", "12", "--epochs", "2",
-        "--threads", "1", "--workers", "0", "--keep-checkpoints",
+        "--threads", "1", "--workers", "0", "--keep-checkpoints", *options,
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -269,12 +273,36 @@ def run_processes(config: TrainConfig, count: int) -> Path:
     return Path(config.out)
 
 
-def test_two_processes_train_as_one(config, plain) -> None:
-    out = run_processes(config, 2)
-    expected_losses, expected = plain
+SEPARATE = {
+    "batch_size": 7, "accumulate_separate_batches": 2, "augment": AugmentConfig(grayscale=0.5),
+    "caption_augment": CaptionAugmentConfig(word_drop=0.2),
+}  # fmt: skip
+SEPARATE_OPTIONS = (
+    "--batch-size", "7", "--accumulate-separate-batches", "2", "--augment", "grayscale=0.5",
+    "--word-drop", "0.2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [(SEPARATE, SEPARATE_OPTIONS), pytest.param({}, (), marks=pytest.mark.slow)],
+    ids=["separate batches, varied", "plain"],
+)
+def test_two_processes_train_as_one(config, tmp_path, no_export, changes, options) -> None:
+    alone = replace(config, out=tmp_path / "alone", **changes)
+    expected_losses = losses(train(alone, quiet=True))
+    out = run_processes(config, 2, *options)
     state = torch.load(config.work_folder / "checkpoint.pt", weights_only=True)
-    for name, tensor in expected.items():
+    for name, tensor in weights(alone).items():
         assert torch.allclose(state["model"][name], tensor, atol=1e-4), name
     rows = (out / "history.csv").read_text().splitlines()[1:]
     found = [float(row.split(",")[2]) for row in rows if row.split(",")[2]]
     assert found == pytest.approx(expected_losses, rel=1e-3)
+
+
+def test_each_process_needs_pairs(config, manifest) -> None:
+    data = read_split(Manifest.open(manifest), "train")
+    small = replace(config, batch_size=5, accumulate_separate_batches=2)
+    check_shares(small, data, World(0, 4, torch.device("cpu")))
+    with pytest.raises(UsageError, match="smallest batch has 4 pairs, too few for 5 processes"):
+        check_shares(small, data, World(0, 5, torch.device("cpu")))
