@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import json_option
+from clipsearch.cli.options import images_option, json_option
 from finetune.errors import UsageError
 from finetune.significance import RESAMPLES
 
@@ -59,12 +59,7 @@ QUERIES = {"text-to-image": "captions", "image-to-text": "images", "zero-shot": 
     help='A class prompt, such as "An aerial photograph of {category}"; several are averaged.'
     ' [default: "a photo of a {category}"]',
 )
-@click.option(
-    "--images",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Where images are looked for that do not lie beside the manifest.",
-)
+@images_option
 @click.option(
     "--resamples",
     metavar="N",

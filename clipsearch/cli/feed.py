@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import index_option, json_option, ledger_option
+from clipsearch.cli.options import images_option, index_option, json_option, ledger_option
 
 if TYPE_CHECKING:
     from clipsearch.feed import FeedReport
@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     help="The encoder folder. Left out: the one that the index knows, or, for a new index, the"
     " manifest's own vectors (a column named embedding).",
 )
-@click.option(
-    "--images",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Where images are looked for that do not lie beside the manifest.",
-)
+@images_option
 @click.option(
     "--split",
     "splits",

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import json_option
+from clipsearch.cli.options import images_option, json_option
 from finetune.errors import ManifestError
 from finetune.manifest import Manifest, Problems
 from finetune.manifest_check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
@@ -35,13 +35,7 @@ def manifest() -> None:
 
 @manifest.command()
 @click.argument("path")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where relative image paths are also looked for, after the manifest's folder and its "
-    "images/.",
-)
+@images_option
 @click.option("--decode", is_flag=True, help="Decode every image in full, not its header alone.")
 @click.option("--strict", is_flag=True, help="Treat any problem as an error: exit code 1.")
 @click.option(

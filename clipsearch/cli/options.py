@@ -26,6 +26,17 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")(command)
 
 
+def images_option(command: Command) -> Command:
+    """`--images DIR`: where a manifest's relative paths are looked for last."""
+    return click.option(
+        "--images",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Where relative paths of images are also looked for, after the manifest's folder"
+        " and its images/.",
+    )(command)
+
+
 def ledger_option(command: Command) -> Command:
     """`--ledger FILE`: which documents the index has acknowledged."""
     return click.option(
