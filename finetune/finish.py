@@ -46,7 +46,7 @@ def finish(run: Run, state: TrainState, history: History, rejected: int) -> Figu
     # a report of nothing would only make people look
     report = [run.work.report] if rejected else []
     about = description(run, state, figures, impact)
-    export(run, dual, out, about, [history.path, *pictures, *report])
+    # `out` comes last: where it is there, all is done, and it may hold the base model until then
     for step in state.kept:
         if step == best or unfinished is None:
             continue
@@ -55,6 +55,7 @@ def finish(run: Run, state: TrainState, history: History, rejected: int) -> Figu
         folder = out.with_name(f"{out.name}.step-{step}")
         run.progress.message(f"Writing the weights of step {step:,} to {folder}.")
         export(run, finished(other, config), folder, {}, [history.path])
+    export(run, dual, out, about, [history.path, *pictures, *report])
     return figures
 
 

@@ -232,6 +232,27 @@ def test_the_best_so_many_weights_become_encoders(config) -> None:
     assert not any("lora" in path.name for path in result.out.iterdir())
 
 
+def test_a_run_killed_between_two_encoders_writes_all(config, monkeypatch) -> None:
+    import finetune.finish
+
+    kept = replace(config, keep_best=2, keep_checkpoints=False)
+    real, written = finetune.finish.export_encoder, []
+
+    def failing(dual, out, **named):
+        if written:
+            raise RuntimeError("power cut")
+        written.append(real(dual, out, **named))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.finish.export_encoder", failing)
+        with pytest.raises(RuntimeError):
+            train(kept, quiet=True)
+    result = train(kept, quiet=True)
+    names = {path.name for path in result.out.parent.iterdir()}
+    assert result.out.name in names
+    assert len([name for name in names if ".step-" in name]) == 1
+
+
 def test_halfway_to_the_base_model_lies_between(config, tmp_path) -> None:
     base = train(replace(config, epochs=1, keep_checkpoints=False), quiet=True).out
     tuned = replace(
