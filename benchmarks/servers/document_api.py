@@ -33,6 +33,7 @@ DIMENSION = 512
 INFO = {"format_version": 1, "dimension": DIMENSION, "index_id": "benchmark"}
 EMPTY_INDEX = {
     b"get /document/v1/images/index_info/": {"fields": {"content": json.dumps(INFO)}},
+    b"post /document/v1/images/index_info/": {"id": "id:images:index_info::index"},
     b"post /search/": {"root": {"fields": {"totalCount": 0}, "coverage": {"coverage": 100}}},
 }
 PATH = {"pathId": "/document/v1/images/image/docid/x"}
