@@ -14,6 +14,8 @@ from finetune.errors import UsageError
 
 # Its items may hold commas, so a text is one of them.
 NOT_SPLIT = ("zero_shot_template",)
+# How the command line says that there is none, where a recipe has one.
+NONE = "none"
 
 
 def config_from_mapping(values: Mapping[str, object]) -> TrainConfig:
@@ -21,7 +23,8 @@ def config_from_mapping(values: Mapping[str, object]) -> TrainConfig:
 
     Args:
         values: By field name. Numbers may be written as text ("5e-6" is text in YAML), and tuples
-            as lists or as text with commas; `augment` and `caption_augment` are mappings.
+            as lists or as text with commas. "none" is None where a field may be that, and an
+            empty tuple. `augment` and `caption_augment` are mappings.
 
     Raises UsageError for an unknown name, a value of another type, or where the manifest or the
     model is missing.
@@ -54,7 +57,7 @@ def config_from_mapping(values: Mapping[str, object]) -> TrainConfig:
 
 def _coerced(name: str, value: object, hint: Any) -> object:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if value is None:
+    if value is None or (value == NONE and NoneType in kinds):
         if NoneType in kinds:
             return None
         raise _wrong(name, value, "something")
@@ -75,6 +78,8 @@ def _coerced(name: str, value: object, hint: Any) -> object:
 
 
 def _items(name: str, value: object, kind: Any) -> tuple[object, ...]:
+    if value == NONE:
+        return ()
     if isinstance(value, str) and name not in NOT_SPLIT:
         parts: list[object] = [part.strip() for part in value.split(",") if part.strip()]
     else:

@@ -33,7 +33,8 @@ CAPTION_OPTIONS = {
 @click.option(
     "--recipe",
     metavar="NAME|FILE",
-    help="Settings of a published system, or of a YAML file; options override them.",
+    help="Settings of a published system, or of a YAML file; options override them, and the value"
+    " none takes one away.",
 )
 @click.option("--print-config", is_flag=True, help="Show as YAML what would run, and stop.")
 @click.option(

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 
@@ -14,6 +15,7 @@ from finetune.config import (
     SCHEDULES,
     TrainConfig,
 )
+from finetune.config_mapping import NONE
 from finetune.trackers import TRACKERS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -22,21 +24,36 @@ Decorator = Callable[[Command], Command]
 DEFAULTS = {
     item.name: None if item.default is MISSING else item.default for item in fields(TrainConfig)
 }
+HINTS = get_type_hints(TrainConfig)
+
+
+class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """What the type takes, or "none"."""
+
+    def __init__(self, type: type[int] | type[float]) -> None:
+        self._type = click.types.convert_type(type)
+        self.name = self._type.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text "none" stays."""
+        return value if value == NONE else self._type.convert(value, param, ctx)
 
 
 def setting(name: str, help: str, **attributes: Any) -> Callable[[Command], Command]:
     """An option that is the field `name` of TrainConfig.
 
     Where it is not given it is None, so that a recipe's value can stand; the help tells the
-    field's own default.
+    field's own default. "none" takes a recipe's value away where the field may be None.
     """
     default = DEFAULTS[name]
+    flag = "--" + name.replace("_", "-")
     if default is False:
-        attributes["is_flag"] = True
-    elif default is not None and default != () and "[default:" not in help:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help, **attributes)
+    if NoneType in get_args(HINTS[name]) and attributes.get("type") in (int, float):
+        attributes["type"] = OrNone(attributes["type"])
+    if default is not None and default != () and "[default:" not in help:
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         help = f"{help}  [default: {shown}]"
-    flag = "--" + name.replace("_", "-")
     return click.option(flag, name, default=None, help=help, **attributes)
 
 

@@ -151,6 +151,28 @@ def test_print_config_shows_the_recipe_and_options_win(tmp_path: Path) -> None:
     assert again.output == done.stdout
 
 
+@pytest.mark.parametrize(
+    ("recipe", "options", "name", "value"),
+    [
+        ("icons", ["--no-gradient-checkpointing"], "gradient_checkpointing", False),
+        ("rsicd", ["--chunk-size", "none", "--accumulate-separate-batches", "8"],
+         "chunk_size", None),
+        ("imageclef", ["--samples-per-epoch", "none"], "samples_per_epoch", None),
+        ("rsicd", ["--back-translate", "none"], "back_translate", None),
+        ("dermatology", ["--trackers", "none"], "trackers", []),
+        ("dermatology", ["--text-model", "none"], "text_model", None),
+    ],
+)  # fmt: skip
+def test_an_option_takes_a_recipes_value_away(recipe, options, name, value) -> None:
+    assert load_recipe(recipe).settings[name]
+    done = CliRunner().invoke(
+        finetune, ["a.csv", "--recipe", recipe, *options, "--print-config"],
+        standalone_mode=False,
+    )  # fmt: skip
+    assert done.exception is None
+    assert yaml.safe_load(done.output)[name] == value
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_printed_of_each_loads_again(name: str, tmp_path: Path) -> None:
     values = {"manifest": "photos.csv", **load_recipe(name).settings, "recipe": name}
