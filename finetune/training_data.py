@@ -17,7 +17,7 @@ from finetune.batch_plan import BatchPlan
 from finetune.batches import Batch, TokenizedCaptions, epoch_batches, positives, tokenized
 from finetune.caption_augment import CaptionAugmentConfig, augment_captions
 from finetune.config import TrainConfig
-from finetune.dataset import CaptionedImages, Int64
+from finetune.dataset import CaptionedImages, Int64, caption_keys
 from finetune.decoding import Decoder, Pixels
 from finetune.distributed import World
 from finetune.errors import ManifestError, UsageError
@@ -46,10 +46,13 @@ class CaptionVariations:
     seed: int
     dual: DualEncoder
 
-    def padded(self, captions: Int64, epoch: int) -> tuple[Int64, Int64]:
+    def shown(self, captions: Int64, epoch: int) -> list[str]:
+        """The texts of these captions in an epoch."""
+        return augment_captions(self.captions, captions, self.config, seed=self.seed, epoch=epoch)
+
+    def padded(self, shown: Sequence[str]) -> tuple[Int64, Int64]:
         """As `TokenizedCaptions.padded`."""
-        shown = augment_captions(self.captions, captions, self.config, seed=self.seed, epoch=epoch)
-        return tokenize(self.dual, tuple(shown)).padded(np.arange(len(captions)))
+        return tokenize(self.dual, tuple(shown)).padded(np.arange(len(shown)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +141,16 @@ class TrainingData:
         batches, looked_ahead = tee(self._batches(first, end, neighbours))
         pixels = self.pixels.batches(batch.images[self.own(len(batch))] for batch in looked_ahead)
         for step, (batch, chosen) in enumerate(zip(batches, pixels, strict=True), first):
-            captions = batch.captions[self.own(len(batch))]
+            own = self.own(len(batch))
+            matches = positives(self.splits.train, batch)
             if self.caption_variations is None:
-                ids, mask = self.train_tokens.padded(captions)
+                ids, mask = self.train_tokens.padded(batch.captions[own])
             else:
                 epoch = step // self.steps_per_epoch
-                ids, mask = self.caption_variations.padded(captions, epoch)
-            yield chosen, ids, mask, positives(self.splits.train, batch)
+                shown = self.caption_variations.shown(batch.captions, epoch)
+                ids, mask = self.caption_variations.padded([shown[i] for i in own])
+                matches = joined_columns(matches, caption_keys(shown))
+            yield chosen, ids, mask, matches
 
     def _batches(self, first: int, end: int, neighbours: Int32 | None) -> Iterator[Batch]:
         step = first
@@ -212,6 +218,7 @@ def load_training_data(
     train = readable.train.with_image_keys(loaded.keys[: len(readable.train)])
     readable = replace(readable, train=add_captions(train, source.new_captions))
     captions = readable.train.captions
+    config.batch_plan.check_fits(readable.train, len(config.manifests))
     check_shares(config, readable.train, world)
     return TrainingData(
         readable,
@@ -227,6 +234,18 @@ def load_training_data(
         if config.caption_augment.is_on
         else None,
     )
+
+
+def joined_columns(matches: npt.NDArray[np.bool_], keys: Int64) -> npt.NDArray[np.bool_]:
+    """bool[n, m]: texts of equal keys are positives of the same images.
+
+    Different captions may lose the words in which they differ; an equal text is no negative.
+    """
+    group, sizes = np.unique(keys, return_inverse=True, return_counts=True)[1:]
+    for number in np.flatnonzero(sizes > 1):
+        columns = group == number
+        matches[:, columns] = matches[:, columns].any(axis=1, keepdims=True)
+    return matches
 
 
 def check_shares(config: TrainConfig, train: CaptionedImages, world: World) -> None:

@@ -1,0 +1,60 @@
+"""What the loop reads, beside what test_batches says of the batches themselves."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from squares import write_squares
+
+from finetune import TrainConfig, train
+from finetune.caption_augment import CaptionAugmentConfig
+from finetune.errors import UsageError
+from finetune.fit import Batches
+from finetune.tensor_batch import TensorBatch
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        manifest=write_squares(tmp_path / "squares", train=24, val=4), model="tiny",
+        out=tmp_path / "out", batch_size=24, epochs=1, threads=1, workers=0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[TensorBatch]:
+    """Those that a run takes; nothing is exported."""
+    taken: list[TensorBatch] = []
+    real = Batches.next
+
+    def kept(self, state):
+        taken.append(real(self, state))
+        return taken[-1]
+
+    monkeypatch.setattr(Batches, "next", kept)
+    monkeypatch.setattr("finetune.finish.export_encoder", lambda *values, **named: None)
+    return taken
+
+
+def test_captions_that_became_equal_are_no_negatives(config, batches) -> None:
+    train(
+        replace(config, epochs=3, caption_augment=CaptionAugmentConfig(word_drop=0.8)), quiet=True
+    )
+    equal = 0
+    for batch in batches:
+        texts = [tuple(row.tolist()) for row in batch.input_ids]
+        for a, first in enumerate(texts):
+            for b, second in enumerate(texts):
+                if first == second:
+                    assert batch.positives[a, b], (a, b)
+                    equal += a != b
+    assert equal
+
+
+def test_a_dataset_whose_pictures_cannot_be_read_has_no_share(config, batches, tmp_path) -> None:
+    other = write_squares(tmp_path / "other", train=2, val=2)
+    for number in range(2):
+        (other.parent / f"{number}.png").write_bytes(b"no picture")
+    both = replace(config, more_manifests=(other,), dataset_weights=(1.0, 1.0))
+    with pytest.raises(UsageError, match="manifest 2 the weight 1, but its split train has no"):
+        train(both, quiet=True)
