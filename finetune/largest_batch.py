@@ -1,5 +1,7 @@
 """What `clipsearch finetune --find-batch-size` tells."""
 
+from dataclasses import replace
+
 import torch
 
 from finetune.adapt import load_model, prepare
@@ -16,8 +18,9 @@ def report_largest_batch(config: TrainConfig) -> str:
     Raises UsageError where not even one pair fits.
     """
     device = torch.device(config.resolve_device())
+    # neither --batch-size nor the split val matters here, and must not stand in the way
     with TrainingManifests.open(config) as manifests:
-        train = manifests.splits(config).train
+        train = manifests.splits(replace(config, batch_size=2, eval_every="never")).train
     dual = load_model(config, train.captions).to(device)
     loss_of = prepare(dual, config)
     backward = build_backward(config, loss_of, World(0, 1, device))
@@ -27,4 +30,6 @@ def report_largest_batch(config: TrainConfig) -> str:
         dual, lambda batch: backward(dual, batch, scaler=scaler), largest=len(train)
     )
     limit = "all images" if found == len(train) else "the largest that fits, to an eighth"
-    return f"--batch-size {found} on {device} ({limit})"
+    # of the separate batches of a step each is so large, and all pixels are there together
+    each = max(found // config.accumulate_separate_batches, 1)
+    return f"--batch-size {each} on {device} ({limit})"

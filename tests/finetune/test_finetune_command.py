@@ -11,6 +11,9 @@ import yaml
 from PIL import Image
 from squares import write_squares
 
+from finetune import TrainConfig
+from finetune.largest_batch import report_largest_batch
+
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,11 +31,15 @@ def finetune(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProce
 
 def test_the_largest_batch_is_found_without_training(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "encoder"
-    done = finetune(
-        manifest, "--model", "tiny", "--out", out, "--batch-size", "8", "--find-batch-size"
-    )
+    # the default --batch-size is more than there are images, which is why one asks
+    done = finetune(manifest, "--model", "tiny", "--out", out, "--find-batch-size")
     assert done.stdout == "--batch-size 24 on cpu (all images)\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_largest_of_separate_batches_is_a_part_of_a_step(manifest: Path) -> None:
+    config = TrainConfig(manifest=manifest, model="tiny", accumulate_separate_batches=3)
+    assert report_largest_batch(config) == "--batch-size 8 on cpu (all images)"
 
 
 def test_augmented_pictures_are_shown_without_training(manifest: Path, tmp_path: Path) -> None:
