@@ -10,7 +10,10 @@ Row = dict[str, float]
 
 STEP_COLUMNS = ("step", "epoch", "loss", "learning_rate", "logit_scale", "grad_norm")
 DIRECTIONS = {"text-to-image": "t2i", "image-to-text": "i2t"}
-METRICS = ("mrr@10", "recall@1", "recall@5", "recall@10", "ndcg@10", "mean_rank", "median_rank")
+METRICS = (
+    "mrr@1", "mrr@5", "mrr@10", "recall@1", "recall@5", "recall@10", "ndcg@10", "mean_rank",
+    "median_rank",
+)  # fmt: skip
 VALIDATION_LOSS = "val_loss"
 # Of classes, where there are some.
 ZERO_SHOT_COLUMNS = ("hits@1", "hits@3", "hits@5", "hits@10")

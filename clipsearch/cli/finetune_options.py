@@ -213,8 +213,9 @@ EVALUATION = (
     ),
     setting(
         "metric",
-        "What is best: t2i_ or i2t_ with mrr@10, recall@1, recall@5, recall@10, ndcg@10, mean_rank"
-        " or median_rank; val_loss; hits@1, hits@3, hits@5 or hits@10 of classes.",
+        "What is best: t2i_ or i2t_ with mrr@1, mrr@5, mrr@10, recall@1, recall@5, recall@10,"
+        " ndcg@10, mean_rank or median_rank; val_loss; hits@1, hits@3, hits@5 or hits@10 of"
+        " classes.",
     ),
     setting(
         "patience",

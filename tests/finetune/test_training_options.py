@@ -151,7 +151,7 @@ def test_the_average_is_what_is_measured_and_kept(config, no_export) -> None:
     assert torch.equal(kept[name], state["average"]["averages"][name])
 
 
-@pytest.mark.parametrize("metric", ["val_loss", "i2t_recall@5", "t2i_mean_rank"])
+@pytest.mark.parametrize("metric", ["val_loss", "i2t_mrr@5", "t2i_mean_rank"])
 def test_any_figure_can_say_what_is_best(config, no_export, metric) -> None:
     result = train(replace(config, metric=metric, eval_every=2), quiet=True)
     evaluations = [row for row in result.history if metric in row]
