@@ -18,7 +18,7 @@ from finetune.model import DualEncoder
 from finetune.pixels import PixelStore
 from finetune.pool import Pool, pool_of, pool_ranks
 from finetune.tensor_batch import Normalizer
-from finetune.training_data import TrainingData
+from finetune.training_data import TrainingData, tokenize
 from finetune.training_splits import ValidationClasses
 from finetune.zeroshot import ZeroShotMetrics, average_prompts, class_prompts, zero_shot
 
@@ -89,7 +89,9 @@ class Evaluator:
         batch_size: Images of a batch of the loss.
         loss_of: The loss.
         classes: That images choose among.
-        templates: Of the classes' prompts.
+        prompts: Of the classes, `templates` of each. They are tokenised beforehand: while
+            batches are prepared in another thread the tokenizer is that one's.
+        templates: Prompts of a class.
         batches_of: Figures are also taken within batches of so many pairs.
     """
 
@@ -103,7 +105,8 @@ class Evaluator:
     batch_size: int
     loss_of: Loss
     classes: ValidationClasses | None = None
-    templates: tuple[str, ...] = ()
+    prompts: TokenizedCaptions | None = None
+    templates: int = 1
     batches_of: int | None = None
 
     @torch.no_grad()
@@ -184,18 +187,15 @@ class Evaluator:
         return float(np.average(losses, weights=[len(part) for part in parts]))
 
     def _zero_shot(self, image_embeds: Floats) -> ZeroShotMetrics | None:
-        if self.classes is None:
+        if self.classes is None or self.prompts is None:
             return None
-        texts = class_prompts(self.classes.names, self.templates)
-        prompts = []
-        for start in range(0, len(texts), SMALLEST_BATCH):
-            ids, mask = self.dual.tokenize(texts[start : start + SMALLEST_BATCH])
-            device = self.normalizer.device
-            prompts.append(self.dual.embed_texts(ids.to(device), mask.to(device)).cpu().numpy())
+        prompts = embed_captions(
+            self.dual, self.prompts, np.arange(len(self.prompts.starts) - 1, dtype=np.int64)
+        )
         asked = self.classes.of_image >= 0
         return zero_shot(
             image_embeds[asked],
-            average_prompts(np.concatenate(prompts), len(self.templates)),
+            average_prompts(prompts, self.templates),
             self.classes.of_image[asked],
         )
 
@@ -207,6 +207,10 @@ def evaluator(
     config: TrainConfig, data: TrainingData, dual: DualEncoder, loss_of: Loss
 ) -> Evaluator:
     """Of a run's validation split."""
+    classes, templates = data.splits.classes, config.zero_shot_template
+    prompts = None
+    if classes is not None:
+        prompts = tokenize(dual, tuple(class_prompts(classes.names, templates)))
     return Evaluator(
         dual,
         pool_of(data.splits.val),
@@ -217,8 +221,9 @@ def evaluator(
         data.normalizer,
         config.batch_size,
         loss_of,
-        data.splits.classes,
-        config.zero_shot_template,
+        classes,
+        prompts,
+        len(templates),
         config.batches_of,
     )
 

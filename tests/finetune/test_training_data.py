@@ -9,6 +9,7 @@ from squares import write_squares
 from finetune import TrainConfig, train
 from finetune.caption_augment import CaptionAugmentConfig
 from finetune.errors import UsageError
+from finetune.evaluate import Evaluator
 from finetune.fit import Batches
 from finetune.tensor_batch import TensorBatch
 
@@ -58,3 +59,26 @@ def test_a_dataset_whose_pictures_cannot_be_read_has_no_share(config, batches, t
     both = replace(config, more_manifests=(other,), dataset_weights=(1.0, 1.0))
     with pytest.raises(UsageError, match="manifest 2 the weight 1, but its split train has no"):
         train(both, quiet=True)
+
+
+def test_no_evaluation_takes_the_tokenizer(config, batches, monkeypatch, tmp_path) -> None:
+    """A thread that prepares varied captions uses it, and it is not made for two."""
+    real = Evaluator.__call__
+
+    def alone(self, *values):
+        with monkeypatch.context() as patch:
+            patch.setattr(self.dual, "tokenizer", None)
+            return real(self, *values)
+
+    monkeypatch.setattr(Evaluator, "__call__", alone)
+    classes = tmp_path / "classes.csv"
+    rows = [f"{number}.png,{('warm', 'cold')[number % 2]}" for number in range(28)]
+    classes.write_text("\n".join(["image,class", *rows]) + "\n")
+    result = train(
+        replace(
+            config, zero_shot_classes=str(classes), metric="hits@1",
+            zero_shot_template=("a {category} picture", "{category}"),
+        ),
+        quiet=True,
+    )  # fmt: skip
+    assert (result.metrics["zero-shot"]["pool"], result.metrics["zero-shot"]["queries"]) == (2, 4)
