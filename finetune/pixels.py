@@ -128,7 +128,7 @@ def _room(
 ) -> Pixels:
     shape = (len(sources), preprocessing.height, preprocessing.width, 3)
     needed = int(np.prod(shape, dtype=np.int64))
-    budget = available_memory() // 2 if cache == "auto" else int(cache) * MEGABYTE
+    budget = auto_budget() if cache == "auto" else int(cache) * MEGABYTE
     if needed <= budget:
         return np.empty(shape, np.uint8)
     free = shutil.disk_usage(spill.parent).free
@@ -145,6 +145,11 @@ def _room(
         else:
             file.truncate(needed)
     return np.memmap(spill, np.uint8, "r+", shape=shape)
+
+
+def auto_budget() -> int:
+    """Bytes for pixels: half of what is free, shared with the other processes of the machine."""
+    return available_memory() // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def available_memory() -> int:

@@ -11,7 +11,7 @@ from finetune.decoding import Decoder
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import TrainingError, UsageError
 from finetune.images import ImageSource, load_pixels
-from finetune.pixels import available_memory, load_all
+from finetune.pixels import auto_budget, available_memory, load_all
 from finetune.progress import Progress
 
 PREPROCESSING = Preprocessing(16, 16, "shortest-edge", 16, "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -91,6 +91,13 @@ def test_a_picture_that_vanishes_stops_training_with_its_name(sources, tmp_path)
 
 def test_memory_is_known() -> None:
     assert 1 << 20 < available_memory() < 1 << 50
+
+
+def test_processes_of_a_machine_share_its_memory(monkeypatch) -> None:
+    monkeypatch.setattr("finetune.pixels.available_memory", lambda: 8000)
+    assert auto_budget() == 4000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert auto_budget() == 1000
 
 
 def test_a_killed_worker_is_one_clear_error(sources) -> None:
