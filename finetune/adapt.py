@@ -2,6 +2,7 @@
 
 from finetune.compilation import compile_layers
 from finetune.config import TrainConfig
+from finetune.faster_clip import speed_up
 from finetune.freezing import freeze
 from finetune.interpolation import interpolate_with_base
 from finetune.lora import add_lora, merge_lora
@@ -30,6 +31,7 @@ def prepare(dual: DualEncoder, config: TrainConfig) -> Loss:
         label_smoothing=config.label_smoothing,
         hard_negative_beta=config.hard_negative_beta,
     )
+    speed_up(dual.model)
     freeze(
         dual,
         config.freeze,
