@@ -79,7 +79,7 @@ def finetune(
 
     \b
     Exit codes: 0 done, 3 done but some rows or pictures could not be used (FOLDER/rejected.csv
-    names them), 130 stopped by Ctrl-C.
+    names them; not where torchrun started several processes), 130 stopped by Ctrl-C.
     """
     config = build_config(manifests, recipe, options)
     # what only shows something replaces nothing
@@ -107,6 +107,8 @@ def finetune(
         click.echo(json.dumps(asdict(result), default=str, indent=2))
     else:
         _print(result)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        return 0  # torchrun takes any other code for a crash
     return EXIT_SOME_REJECTED if result.rejected else 0
 
 

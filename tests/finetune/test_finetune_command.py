@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 from squares import write_squares
 
+from clipsearch.cli.finetune import finetune as command
 from finetune import TrainConfig
 from finetune.largest_batch import report_largest_batch
+from finetune.trainer import Result
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +125,16 @@ def test_tensorboard_follows_a_run(manifest: Path, tmp_path: Path) -> None:
         scalars |= set(seen.Tags()["scalars"])
     assert any(name.endswith("loss") for name in scalars)
     assert any("t2i_mrr@10" in name for name in scalars)
+
+
+@pytest.mark.parametrize(("rank", "size", "code"), [(0, 1, 3), (0, 2, 0), (1, 2, 0)])
+def test_torchrun_does_not_take_rejected_pictures_for_a_crash(
+    manifest: Path, monkeypatch, rank, size, code
+) -> None:
+    done = Result(Path("encoder"), {}, {}, [], 3, 3, False, rejected=2)
+    monkeypatch.setattr("finetune.trainer.train", lambda config: done)
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(size))
+    found = CliRunner().invoke(command, [str(manifest), "--model", "tiny"], standalone_mode=False)
+    assert found.return_value == code
+    assert ("2 rows or pictures" in found.output) == (rank == 0)
