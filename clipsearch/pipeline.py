@@ -77,7 +77,7 @@ def encode(
     """
     decoded = decode_ahead(pictures, encoder.preprocessing, workers=workers, ahead=4 * batch_size)
     share = max(1, batch_size // threads)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-encode")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-tower")
     encoding: deque[Future[list[Step]]] = deque()
     batch: list[Decoded[Picture]] = []
     try:

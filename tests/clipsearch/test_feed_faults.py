@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,56 +27,7 @@ from clipsearch.engine import IndexInfo, Operation
 from clipsearch.engines import local, open_engine
 from clipsearch.feed import FeedOptions, FeedReport, feed
 from clipsearch.ledger import Ledger
-from clipsearch.pipeline import run_ahead
 from finetune.errors import EngineError
-
-# run_ahead: the thread between the stages
-
-
-def test_run_ahead_keeps_order_and_is_bounded() -> None:
-    produced: list[int] = []
-
-    def numbers() -> Iterator[int]:
-        for number in range(100):
-            produced.append(number)
-            yield number
-
-    items = run_ahead(numbers(), 5)
-    assert next(items) == 0
-    time.sleep(0.3)
-    assert len(produced) <= 1 + 5 + 2  # one taken, five waiting, one in the making
-    assert list(items) == list(range(1, 100))
-
-
-def test_run_ahead_raises_after_what_came_before() -> None:
-    def numbers() -> Iterator[int]:
-        yield 1
-        yield 2
-        raise EngineError("broken")
-
-    seen = []
-    with pytest.raises(EngineError, match="broken"):
-        for number in run_ahead(numbers(), 10):
-            seen.append(number)  # noqa: PERF402
-    assert seen == [1, 2]
-
-
-def test_run_ahead_closed_early_closes_its_items_in_their_thread() -> None:
-    closed_in: list[str] = []
-
-    def numbers() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            closed_in.append(threading.current_thread().name)
-
-    items = run_ahead(numbers(), 2)
-    next(items)
-    items.close()
-    assert closed_in == ["clipsearch-encode"]
-    assert not any(thread.name == "clipsearch-encode" for thread in threading.enumerate())
-
 
 # An engine that fails
 
