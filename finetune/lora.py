@@ -27,7 +27,8 @@ def add_lora(
 ) -> int:
     """Put adapters beside the linear layers of attention (query, key, value, output), in place.
 
-    An adapter starts at zero: embeddings are those of the base model. What of the adapted towers
+    An adapter starts at zero: embeddings are those of the base model. Layers that are frozen have
+    none. What of the adapted towers
     is no adapter and no projection is frozen; other towers stay as they are.
 
     Args:
@@ -50,9 +51,16 @@ def add_lora(
             f" not {rank} and {dropout:g}"
         )
     chosen = [tower for tower in TOWERS if tower in towers]
-    targets = [name for tower in chosen for name in attention_layers(dual, tower)]
-    if not targets:
+    layers = [name for tower in chosen for name in attention_layers(dual, tower)]
+    if not layers:
         raise UsageError("--lora-towers names no tower; give image, text or both")
+    # what is frozen does not learn by an adapter either
+    targets = [name for name in layers if dual.model.get_parameter(f"{name}.weight").requires_grad]
+    if not targets:
+        raise UsageError(
+            "--lora has nothing to adapt: the layers of --lora-towers are frozen; freeze less, or"
+            " name the other tower"
+        )
     before = {id(place.parameter): place.parameter.requires_grad for place in places(dual)}
     peft = _peft()
     config = peft.LoraConfig(

@@ -130,6 +130,19 @@ def test_a_frozen_tower_stays_frozen() -> None:
     assert dual.model.text_projection.weight.requires_grad
 
 
+def test_frozen_layers_get_no_adapters() -> None:
+    dual = small_dual()
+    freeze(dual, ["image"], last_layers={"text": 1})
+    assert add_lora(dual, rank=2) == 4
+    learn = {name for name, value in dual.model.named_parameters() if value.requires_grad}
+    assert not [name for name in learn if name.startswith("vision_model.")]
+    assert {name.split(".")[3] for name in learn if ".lora_" in name} == {"1"}
+    dual = small_dual()
+    freeze(dual, ["image"])
+    with pytest.raises(UsageError, match="--lora has nothing to adapt"):
+        add_lora(dual, rank=2, towers=["image"])
+
+
 def test_layer_decay_reaches_the_adapters() -> None:
     dual = small_dual()
     add_lora(dual, rank=2)
