@@ -20,6 +20,7 @@ from typing import IO, Any, Self
 import numpy as np
 import torch
 
+from finetune.atomic import write_text_atomically
 from finetune.config import TrainConfig
 from finetune.errors import TrainingError, UsageError
 
@@ -75,6 +76,11 @@ class WorkFolder:
         folder = cls(path, lock)
         try:
             folder._take_up(config)
+        except OSError as error:
+            lock.close()
+            if error.errno in NO_ROOM:
+                raise _no_room(path, error) from error
+            raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
         except BaseException:
             lock.close()
             raise
@@ -93,10 +99,7 @@ class WorkFolder:
             self.remove()
         self._lock.close()
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise TrainingError(
-                f"{self.path}: cannot be written ({error.strerror or error}); make room and run"
-                f" the same command again to continue at the last checkpoint"
-            ) from error
+            raise _no_room(self.path, error) from error
 
     @property
     def checkpoint(self) -> Path:
@@ -213,7 +216,7 @@ class WorkFolder:
             self._clear()
         for partial in self.path.glob("*.partial"):
             partial.unlink()
-        run.write_text(json.dumps(asked.as_dict(), indent=2) + "\n", encoding="utf-8")
+        write_text_atomically(run, json.dumps(asked.as_dict(), indent=2) + "\n")
 
     def _clear(self) -> None:
         # The checkpoint goes first: what is left without it counts for nothing.
@@ -261,6 +264,13 @@ def _load(path: Path) -> State:
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise _damaged(path) from error
     return state
+
+
+def _no_room(path: Path, error: OSError) -> TrainingError:
+    return TrainingError(
+        f"{path}: cannot be written ({error.strerror or error}); make room and run the same"
+        f" command again to continue at the last checkpoint"
+    )
 
 
 def _damaged(path: Path) -> TrainingError:

@@ -3,8 +3,10 @@
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from finetune.atomic import write_text_atomically
 
 Row = dict[str, float]
 
@@ -32,12 +34,16 @@ class History:
     EVALUATION_COLUMNS that were measured, and comes after the row of its step.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Start anew: a file that is there is replaced."""
+    def __init__(self, path: Path, rows: Iterable[Row] = ()) -> None:
+        """Start anew, or with the rows that `read_history` gave: a file that is there is replaced.
+
+        Raises OSError; the file is then as it was.
+        """
         self.path = path
-        self.rows: list[Row] = []
+        self.rows = list(rows)
         self._unwritten = 0
-        self._write("w", _line(dict.fromkeys(COLUMNS, ""), header=True))
+        header = _line(dict.fromkeys(COLUMNS, ""), header=True)
+        write_text_atomically(path, header + "".join(map(_line, self.rows)))
 
     @classmethod
     def resume(cls, path: Path, step: int, evaluated: int) -> "History":
@@ -50,11 +56,7 @@ class History:
         """
         rows = read_history(path) if path.is_file() else []
         kept = [row for row in rows if row["step"] <= (evaluated if is_evaluation(row) else step)]
-        history = cls(path)
-        for row in kept:
-            history.append(row)
-        history.flush()
-        return history
+        return cls(path, kept)
 
     def append(self, row: Mapping[str, float]) -> None:
         """Add a row, its values as the file holds them; columns it lacks stay empty."""
@@ -65,20 +67,17 @@ class History:
         """Write what was appended; with `sync`, down to the disk."""
         if self._unwritten:
             new = self.rows[-self._unwritten :]
-            self._write("a", "".join(_line(row) for row in new), sync=sync)
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write("".join(map(_line, new)))
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
             self._unwritten = 0
 
     @property
     def evaluations(self) -> list[Row]:
         """The rows of evaluations."""
         return [row for row in self.rows if is_evaluation(row)]
-
-    def _write(self, mode: str, text: str, *, sync: bool = False) -> None:
-        with self.path.open(mode, encoding="utf-8", newline="") as file:
-            file.write(text)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
 
 
 def is_evaluation(row: Mapping[str, float]) -> bool:

@@ -1,6 +1,8 @@
+import resource
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from finetune.history import COLUMNS, EVALUATION_COLUMNS, History, is_evaluation, read_history
 from finetune.plots import plot_history, smoothed
@@ -66,3 +68,18 @@ def test_plots_are_drawn_from_the_rows(tmp_path: Path) -> None:
 
 def test_smoothing_is_a_trailing_mean() -> None:
     assert smoothed([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_a_full_disk_loses_no_row_when_a_run_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    write(path, 20)
+    before = path.read_text()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            History.resume(path, 20, -1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -186,6 +186,21 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(config, uninterrupted, no_ex
     assert_equal(config, uninterrupted)
 
 
+def test_a_disk_that_stays_full_harms_no_resume(config, uninterrupted, no_export) -> None:
+    """Hardly a byte can be written when the command is given again: nothing is lost by that."""
+    with crash_before(8), pytest.raises(Crash):
+        train(config, quiet=True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match="cannot be written"):
+            train(config, quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    train(config, quiet=True)
+    assert_equal(config, uninterrupted)
+
+
 def test_a_damaged_checkpoint_is_named(config, no_export) -> None:
     with crash_before(3), pytest.raises(Crash):
         train(config, quiet=True)
