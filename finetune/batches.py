@@ -19,7 +19,7 @@ from finetune.edge_coloring import spread_apart
 from finetune.hard_negatives import Int32, batches_of_groups, group_neighbours
 
 # Last words of the seeds, beside those of finetune.batch_plan.
-SPREADING, GROUPING = 3, 4
+SPREADING, GROUPING, MIXING = 3, 4, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,10 @@ def epoch_batches(
     by_batch = order[np.argsort(batch_of, kind="stable")]
     ends = np.cumsum(np.bincount(batch_of, minlength=count))
     dealt = np.split(by_batch, ends[:-1])
+    if plan.dataset_weights is not None and not plan.hard_negatives:
+        # datasets lie one after the other, and a step may be cut into separate batches
+        mixing = np.random.default_rng([plan.seed, epoch, MIXING])
+        dealt = [mixing.permutation(each) for each in dealt]
     return [
         Batch(samples.images[dealt[i]], samples.captions[dealt[i]]) for i in rng.permutation(count)
     ]

@@ -279,3 +279,13 @@ def test_padding_fills_to_the_longest_or_to_the_towers_length() -> None:
     ids, mask = tokenized(rows, pad_token_id=9, pad_to=4).padded(np.array([0]))
     assert ids.tolist() == [[1, 2, 3, 9]]
     assert mask.tolist() == [[1, 1, 1, 0]]
+
+
+def test_separate_batches_of_a_step_have_both_datasets() -> None:
+    """The halves of a batch, which --accumulate-separate-batches 2 takes one after the other."""
+    data = images_with([[f"caption {number}"] for number in range(200)])
+    data = replace(data, datasets=np.repeat(np.arange(2, dtype=np.int64), 100))
+    plan = BatchPlan(40, 0, dataset_weights=(1.0, 1.0))
+    for batch in epoch_batches(data, plan, 0):
+        for half in np.split(data.datasets[batch.images], 2):
+            assert 4 <= half.sum() <= 16
