@@ -14,6 +14,18 @@ class MarkedCaption:
     caption: str
     spans: tuple[Span, ...] = ()
 
+    def excerpt(self, length: int) -> "MarkedCaption":
+        """At most about `length` characters around the first match, "…" where it is cut."""
+        if len(self.caption) <= length:
+            return self
+        first = self.spans[0][0] if self.spans else 0
+        start = min(max(0, first - length // 4), len(self.caption) - length)
+        end = start + length
+        before, after = ("…" if start else ""), ("…" if end < len(self.caption) else "")
+        shift = len(before) - start
+        spans = tuple((a + shift, b + shift) for a, b in self.spans if start <= a and b <= end)
+        return MarkedCaption(before + self.caption[start:end] + after, spans)
+
 
 def match_spans(caption: str, tokens: Collection[str], language: str = "en") -> tuple[Span, ...]:
     """Start and end, in characters, of every word of `caption` whose token is in `tokens`."""

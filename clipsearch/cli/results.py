@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 100
 _FACET_VALUES_SHOWN = 12
+# Characters; the JSON has all.
+_CAPTION_SHOWN = 300
+_CAPTION_ON_SHEET = 1000
 
 # Legal in JSON, but a terminal may obey them, line readers may split at them, and half a
 # surrogate pair has no UTF-8.
@@ -171,6 +174,7 @@ def _table(answer: Answer, *, color: bool) -> "Table":
         if document.path != document.id:
             found.append(f"\n{printable(document.path)}", style="not bold dim")
         best = best_caption(document.captions, answer.words, answer.info.language)
+        best = best.excerpt(_CAPTION_SHOWN)
         caption = Text()
         for piece, match in pieces(best.caption, best.spans):
             _append(caption, printable(piece), match, color)
@@ -215,6 +219,7 @@ def _write_sheet(answer: Answer, path: Path) -> None:
     for rank, hit in enumerate(answer.page.hits, answer.page.offset + 1):
         document = hit.document
         caption = best_caption(document.captions, answer.words, answer.info.language)
+        caption = caption.excerpt(_CAPTION_ON_SHEET)
         cells.append(
             Cell(
                 image=folders.source(document.path),

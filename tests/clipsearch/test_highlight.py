@@ -32,6 +32,31 @@ def test_prefers_different_words_then_many_then_the_first() -> None:
     assert best_caption([], words) == MarkedCaption("")
 
 
+def test_an_excerpt_shows_the_first_match() -> None:
+    caption = "word " * 1000 + "a dog " + "word " * 1000
+    whole = best_caption([caption], {"dog"})
+    cut = whole.excerpt(100)
+    assert len(cut.caption) == 102
+    assert cut.caption.startswith("…") and cut.caption.endswith("…")
+    assert [cut.caption[start:end] for start, end in cut.spans] == ["dog"]
+    assert whole.excerpt(len(caption)) == whole
+    last = best_caption(["word " * 50 + "dog"], {"dog"}).excerpt(30)
+    assert last.caption.endswith("word dog") and len(last.caption) == 31
+
+
+@given(st.text(), st.text(), st.integers(1, 40))
+def test_the_marks_of_an_excerpt_are_marks_of_the_whole(
+    caption: str, query: str, length: int
+) -> None:
+    words = set(tokens(query))
+    whole = best_caption([caption], words)
+    cut = whole.excerpt(length)
+    assert cut.caption.strip("…") in caption or cut == whole
+    marks = {whole.caption[start:end] for start, end in whole.spans}
+    assert {cut.caption[start:end] for start, end in cut.spans} <= marks
+    assert len(cut.caption) <= length + 2
+
+
 @given(st.text(), st.text())
 def test_pieces_join_to_the_text_and_matches_are_matches(caption: str, query: str) -> None:
     words = set(tokens(query))
