@@ -18,6 +18,8 @@ READ_EVERY = 10
 # chance: guessing among n pairs costs log(n).
 WINDOW = 20
 EXPLODED = 5.0
+# Images that an error names: all of most batches.
+NAMED = 64
 
 
 class StepLog:
@@ -102,7 +104,9 @@ class StepLog:
 
     def _stopped(self, what: str, step: int) -> TrainingError:
         ids = self._ids(step)
-        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        shown = ", ".join(ids[:NAMED])
+        if len(ids) > NAMED:
+            shown += f" and {len(ids) - NAMED:,} more"
         kept = (
             f"the last good checkpoint is {self._work.checkpoint}"
             if self._work.checkpoint.exists()

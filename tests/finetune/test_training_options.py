@@ -275,7 +275,9 @@ def test_an_exploding_loss_stops_with_step_and_ids(config, no_export, monkeypatc
         return (loss * 100 if done > 30 else loss), norm
 
     monkeypatch.setattr("finetune.fit.training_step", worse)
-    with pytest.raises(TrainingError, match=r"explodes.* in step \d+, with the images .*\.png"):
+    # all twelve of the batch
+    images = r"images (\d+\.png, ){11}\d+\.png;"
+    with pytest.raises(TrainingError, match=rf"explodes.* in step \d+, with the {images}"):
         train(replace(config, epochs=20, eval_every="never", patience=0), quiet=True)
 
 
