@@ -27,8 +27,8 @@ install: $(INSTALLED) ## create .venv and install everything into it
 demo: $(INSTALLED) ## render pictures, fine-tune, export, feed, and search them (about 90 s)
 	$(BIN)/clipsearch demo
 
-test: $(INSTALLED) ## the test suite
-	$(BIN)/python -m pytest
+test: $(INSTALLED) ## the test suite, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadscope
 
 test-slow: $(INSTALLED) ## the longer checks (kill -9 at twenty moments, a million rows, ...)
 	$(BIN)/python -m pytest -m slow
