@@ -66,7 +66,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run_in_their_order(folder: Path) -> None:
     blocks = BLOCK.findall((REPOSITORY / "README.md").read_text(encoding="utf-8"))
     assert blocks, "the README has no block marked with <!-- runs -->"
