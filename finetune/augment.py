@@ -25,6 +25,7 @@ from kornia.enhance import (
 from torch.nn import functional as F
 
 from finetune.augment_config import AugmentConfig
+from finetune.tensor_batch import to_device
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -151,13 +152,13 @@ def apply_draws(pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
         if len(rows):
             varied[rows] = varied[rows].flip(axis)
     if draws.affine is not None:
-        theta = _to_device(torch.from_numpy(draws.affine), varied.device)
+        theta = to_device(draws.affine, varied.device)
         grid = F.affine_grid(theta, list(varied.shape), align_corners=False)
         varied = F.grid_sample(varied, grid, padding_mode="reflection", align_corners=False)
     rows = _rows(draws.jittered, varied.device)
     if len(rows):
-        factors = torch.from_numpy(draws.jitter[draws.jittered])
-        varied[rows] = _jitter(varied[rows], _to_device(factors, varied.device), draws.order)
+        factors = draws.jitter[draws.jittered]
+        varied[rows] = _jitter(varied[rows], to_device(factors, varied.device), draws.order)
     rows = _rows(draws.gray, varied.device)
     if len(rows):
         varied[rows] = rgb_to_grayscale(varied[rows]).expand(-1, 3, -1, -1)
@@ -181,10 +182,4 @@ def _jitter(pixels: torch.Tensor, factors: torch.Tensor, order: tuple[int, ...])
 
 def _rows(chosen: Bool, device: torch.device) -> torch.Tensor:
     """Indices of the chosen; indexing by them, unlike by a mask, does not wait for a GPU."""
-    return _to_device(torch.from_numpy(np.flatnonzero(chosen)), device)
-
-
-def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return to_device(np.flatnonzero(chosen), device)

@@ -256,8 +256,10 @@ def add_captions(data: CaptionedImages, new: Mapping[str, Sequence[str]]) -> Cap
 
     A new caption has the key of the one it was made from, so that it is no negative of another
     image which has the same caption; captions that are equal, or have become so, share a key
-    too, and so do all that hang together by this.
+    too, and so do all that hang together by this. Without new captions it is `data` itself.
     """
+    if not new:
+        return data
     captions: list[str] = []
     made_from: list[int] = []
     starts = [0]

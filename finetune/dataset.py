@@ -130,6 +130,14 @@ def numbered(keys: Int64) -> Int64:
     return renumbered
 
 
+def position_in_run(values: Int64) -> Int64:
+    """int64[s]: how many equal values come right before each."""
+    starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
+    lengths = np.diff(np.append(starts, len(values)))
+    positions: Int64 = np.arange(len(values), dtype=np.int64) - np.repeat(starts, lengths)
+    return positions
+
+
 def joined_keys(left: Int64, right: Int64) -> Int64:
     """int64[t]: equal for entries that are linked by equal values of either array."""
     width = int(left.max(initial=0)) + 1

@@ -19,7 +19,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from finetune.dataset import Int64
+from finetune.dataset import Int64, position_in_run
 
 TRIES = 32
 
@@ -58,20 +58,12 @@ def _nodes(keys: Int64, batch_of: Int64, batches: int) -> Int64:
     if len(rows):
         # first those that are the first of their key in their batch, so that few clash
         rows = rows[np.lexsort((batch_of[rows], group[rows]))]
-        turn = _position_in_run(group[rows] * batches + batch_of[rows])
+        turn = position_in_run(group[rows] * batches + batch_of[rows])
         rows = rows[np.lexsort((batch_of[rows], turn, group[rows]))]
-        piece = _position_in_run(group[rows]) // batches
+        piece = position_in_run(group[rows]) // batches
         nodes[rows] += piece * len(counts)
         nodes = np.unique(nodes, return_inverse=True)[1].astype(np.int64)
     return nodes
-
-
-def _position_in_run(values: Int64) -> Int64:
-    """int64[s]: how many equal values come right before each."""
-    starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
-    lengths = np.diff(np.append(starts, len(values)))
-    positions: Int64 = np.arange(len(values), dtype=np.int64) - np.repeat(starts, lengths)
-    return positions
 
 
 def _clashes(nodes: Int64, batch_of: Int64, batches: int) -> Int64:

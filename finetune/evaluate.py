@@ -13,7 +13,7 @@ from finetune.config import TrainConfig
 from finetune.dataset import CaptionedImages, Int64
 from finetune.history import DIRECTIONS, METRICS, VALIDATION_LOSS
 from finetune.losses import Loss
-from finetune.metrics import Direction, Floats, RetrievalMetrics, in_batches, summarize
+from finetune.metrics import Floats, RetrievalMetrics, in_batches, summarize
 from finetune.model import DualEncoder
 from finetune.pixels import PixelStore
 from finetune.pool import Pool, pool_of, pool_ranks
@@ -23,7 +23,6 @@ from finetune.training_splits import ValidationClasses
 from finetune.zeroshot import ZeroShotMetrics, average_prompts, class_prompts, zero_shot
 
 SMALLEST_BATCH = 64
-DIRECTION_NAMES: tuple[Direction, Direction] = ("text-to-image", "image-to-text")
 # By direction, and where it is not global by scope too; values as `RetrievalMetrics.as_dict`.
 Figures = dict[str, dict[str, str | int | float]]
 
@@ -47,8 +46,7 @@ class Evaluation:
 
     Attributes:
         retrieval: Text to image and image to text, over the whole pool.
-        loss: Mean over batches of `batch_size` images.
-        batch_size: See `loss`.
+        loss: Mean over batches of the run's --batch-size.
         zero_shot: Where there are classes.
         embedded: What it was measured on.
         ranks: Of `finetune.pool.pool_ranks`: of each caption and of each image.
@@ -56,7 +54,6 @@ class Evaluation:
 
     retrieval: tuple[RetrievalMetrics, RetrievalMetrics]
     loss: float
-    batch_size: int
     zero_shot: ZeroShotMetrics | None
     embedded: Embedded
     ranks: tuple[Int64, Int64]
@@ -130,7 +127,6 @@ class Evaluator:
                 summarize("image-to-text", len(embedded.texts), by_image, np.diff(to_text)),
             ),
             self._loss(embedded),
-            self.batch_size,
             self._zero_shot(embedded.images),
             embedded,
             (by_text, by_image),
@@ -166,7 +162,7 @@ class Evaluator:
                 batch=batch,
                 direction=direction,
             )
-            for direction in DIRECTION_NAMES
+            for direction in DIRECTIONS
         ]
 
     def _loss(self, embedded: Embedded) -> float:

@@ -1,6 +1,7 @@
 """The training loop: steps, evaluations, checkpoints, and when to stop."""
 
 import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +12,9 @@ from finetune.batch_plan import sample_captions
 from finetune.checkpoint import WorkFolder
 from finetune.config import TrainConfig
 from finetune.distributed import World
-from finetune.evaluate import Evaluation, Evaluator, embed_captions, embed_images
+from finetune.evaluate import Evaluator, Figures, embed_captions, embed_images
 from finetune.hard_negatives import Int32, nearest_neighbours
-from finetune.history import History
+from finetune.history import DIRECTIONS, History
 from finetune.interruption import Interrupted, Interruption
 from finetune.optim import Schedule, set_learning_rate
 from finetune.progress import Progress
@@ -200,14 +201,14 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
     assert run.evaluate is not None
     # several processes stop together, after the evaluation
     check = interruption.check if run.world.size == 1 else _go_on
-    measure = partial(run.evaluate, check)
+    measure = partial(measured, run, run.evaluate, state.step, check)
     averaged = nullcontext() if state.average is None else state.average.applied()
     with averaged:
-        evaluation = run.world.from_first(measure)
+        values, figures = run.world.from_first(measure)
         is_kept = record_evaluation(
             state,
-            evaluation,
-            run.evaluate.figures(evaluation),
+            values,
+            figures,
             history,
             run.data.steps_per_epoch,
             Selection.parse(run.config.metric),
@@ -218,31 +219,44 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
                 name: tensor.detach().cpu() for name, tensor in state.dual.state_dict().items()
             }
             run.work.save_weights(state.step, weights)
-    if state.step == 0 and run.world.is_first:
-        answers = run.evaluate.answers(evaluation)
-        np.savez(run.work.baseline, **answers.as_arrays())
-    run.trackers.log(state.step, evaluation.row())
-    run.progress.message(evaluation_line(run, state, evaluation))
+    run.trackers.log(state.step, values)
+    run.progress.message(evaluation_line(run, state, values, figures))
+
+
+def measured(
+    run: Run, evaluate: Evaluator, step: int, check: Callable[[], None]
+) -> tuple[dict[str, float], Figures]:
+    """`Evaluation.row` and `Evaluator.figures`: what every process needs, without embeddings.
+
+    What was answered before training is kept in the working folder.
+    """
+    evaluation = evaluate(check)
+    if step == 0:
+        np.savez(run.work.baseline, **evaluate.answers(evaluation).as_arrays())
+    return evaluation.row(), evaluate.figures(evaluation)
 
 
 def _go_on() -> None:
     """Never stops an evaluation."""
 
 
-def evaluation_line(run: Run, state: TrainState, evaluation: Evaluation) -> str:
+def evaluation_line(
+    run: Run, state: TrainState, values: Mapping[str, float], figures: Figures
+) -> str:
     """One line for people."""
     parts = [f"step {state.step:,}/{run.total_steps:,}"]
-    parts += [
-        f"{each.direction} MRR@10 {each.mrr[10]:.3f}, recall@1 {each.recall[1]:.3f}"
-        f" (global, pool of {each.pool:,})"
-        for each in evaluation.retrieval
-    ]
-    if evaluation.zero_shot is not None:
-        classes = evaluation.zero_shot
-        parts.append(f"zero-shot hits@1 {classes.hits[1]:.3f} ({classes.pool:,} classes)")
+    for direction, prefix in DIRECTIONS.items():
+        mrr, recall = values[f"{prefix}_mrr@10"], values[f"{prefix}_recall@1"]
+        parts.append(
+            f"{direction} MRR@10 {mrr:.3f}, recall@1 {recall:.3f}"
+            f" (global, pool of {figures[direction]['pool']:,})"
+        )
+    if "zero-shot" in figures:
+        pool = figures["zero-shot"]["pool"]
+        parts.append(f"zero-shot hits@1 {values['hits@1']:.3f} ({pool:,} classes)")
     selection = Selection.parse(run.config.metric)
     if run.config.metric != "t2i_mrr@10":
-        parts.append(f"{selection.metric} {evaluation.row()[selection.metric]:.3f}")
+        parts.append(f"{selection.metric} {values[selection.metric]:.3f}")
     if state.step == 0:
         parts.append("before training")
     elif state.stopping.best_step == state.step:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finetune.dataset import CaptionedImages, Int64
+from finetune.dataset import CaptionedImages, Int64, position_in_run
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -226,7 +226,7 @@ def _fill(members: Int64, candidates: Int64, group_of: Int64, keys: list[Int64])
         for key in keys:
             kept &= _is_first(row * (int(key.max()) + 1) + key[samples])
         row, samples = row[kept], samples[kept]
-        place = (present >= 0).sum(axis=1)[row] + _position_in_run(row)
+        place = (present >= 0).sum(axis=1)[row] + position_in_run(row)
         members[active[row], place] = samples
         group_of[samples] = group_of[members[active[row], 0]]
         # a group that got all that it chose has either enough or no more to choose from
@@ -239,12 +239,6 @@ def _is_first(values: Int64) -> npt.NDArray[np.bool_]:
     first = np.zeros(len(values), np.bool_)
     first[np.unique(values, return_index=True)[1]] = True
     return first
-
-
-def _position_in_run(rows: Int64) -> Int64:
-    """int64[s]: how many equal values come before, where values ascend."""
-    positions: Int64 = np.arange(len(rows), dtype=np.int64) - np.searchsorted(rows, rows)
-    return positions
 
 
 def batches_of_groups(groups: Groups, sizes: Int64, rng: np.random.Generator) -> Int64:
@@ -263,7 +257,7 @@ def batches_of_groups(groups: Groups, sizes: Int64, rng: np.random.Generator) ->
     whole = np.flatnonzero(groups.lengths == size)
     whole = rng.permutation(whole)[: len(slots)]
     # as evenly as can be: a second group for a batch only where each has one that has room
-    level = _position_in_run(slots)
+    level = position_in_run(slots)
     slots = slots[np.lexsort((rng.random(len(slots)), level))][: len(whole)]
     batch_of_group = np.full(len(groups.lengths), -1, np.int64)
     batch_of_group[whole] = slots

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from finetune.atomic import write_text_atomically
+from finetune.metrics import Direction
 
 Row = dict[str, float]
 
 STEP_COLUMNS = ("step", "epoch", "loss", "learning_rate", "logit_scale", "grad_norm")
-DIRECTIONS = {"text-to-image": "t2i", "image-to-text": "i2t"}
+DIRECTIONS: dict[Direction, str] = {"text-to-image": "t2i", "image-to-text": "i2t"}
 METRICS = (
     "mrr@1", "mrr@5", "mrr@10", "recall@1", "recall@5", "recall@10", "ndcg@10", "mean_rank",
     "median_rank",

@@ -11,7 +11,7 @@ from finetune.config import TrainConfig
 from finetune.distributed import World
 from finetune.ema import MovingAverage
 from finetune.errors import UsageError
-from finetune.evaluate import Evaluation, Figures
+from finetune.evaluate import Figures
 from finetune.hard_negatives import Int32
 from finetune.history import History
 from finetune.model import DualEncoder
@@ -116,7 +116,7 @@ def start_or_resume(
 
 def record_evaluation(
     state: TrainState,
-    evaluation: Evaluation,
+    values: Mapping[str, float],
     figures: Figures,
     history: History,
     steps_per_epoch: int,
@@ -127,14 +127,13 @@ def record_evaluation(
 
     Args:
         state, history: Are changed.
-        evaluation: Of the weights as they are.
+        values: Of the weights as they are, `Evaluation.row`.
         figures: Of `Evaluator.figures`.
         steps_per_epoch: For the history.
         selection: What is best.
         keep: Weights that are kept at most.
     """
     state.evaluated = state.step
-    values = evaluation.row()
     score = selection.score(values)
     if state.step == 0:
         state.baseline = figures

@@ -140,11 +140,10 @@ def test_several_manifests_are_trained_on_together(config, no_export, tmp_path) 
 
 
 def test_the_average_is_what_is_measured_and_kept(config, no_export) -> None:
-    train(replace(config, ema=0.9), quiet=True)
+    # so many that those of the last step are among them
+    train(replace(config, ema=0.9, keep_best=9), quiet=True)
     state = torch.load(config.work_folder / "checkpoint.pt", weights_only=True)
     last = state["step"]
-    if last not in state["kept"]:
-        pytest.skip("the last step was not the best")
     kept = torch.load(config.work_folder / f"best-{last}.pt", weights_only=True)
     name = "model.visual_projection.weight"
     assert not torch.equal(kept[name], state["model"][name])
