@@ -164,7 +164,9 @@ def rank_profiles(package: Package) -> dict[str, tuple[str | None, str]]:
     for path in package:
         if path.endswith(".profile"):
             text = re.sub(r"#.*", "", text_of(package, path))
-            head = re.search(r"rank-profile (\S+)(?: inherits (\S+))? \{", text)
+            # A real Vespa refuses the file otherwise, be it for a comment or an empty line.
+            assert text_of(package, path).startswith("rank-profile "), path
+            head = re.match(r"rank-profile (\S+)(?: inherits (\S+))? \{", text)
             assert head is not None
             assert path == f"schemas/image/{head.group(1)}.profile"
             assert text.count("{") == text.count("}")

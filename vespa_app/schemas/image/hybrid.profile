@@ -1,7 +1,8 @@
-# Words and picture, weighed. The weights are inputs of this profile, filled in at deploy with what
-# `clipsearch calibrate` found, and any request may send its own as input.query(bm25_weight). Do not
-# move them to a query profile: what is set there, a request can not change, and is not told so.
 rank-profile hybrid inherits hybrid-sum {
+    # Words and picture, weighed. The weights are inputs of this profile, filled in at deploy (its
+    # option --weights, or what the index knows), and any request may send its own as
+    # input.query(bm25_weight). Do not move them to a query profile: what is set there, a request
+    # can not change, and is not told so.
 
     inputs {
         query(bm25_weight): {{bm25_weight}}

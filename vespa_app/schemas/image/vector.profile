@@ -1,5 +1,5 @@
-# The picture alone, by the angle between query and embedding.
 rank-profile vector inherits bm25 {
+    # The picture alone, by the angle between query and embedding.
 
     inputs {
         # Vespa takes a vector that is too short in silence and ranks by it: check it in the client.
