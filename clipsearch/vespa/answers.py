@@ -23,6 +23,15 @@ _FOREIGN_PACKAGE = re.compile(
     r"|Document type \S+ does not exist|Field '\S+' does not exist"
     r"|Field '\S+' is not defined in document type"
 )
+# Why Vespa calls an answer degraded, by its own names without hyphens, in words for people.
+# https://docs.vespa.ai/en/graceful-degradation.html
+_DEGRADED = {
+    "anntimeout": "the nearest were looked for only in part, since time ran out",
+    "timeout": "time ran out before all matches were looked at",
+    "adaptivetimeout": "the slowest content nodes were not waited for",
+    "matchphase": "of many matches only the most promising were looked at",
+    "nonidealstate": "a content node is down, or documents are on their way between nodes",
+}
 # Juniper's marks around a matched word, where bolding was turned off but they came through.
 _HIGHLIGHT_MARKS = str.maketrans("", "", "\x1e\x1f")
 
@@ -144,18 +153,33 @@ def _incomplete(root: Mapping[str, Json]) -> str | None:
         reasons.append(f"Vespa reported {errors}")
     coverage = root.get("coverage")
     if coverage is not None:
-        share = coverage.get("coverage", 100)
-        if coverage.get("nodes", 1) == 0:
-            reasons.append("no content node answered")
-        elif share < 100 or not coverage.get("full", True) or _fewer_full(coverage):
-            causes = [name for name, on in coverage.get("degraded", {}).items() if on]
-            because = f" ({', '.join(causes)})" if causes else ""
-            reasons.append(f"only {share} % of the documents were searched{because}")
+        reasons += _coverage_reasons(coverage)
     return "; ".join(reasons) or None
 
 
-def _fewer_full(coverage: Mapping[str, Json]) -> bool:
-    return bool(coverage.get("resultsFull", 1) < coverage.get("results", 1))
+def _coverage_reasons(coverage: Mapping[str, Json]) -> list[str]:
+    """Why not everything was searched; empty where all was.
+
+    The share alone does not tell: a search for the nearest that time cut short has looked at
+    "100 %", and says so.
+    """
+    if coverage.get("nodes", 1) == 0:
+        return ["no content node answered"]
+    causes = [
+        _DEGRADED.get(name.replace("-", ""), f"Vespa gives {name} as the reason")
+        for name, on in (coverage.get("degraded") or {}).items()
+        if on
+    ]
+    share = coverage.get("coverage", 100)
+    if share < 100:
+        because = f": {'; '.join(causes)}" if causes else ""
+        return [f"only {share} % of the documents were searched{because}"]
+    if not causes and not coverage.get("full", True):
+        return ["Vespa calls the answer incomplete, and does not say why"]
+    whole, asked = coverage.get("resultsFull", 1), coverage.get("results", 1)
+    if not causes and whole < asked:
+        return [f"only {whole} of {asked} parts of the answer are whole"]
+    return causes
 
 
 def _hit(child: Mapping[str, Json]) -> Hit:

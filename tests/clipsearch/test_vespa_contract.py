@@ -310,12 +310,41 @@ def test_a_partial_answer_says_so(recorded: Path) -> None:
 
     assert partial_of({}) is None
     low = {"coverage": 50, "full": False, "degraded": {"timeout": True, "match-phase": False}}
-    assert partial_of(low) == "only 50 % of the documents were searched (timeout)"
+    assert partial_of(low) == (
+        "only 50 % of the documents were searched: time ran out before all matches were looked at"
+    )
+    assert partial_of({"coverage": 50}) == "only 50 % of the documents were searched"
     assert partial_of({"full": False}) is not None
     assert partial_of({"nodes": 0, "documents": 0}) == "no content node answered"
     assert partial_of({"results": 2, "resultsFull": 1}) is not None
     timed_out = [{"code": 12, "summary": "Timed out", "message": "slow"}]
     assert partial_of({}, timed_out) == "Vespa reported Timed out: slow"
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("anntimeout", "the nearest were looked for only in part, since time ran out"),
+        ("ann-timeout", "the nearest were looked for only in part, since time ran out"),
+        ("timeout", "time ran out before all matches were looked at"),
+        ("adaptive-timeout", "the slowest content nodes were not waited for"),
+        ("match-phase", "of many matches only the most promising were looked at"),
+        ("non-ideal-state", "a content node is down, or documents are on their way between nodes"),
+        ("some-new-reason", "Vespa gives some-new-reason as the reason"),
+    ],
+)
+def test_why_an_answer_is_degraded_is_said_in_words(
+    recorded: Path, name: str, words: str, full: bool
+) -> None:
+    """A search for the nearest that time cut short comes with coverage 100."""
+    body = _search_answer(recorded)
+    degraded = {"timeout": False, "match-phase": False, name: True}
+    body["root"]["coverage"].update(coverage=100, full=full, degraded=degraded)
+    assert parse_search(200, body, TARGET).partial == words
+    body["root"]["coverage"]["coverage"] = 63
+    partial = parse_search(200, body, TARGET).partial
+    assert partial == f"only 63 % of the documents were searched: {words}"
 
 
 def test_a_count_is_never_partial(recorded: Path) -> None:
