@@ -27,7 +27,8 @@ class Document:
             no U+0000.
         captions: In the manifest's order; may be empty (the document is then found by vector).
         path: Where the picture lies, as the manifest gave it (relative paths stay relative).
-        tags: Column to value, as text; filters match the whole value, ignoring case.
+        tags: Column to value, as text; filters match the whole value, whatever its
+            case and Unicode form.
         numbers: Column to value; finite.
         embedding: float32[d], unit length to 1e-3, finite. None where the document has none
             (`get` and `visit` may be asked to leave it out).

@@ -57,7 +57,7 @@ class IndexInfo:
 
 @dataclass(frozen=True, slots=True)
 class TagFilter:
-    """Keep documents whose tag `column` equals one of `values`, ignoring case."""
+    """Keep documents whose tag `column` is one of `values`, as `clipsearch.folding` compares."""
 
     column: str
     values: tuple[str, ...]

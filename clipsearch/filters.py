@@ -1,6 +1,6 @@
 """Filters as people write them, checked against the columns that the index has.
 
-class=airport           the tag has this whole value, ignoring case
+class=airport           the tag has this whole value, whatever its case and Unicode form
 class=airport|beach     any of these (a bar inside a value is written \\|)
 class!=airport          not this value; a document without the tag passes
 year=2010               the number is exactly this

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from clipsearch.documents import Document
 from clipsearch.engine import Filter, NumberFilter, TagFilter
 from clipsearch.engines.arrays import map_array
+from clipsearch.folding import fold
 
 Mask = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.int32]
@@ -31,11 +32,11 @@ class TagColumn:
     codes: Codes
 
     def matching(self, wanted: Iterable[str]) -> Mask:
-        """Rows whose whole value is one of `wanted`, ignoring case."""
-        folded = {value.lower() for value in wanted}
+        """Rows whose whole value is one of `wanted`, whatever case and Unicode form."""
+        folded = {fold(value) for value in wanted}
         # The last place stands for absent, which code -1 points at.
         hits = np.zeros(len(self.values) + 1, bool)
-        hits[[code for code, value in enumerate(self.values) if value.lower() in folded]] = True
+        hits[[code for code, value in enumerate(self.values) if fold(value) in folded]] = True
         return hits[self.codes]
 
     def counts(self, matches: Mask | None) -> tuple[tuple[str, int], ...]:

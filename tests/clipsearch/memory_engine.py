@@ -17,6 +17,7 @@ from clipsearch.engine import (
     Page,
     fused_weights,
 )
+from clipsearch.folding import fold
 from clipsearch.text import tokens
 
 
@@ -109,5 +110,5 @@ def passes(document: Document, one: Filter) -> bool:
         below = one.high is None or value < one.high or (value == one.high and not one.high_open)
         return above and below
     value = document.tags.get(one.column)
-    found = value is not None and value.lower() in [wanted.lower() for wanted in one.values]
+    found = value is not None and fold(value) in [fold(wanted) for wanted in one.values]
     return found != one.exclude

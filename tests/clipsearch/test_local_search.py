@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -56,8 +57,9 @@ def filled(
 def passes(document: Document, condition: Filter) -> bool:
     if isinstance(condition, TagFilter):
         value = document.tags.get(condition.column)
-        wanted = {one.lower() for one in condition.values}
-        return (value is not None and value.lower() in wanted) != condition.exclude
+        wanted = {normalize("NFC", one).lower() for one in condition.values}
+        found = value is not None and normalize("NFC", value).lower() in wanted
+        return found != condition.exclude
     number = document.numbers.get(condition.column)
     if number is None:
         return False
@@ -137,6 +139,7 @@ FILTERS: tuple[tuple[Filter, ...], ...] = (
     (),
     (TagFilter("class", ("AIRPORT",)),),
     (TagFilter("class", ("it's", "böğ")), NumberFilter("year", low=2003)),
+    (TagFilter("class", ("BO\u0308G\u0306",)),),
     (TagFilter("class", ("airport", "", "%"), exclude=True),),
     (NumberFilter("year", 2002, 2006, low_open=True, high_open=True),),
     (NumberFilter("Größe"),),
