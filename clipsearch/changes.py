@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.columns import Columns, document_of
-from clipsearch.documents import Document, DocumentError, Embedding, check_document
+from clipsearch.documents import Document, DocumentError, Embedding, check_document, storable
 from clipsearch.engine import Update
 from clipsearch.ledger import Entry, IdSet, Ledger, hash_of_fields
 from clipsearch.pipeline import Picture, Rejection, Step, closed_after
@@ -61,17 +61,22 @@ class Source:
         path = None
         if self.absolute_paths and record.image is not None and record.image.offset is None:
             path = record.image.path.resolve().as_posix()
-        document = document_of(record, self.columns, path=path)
+        described = document_of(record, self.columns, path=path)
+        document = storable(described)
         stamp = "" if record.image is None or not self.encoder else stamp_of(record.image)
         entry = Entry(record.id, stamp, "", self.encoder, hash_of_fields(document))
-        return Picture(document, entry)
+        return Picture(document, entry, blanked=document is not described)
 
 
 @dataclass
 class Plan:
-    """A Work for every record, in the manifest's order (a byte each), and their counts."""
+    """A Work for every record, in the manifest's order (a byte each), and their counts.
+
+    `blanked` counts the records with characters that no index can hold, but for rejected ones.
+    """
 
     works: bytearray = field(default_factory=bytearray)
+    blanked: int = 0
 
     def count(self, work: Work) -> int:
         """Number of records that need `work`."""
@@ -109,13 +114,15 @@ def compare(
         for record in records:
             if seen is not None:
                 seen.add(record.id)
-            plan.works.append(_work(record, source, ledger, rejections))
+            plan.works.append(_work(record, source, ledger, rejections, plan))
             progress.advance()
     ledger.commit()
     return plan
 
 
-def _work(record: Record, source: Source, ledger: Ledger, rejections: Rejections) -> Work:
+def _work(
+    record: Record, source: Source, ledger: Ledger, rejections: Rejections, plan: Plan
+) -> Work:
     if not source.wants(record):
         return Work.NONE
     try:
@@ -125,6 +132,7 @@ def _work(record: Record, source: Source, ledger: Ledger, rejections: Rejections
     except DocumentError as error:
         rejections.add(record.id, "rejected document", str(error))
         return Work.NONE
+    plan.blanked += picture.blanked
     new = picture.entry
     known = ledger.get(record.id)
     if known is None or known.encoder != new.encoder:

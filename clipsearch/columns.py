@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clipsearch.documents import Document, DocumentError, Embedding
+from clipsearch.documents import Document, DocumentError, Embedding, storable_names
+from clipsearch.storable import blanked
 from finetune.errors import UsageError
 from finetune.manifest import MetadataValue, Record
 
@@ -40,10 +41,10 @@ def choose_columns(
     Raises UsageError for a column that is unknown, asked for as both kinds, or remembered as
     the other kind.
     """
-    kinds = dict(found)
+    kinds = _storable(found)
     kinds[SPLIT_COLUMN] = "tag"
     kinds |= dict.fromkeys(remembered.numbers, "number") | dict.fromkeys(remembered.tags, "tag")
-    asked_tags, asked_numbers = set(tags), set(numbers)
+    asked_tags, asked_numbers = set(map(blanked, tags)), set(map(blanked, numbers))
     for column in sorted(asked_tags & asked_numbers):
         raise UsageError(f"column {column!r} is asked for both as tag and as number; choose one")
     fixed = remembered.numbers | remembered.tags | {SPLIT_COLUMN}
@@ -82,7 +83,7 @@ def document_of(
     for column, value in record.metadata.items():
         if _is_empty(value):
             continue
-        if column in columns.numbers:
+        if blanked(column) in columns.numbers:
             numbers[column] = _number(column, value)
         else:
             tags[column] = _text(value)
@@ -94,6 +95,14 @@ def document_of(
         numbers=numbers,
         embedding=embedding,
     )
+
+
+def _storable(found: Mapping[str, str]) -> dict[str, str]:
+    """The columns under the names by which an index can hold them."""
+    try:
+        return storable_names(found)
+    except DocumentError as error:
+        raise UsageError(str(error)) from error
 
 
 def _is_empty(value: MetadataValue) -> bool:

@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.storable import blanked, shown_id, why_no_id
 from finetune.errors import ClipsearchError
 
 Embedding = npt.NDArray[np.float32]
 
 UNIT_LENGTH_TOLERANCE = 1e-3
+
+Value = TypeVar("Value", str, float)
 
 
 class DocumentError(ClipsearchError):
@@ -23,8 +27,8 @@ class Document:
     """One image with all that is searched, filtered and shown.
 
     Attributes:
-        id: Stable and unique; by default the image's path as the manifest gives it. Not empty,
-            no U+0000.
+        id: Stable and unique; by default the image's path as the manifest gives it. What it may
+            be: `clipsearch.storable.why_no_id`.
         captions: In the manifest's order; may be empty (the document is then found by vector).
         path: Where the picture lies, as the manifest gave it (relative paths stay relative).
         tags: Column to value, as text; filters match the whole value, whatever its
@@ -43,19 +47,62 @@ class Document:
 
 
 def check_document(document: Document, dimension: int) -> None:
-    """Raise DocumentError, naming the document and the reason, unless an engine can hold it."""
+    """Raise DocumentError, naming the document and the reason, unless an engine can hold it.
+
+    Its texts are not looked at: `storable` makes them so.
+    """
+    check_id(document.id)
     name = document.id
-    if not name:
-        raise DocumentError("a document without an id: give every row an image or an id")
-    texts = [name, document.path, *document.captions, *document.tags, *document.tags.values()]
-    if any("\0" in text for text in texts):
-        raise DocumentError(f"{name!r}: holds the character U+0000; remove it from the manifest")
     for column, value in document.numbers.items():
         if not math.isfinite(value):
             raise DocumentError(f"{name}: {column} is {value}; numbers must be finite")
     if document.embedding is None:
         raise DocumentError(f"{name}: has no embedding")
     check_embedding(document.embedding, dimension, name)
+
+
+def check_id(id_: str) -> None:
+    """Raise DocumentError, naming the id and the reason, unless a document can have it."""
+    reason = why_no_id(id_)
+    if reason is not None:
+        raise DocumentError(f"the id {shown_id(id_)!r} {reason}")
+
+
+def storable(document: Document) -> Document:
+    """The document with blanks for characters that no engine can hold; itself where it has none.
+
+    Raises DocumentError where the names of two columns become one.
+    """
+    changed = replace(
+        document,
+        captions=tuple(map(blanked, document.captions)),
+        path=blanked(document.path),
+        tags=storable_tags(document.tags),
+        numbers=storable_names(document.numbers),
+    )
+    texts = ("captions", "path", "tags", "numbers")
+    same = all(getattr(changed, name) == getattr(document, name) for name in texts)
+    return document if same else changed
+
+
+def storable_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags with blanks for characters that no engine can hold, in names and values."""
+    return {column: blanked(value) for column, value in storable_names(tags).items()}
+
+
+def storable_names(columns: Mapping[str, Value]) -> dict[str, Value]:
+    """Columns with blanks for characters that no engine can hold in their names.
+
+    Raises DocumentError where the names of two become one.
+    """
+    named = {blanked(column): value for column, value in columns.items()}
+    if len(named) < len(columns):
+        names = sorted(column for column in columns if blanked(column) != column)
+        raise DocumentError(
+            f"the column {names[0]!r} has the name of another one once it is written with blanks"
+            f" for what no index can hold; rename it"
+        )
+    return named
 
 
 def check_embedding(embedding: Embedding, dimension: int, name: str) -> None:

@@ -4,10 +4,11 @@ Everything above (feed, query, server, commands) speaks to an engine through thi
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, get_args
 
-from clipsearch.documents import Document, Embedding
+from clipsearch.documents import Document, Embedding, storable_names, storable_tags
+from clipsearch.storable import blanked
 
 Mode = Literal["bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -216,6 +217,8 @@ class Engine(Protocol):
         Pulls `operations` no faster than it writes. Outcomes may come in another order; two
         operations of the same id are applied in the order given. An exception raised by
         `operations` reaches the caller, after the outcomes of what was pulled before it.
+        Blanks stand for characters that no engine can hold (`clipsearch.storable`), but in ids:
+        such an id is refused; one that nothing can have counts as removed by a Delete.
         Raises EngineError where the whole feed cannot go on (disk full).
         """
 
@@ -236,6 +239,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what is held; the engine cannot be used after."""
+
+
+def storable_update(update: Update) -> Update:
+    """The update with blanks for characters that no engine can hold, as `storable` has them."""
+    return replace(
+        update,
+        captions=None if update.captions is None else tuple(map(blanked, update.captions)),
+        tags=None if update.tags is None else storable_tags(update.tags),
+        numbers=None if update.numbers is None else storable_names(update.numbers),
+        path=None if update.path is None else blanked(update.path),
+    )
 
 
 def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:

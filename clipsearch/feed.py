@@ -48,6 +48,10 @@ FEW_PICTURES = 64
 MANY_RECORDS = 50_000
 # The manifest's note about a ready-made vector, which is just what is wanted here.
 VECTOR_ALONE = "no image file"
+BLANKED = (
+    "{:,} images have characters in captions, tags or paths that no index can hold (control"
+    " characters, noncharacters, halves of surrogate pairs): blanks stand for them"
+)
 NO_IMAGE = "has no image to encode; feed ready-made vectors into an index of their own"
 
 
@@ -108,6 +112,8 @@ class FeedReport:
         removed: Documents that the manifest no longer has.
         rejected: Records that did not reach the index as they are.
         problems: Of the manifest, by kind.
+        blanked: Records with characters that no index can hold in captions, tags or path: they are
+            in the index with blanks in their place.
         seconds: From start to end.
         images_per_second: Documents written whole, over the time of that stage alone.
         report_path: With a row for each rejection and problem; None where there is none.
@@ -120,6 +126,7 @@ class FeedReport:
     removed: int
     rejected: int
     problems: Mapping[str, int]
+    blanked: int
     seconds: float
     images_per_second: float
     report_path: Path | None
@@ -183,6 +190,8 @@ def _feed_manifest(
         quiet = len(manifest) < MANY_RECORDS
         with Progress("compare", len(manifest), stream=stream, quiet=quiet) as progress:
             plan = compare(source, ledger, rejections, progress, seen)
+        if plan.blanked:
+            tally.notes.append(BLANKED.format(plan.blanked))
         written = time.monotonic()
         _write(options, target, source, plan, ledger, rejections, tally, stream)
         writing_seconds = max(time.monotonic() - written, 1e-9)
@@ -196,6 +205,7 @@ def _feed_manifest(
             removed=tally.removed,
             rejected=rejections.count - problems,
             problems=dict(manifest.problems.counts),
+            blanked=plan.blanked,
             seconds=time.monotonic() - started,
             images_per_second=tally.fed / writing_seconds,
             report_path=rejections.path if rejections.count else None,

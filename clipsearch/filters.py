@@ -11,9 +11,11 @@ year>=2010  year<2015   >=, <=, > and <
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from clipsearch.engine import Filter, IndexInfo, NumberFilter, TagFilter
+from clipsearch.storable import blanked
 from finetune.errors import UsageError
 
 # What a column may be asked for from Python; text is taken as the whole value, bars included.
@@ -31,16 +33,25 @@ def parse_filters(filters: Filters, info: IndexInfo) -> tuple[Filter, ...]:
     A mapping has a column's value, a list of alternatives (tags), a number or a (low, high)
     tuple in which None leaves a side open (numbers).
 
+    In tags, blanks stand for what no index can hold, as in the documents.
+
     Raises UsageError for a column that the index does not have, or a value that does not fit it.
     """
-    if isinstance(filters, str):
-        return (parse_filter(filters, info),)
-    if isinstance(filters, Mapping):
-        return tuple(_from_value(column, wanted, info) for column, wanted in filters.items())
     return tuple(
-        parse_filter(one, info) if isinstance(one, str) else _check_ready(one, info)
-        for one in filters
+        replace(one, values=tuple(map(blanked, one.values))) if isinstance(one, TagFilter) else one
+        for one in _parsed(filters, info)
     )
+
+
+def _parsed(filters: Filters, info: IndexInfo) -> Iterator[Filter]:
+    if isinstance(filters, str):
+        yield parse_filter(filters, info)
+    elif isinstance(filters, Mapping):
+        for column, wanted in filters.items():
+            yield _from_value(column, wanted, info)
+    else:
+        for one in filters:
+            yield parse_filter(one, info) if isinstance(one, str) else _check_ready(one, info)
 
 
 def parse_filter(text: str, info: IndexInfo) -> Filter:

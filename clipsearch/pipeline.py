@@ -49,10 +49,14 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A document that still needs its embedding, and the entry that still needs its content."""
+    """A document that still needs its embedding, and the entry that still needs its content.
+
+    `blanked` where the record has characters that no index can hold.
+    """
 
     document: Document
     entry: Entry
+    blanked: bool = False
 
 
 def encode(

@@ -25,6 +25,7 @@ from clipsearch.engine import DEFAULT_CANDIDATES, MODES, Engine, EngineQuery, In
 from clipsearch.engines import open_engine
 from clipsearch.filters import Filters, check_facets, parse_filters
 from clipsearch.parts import Part, check_parts, lexical_tokens, parse_part, unit_vector, words_only
+from clipsearch.storable import shown_id
 from finetune.encoder_folder import EncoderDescription, read_description
 from finetune.errors import (
     DocumentNotFoundError,
@@ -279,7 +280,7 @@ class Search:
         for id, document in zip(ids, self.engine.get(ids, embeddings=True), strict=True):
             if document is None:
                 raise DocumentNotFoundError(
-                    f"no document has the id {id!r} in {self.engine.target};"
+                    f"no document has the id {shown_id(id)!r} in {self.engine.target};"
                     f" ids are shown by: clipsearch query"
                 )
             if document.embedding is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from clipsearch.cli.options import index_option, json_option, ledger_option
+from clipsearch.storable import shown_id
 from finetune.errors import DocumentNotFoundError, EngineError, UsageError
 
 MOST_NAMED = 5
@@ -60,7 +61,7 @@ def check_known(found: Sequence[object], ids: Sequence[str], index: str) -> None
     missing = [name for name, document in zip(ids, found, strict=True) if document is None]
     if not missing:
         return
-    named = ", ".join(missing[:MOST_NAMED])
+    named = ", ".join(map(shown_id, missing[:MOST_NAMED]))
     if len(missing) > MOST_NAMED:
         named += f" and {len(missing) - MOST_NAMED:,} more"
     raise DocumentNotFoundError(f"{index}: has no document {named}")

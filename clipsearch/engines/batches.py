@@ -4,10 +4,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from clipsearch.documents import Document, DocumentError, check_document
+from clipsearch.documents import Document, DocumentError, check_document, storable
 from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert
 from clipsearch.engines.lance import DocumentTable
-from clipsearch.engines.rows import to_row
 from clipsearch.text import tokens
 
 BATCH_OPERATIONS = 1000
@@ -71,7 +70,7 @@ def _write(batch: dict[str, Operation], table: DocumentTable, info: IndexInfo) -
         if isinstance(operation, Delete):
             continue
         try:
-            document = _document(operation, existing)
+            document = storable(_document(operation, existing))
             documents.append((document, _checked_tokens(document, info)))
         except DocumentError as error:
             refused[operation.id] = str(error)
@@ -102,10 +101,4 @@ def _document(operation: Upsert | Update, existing: dict[str, Document]) -> Docu
 def _checked_tokens(document: Document, info: IndexInfo) -> list[str]:
     """The tokens of all captions; raises DocumentError for what the table cannot hold."""
     check_document(document, info.dimension)
-    try:
-        to_row(document).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DocumentError(
-            f"{document.id!r}: holds half of a surrogate pair, which is no text; mend the manifest"
-        ) from error
     return [token for caption in document.captions for token in tokens(caption, info.language)]

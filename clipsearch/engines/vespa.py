@@ -10,6 +10,7 @@ from typing import Self
 
 from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, Hit, IndexInfo, Operation, Outcome, Page
+from clipsearch.storable import why_no_id
 from clipsearch.vespa import operations, queries
 from clipsearch.vespa.answers import (
     SearchAnswer,
@@ -89,6 +90,8 @@ class VespaEngine:
         wanted = f"?fieldSet={operations.field_set(embeddings=embeddings)}"
 
         def get_one(id_: str) -> Document | None:
+            if why_no_id(id_) is not None:
+                return None
             status, content = self._call("GET", operations.document_path(id_) + wanted)
             if is_missing(status, content):
                 return None

@@ -17,6 +17,8 @@ Facets = dict[str, tuple[tuple[str, int], ...]]
 _RETURN_CODE = re.compile(r"ReturnCode\([A-Z_]+, (.*?)\)\s*(?=\[|$)")
 _TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 _FACET_LABEL = re.compile(r'tags\{"(.*)"\}')
+# Content, address and headers that are longer than the HTTP server, or a proxy before it, takes.
+TOO_LONG = frozenset({413, 414, 431})
 # Messages that mean: what is deployed there is not our package, or an old one.
 _FOREIGN_PACKAGE = re.compile(
     r"does not contain requested rank profile|Could not resolve source ref"
@@ -101,6 +103,8 @@ def failure_sentence(status: int, content: Json, target: str) -> str:
             f" VESPA_CLOUD_SECRET_TOKEN, or a client certificate in"
             f" VESPA_CLI_DATA_PLANE_CERT_FILE and VESPA_CLI_DATA_PLANE_KEY_FILE"
         )
+    if status in TOO_LONG:
+        return f"{target}: {refusal(status)}"
     if content is None or (status == 404 and not message):
         return (
             f"{target}: answered {status}, and not as Vespa does; is it the address of Vespa's"
@@ -113,6 +117,14 @@ def failure_sentence(status: int, content: Json, target: str) -> str:
             f" one? Mend it with: clipsearch deploy)"
         )
     return f"{target}: {text}"
+
+
+def refusal(status: int) -> str:
+    """What went wrong where not Vespa refused a request, but the HTTP server before it."""
+    if status in TOO_LONG:
+        what = "document" if status == 413 else "id"
+        return f"the {what} is longer than the server, or a proxy before it, takes ({status})"
+    return f"the server, or a proxy before it, refused the request ({status}, without a reason)"
 
 
 def vespa_message(content: Json) -> str:

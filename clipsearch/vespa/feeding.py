@@ -11,12 +11,23 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from clipsearch.documents import DocumentError, check_document
-from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert
+from clipsearch.documents import DocumentError, check_document, storable
+from clipsearch.engine import (
+    Delete,
+    IndexInfo,
+    Operation,
+    Outcome,
+    Update,
+    Upsert,
+    storable_update,
+)
+from clipsearch.storable import shown_id, why_no_id
 from clipsearch.vespa.answers import (
+    TOO_LONG,
     failure_sentence,
     is_foreign_package,
     is_missing,
+    refusal,
     vespa_message,
 )
 from clipsearch.vespa.connection import RETRIED_STATUSES, Client, Json
@@ -25,6 +36,7 @@ from clipsearch.vespa.throttle import Throttle, ThrottledTransport
 from finetune.errors import EngineError
 
 NO_SPACE = 507
+BAD_REQUEST = 400
 _REFUSED_ACCESS = frozenset({401, 403})
 
 
@@ -117,6 +129,7 @@ class _Writer:
         try:
             match operation:
                 case Upsert(document):
+                    document = storable(document)
                     check_document(document, self._info.dimension)
                     assert document.embedding is not None
                     body = put_fields(
@@ -131,21 +144,29 @@ class _Writer:
                     return self._send(operation, "POST", body)
                 case Update():
                     return self._update(operation)
-                case Delete():
+                case Delete(name):
+                    if why_no_id(name) is not None:  # nothing can have it
+                        return Outcome(operation)
                     return self._send(operation, "DELETE", None)
-        except (DocumentError, UnicodeEncodeError) as error:
+        except DocumentError as error:
             return Outcome(operation, str(error))
 
     def _update(self, update: Update) -> Outcome:
         """An update of a missing document does nothing, and Vespa answers 200: so look first."""
+        if why_no_id(update.id) is not None:
+            return self._missing(update)
         path = document_path(update.id) + f"{self._query}&fieldSet=image:id"
         status, content = self._call("GET", path, None)
         if is_missing(status, content):
-            return Outcome(update, f"{update.id}: no such document; nothing was updated")
+            return self._missing(update)
         if status != 200:
             return self._judge(update, status, content)
-        body = update_fields(update)
+        body = update_fields(storable_update(update))
         return self._send(update, "PUT", body) if body["fields"] else Outcome(update)
+
+    @staticmethod
+    def _missing(update: Update) -> Outcome:
+        return Outcome(update, f"{shown_id(update.id)}: no such document; nothing was updated")
 
     def _send(self, operation: Operation, method: str, body: Json) -> Outcome:
         path = document_path(operation.id) + self._query
@@ -170,6 +191,9 @@ class _Writer:
         if status in RETRIED_STATUSES:
             seconds = self._client.settings.feed_patience
             raise FeedStoppedError(f"{failure_sentence(status, content, target)} ({seconds:g} s)")
+        if status in TOO_LONG or (status == BAD_REQUEST and not message):
+            # Not from Vespa, but from its HTTP server or a proxy: of this document alone.
+            return Outcome(operation, f"{shown_id(operation.id)}: {refusal(status)}")
         if status in _REFUSED_ACCESS or not message or is_foreign_package(message):
             raise FeedStoppedError(failure_sentence(status, content, target))
         return Outcome(operation, f"{operation.id}: {message}")

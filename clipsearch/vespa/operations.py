@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from clipsearch.documents import DocumentError, Embedding
+from clipsearch.documents import Embedding, check_id
 from clipsearch.engine import Precision, Update
 from clipsearch.vespa.connection import Json
 
@@ -19,13 +19,9 @@ FIELDS = ("id", "path", "captions", "tags", "numbers")
 
 
 def document_path(id_: str, document_type: str = DOCUMENT_TYPE) -> str:
-    """The /document/v1 path of a document. Raises DocumentError for an id that no URL can hold."""
-    if id_ in (".", ".."):
-        raise DocumentError(f"the id {id_!r} cannot be part of an address; give the row another id")
-    try:
-        return f"{documents_path(document_type)}/{quote(id_, safe='')}"
-    except UnicodeEncodeError as error:
-        raise DocumentError(f"the id {id_!r} is not text that can be sent: {error}") from error
+    """The /document/v1 path of a document. Raises DocumentError for an id that none can have."""
+    check_id(id_)
+    return f"{documents_path(document_type)}/{quote(id_, safe='')}"
 
 
 def documents_path(document_type: str = DOCUMENT_TYPE) -> str:

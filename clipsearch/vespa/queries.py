@@ -20,6 +20,7 @@ from clipsearch.engine import (
     TagFilter,
     fused_weights,
 )
+from clipsearch.storable import why_no_id
 from clipsearch.vespa.connection import Json
 from clipsearch.vespa.operations import DOCUMENT_TYPE, FIELDS
 from finetune.errors import UsageError
@@ -53,7 +54,8 @@ def search_body(query: EngineQuery, info: IndexInfo, timeout: float) -> dict[str
     }
     where = _matching(query, body)
     restrictions = [_restriction(one, number, body) for number, one in enumerate(query.filters)]
-    for number, left_out in enumerate(query.exclude_ids):
+    possible = (id_ for id_ in query.exclude_ids if why_no_id(id_) is None)
+    for number, left_out in enumerate(possible):
         body[f"x{number}"] = left_out
         restrictions.append(f"!(id contains @x{number})")
     if restrictions and query.mode not in ("bm25", "vector") and query.tokens:

@@ -130,7 +130,7 @@ def test_documents_that_no_engine_takes_are_not_sent(stub: StubVespa) -> None:
     bad = [
         Document("", embedding=embedding),
         Document("short", embedding=embedding[:7]),
-        Document("nul", ("a\0b",), embedding=embedding),
+        Document("nul\0", embedding=embedding),
         Document("long", embedding=embedding * 2),
         Document("..", embedding=embedding),
         Document("half\ud800", embedding=embedding),

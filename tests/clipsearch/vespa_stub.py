@@ -136,6 +136,9 @@ class StubVespa:
             self.documents.pop((kind, id_), None)
             return 200, answer
         fields = request.body["fields"]
+        illegal = _illegal(id_, fields)
+        if illegal is not None:
+            return 400, {"pathId": request.path, "message": illegal}
         if request.method == "PUT":
             if held is not None:
                 for name, change in fields.items():
@@ -174,6 +177,30 @@ def numbered_document(number: int, caption: str = "a red circle") -> Document:
         numbers={"year": 2000.0 + number},
         embedding=vector / np.linalg.norm(vector),
     )
+
+
+def _illegal(id_: str, fields: dict[str, Any]) -> str | None:
+    """What a real Vespa says of text that it does not take; None where it takes all."""
+    for name, value in {"id": id_, **fields}.items():
+        for character in _texts(value):
+            code = ord(character)
+            control = code < 0x20 and character not in "\t\n\r"
+            none = 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
+            if control or none or 0xD800 <= code <= 0xDFFF:
+                return (
+                    f"In document 'id:images:image::{id_}': Could not parse field '{name}': The"
+                    f" string field value contains illegal code point 0x{code:X}"
+                )
+    return None
+
+
+def _texts(value: Any) -> str:
+    """All text in a field of a put or an update, names of map entries included."""
+    if isinstance(value, dict):
+        return "".join(_texts(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return "".join(map(_texts, value))
+    return value if isinstance(value, str) else ""
 
 
 def _vector(values: str | list[float]) -> list[float]:

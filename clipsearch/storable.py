@@ -1,0 +1,56 @@
+"""Which text an index can hold: what Vespa refuses, the embedded engine does not keep either.
+
+Vespa takes no control characters below U+0020 but tab, newline and carriage return, no
+noncharacters and no halves of surrogate pairs (`com.yahoo.text.Text` in its source). In captions,
+tags, paths and column names blanks stand for them, and none of these characters is part of a word:
+nothing that can be searched for is lost. An id is never changed; one that holds any of them is
+refused, as is one that the address of a document cannot hold.
+"""
+
+import re
+from urllib.parse import quote
+
+MOST_ID_BYTES = 49_152
+"""Of an id in UTF-8, percent-encoded. Vespa's HTTP server takes 65,536 bytes of request line and
+headers together (`requestHeaderSize` of its connector); the rest is for what stands beside the id:
+path, options, host and credentials."""
+
+_PLANES = "".join(
+    chr(plane + last) for plane in range(0, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF)
+)
+_UNSTORABLE = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufdd0-\ufdef{_PLANES}]")
+# So much of an id is shown in a sentence.
+_SHOWN = 120
+
+
+def blanked(text: str) -> str:
+    """The text with a blank for each character that no index can hold."""
+    if text.isascii() and text.isprintable():  # most texts, and ten times as quick
+        return text
+    return _UNSTORABLE.sub(" ", text)
+
+
+def why_no_id(id_: str) -> str | None:
+    """Why no document can have this id, as the end of a sentence; None where one can."""
+    if not id_:
+        return "is empty; give every row an image or an id"
+    found = _UNSTORABLE.search(id_)
+    if found is not None:
+        return (
+            f"holds the character U+{ord(found.group()):04X}, which no index can hold;"
+            f" rename the image, or give the row another id"
+        )
+    if id_ in (".", ".."):
+        return "cannot be part of an address; give the row another id"
+    size = len(quote(id_, safe=""))
+    if size > MOST_ID_BYTES:
+        return (
+            f"takes {size:,} bytes in an address, where there is room for {MOST_ID_BYTES:,};"
+            f" give the row a shorter id"
+        )
+    return None
+
+
+def shown_id(id_: str) -> str:
+    """The id for a sentence: a very long one is cut."""
+    return id_ if len(id_) <= _SHOWN else f"{id_[:_SHOWN]}… ({len(id_):,} characters)"
