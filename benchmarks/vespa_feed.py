@@ -28,6 +28,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ from clipsearch.engine import IndexInfo, Upsert
 from clipsearch.engines.vespa import VespaEngine
 from clipsearch.feed import FeedOptions, feed
 from clipsearch.vespa.connection import (
+    Body,
     Client,
     ConnectionFailedError,
     ConnectionSettings,
@@ -102,7 +104,13 @@ class RequestsTransport:
         self.session.mount("http://", HTTPAdapter(1, size, pool_block=True))
 
     def send(
-        self, method: str, path: str, body: bytes | None, content_type: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        content_type: str,
+        timeout: float,
+        left: threading.Event | None = None,
     ) -> Reply:
         """See `Transport`."""
         headers = {"Content-Type": content_type}
@@ -126,7 +134,13 @@ class Urllib3Transport:
         self.pool = urllib3.connection_from_url(url, maxsize=SETTINGS.connections + 1, block=True)
 
     def send(
-        self, method: str, path: str, body: bytes | None, content_type: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        content_type: str,
+        timeout: float,
+        left: threading.Event | None = None,
     ) -> Reply:
         """See `Transport`."""
         headers = {"Content-Type": content_type}

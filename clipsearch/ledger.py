@@ -21,6 +21,7 @@ from typing import IO, Self
 
 from clipsearch.documents import Document
 from clipsearch.engines import is_remote
+from clipsearch.vespa.address import without_credentials
 from finetune.errors import EngineError
 
 LEDGER_NAME = "ledger.sqlite"
@@ -79,7 +80,9 @@ def ledger_path(target: str) -> Path:
     """
     if not is_remote(target):
         return Path(target) / LEDGER_NAME
-    name = hashlib.sha256(target.rstrip("/").encode()).hexdigest()[:16]
+    # A user name and password in the address are no part of what the index is.
+    address = without_credentials(target).rstrip("/")
+    name = hashlib.sha256(address.encode()).hexdigest()[:16]
     return _state_folder() / f"{name}.sqlite"
 
 

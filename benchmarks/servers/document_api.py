@@ -19,6 +19,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x4, 0x6, 0x7, 0x8
@@ -58,6 +59,15 @@ def http2_answer(status: int) -> tuple[bytes, bytes]:
 
 
 HTTP1_ANSWERS = {status: http1_answer(status, content) for status, content in ANSWERS.items()}
+
+
+def named_answer(status: int, document: str) -> bytes:
+    """An HTTP/1.1 answer that names the document, as an acknowledgement must."""
+    if status != 200:
+        return HTTP1_ANSWERS[status]
+    return http1_answer(200, {**PATH, "id": f"id:images:image::{document}"})
+
+
 INDEX_ANSWERS = {start: http1_answer(200, content) for start, content in EMPTY_INDEX.items()}
 HTTP2_ANSWERS = {status: http2_answer(status) for status in ANSWERS}
 
@@ -164,16 +174,17 @@ class Connection(asyncio.Protocol):
             end = self.received.find(b"\r\n\r\n")
             if end < 0:
                 return
+            line = self.received[: self.received.find(b"\r\n")]
             head = self.received[:end].lower()
             place = head.find(b"content-length:")
             length = 0 if place < 0 else int(head[place + 15 :].split(b"\r\n", 1)[0])
             if len(self.received) < end + 4 + length:
                 return
             self.received = self.received[end + 4 + length :]
-            self.take(head)
+            self.take(head, line)
 
-    def take(self, head: bytes) -> None:
-        """Answer an HTTP/1.1 request, by how its lower-case head begins."""
+    def take(self, head: bytes, line: bytes) -> None:
+        """Answer an HTTP/1.1 request, by how its lower-case head begins, and its first line."""
         if head.startswith(b"get /stats"):
             self.write(self.gate.stats())
             return
@@ -181,7 +192,9 @@ class Connection(asyncio.Protocol):
             if head.startswith(start):
                 self.write(answer)
                 return
-        self.gate.take(lambda status: self.write(HTTP1_ANSWERS[status]))
+        path = line.split(b" ")[1].partition(b"?")[0]
+        document = unquote(path.rpartition(b"/")[2].decode())
+        self.gate.take(lambda status: self.write(named_answer(status, document)))
 
     def greet(self) -> None:
         """No HPACK table (so that headers can be skipped), many streams, and a wide window."""

@@ -1,6 +1,7 @@
 """The engine on a Vespa, over plain HTTP; the index is made by `clipsearch deploy`."""
 
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +20,13 @@ from clipsearch.vespa.answers import (
     parse_document,
     parse_search,
 )
-from clipsearch.vespa.connection import Client, ConnectionSettings, Json, connect
+from clipsearch.vespa.connection import (
+    Client,
+    ConnectionSettings,
+    Json,
+    LeavableTransport,
+    connect,
+)
 from clipsearch.vespa.feeding import feed
 from finetune.errors import EngineError
 
@@ -88,19 +95,31 @@ class VespaEngine:
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """See `Engine.get`."""
         wanted = f"?fieldSet={operations.field_set(embeddings=embeddings)}"
+        left = threading.Event()
+        client = self._client.through(lambda transport: LeavableTransport(transport, left))
 
         def get_one(id_: str) -> Document | None:
             if why_no_id(id_) is not None:
                 return None
-            status, content = self._call("GET", operations.document_path(id_) + wanted)
+            status, content = client.call(
+                "GET",
+                operations.document_path(id_) + wanted,
+                patience=client.settings.search_patience,
+                stop=left,
+                about=operations.document_name(id_),
+            )
             if is_missing(status, content):
                 return None
             return parse_document(self._expect(status, content))
 
         if len(ids) <= 1:
             return [get_one(id_) for id_ in ids]
-        with ThreadPoolExecutor(_GETS_AT_ONCE) as pool:
+        pool = ThreadPoolExecutor(_GETS_AT_ONCE)
+        try:
             return list(pool.map(get_one, ids))
+        finally:
+            left.set()
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def search(self, query: EngineQuery) -> Page:
         """See `Engine.search`."""
@@ -176,7 +195,9 @@ def read_info(client: Client) -> IndexInfo | None:
     Raises EngineError where Vespa is out of reach, refuses, or the info is of another version.
     """
     path = operations.document_path(operations.INFO_ID, operations.INFO_TYPE)
-    status, content = client.call("GET", path, patience=client.settings.search_patience)
+    name = operations.document_name(operations.INFO_ID, operations.INFO_TYPE)
+    patience = client.settings.search_patience
+    status, content = client.call("GET", path, patience=patience, about=name)
     if is_missing(status, content):
         return None
     if status != 200:
@@ -204,8 +225,10 @@ def write_info(client: Client, info: IndexInfo) -> None:
     """Replace what the index at `client` knows about itself. Raises EngineError."""
     text = json.dumps({"format_version": INFO_FORMAT_VERSION, **asdict(info)}, ensure_ascii=False)
     path = operations.document_path(operations.INFO_ID, operations.INFO_TYPE)
+    name = operations.document_name(operations.INFO_ID, operations.INFO_TYPE)
     patience = client.settings.search_patience
-    status, content = client.call("POST", path, {"fields": {"content": text}}, patience=patience)
+    body = {"fields": {"content": text}}
+    status, content = client.call("POST", path, body, patience=patience, about=name)
     if status != 200:
         raise EngineError(failure_sentence(status, content, client.target))
 

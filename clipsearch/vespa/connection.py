@@ -1,8 +1,9 @@
 """HTTP to Vespa: what is sent how, with which credentials, and what is tried again.
 
 Tried again, with exponential backoff and full jitter: 429, 502, 503, 504, connection errors, and a
-200 whose body is not the JSON that it should be. Everything that we send may be repeated: a put, an
-update that assigns and a delete have the same effect twice, and a search has none.
+200 whose body is not the JSON that it should be, or does not name the document that it is about.
+Everything that we send may be repeated: a put, an update that assigns and a delete have the same
+effect twice, and a search has none.
 """
 
 import json
@@ -17,33 +18,36 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import (
-    BadStatusLine,
-    HTTPConnection,
-    HTTPException,
-    HTTPResponse,
-    HTTPSConnection,
-    IncompleteRead,
-)
+from http.client import BadStatusLine, HTTPException, IncompleteRead
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, NoReturn, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from clipsearch.version import __version__
+from clipsearch.vespa.address import LOOPBACK, Address, without_credentials
+from clipsearch.vespa.timed import (
+    CONNECT_SECONDS,
+    LARGEST_ANSWER,
+    LeftError,
+    Limit,
+    TimedConnection,
+    TooLargeError,
+)
 from finetune.errors import EngineError
+from finetune.masking import has_control_characters, masked
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
-CONNECT_SECONDS = 10.0
 # A connection that lay idle for longer may have been closed by the other side: look first.
 IDLE_SECONDS = 0.5
-
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_READ_BYTES = 65_536
+# What is sent may take longer than the answer, by its size at this rate.
+SLOWEST_BYTES_PER_SECOND = 100_000
+TOKEN_VARIABLE = "VESPA_CLOUD_SECRET_TOKEN"
 
 Json = Any  # what json.loads gives: parsed field by field in `clipsearch.vespa.answers`
+Body = bytes | BinaryIO | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class ConnectionSettings:
 
         VESPA_CLOUD_SECRET_TOKEN, VESPA_CLI_DATA_PLANE_CERT_FILE, VESPA_CLI_DATA_PLANE_KEY_FILE,
         VESPA_CLI_DATA_PLANE_CA_CERT_FILE. Raises EngineError where only one of certificate and
-        key is there, or a file is missing.
+        key is there, a file is missing, or the token is none that can be sent.
         """
         values = os.environ if environment is None else environment
         prefix = "VESPA_CLI_DATA_PLANE_"
@@ -89,23 +93,34 @@ class ConnectionSettings:
         for path in (certificate, key, authority):
             if path is not None and not Path(path).is_file():
                 raise EngineError(f"{path}: no such file (named in the environment by {prefix}…)")
-        token = values.get("VESPA_CLOUD_SECRET_TOKEN") or None
+        token = values.get(TOKEN_VARIABLE) or None
+        if token is not None and (has_control_characters(token) or not token.isascii()):
+            raise EngineError(
+                f"{TOKEN_VARIABLE} holds a character that no header can (a line end that was copied"
+                f" along, perhaps); set the token alone"
+            )
         return cls(token=token, certificate=certificate, key=key, authority=authority)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer, read to its end."""
+    """An HTTP answer, read to its end.
+
+    Attributes:
+        whole: Whether its length or its chunks said where the body ends; otherwise it ended with
+            the connection, and may have broken off.
+    """
 
     status: int
     body: bytes
     content_type: str = "application/json"
+    whole: bool = True
 
     def json(self) -> Json:
-        """The body parsed; None where it is not JSON."""
+        """The body parsed; None where it is not JSON, which knows no NaN."""
         try:
-            return json.loads(self.body)
-        except ValueError:
+            return json.loads(self.body, parse_constant=_no_number)
+        except (ValueError, RecursionError):
             return None
 
 
@@ -117,9 +132,19 @@ class Transport(Protocol):
     """Sends one request and reads its whole answer. Safe between threads."""
 
     def send(
-        self, method: str, path: str, body: bytes | None, content_type: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        content_type: str,
+        timeout: float,
+        left: threading.Event | None = None,
     ) -> Reply:
-        """Send; raises ConnectionFailedError where no whole answer came in `timeout` seconds."""
+        """Send; raises ConnectionFailedError where no whole answer came in `timeout` seconds.
+
+        That is for everything together: name, connection, headers, body. `left` is set by another
+        thread where nobody waits for the answer any more; then this fails at once.
+        """
 
     def close(self) -> None:
         """Close what is open."""
@@ -135,61 +160,66 @@ class PoolTransport:
     def __init__(self, target: str, settings: ConnectionSettings) -> None:
         """Nothing is sent yet. `target` is scheme, host and port, and may have a path.
 
-        Raises EngineError where that is no address, or a certificate cannot be used.
+        A name and password in it are sent (and no token then). Raises EngineError where that is no
+        address, or a certificate cannot be used.
         """
+        self._address = address = Address.parse(target)
+        encrypted = address.scheme == "https"
         try:
-            parts = urlsplit(target)
-            host, port = parts.hostname or "", parts.port
-            if parts.scheme not in ("http", "https") or not host:
-                raise ValueError("not of the form http://HOST:PORT")
-            self._proxy = _Proxy.of_environment(parts.scheme, host)
-            self._tls = _tls_context(settings) if parts.scheme == "https" else None
-            self._host, self._port = host, port or (443 if self._tls else 80)
+            self._proxy = _Proxy.of_environment(address.scheme, address.host)
+            self._tls = _tls_context(settings) if encrypted else None
             # Taken from the right and put back there: the oldest are left alone, and time out.
             self._idle = deque([(self._new_connection(), 0.0)])
         except (ValueError, HTTPException) as error:
-            raise EngineError(f"{target}: is no address ({error})") from error
+            raise EngineError(f"{address.shown}: is no address ({masked(str(error))})") from None
         self._headers = {"User-Agent": f"clipsearch/{__version__}"}
-        if settings.token and (parts.scheme == "https" or host in _LOOPBACK):
+        if address.authorization is not None:
+            self._headers["Authorization"] = address.authorization
+        elif settings.token and (encrypted or address.host in LOOPBACK):
             self._headers["Authorization"] = f"Bearer {settings.token}"
-        self._prefix = parts.path.rstrip("/")
-        if self._proxy is not None and self._tls is None:
+        self._prefix = address.path
+        if self._proxy is not None and not encrypted:
             # A proxy is told the whole address, but for https, where it only passes bytes on.
-            self._prefix = target.rstrip("/")
+            self._prefix = address.shown
             self._headers.update(self._proxy.headers)
 
     def send(
-        self, method: str, path: str, body: bytes | None, content_type: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        content_type: str,
+        timeout: float,
+        left: threading.Event | None = None,
     ) -> Reply:
         """See `Transport`."""
-        headers = self._headers
+        headers, size = self._headers, 0
         if body is not None:
-            headers = {**headers, "Content-Type": content_type}
+            size = len(body) if isinstance(body, bytes) else os.fstat(body.fileno()).st_size
+            headers = {**headers, "Content-Type": content_type, "Content-Length": str(size)}
         connection = self._take()
+        connection.limit = Limit(timeout + size / SLOWEST_BYTES_PER_SECOND, left)
         try:
-            if connection.sock is None:
-                connection.timeout = min(timeout, CONNECT_SECONDS)
-                connection.connect()
-            connection.sock.settimeout(timeout)
-            deadline = time.monotonic() + timeout
             connection.request(method, self._prefix + path, body, headers)
             answer = connection.getresponse()
-            content = _read(answer, deadline, timeout)
-        except (HTTPException, OSError) as error:
+            ends = answer.chunked or answer.length is not None
+            content = connection.read_whole(answer)
+        except (HTTPException, OSError, ValueError, LeftError) as error:
+            waited = min(timeout, CONNECT_SECONDS) if connection.sock is None else timeout
             connection.close()
-            raise ConnectionFailedError(_reason(error, timeout)) from error
+            raise ConnectionFailedError(_reason(error, waited)) from error
         except BaseException:
             connection.close()  # half an answer is left in it: it must not serve again
             raise
         self._idle.append((connection, time.monotonic()))
-        return Reply(answer.status, content, answer.headers.get("Content-Type", ""))
+        return Reply(answer.status, content, answer.headers.get("Content-Type", ""), ends)
 
     def close(self) -> None:
         """See `Transport`."""
         while self._idle:
             self._idle.pop()[0].close()
 
-    def _take(self) -> HTTPConnection:
+    def _take(self) -> TimedConnection:
         """A connection that nobody uses, open or yet to be opened."""
         try:
             connection, used = self._idle.pop()
@@ -202,16 +232,38 @@ class PoolTransport:
                 connection.close()
         return connection
 
-    def _new_connection(self) -> HTTPConnection:
-        host, port = self._host, self._port
-        if self._proxy is not None:
-            host, port = self._proxy.host, self._proxy.port
-        if self._tls is None:
-            return HTTPConnection(host, port)
-        connection = HTTPSConnection(host, port, context=self._tls)
-        if self._proxy is not None:
-            connection.set_tunnel(self._host, self._port, dict(self._proxy.headers))
+    def _new_connection(self) -> TimedConnection:
+        there = self._address
+        if self._proxy is None:
+            return TimedConnection(there.host, there.port, self._tls)
+        connection = TimedConnection(self._proxy.host, self._proxy.port, self._tls, there.host)
+        if self._tls is not None:
+            connection.set_tunnel(there.host, there.port, dict(self._proxy.headers))
         return connection
+
+
+class LeavableTransport:
+    """A transport whose requests end where `left` is set, in whatever thread they wait."""
+
+    def __init__(self, transport: Transport, left: threading.Event) -> None:
+        """Closing it leaves `transport` open: it is its owner's."""
+        self._transport = transport
+        self._left = left
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        content_type: str,
+        timeout: float,
+        left: threading.Event | None = None,
+    ) -> Reply:
+        """See `Transport`; `left` is the one that was given at first."""
+        return self._transport.send(method, path, body, content_type, timeout, self._left)
+
+    def close(self) -> None:
+        """See `Transport`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +278,14 @@ class _Proxy:
 
         Raises EngineError where it is of a kind that is not known here.
         """
-        named = None if host in _LOOPBACK or proxy_bypass(host) else getproxies().get(scheme)
+        named = None if host in LOOPBACK or proxy_bypass(host) else getproxies().get(scheme)
         if not named:
             return None
-        parts = urlsplit(named if "://" in named else f"http://{named}")
+        named = named if "://" in named else f"http://{named}"
+        parts = urlsplit(named)
         if parts.scheme != "http" or not parts.hostname:
             raise EngineError(
-                f"{named}: is no proxy of the form http://HOST:PORT"
+                f"{masked(named)}: is no proxy of the form http://HOST:PORT"
                 f" (named in the environment by {scheme}_proxy)"
             )
         headers = {}
@@ -260,14 +313,16 @@ class Client:
         *,
         patience: float,
         stop: threading.Event | None = None,
+        about: str | None = None,
     ) -> tuple[int, Json]:
         """Send `body` as JSON; the answer's status and JSON (None where the body is not JSON).
 
         Tried again for `patience` seconds, or until `stop` is set; then the last answer is
-        returned as it is. Raises EngineError where none came at all.
+        returned as it is. `about` is the document that an answer must name (`document_name`) to
+        count as done, or as "there is none". Raises EngineError where none came at all.
         """
         data = None if body is None else json.dumps(body).encode()
-        status, content, failure = self._retry(method, path, data, patience, stop)
+        status, content, failure = self._retry(method, path, data, patience, stop, about)
         if failure is not None:
             raise EngineError(
                 f"{self.target}: {failure}; tried for {patience:g} seconds;"
@@ -290,6 +345,7 @@ class Client:
         data: bytes | None,
         patience: float,
         stop: threading.Event | None,
+        about: str | None,
     ) -> tuple[int, Json, str | None]:
         deadline = time.monotonic() + patience
         longest = FIRST_WAIT_SECONDS
@@ -300,8 +356,7 @@ class Client:
             try:
                 reply = self._transport.send(method, path, data, "application/json", timeout)
                 status, content = reply.status, reply.json()
-                if status == 200 and not isinstance(content, dict):
-                    failure = "the answer is not the JSON that Vespa sends"
+                failure = _doubt(reply, content, about)
             except ConnectionFailedError as error:
                 failure = str(error)
             if failure is None and status not in RETRIED_STATUSES:
@@ -315,7 +370,9 @@ class Client:
 def connect(target: str, settings: ConnectionSettings | None = None) -> Client:
     """A client of the Vespa at `target`, with settings of the environment unless given."""
     settings = ConnectionSettings.from_environment() if settings is None else settings
-    return Client(target.rstrip("/"), PoolTransport(target, settings), settings)
+    return Client(
+        without_credentials(target).rstrip("/"), PoolTransport(target, settings), settings
+    )
 
 
 def _tls_context(settings: ConnectionSettings) -> ssl.SSLContext:
@@ -338,24 +395,23 @@ def _tls_context(settings: ConnectionSettings) -> ssl.SSLContext:
     return context
 
 
-def _read(answer: HTTPResponse, deadline: float, timeout: float) -> bytes:
-    """The whole body. Raises ConnectionFailedError where it breaks off, or is late.
+def _doubt(reply: Reply, content: Json, about: str | None) -> str | None:
+    """Why an answer cannot be believed, in a few words; None where it can.
 
-    The socket's timeout holds for each packet, and a server that drips bytes would never reach it:
-    so only what has come is read, and then the clock is looked at.
+    Vespa names the document in all it says of one: what it did (200), and that there is none (404).
     """
-    parts = []
-    while not answer.isclosed():
-        if answer.chunked:
-            parts.append(answer.read1(_READ_BYTES))
-        else:  # read1 would not count down what is left of the length
-            come = len(answer.peek(1)) if answer.length != 0 else 0
-            parts.append(answer.read(max(1, come)))
-        if time.monotonic() > deadline:
-            raise ConnectionFailedError(f"no whole answer in {timeout:g} seconds")
-    if answer.length:
-        raise ConnectionFailedError("the answer broke off")
-    return b"".join(parts)
+    if reply.status == 200 and not isinstance(content, dict):
+        return "the answer is not the JSON that Vespa sends"
+    missing = reply.status == 404 and isinstance(content, dict) and "pathId" in content
+    if about is None or not (reply.status == 200 or missing):
+        return None
+    if not reply.whole:
+        return "the answer does not say where it ends"
+    return None if content.get("id") == about else "the answer does not name the document"
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _sleep(seconds: float, stop: threading.Event | None) -> bool:
@@ -366,17 +422,21 @@ def _sleep(seconds: float, stop: threading.Event | None) -> bool:
     return False
 
 
-def _reason(error: Exception, timeout: float) -> str:
+def _reason(error: Exception, seconds: float) -> str:
+    if isinstance(error, LeftError):
+        return "it was stopped"
     if isinstance(error, socket.gaierror):
         return "the host name is not known"
     if isinstance(error, TimeoutError):
-        return f"no answer in {timeout:g} seconds"
+        return f"no whole answer in {seconds:g} seconds"
     if isinstance(error, ssl.SSLCertVerificationError):
         return "its certificate is not trusted (VESPA_CLI_DATA_PLANE_CA_CERT_FILE names yours)"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, IncompleteRead):
         return "the answer broke off"
+    if isinstance(error, TooLargeError):
+        return f"the answer is larger than {LARGEST_ANSWER // 2**20} MiB"
     if isinstance(error, ConnectionError | BadStatusLine):
         return "the connection was closed before the answer came"
-    return f"{type(error).__name__}: {error}"
+    return masked(f"{type(error).__name__}: {error}")

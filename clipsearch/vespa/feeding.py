@@ -30,8 +30,8 @@ from clipsearch.vespa.answers import (
     refusal,
     vespa_message,
 )
-from clipsearch.vespa.connection import RETRIED_STATUSES, Client, Json
-from clipsearch.vespa.operations import document_path, put_fields, update_fields
+from clipsearch.vespa.connection import RETRIED_STATUSES, Client, Json, LeavableTransport
+from clipsearch.vespa.operations import document_name, document_path, put_fields, update_fields
 from clipsearch.vespa.throttle import Throttle, ThrottledTransport
 from finetune.errors import EngineError
 
@@ -58,13 +58,16 @@ def feed(client: Client, operations: Iterable[Operation], info: IndexInfo) -> It
 
     Outcomes come in the order in which Vespa answers. Two operations of one id are never under way
     together. Raises FeedStoppedError after the outcomes of all that was acknowledged: operations
-    that are under way then have no outcome and must be fed again.
+    that are under way then have no outcome and must be fed again. Left early (closed, or by
+    Ctrl-C), it waits for no answer any more.
     """
-    stop = threading.Event()
+    stop, left = threading.Event(), threading.Event()
     done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
     under_way: set[str] = set()
     throttle = Throttle(client.settings.connections)
-    throttled = client.through(lambda transport: ThrottledTransport(transport, throttle))
+    throttled = client.through(
+        lambda transport: ThrottledTransport(LeavableTransport(transport, left), throttle)
+    )
     writer = _Writer(throttled, info, stop)
     failure: BaseException | None = None
     pool = ThreadPoolExecutor(client.settings.connections, thread_name_prefix="vespa-feed")
@@ -110,6 +113,7 @@ def feed(client: Client, operations: Iterable[Operation], info: IndexInfo) -> It
             raise failure
     finally:
         stop.set()
+        left.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -156,7 +160,7 @@ class _Writer:
         if why_no_id(update.id) is not None:
             return self._missing(update)
         path = document_path(update.id) + f"{self._query}&fieldSet=image:id"
-        status, content = self._call("GET", path, None)
+        status, content = self._call(update, "GET", path, None)
         if is_missing(status, content):
             return self._missing(update)
         if status != 200:
@@ -170,13 +174,13 @@ class _Writer:
 
     def _send(self, operation: Operation, method: str, body: Json) -> Outcome:
         path = document_path(operation.id) + self._query
-        return self._judge(operation, *self._call(method, path, body))
+        return self._judge(operation, *self._call(operation, method, path, body))
 
-    def _call(self, method: str, path: str, body: Json) -> tuple[int, Json]:
-        settings = self._client.settings
+    def _call(self, operation: Operation, method: str, path: str, body: Json) -> tuple[int, Json]:
+        settings, name = self._client.settings, document_name(operation.id)
         try:
             return self._client.call(
-                method, path, body, patience=settings.feed_patience, stop=self._stop
+                method, path, body, patience=settings.feed_patience, stop=self._stop, about=name
             )
         except EngineError as error:
             raise FeedStoppedError(str(error)) from error

@@ -24,6 +24,11 @@ def document_path(id_: str, document_type: str = DOCUMENT_TYPE) -> str:
     return f"{documents_path(document_type)}/{quote(id_, safe='')}"
 
 
+def document_name(id_: str, document_type: str = DOCUMENT_TYPE) -> str:
+    """What Vespa calls a document in its answers."""
+    return f"id:{NAMESPACE}:{document_type}::{id_}"
+
+
 def documents_path(document_type: str = DOCUMENT_TYPE) -> str:
     """The /document/v1 path of all documents of a type, for a visit."""
     return f"/document/v1/{NAMESPACE}/{document_type}/docid"

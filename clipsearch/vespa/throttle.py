@@ -9,7 +9,7 @@ again after a wait (`clipsearch.vespa.connection`), and leave the limit as it is
 
 import threading
 
-from clipsearch.vespa.connection import Reply, Transport
+from clipsearch.vespa.connection import Body, Reply, Transport
 
 TOO_MANY = 429
 FIRST_LIMIT = 16
@@ -71,13 +71,19 @@ class ThrottledTransport:
         self._throttle = throttle
 
     def send(
-        self, method: str, path: str, body: bytes | None, content_type: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        content_type: str,
+        timeout: float,
+        left: threading.Event | None = None,
     ) -> Reply:
         """See `Transport`."""
         sent_in = self._throttle.enter()
         status = None
         try:
-            reply = self._transport.send(method, path, body, content_type, timeout)
+            reply = self._transport.send(method, path, body, content_type, timeout, left)
             status = reply.status
             return reply
         finally:

@@ -1,9 +1,10 @@
 """Every answer that a real Vespa was recorded to give, read by the engine."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from clipsearch.engine import (
 )
 from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa.answers import failure_sentence, is_missing, parse_document, parse_search
-from clipsearch.vespa.connection import Client, ConnectionSettings, Reply
+from clipsearch.vespa.connection import Body, Client, ConnectionSettings, Reply
 from clipsearch.vespa.feeding import FeedStoppedError
 from clipsearch.vespa.operations import hex_values
 from finetune.errors import EngineError, UsageError
@@ -40,9 +41,15 @@ class Mock:
         self.sent: list[tuple[str, str, Any]] = []
 
     def send(
-        self, method: str, path: str, body: bytes | None, content_type: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        content_type: str,
+        timeout: float,
+        left: threading.Event | None = None,
     ) -> Reply:
-        self.sent.append((method, path, None if body is None else json.loads(body)))
+        self.sent.append((method, path, json.loads(body) if isinstance(body, bytes) else None))
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
     def close(self) -> None:
@@ -136,7 +143,9 @@ def test_a_document_is_read_whole(recorded: Path, name: str) -> None:
 
 
 def test_a_missing_document_is_none(recorded: Path) -> None:
-    assert engine_over(Mock(reply_of(by_name(recorded, "get-missing")))).get(["x"]) == [None]
+    assert engine_over(Mock(reply_of(by_name(recorded, "get-missing")))).get(["nothing-here"]) == [
+        None
+    ]
 
 
 def test_an_address_that_is_not_vespas_is_an_error(recorded: Path) -> None:
@@ -201,7 +210,7 @@ def test_a_put_in_bfloat16_has_half_the_digits() -> None:
     vector[: len(special)] = special
     wanted = torch.from_numpy(vector).to(torch.bfloat16).view(torch.int16).numpy().astype(">i2")
     assert hex_values(vector, "bfloat16") == wanted.tobytes().hex()
-    transport = Mock(Reply(200, b"{}"))
+    transport = Mock(acknowledgement("http/one"))
     half = IndexInfo(dimension=64, precision="bfloat16")
     list(VespaEngine(Client(TARGET, transport, SETTINGS), half).feed([upsert()]))
     (_, _, body) = transport.sent[0]
@@ -211,7 +220,7 @@ def test_a_put_in_bfloat16_has_half_the_digits() -> None:
 def test_an_update_is_the_recorded_one_and_looks_first(recorded: Path) -> None:
     record = by_name(recorded, "update-captions")
     change = Update("http/one", captions=("new words entirely",))
-    found = Reply(200, b'{"pathId": "x", "id": "x", "fields": {"id": "http/one"}}')
+    found = Reply(200, b'{"id": "id:images:image::http/one", "fields": {"id": "http/one"}}')
     error, transport = feed_one(change, found, reply_of(record))
     assert error is None
     (_, look, _), (method, path, body) = transport.sent
@@ -238,8 +247,12 @@ def test_a_delete_is_the_recorded_one(recorded: Path, name: str) -> None:
     assert (method, urlsplit(path).path, body) == ("DELETE", record["request"]["path"], None)
 
 
-def upsert() -> Upsert:
-    return Upsert(Document("http/one", ("a caption",), "x.jpg", embedding=unit_vector()))
+def upsert(id_: str = "http/one") -> Upsert:
+    return Upsert(Document(id_, ("a caption",), "x.jpg", embedding=unit_vector()))
+
+
+def acknowledgement(id_: str) -> Reply:
+    return Reply(200, json.dumps({"pathId": "/", "id": f"id:images:image::{id_}"}).encode())
 
 
 def test_every_recorded_write_error_becomes_a_sentence(recorded: Path) -> None:
@@ -250,7 +263,13 @@ def test_every_recorded_write_error_becomes_a_sentence(recorded: Path) -> None:
             continue
         seen.add(status)
         if status == 200:
-            assert feed_one(upsert(), reply_of(record))[0] is None
+            path = unquote(urlsplit(request["path"]).path)
+            head, _, id_ = path.partition("/docid/")
+            if head == "/document/v1/images/image":
+                assert feed_one(upsert(id_), reply_of(record))[0] is None
+            else:  # what Vespa did elsewhere, it did not do here
+                with pytest.raises(FeedStoppedError, match="does not name the document"):
+                    feed_one(upsert(id_), reply_of(record))
             continue
         message = record["response"]["body"]["message"]
         stops = status in (504, 507) or "is not defined" in message or "does not exist" in message

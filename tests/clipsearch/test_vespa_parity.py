@@ -1,6 +1,7 @@
 """The Vespa engine gives the pages that a real Vespa ranked, in every mode."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from vespa_stub import StubVespa
 from clipsearch.documents import Document
 from clipsearch.engine import Upsert
 from clipsearch.engines.vespa import VespaEngine, write_info
-from clipsearch.vespa.connection import Client, ConnectionSettings, Reply, connect
+from clipsearch.vespa.connection import Body, Client, ConnectionSettings, Reply, connect
 
 # Forms that were recorded to learn from, and that clipsearch does not send.
 OTHER_FORMS = ("bm25-weakand", "vector-ann")
@@ -36,9 +37,15 @@ class Replayed:
         self.sent: dict[str, Any] = {}
 
     def send(
-        self, method: str, path: str, body: bytes | None, content_type: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        content_type: str,
+        timeout: float,
+        left: threading.Event | None = None,
     ) -> Reply:
-        assert self.case is not None and body is not None and path == "/search/"
+        assert self.case is not None and isinstance(body, bytes) and path == "/search/"
         self.sent = json.loads(body)
         return Reply(200, json.dumps(self.case.answer(self.documents)).encode())
 

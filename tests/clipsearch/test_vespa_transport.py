@@ -226,7 +226,7 @@ def test_connections_are_kept() -> None:
 
 def test_a_proxy_passes_tls_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = make_certificate(tmp_path, "server")
-    monkeypatch.setattr(connection, "_LOOPBACK", frozenset())
+    monkeypatch.setattr(connection, "LOOPBACK", frozenset())
     with recorder(server_context(own)) as server, recorder() as proxy:
         monkeypatch.setenv("https_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
         target = f"https://127.0.0.1:{server.port}"

@@ -1,0 +1,43 @@
+"""Secrets stay out of what is printed: tokens of the environment, passwords in addresses."""
+
+import os
+import re
+import unicodedata
+
+# Variables that hold a secret for us or for a library that we call.
+SECRET_VARIABLES = (
+    "VESPA_CLOUD_SECRET_TOKEN",
+    "VESPA_TEAM_API_KEY",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "WANDB_API_KEY",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
+MASK = "***"
+# A shorter one would be found in any sentence; no real secret is so short.
+_SHORTEST = 6
+
+_IN_ADDRESS = re.compile(r"(?<=://)[^\s/@'\"<>]*@")
+_IN_HEADER = re.compile(r"(\bBearer|(?:['\"]|uthorization\W{1,4})Basic)\s+(?:[^\s'\"\\]|\\.)+")
+
+
+def masked(text: str) -> str:
+    """`text` without secrets: known ones, those of Authorization headers, those in addresses."""
+    for value in _known():
+        text = text.replace(value, MASK)
+    text = _IN_ADDRESS.sub(f"{MASK}@", text)
+    return _IN_HEADER.sub(rf"\1 {MASK}", text)
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether something is in it that no header may hold, as a line end that was copied along."""
+    return any(unicodedata.category(character) == "Cc" for character in text)
+
+
+def _known() -> list[str]:
+    """The secrets of the environment, longest first, also as python shows their odd characters."""
+    values = {os.environ.get(name, "") for name in SECRET_VARIABLES}
+    values |= {value.strip() for value in values}
+    values |= {repr(value)[1:-1] for value in values}
+    return sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True)
