@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import ImageError
-from finetune.images import ImageSource, load_pixels, read_bytes
+from finetune.images import ImageSource, load_picture, read_bytes
 
-# pixels uint8[h, w, 3] or None, why there are none, sha256 of the file's bytes where readable
-Reply = tuple[npt.NDArray[np.uint8] | None, str | None, str | None]
+# pixels uint8[h, w, 3] or None, why there are none, sha256 of the file's bytes where readable,
+# and a note on how the picture was read
+Reply = tuple[npt.NDArray[np.uint8] | None, str | None, str | None, str | None]
 
 
 def decode(source: ImageSource, preprocessing: Preprocessing) -> Reply:
@@ -28,9 +29,10 @@ def decode(source: ImageSource, preprocessing: Preprocessing) -> Reply:
     try:
         data = read_bytes(source)
         sha256 = hashlib.sha256(data).hexdigest()
-        return load_pixels(data, preprocessing, name=str(source)), None, sha256
+        pixels, note = load_picture(data, preprocessing, name=str(source))
+        return pixels, None, sha256, note
     except ImageError as error:
-        return None, str(error), sha256
+        return None, str(error), sha256, None
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:

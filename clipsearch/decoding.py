@@ -44,12 +44,14 @@ class Decoded(Generic[T]):
         pixels: uint8[height, width, 3]; None where the picture cannot be read.
         error: One sentence that names the file; None where it was read.
         sha256: Of the file's bytes, in hex; None where the file itself cannot be read.
+        note: What a user should know of how it was read; None for most.
     """
 
     key: T
     pixels: npt.NDArray[np.uint8] | None
     error: str | None
     sha256: str | None
+    note: str | None = None
 
 
 def decode_ahead(

@@ -40,6 +40,7 @@ from clipsearch.removal import prune, why_not_prune
 from finetune.errors import ManifestError, UsageError
 from finetune.images import ImageSource
 from finetune.manifest import Manifest
+from finetune.problems import OWN_RANGE
 from finetune.progress import Progress
 
 # Starting worker processes takes longer than decoding this many pictures here.
@@ -116,7 +117,7 @@ class FeedReport:
             in the index with blanks in their place.
         seconds: From start to end.
         images_per_second: Documents written whole, over the time of that stage alone.
-        report_path: With a row for each rejection and problem; None where there is none.
+        report_path: With a row for each rejection, problem and note; None where there is none.
         notes: Sentences for the user.
     """
 
@@ -198,6 +199,11 @@ def _feed_manifest(
         if seen is not None:
             _prune(target, manifest, ledger, seen, rejections, tally)
         engine.finish_feed()
+        if rejections.note_count:
+            tally.notes.append(
+                f"{rejections.note_count:,} pictures use a part of their range of samples alone"
+                f" and were stretched to it (see the report)"
+            )
         return FeedReport(
             fed=tally.fed,
             updated=tally.updated,
@@ -208,7 +214,7 @@ def _feed_manifest(
             blanked=plan.blanked,
             seconds=time.monotonic() - started,
             images_per_second=tally.fed / writing_seconds,
-            report_path=rejections.path if rejections.count else None,
+            report_path=rejections.path if rejections.count or rejections.note_count else None,
             notes=tuple(tally.notes),
         )
 
@@ -294,6 +300,8 @@ def _write(
                         rejections.add(step.id, step.kind, step.reason)
                         progress.advance()
                     else:
+                        if step.note is not None:
+                            rejections.note(step.operation.id, OWN_RANGE, step.note)
                         pending[step.operation.id] = step.entry
                         yield step.operation
 

@@ -32,10 +32,15 @@ STOP_POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An operation for the engine, and what the ledger remembers once it is acknowledged."""
+    """An operation for the engine, and what the ledger remembers once it is acknowledged.
+
+    Attributes:
+        note: What a user should know of how the picture was read; None for most.
+    """
 
     operation: Operation
     entry: Entry
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ def _encode_batch(batch: list[Decoded[Picture]], encoder: Encoder) -> list[Step]
     pixels = np.stack([picture.pixels for picture in batch if picture.pixels is not None])
     embeddings = encoder.encode_pixels(pixels)
     return [
-        upsert_step(picture.key, embedding, picture.sha256 or "")
+        replace(upsert_step(picture.key, embedding, picture.sha256 or ""), note=picture.note)
         for picture, embedding in zip(batch, embeddings, strict=True)
     ]
 

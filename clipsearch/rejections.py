@@ -1,4 +1,7 @@
-"""The report file: every record that did not reach the index as the manifest has it, and why."""
+"""The report file: every record that did not reach the index as the manifest has it, and why.
+
+Notes stand in it too: of pictures that did, but whose reading a user should know of.
+"""
 
 import csv
 from pathlib import Path
@@ -27,19 +30,30 @@ class Rejections:
 
     Attributes:
         path: The report file.
-        count: Rows written.
+        count: Rejections written.
+        note_count: Notes written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
+        self.note_count = 0
         self._file: TextIO | None = None
         self._writer: Writer | None = None
         if _is_report(path):
             path.unlink()
 
     def add(self, record_id: str, kind: str, reason: str) -> None:
-        """Write a row. Raises EngineError where the report cannot be written."""
+        """Write a rejection. Raises EngineError where the report cannot be written."""
+        self._write(record_id, kind, reason)
+        self.count += 1
+
+    def note(self, record_id: str, kind: str, reason: str) -> None:
+        """Write a note. Raises EngineError where the report cannot be written."""
+        self._write(record_id, kind, reason)
+        self.note_count += 1
+
+    def _write(self, record_id: str, kind: str, reason: str) -> None:
         try:
             if self._writer is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +63,6 @@ class Rejections:
             self._writer.writerow((record_id, kind, reason))
         except OSError as error:
             raise self._unwritable(error) from error
-        self.count += 1
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -23,16 +24,30 @@ import numpy.typing as npt
 
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import ImageError, TrainingError
-from finetune.images import ImageSource, load_pixels
+from finetune.images import ImageSource, load_picture
 
 Pixels = npt.NDArray[np.uint8]
-Decoded = Pixels | str
 
 CHUNK = 16
 CHUNKS_AHEAD_PER_WORKER = 4
 PROBE = 32
 # Starting workers costs about a second, so a job that takes no longer stays in this process.
 WORTH_WORKERS_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture that was read, or the reason why it was not.
+
+    Attributes:
+        pixels: uint8[height, width, 3]; None where the picture cannot be read.
+        error: One sentence that names the file; None where it was read.
+        note: What a user should know of how it was read; None for most.
+    """
+
+    pixels: Pixels | None
+    error: str | None = None
+    note: str | None = None
 
 
 class Decoder:
@@ -65,7 +80,7 @@ class Decoder:
             self._pool = None
 
     def decode(self, sources: Sequence[ImageSource]) -> Iterator[Decoded]:
-        """uint8[height, width, 3] or a reason for each source, in order.
+        """Each source's pixels or the reason why there are none, in order.
 
         Raises TrainingError where a worker was killed.
         """
@@ -127,9 +142,10 @@ class Decoder:
 def decode_one(source: ImageSource, preprocessing: Preprocessing) -> Decoded:
     """The picture's pixels, or why it cannot be read."""
     try:
-        return load_pixels(source, preprocessing)
+        pixels, note = load_picture(source, preprocessing)
+        return Decoded(pixels, note=note)
     except ImageError as error:
-        return str(error)
+        return Decoded(None, str(error))
 
 
 def decode_chunk(sources: Sequence[ImageSource], preprocessing: Preprocessing) -> list[Decoded]:

@@ -1,7 +1,8 @@
 """Pictures: from any readable file to pixels, the same for training, feed and query.
 
 Needs Pillow and numpy only. From the decoded RGB picture on, `pixel_values` equals the image
-processors of transformers (CLIP, SigLIP, SigLIP 2 of fixed resolution, ViT) to 1e-5.
+processors of transformers (CLIP, SigLIP, SigLIP 2 of fixed resolution, ViT) to 1e-5. As these do,
+it takes colours as they are stored: a colour profile (ICC) in the file is not applied.
 """
 
 import io
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from finetune import png_chunks, sample_depth
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import ImageError
 from finetune.image_processor import preprocessing_from_config as preprocessing_from_config
@@ -114,8 +116,9 @@ def open_image(
 ) -> Image.Image:
     """The picture, fully decoded, upright, in mode RGB.
 
-    The EXIF orientation is applied. Transparency is laid on white, 16-bit grey is scaled to
-    8 bits, and of an animation the first frame is taken.
+    The EXIF orientation is applied. Transparency is laid on white, samples of more than 8 bits
+    are scaled (see `finetune.sample_depth`), and of an animation the first frame is taken.
+    Colour profiles are not applied.
 
     Args:
         source: The picture's file or its bytes.
@@ -126,16 +129,29 @@ def open_image(
 
     Raises ImageError, in one sentence with the reason.
     """
-    return _open(source, draft_size, name)[0]
+    return open_picture(source, draft_size=draft_size, name=name).image
 
 
-def _open(
-    source: Source, draft_size: tuple[int, int] | None, name: str | None
-) -> tuple[Image.Image, Box]:
-    """As open_image; the box is the part of the image that the picture fills.
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture as it was decoded.
 
-    A side of 901 pixels decoded at 1/4 becomes 226, of which the picture fills 225.25.
+    Attributes:
+        image: Upright, in mode RGB.
+        box: The part of the image that the picture fills: a side of 901 pixels decoded at 1/4
+            becomes 226, of which the picture fills 225.25.
+        note: What a user should know of how it was read, in a sentence; None for most.
     """
+
+    image: Image.Image
+    box: Box
+    note: str | None = None
+
+
+def open_picture(
+    source: Source, *, draft_size: tuple[int, int] | None = None, name: str | None = None
+) -> Picture:
+    """As open_image, with what is known beside."""
     name = _name(source) if name is None else name
     data = read_bytes(source)
     try:
@@ -161,23 +177,24 @@ def _open(
 def to_rgb(image: Image.Image) -> Image.Image:
     """A decoded picture of any mode as RGB, 8 bits a channel, transparency laid on white.
 
-    Grey of 16 bits is scaled to 8. Integer or floating grey counts as 0..1 or 0..255 where its
-    values fit (integers also 0..65,535), and is stretched from its least to its greatest value
-    where they do not.
+    Grey of more than 8 bits is scaled as `finetune.sample_depth` says, but for what Pillow does
+    not keep of a file: the significant bits of a PNG.
     """
+    return _to_rgb(image, sample_depth.statement(image))[0]
+
+
+def _to_rgb(image: Image.Image, said: sample_depth.Statement) -> tuple[Image.Image, str | None]:
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.float32)
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        return Image.fromarray(_to_8_bits(image)).convert("RGB")
+        return image, None
+    if image.mode in sample_depth.GREY_MODES:
+        grey, note = sample_depth.grey_to_8_bits(image, said)
+        return grey.convert("RGB"), note
     if image.has_transparency_data:
         image = image.convert("RGBA")
         flat = Image.new("RGB", image.size, WHITE)
         flat.paste(image, mask=image.getchannel("A"))
-        return flat
-    return image.convert("RGB")
+        return flat, None
+    return image.convert("RGB"), None
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
@@ -241,12 +258,23 @@ def load_pixels(
 
     Raises ImageError.
     """
+    return load_picture(source, preprocessing, name=name, draft_margin=draft_margin)[0]
+
+
+def load_picture(
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    name: str | None = None,
+    draft_margin: float = DRAFT_MARGIN,
+) -> tuple[npt.NDArray[np.uint8], str | None]:
+    """As load_pixels, with the note of `Picture`."""
     needed = (preprocessing.width, preprocessing.height)
     if preprocessing.resize == "shortest-edge":
         needed = (preprocessing.resize_to, preprocessing.resize_to)
     draft_size = (ceil(draft_margin * needed[0]), ceil(draft_margin * needed[1]))
-    image, box = _open(source, draft_size, name)
-    return _resize_and_crop(image, box, preprocessing)
+    picture = open_picture(source, draft_size=draft_size, name=name)
+    return _resize_and_crop(picture.image, picture.box, preprocessing), picture.note
 
 
 def _name(source: Source) -> str:
@@ -276,7 +304,9 @@ def _read_file(source: ImageSource) -> bytes:
         raise ImageError(f"{source}: cannot be read ({reason})") from error
 
 
-def _decode(data: bytes, draft_size: tuple[int, int] | None) -> tuple[Image.Image, Box]:
+def _decode(data: bytes, draft_size: tuple[int, int] | None) -> Picture:
+    if data.startswith(png_chunks.MAGIC):
+        data = png_chunks.without_needless_chunks(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(
@@ -289,14 +319,26 @@ def _decode(data: bytes, draft_size: tuple[int, int] | None) -> tuple[Image.Imag
         if draft_size is not None and image.format in ("JPEG", "MPO"):
             swap = _orientation(image) in _SWAPS_SIDES
             draft = image.draft("RGB", (draft_size[1], draft_size[0]) if swap else draft_size)
+        said = sample_depth.statement(image, data)
+        is_deep = sample_depth.is_deep_colour(image)
         image.load()
         box = (0.0, 0.0, float(image.width), float(image.height)) if draft is None else draft[1]
         # After loading: Pillow turns TIFFs upright itself, and takes the tag away.
         orientation = _orientation(image)
-        rgb = to_rgb(image)
+        rgb, note = _decoded_to_rgb(image, data, said, is_deep)
         if orientation not in _TRANSPOSE:
-            return rgb, box
-        return rgb.transpose(_TRANSPOSE[orientation]), _turn_box(box, rgb.size, orientation)
+            return Picture(rgb, box, note)
+        upright = rgb.transpose(_TRANSPOSE[orientation])
+        return Picture(upright, _turn_box(box, rgb.size, orientation), note)
+
+
+def _decoded_to_rgb(
+    image: Image.Image, data: bytes, said: sample_depth.Statement, is_deep: bool
+) -> tuple[Image.Image, str | None]:
+    if not is_deep:
+        return _to_rgb(image, said)
+    image, note = sample_depth.deep_colour_to_8_bits(image, data, said)
+    return _to_rgb(image, said)[0], note
 
 
 def _turn_box(box: Box, size: tuple[int, int], orientation: int) -> Box:
@@ -317,18 +359,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _to_8_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if image.mode == "I" and low >= 0 and high <= 65_535:
-        values = values / 257
-    elif image.mode == "F" and low >= 0 and high <= 1:
-        values = values * 255
-    elif low < 0 or high > 255:
-        values = (values - low) * (255 / (high - low))
-    return np.rint(values).astype(np.uint8)
 
 
 def _resize_and_crop(

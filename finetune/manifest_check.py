@@ -15,9 +15,11 @@ import numpy as np
 from PIL import Image
 
 from finetune.errors import ImageError
-from finetune.images import FORMATS, ImageSource, open_image
+from finetune.images import FORMATS, ImageSource, open_picture
 from finetune.manifest import Manifest, Record
+from finetune.problems import OWN_RANGE
 from finetune.progress import Progress
+from finetune.sample_depth import is_deep
 
 # Images with that many captions or more are counted together.
 MOST_CAPTIONS_COUNTED = 10
@@ -82,7 +84,8 @@ def check_manifest(
     """Open every image of a manifest and count what there is; adds to `manifest.problems`.
 
     Memory is 8 bytes an image and SQLite's cache. Without `decode`, headers alone are read, so
-    that a picture that is cut off behind its header goes unnoticed. Only files of equal size are
+    that a picture that is cut off behind its header goes unnoticed; pictures of more than 8 bits
+    a sample are decoded, to tell whether they are stretched. Only files of equal size are
     read in full, to compare their SHA-256.
     """
     captions = 0
@@ -99,9 +102,11 @@ def check_manifest(
                 dimension = len(record.embedding)
             if record.image is not None:
                 try:
-                    width, height = _size(record.image, decode)
-                    widths.append(width)
-                    heights.append(height)
+                    size, note = _look(record.image, decode)
+                    widths.append(size[0])
+                    heights.append(size[1])
+                    if note is not None:
+                        manifest.problems.note(OWN_RANGE, record.path, note)
                     same.add(record, record.image)
                 except ImageError as error:
                     unreadable += 1
@@ -205,15 +210,18 @@ class SameContent:
                     )
 
 
-def _size(source: ImageSource, decode: bool) -> tuple[int, int]:
-    """Width and height. Raises ImageError with the reason."""
+def _look(source: ImageSource, decode: bool) -> tuple[tuple[int, int], str | None]:
+    """Width and height, and the note of `Picture`. Raises ImageError with the reason."""
     if not decode:
         # Pillow's plugins raise nearly anything on damaged headers; decoding says why.
         with suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with source.open() as file, Image.open(file, formats=FORMATS) as image:
-                return image.size
-    return open_image(source).size
+                # Of deep pictures only their samples say how they are read.
+                if not is_deep(image):
+                    return image.size, None
+    picture = open_picture(source)
+    return picture.image.size, picture.note
 
 
 def _spread(values: "array[int]") -> Spread | None:

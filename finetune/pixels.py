@@ -60,9 +60,9 @@ class StreamedPixels:
         chunks = ([self.sources[i] for i in chosen] for chosen in indices)
         for decoded in self.decoder.decode_ahead(chunks, BATCHES_AHEAD):
             for picture in decoded:
-                if isinstance(picture, str):
-                    raise TrainingError(f"a picture changed during training: {picture}")
-            yield np.stack([picture for picture in decoded if not isinstance(picture, str)])
+                if picture.pixels is None:
+                    raise TrainingError(f"a picture changed during training: {picture.error}")
+            yield np.stack([each.pixels for each in decoded if each.pixels is not None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,14 @@ class LoadedPixels:
     Attributes:
         store: Index i is the i-th readable picture.
         reasons: Of each unreadable picture, by its index among all sources.
+        notes: How others were read, by the same index, where a user should know it.
         keys: int64, of the readable pictures; equal where all pixels are (a hash of 64 bits:
             among a million pictures two different ones share a key with a chance of 3e-8).
     """
 
     store: PixelStore
     reasons: dict[int, str]
+    notes: dict[int, str]
     keys: Int64
 
 
@@ -102,19 +104,25 @@ def load_all(
     """
     pixels = None if cache == "off" else _room(sources, decoder.preprocessing, cache, spill)
     reasons: dict[int, str] = {}
+    notes: dict[int, str] = {}
     keys = array("q")
     for i, decoded in enumerate(decoder.decode(sources)):
-        if isinstance(decoded, str):
-            reasons[i] = decoded
+        if decoded.pixels is None:
+            reasons[i] = decoded.error or "cannot be read"
         else:
+            if decoded.note is not None:
+                notes[i] = decoded.note
             if pixels is not None:
-                pixels[len(keys)] = decoded
-            keys.append(content_key(decoded))
+                pixels[len(keys)] = decoded.pixels
+            keys.append(content_key(decoded.pixels))
         progress.advance(note=f"{len(reasons):,} unreadable" if reasons else None)
+    store: PixelStore
     if pixels is not None:
-        return LoadedPixels(CachedPixels(pixels[: len(keys)]), reasons, np.array(keys, np.int64))
-    kept = [source for i, source in enumerate(sources) if i not in reasons]
-    return LoadedPixels(StreamedPixels(decoder, kept), reasons, np.array(keys, np.int64))
+        store = CachedPixels(pixels[: len(keys)])
+    else:
+        kept = [source for i, source in enumerate(sources) if i not in reasons]
+        store = StreamedPixels(decoder, kept)
+    return LoadedPixels(store, reasons, notes, np.array(keys, np.int64))
 
 
 def content_key(pixels: Pixels) -> int:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 EXAMPLES_OF_A_KIND = 5
 
+# The kind of note about a picture that was read by `finetune.sample_depth`'s last rule.
+OWN_RANGE = "own range"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -18,7 +21,7 @@ class Problem:
         kind: "missing file", "unreadable image", "empty caption", "duplicate id", "not utf-8",
             "no image", "bad row", "bad embedding", "two splits", "unknown split"; notes are
             "no image file", "different values", "stray quote", "column not read",
-            "same content" and "same content in two splits".
+            "own range", "same content" and "same content in two splits".
         where: The file and line, or the image.
         reason: What is wrong there, for people.
     """

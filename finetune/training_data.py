@@ -24,7 +24,7 @@ from finetune.errors import ManifestError, UsageError
 from finetune.hard_negatives import Int32
 from finetune.model import DualEncoder
 from finetune.pixels import PixelStore, load_all
-from finetune.problems import Problems
+from finetune.problems import OWN_RANGE, Problems
 from finetune.progress import Progress
 from finetune.tensor_batch import Normalizer, PixelsOnDevice, TensorBatch, Vary, to_device
 from finetune.training_splits import Splits
@@ -203,6 +203,8 @@ def load_training_data(
     ids = splits.train.ids + splits.val.ids
     for i, reason in loaded.reasons.items():
         source.problems.add("unreadable image", ids[i], reason)
+    for i, note in loaded.notes.items():
+        source.problems.note(OWN_RANGE, ids[i], note)
     if config.strict and loaded.reasons:
         first = next(iter(loaded.reasons.values()))
         raise ManifestError(

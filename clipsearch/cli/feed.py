@@ -105,7 +105,7 @@ def summary(report: "FeedReport") -> str:
         counts = ", ".join(f"{kind}: {count:,}" for kind, count in sorted(report.problems.items()))
         lines.append(f"Problems of the manifest: {counts}.")
     if report.report_path is not None:
-        lines.append(f"Each rejection and problem, with its reason: {report.report_path}")
+        lines.append(f"Each rejection, problem and note, with its reason: {report.report_path}")
     return "\n".join(lines)
 
 

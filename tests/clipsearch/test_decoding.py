@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from deep_pictures import GREY, chunk, png
 from PIL import Image
 
 from clipsearch.decoding import Decoded, decode_ahead
@@ -83,6 +84,27 @@ def test_an_unreadable_picture_stops_nothing(pictures, tmp_path, workers):
     assert text.error == f"{broken}: holds text, not a picture"
     assert text.sha256 == hashlib.sha256(b"no picture").hexdigest()
     assert missing == Decoded(2, None, f"{tmp_path / 'missing.jpg'}: no such file", None)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_deep_pictures_are_the_same_for_training_feed_and_query(tmp_path, stated, encoder_folder):
+    from clipsearch.encoder import Encoder
+    from finetune.decoding import Decoder
+
+    samples = np.random.default_rng(0).integers(0, 4096, (50, 60))
+    bits = [chunk(b"sBIT", bytes([13]))] if stated else []
+    path = tmp_path / "deep.png"
+    path.write_bytes(png(samples, GREY, *bits))
+    encoder = Encoder.load(encoder_folder)
+    items = [(1, ImageSource(path))]
+    (fed,) = decode_ahead(items, encoder.preprocessing, workers=1)
+    with Decoder(encoder.preprocessing, 1) as decoder:
+        (trained,) = decoder.decode([ImageSource(path)])
+    np.testing.assert_array_equal(fed.pixels, trained.pixels)
+    assert fed.note == trained.note and (fed.note is None) == stated
+    assert (100 if stated else 240) < fed.pixels.max()
+    asked = encoder.encode_images([path])
+    np.testing.assert_allclose(asked, encoder.encode_pixels(fed.pixels[None]), atol=1e-6)
 
 
 def test_pictures_within_shards(pictures, tmp_path):

@@ -491,3 +491,21 @@ def test_wrong_input_is_one_sentence(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not photos.index.exists()
+
+
+def test_a_picture_that_was_stretched_is_fed_with_a_note(
+    photos: Photos, encoder_folder: Path
+) -> None:
+    values = np.linspace(0, 4095, 40 * 48).reshape(40, 48).astype(np.uint16)
+    Image.fromarray(values).save(photos.folder / "deep.png")
+    photos.rows.append({"image": "deep.png", "caption": "deep", "split": "train"})
+    photos.write()
+    report = photos.feed(encoder_folder)
+    assert counts(report) == (10, 0, 0, 0, 0) and report.complete
+    assert report.report_path is not None
+    with report.report_path.open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["id"], row["kind"]) == ("deep.png", "own range")
+    assert any(note.startswith("1 pictures use a part") for note in report.notes)
+    again = photos.feed(encoder_folder)
+    assert again.complete and again.report_path is None and not again.notes

@@ -92,6 +92,18 @@ def test_no_problem_is_no_error(photos: Path, tmp_path: Path) -> None:
     assert "no problems" in done.stdout
 
 
+def test_a_picture_that_was_stretched_is_a_note(tmp_path: Path) -> None:
+    for number, most in enumerate((4095, 65_535)):
+        values = np.linspace(0, most, 40 * 30).reshape(40, 30).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+    done = check(tmp_path, "--strict", "--json", "--report", tmp_path / "report.csv")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["notes"] == {"own range": 1}
+    assert "0.png,its samples use only 0 to 4,095" in (tmp_path / "report.csv").read_text().replace(
+        '"', ""
+    )
+
+
 def test_wrong_use(tmp_path: Path) -> None:
     missing = check(tmp_path / "none.csv")
     assert missing.returncode == 1

@@ -70,6 +70,18 @@ def test_equal_pictures_have_equal_keys(sources, tmp_path, cache) -> None:
     assert keys[5] == keys[18]  # 7 and 20, less the broken ones before
 
 
+def test_a_picture_that_was_stretched_has_a_note(sources, tmp_path) -> None:
+    values = np.linspace(0, 4095, 480).reshape(20, 24).astype(np.uint16)
+    Image.fromarray(values).save(sources[7].path)
+    with Decoder(PREPROCESSING, 2) as decoder:
+        loaded = load_all(
+            decoder, sources, cache="auto", spill=tmp_path / "spill", progress=progress()
+        )
+    assert list(loaded.notes) == [7] and "only 0 to 4,095" in loaded.notes[7]
+    (pixels,) = loaded.store.batches([np.array([5])])
+    assert pixels.max() > 240
+
+
 def test_pixels_that_fit_nowhere_are_refused(sources, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     with (
