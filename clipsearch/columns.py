@@ -1,7 +1,8 @@
 """Which metadata columns of an index are numbers and which are tags, and documents by that choice.
 
-The first feed chooses, and the index remembers: a column never changes its kind afterwards, since
-a filter such as `year>=2010` must mean the same for every document.
+The first feed chooses, by the rule of `finetune.numerals`, and the index remembers: a column never
+changes its kind afterwards, since a filter such as `year>=2010` must mean the same for every
+document. A later value that is no number without loss, such as the zip 02134, is refused.
 """
 
 import math
@@ -12,16 +13,24 @@ from clipsearch.documents import Document, DocumentError, Embedding, storable_na
 from clipsearch.storable import blanked
 from finetune.errors import UsageError
 from finetune.manifest import MetadataValue, Record
+from finetune.numerals import exact_number, number_text, read_number, value_text
 
 SPLIT_COLUMN = "split"
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The metadata columns by kind; no column is in both."""
+    """The metadata columns by kind; no column is in both.
+
+    Attributes:
+        numbers, tags: By kind.
+        asked_numbers: Those of `numbers` that the user asked for in this feed: their values are
+            numbers whatever their spelling, 02134 is 2134.
+    """
 
     numbers: frozenset[str]
     tags: frozenset[str]
+    asked_numbers: frozenset[str] = frozenset()
 
 
 def choose_columns(
@@ -62,6 +71,7 @@ def choose_columns(
     return Columns(
         frozenset(column for column, kind in kinds.items() if kind == "number"),
         frozenset(column for column, kind in kinds.items() if kind == "tag"),
+        frozenset(asked_numbers),
     )
 
 
@@ -76,17 +86,19 @@ def document_of(
         path: Instead of the record's own.
         embedding: float32[d], unit length.
 
-    Raises DocumentError for text in a column that the index keeps as numbers.
+    Raises DocumentError for a value that would be another one, or none, in a column that the
+    index keeps as numbers.
     """
     tags = {SPLIT_COLUMN: record.split}
     numbers = {}
     for column, value in record.metadata.items():
-        if _is_empty(value):
+        if value is None or _is_empty(value):
             continue
         if blanked(column) in columns.numbers:
-            numbers[column] = _number(column, value)
+            asked = blanked(column) in columns.asked_numbers
+            numbers[column] = _number(column, value, asked=asked)
         else:
-            tags[column] = _text(value)
+            tags[column] = value_text(value)
     return Document(
         id=record.id,
         captions=record.captions,
@@ -105,26 +117,28 @@ def _storable(found: Mapping[str, str]) -> dict[str, str]:
         raise UsageError(str(error)) from error
 
 
-def _is_empty(value: MetadataValue) -> bool:
+def _is_empty(value: str | float | int) -> bool:
     # Data frames write a missing number as nan.
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    return value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _number(column: str, value: MetadataValue) -> float:
-    try:
-        number = float(value) if value is not None else math.nan
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+def _number(column: str, value: MetadataValue, *, asked: bool) -> float:
+    number = exact_number(value)
+    if number is None and asked:
+        number = read_number(value)
+    if number is not None:
+        return number
+    kept = f"{column} is {value!r}, but the index keeps {column} as numbers"
+    another = None if asked else read_number(value)
+    if another is not None:
         raise DocumentError(
-            f"{column} is {value!r}, but the index keeps {column} as numbers;"
-            f" mend the value, or feed a new index with --tag {column}"
+            f"{kept}, and as a number it would be {number_text(another)}; feed with"
+            f" --number {column} to take it so, or feed a new index with --tag {column}"
         )
-    return number
+    if _is_whole_number(value):
+        kept += ", and no double has that value"
+    raise DocumentError(f"{kept}; mend the value, or feed a new index with --tag {column}")
 
 
-def _text(value: MetadataValue) -> str:
-    # 2010.0 is how a data frame with a missing value writes the year 2010.
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
+def _is_whole_number(value: MetadataValue) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.strip("+- ").isdecimal())

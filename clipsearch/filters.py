@@ -9,7 +9,6 @@ year>=2010  year<2015   >=, <=, > and <
 """
 
 import difflib
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from dataclasses import replace
 from clipsearch.engine import Filter, IndexInfo, NumberFilter, TagFilter
 from clipsearch.storable import blanked
 from finetune.errors import UsageError
+from finetune.numerals import number_text, read_number, value_text
 
 # What a column may be asked for from Python; text is taken as the whole value, bars included.
 Wanted = str | float | None | Sequence[str] | Sequence[float | None]
@@ -137,12 +137,12 @@ def _number_filter(text: str, column: str, operator: str, value: str) -> NumberF
 
 
 def _number(text: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"the filter {text!r} needs a number, not {value.strip()!r}")
+    number = read_number(value)
+    if number is None:
+        why = ""
+        if value.strip().lstrip("+-").isdecimal():
+            why = ": no double has that value, so no document can have it"
+        raise UsageError(f"the filter {text!r} needs a number, not {value.strip()!r}{why}")
     return number
 
 
@@ -150,7 +150,10 @@ def _range(text: str, column: str, low: float | None, high: float | None) -> Num
     if low is None and high is None:
         raise UsageError(f"the filter {text!r} has no number; write {column}=low..high")
     if low is not None and high is not None and low > high:
-        raise UsageError(f"the filter {text!r} can match nothing: {low:g} is above {high:g}")
+        raise UsageError(
+            f"the filter {text!r} can match nothing: {number_text(low)} is above"
+            f" {number_text(high)}"
+        )
     return NumberFilter(column, low=low, high=high)
 
 
@@ -160,7 +163,7 @@ def _from_value(column: str, wanted: Wanted, info: IndexInfo) -> Filter:
     name = f"{column}={wanted!r}"
     if column not in info.number_columns:
         values = [wanted] if isinstance(wanted, str | int | float) or wanted is None else [*wanted]
-        texts = tuple(str(value) for value in values if value is not None)
+        texts = tuple(value_text(value) for value in values if value is not None)
         if not texts or len(texts) != len(values) or not all(texts):
             raise UsageError(f"the filter {name} has an empty value")
         return TagFilter(column, texts)

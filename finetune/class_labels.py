@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from finetune.errors import ManifestError, UsageError
 from finetune.manifest import Manifest, MetadataValue, Record
+from finetune.numerals import value_text
 
 IMAGE_COLUMNS = ("image", "id", "path", "filename", "file_name", "filepath")
 CLASS_COLUMNS = ("class", "category", "label")
@@ -102,9 +103,7 @@ def _labels(
 def _name(value: MetadataValue) -> str:
     if value is None:
         return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+    return value_text(value).strip()
 
 
 def _read_file(path: Path) -> tuple[frozenset[str], ClassOf]:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from finetune.numerals import without_point_zero
+
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _SHORT_HASH_CHARACTERS = 8
 
@@ -61,7 +63,16 @@ class ImageLookup:
         return f"{name}-{digest}{suffix}"
 
     def find(self, image: str) -> FoundImage | None:
-        """The file of a normalised image path; None where there is none."""
+        """The file of a normalised image path; None where there is none.
+
+        Where there is no "101.0", the file "101" is meant: so a data frame writes the number.
+        """
+        found = self._find(image)
+        if found is None and (whole := without_point_zero(image)) is not None:
+            return self._find(whole)
+        return found
+
+    def _find(self, image: str) -> FoundImage | None:
         if is_absolute(image):
             return FoundImage(-1, image) if _is_file(image) else None
         for suffix in self._suffixes:

@@ -13,6 +13,8 @@ same image become one record with several captions.
 - **Captions** keep their order; identical ones of one image are kept once. An image without any
   stays, with no captions.
 - **Metadata** that differs between rows of one image: the first value stays, a note says so.
+- **Whole numbers** that a data frame wrote as floats, since one was missing, are whole again: ids,
+  names of images and texts of a column in which all are like "101.0" are "101".
 - **Splits** are as given, else a seeded hash of the id, so that adding images moves none. An
   image in two splits stays in the first; that is a problem.
 - **Vectors** may come ready-made, in a column `embedding` or in a `.npy` file of the manifest's
@@ -44,6 +46,7 @@ from finetune.formats.rows import Source
 from finetune.image_lookup import ImageLookup
 from finetune.images import ImageSource
 from finetune.merging import Merger, StoredRecord
+from finetune.numerals import without_point_zero
 from finetune.problems import Problem as Problem
 from finetune.problems import Problems as Problems
 from finetune.splits import DEFAULT_SHARES, SPLITS, HashedSplit
@@ -63,6 +66,8 @@ class Record:
         split: "train", "val" or "test".
         metadata: Every other column that is not empty, without `split`.
         embedding: float32[d], ready-made and as given; None where there is none.
+        earlier_id: The id that an earlier clipsearch gave the image, where it was another
+            ("101.0"); an index that holds the document by that id keeps it.
     """
 
     id: str
@@ -72,6 +77,7 @@ class Record:
     split: str
     metadata: Mapping[str, MetadataValue]
     embedding: npt.NDArray[np.float32] | None = None
+    earlier_id: str | None = None
 
 
 class Manifest:
@@ -100,7 +106,8 @@ class Manifest:
         self.format = source.format
         self.row_count = merger.row_count
         self.problems = problems
-        self._columns = merger.columns
+        self._columns = merger.columns.kinds
+        self._whole_floats = merger.columns.whole_floats
         self._database = merger.database
         self._folders = lookup.folders
         self._vectors = vectors
@@ -188,8 +195,8 @@ class Manifest:
     def columns(self) -> dict[str, str]:
         """Each metadata column with what it holds, "number" or "tag".
 
-        A column whose every non-empty value is a finite number without leading zeros holds
-        numbers.
+        A column holds numbers if the text of its every non-empty value, read as a double and
+        printed in full, is the same number again; see `finetune.numerals`.
         """
         return dict(self._columns)
 
@@ -237,9 +244,15 @@ class Manifest:
             image,
             stored.captions,
             split,
-            stored.metadata or {},
+            self._metadata(stored.metadata or {}),
             self._embedding(stored.embedding),
+            stored.earlier_id,
         )
+
+    def _metadata(self, stored: dict[str, MetadataValue]) -> dict[str, MetadataValue]:
+        for name in self._whole_floats & stored.keys():
+            stored[name] = without_point_zero(str(stored[name]))
+        return stored
 
     def _path_from_root(self, file: Path) -> str:
         if self.root is not None and file.is_relative_to(self.root):

@@ -11,7 +11,7 @@ Rows are packed with `marshal`: the database is this process's own and gone with
 
 import marshal
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
@@ -19,9 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finetune.column_kinds import ColumnKinds
 from finetune.errors import ManifestError
-from finetune.formats.rows import MetadataValue, Row, Source, is_number
+from finetune.formats.rows import MetadataValue, Row, Source
 from finetune.image_lookup import ImageLookup, normalise
+from finetune.numerals import without_point_zero
 from finetune.problems import Problems
 from finetune.splits import HashedSplit, split_of_word
 
@@ -77,12 +79,14 @@ class StoredRecord(NamedTuple):
         captions: In the manifest's order, each once.
         metadata: None for none.
         embedding: Number of the row that holds it; None where there is none.
+        earlier_id: As in `Record`.
     """
 
     place: tuple[int, str, bool, str | None, int | None, int | None]
     captions: tuple[str, ...]
     metadata: dict[str, MetadataValue] | None
     embedding: int | None
+    earlier_id: str | None = None
 
 
 class Merger:
@@ -97,7 +101,7 @@ class Merger:
 
     Attributes:
         row_count: Data rows read, bad ones not counted.
-        number_columns, tag_columns: The metadata columns by what they hold.
+        columns: What each metadata column holds.
         folder_counts: How many images each folder of the lookup holds.
     """
 
@@ -111,6 +115,7 @@ class Merger:
     ) -> None:
         self.row_count = 0
         self.folder_counts: dict[int, int] = {}
+        self.columns = ColumnKinds()
         self._source = source
         self._lookup = lookup
         self._hashed_split = hashed_split
@@ -119,7 +124,9 @@ class Merger:
         self._dimension: int | None = None
         self._last_number = -1
         self._any_id_given = False
-        self._all_numbers: dict[str, bool] = {}
+        # Until one is not: ids, and images named by them, that a data frame wrote as floats.
+        self._ids_are_whole_floats = True
+        self._names_are_whole_floats = True
         self._split_words: dict[str, str | None] = {}
         self.database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self.database.executescript(_SCHEMA)
@@ -136,11 +143,6 @@ class Merger:
         self.database.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", self._records())
         self.database.executescript("DROP TABLE member; DROP TABLE row; DROP TABLE given_id")
 
-    @property
-    def columns(self) -> dict[str, str]:
-        """Each metadata column with what it holds: "number" or "tag"."""
-        return {name: "number" if all_ else "tag" for name, all_ in self._all_numbers.items()}
-
     def _keyed_rows(self) -> Iterator[tuple[int, str, bytes]]:
         for row in self._source.rows(self._problems):
             self._last_number = max(self._last_number, row.number)
@@ -155,6 +157,7 @@ class Merger:
                 continue
             if row.id is not None:
                 self._any_id_given = True
+            self._watch_names(row.id, image)
             if self._source.captioned and not row.captions:
                 self._problems.add("empty caption", row.where, f"{image or row.id}: no caption")
             if row.embedding is not None and not self._keep_embedding(row, row.embedding):
@@ -163,6 +166,12 @@ class Merger:
             if row.embedding is not None or image != row.image:
                 row = row._replace(image=image, embedding=b"" if row.embedding else None)
             yield row.number, key, marshal.dumps(tuple(row))
+
+    def _watch_names(self, id: str | None, image: str) -> None:
+        if self._ids_are_whole_floats and id is not None:
+            self._ids_are_whole_floats = without_point_zero(id) is not None
+        if self._names_are_whole_floats and image:
+            self._names_are_whole_floats = without_point_zero(image) is not None
 
     def _keep_embedding(self, row: Row, embedding: bytes) -> bool:
         dimension = len(embedding) // np.dtype(np.float32).itemsize
@@ -201,7 +210,8 @@ class Merger:
     def _record(self, rows: list[Row]) -> tuple[str, str, bytes] | None:
         first = rows[0]
         ids = list(dict.fromkeys(row.id for row in rows if row.id is not None))
-        id = ids[0] if ids else self._lookup.id_of(first.image)
+        written = ids[0] if ids else self._lookup.id_of(first.image)
+        id = self._id(written, given=bool(ids))
         if len(ids) > 1:
             reason = f"its rows have the ids {ids[0]} and {ids[1]}; the first is taken"
             self._problems.note("different values", first.image, reason)
@@ -214,9 +224,16 @@ class Merger:
         captions = tuple(dict.fromkeys(text for row in rows for text in row.captions))
         metadata = first.metadata if len(rows) == 1 else self._merged_metadata(rows, id)
         if metadata:
-            self._watch_columns(metadata)
+            self.columns.watch(metadata)
         split = self._split(rows, id) or self._hashed_split(id)
-        return id, split, marshal.dumps((tuple(place), captions, metadata, embedding))
+        earlier_id = written if written != id else None
+        stored = (tuple(place), captions, metadata, embedding, earlier_id)
+        return id, split, marshal.dumps(stored)
+
+    def _id(self, written: str, *, given: bool) -> str:
+        """The id that is meant: "101" where all are written like "101.0"."""
+        whole_floats = self._ids_are_whole_floats if given else self._names_are_whole_floats
+        return (without_point_zero(written) or written) if whole_floats else written
 
     def _embedding_row(self, rows: list[Row]) -> int | None:
         if self._rows_with_vectors is not None:
@@ -290,9 +307,3 @@ class Merger:
             reason = f"{id}: {name} differs from that of its first row, which is kept"
             self._problems.note("different values", where, reason)
         return merged or None
-
-    def _watch_columns(self, metadata: Mapping[str, MetadataValue]) -> None:
-        all_numbers = self._all_numbers
-        for name, value in metadata.items():
-            if all_numbers.get(name, True):
-                all_numbers[name] = is_number(value)

@@ -7,6 +7,7 @@ import click
 
 from clipsearch.cli.delete import check_known
 from clipsearch.cli.options import index_option, json_option
+from finetune.numerals import number_text, whole_or_float
 from finetune.terminal import printable
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def as_dict(document: "Document") -> dict[str, object]:
         "captions": list(document.captions),
         "path": document.path,
         "tags": dict(document.tags),
-        "numbers": dict(document.numbers),
+        "numbers": {column: whole_or_float(value) for column, value in document.numbers.items()},
     }
     if document.embedding is not None:
         values["embedding"] = document.embedding.tolist()
@@ -60,7 +61,9 @@ def as_text(document: "Document") -> str:
     lines = [document.id, f"  path: {document.path}"]
     lines += [f"  caption: {caption}" for caption in document.captions]
     lines += [f"  {column}: {value}" for column, value in sorted(document.tags.items())]
-    lines += [f"  {column}: {value:g}" for column, value in sorted(document.numbers.items())]
+    lines += [
+        f"  {column}: {number_text(value)}" for column, value in sorted(document.numbers.items())
+    ]
     if document.embedding is not None:
-        lines.append("  embedding: " + " ".join(f"{value:.6g}" for value in document.embedding))
+        lines.append("  embedding: " + " ".join(str(value) for value in document.embedding))
     return "\n".join(printable(line) for line in lines)

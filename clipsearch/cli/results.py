@@ -15,6 +15,7 @@ from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.engine import Hit, IndexInfo, Page
 from clipsearch.highlight import best_caption, match_spans
 from clipsearch.pictures import PictureFolders
+from finetune.numerals import whole_or_float
 from finetune.spans import pieces
 from finetune.terminal import printable
 
@@ -117,7 +118,7 @@ def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: PictureFolders) -> d
         "path": document.path,
         "image": None if image is None else str(image),
         "tags": dict(document.tags),
-        "numbers": dict(document.numbers),
+        "numbers": {column: whole_or_float(value) for column, value in document.numbers.items()},
     }
 
 

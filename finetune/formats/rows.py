@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from finetune.errors import ManifestError
+from finetune.numerals import value_text
 from finetune.problems import Problems
 
 MetadataValue = str | float | int | None
@@ -18,8 +18,6 @@ MetadataValue = str | float | int | None
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".ppm",
 )  # fmt: skip
-
-_NUMBER = re.compile(r"[+-]?(?:(?!0\d)\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 class Row(NamedTuple):
@@ -228,24 +226,10 @@ def metadata_value(value: object) -> MetadataValue:
         return None if math.isnan(value) else value
     if isinstance(value, list | tuple | set):
         texts = (metadata_value(each) for each in value)
-        return "; ".join(str(text) for text in texts if text is not None) or None
+        return "; ".join(value_text(text) for text in texts if text is not None) or None
     if isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False, default=str) if value else None
     return str(value)
-
-
-def is_number(value: MetadataValue) -> bool:
-    """Whether a value is a finite number without leading zeros ("007" is a name, "0.5" is not).
-
-    Python's own spellings ("1_000", "nan", other scripts' digits) are no numbers here.
-    """
-    if isinstance(value, str):
-        text = value.strip()
-        return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
-    try:
-        return value is not None and math.isfinite(value)
-    except OverflowError:
-        return False
 
 
 def embedding_value(value: object) -> bytes | None:

@@ -48,11 +48,21 @@ def test_records_stream_twice_at_the_same_time(tmp_path: Path) -> None:
         next(manifest.records("dev"))
 
 
-def test_columns_are_numbers_only_without_leading_zeros(tmp_path: Path) -> None:
+def test_columns_are_numbers_only_where_nothing_is_lost(tmp_path: Path) -> None:
     pictures(tmp_path, "a.jpg", "b.jpg")
-    numbers = {"plain": ("1", "2.5"), "signed": ("-1e3", "+.5"), "zero": ("0", "0.5")}
+    numbers = {
+        "plain": ("1", "2.5"),
+        "signed": ("-1e+3", "-.5"),
+        "zero": ("0", "0.5"),
+        "price": ("19.90", "0.1"),
+        "small": ("1e-05", "1"),
+        "large": ("9007199254740992", "1"),
+    }
     tags = {
         "postcode": ("007", "1"),
+        "code": ("12E4", "1"),
+        "too large": ("9007199254740993", "1"),
+        "phone": ("+49301234567", "1"),
         "word": ("1", "one"),
         "nan": ("nan", "1"),
         "infinite": ("1e999", "1"),
