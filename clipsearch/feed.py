@@ -1,6 +1,7 @@
 """Feed: bring an index to what a manifest says, doing only the work that is left to do.
 
-1. Open the index (or make it at the first feed) and refuse another encoder's vectors.
+1. Take the index's lock, then open it (or make it at the first feed) and refuse another
+   encoder's vectors.
 2. Compare every record with the ledger: unchanged, changed in words only, or to be encoded.
 3. Decode, encode and write at the same time; the ledger follows each acknowledgement.
 4. With `prune`, remove what the manifest no longer has.
@@ -12,7 +13,7 @@ not yet in the ledger is done once more, to the same end.
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -24,6 +25,7 @@ from clipsearch.columns import choose_columns
 from clipsearch.documents import Embedding
 from clipsearch.encoder import Encoder, available_cores
 from clipsearch.engine import Engine, Operation, Outcome, Update, Upsert
+from clipsearch.engines import feed_lock, is_remote
 from clipsearch.indexing import FeedTarget
 from clipsearch.ledger import Entry, IdSet, Ledger, ledger_path
 from clipsearch.pipeline import (
@@ -162,28 +164,39 @@ def feed(options: FeedOptions, progress_stream: TextIO | None = None) -> FeedRep
     """
     options.check()
     started = time.monotonic()
-    with (
-        FeedTarget.open(options.index, options.encoder, options.language, options.device) as target,
-        Manifest.open(options.manifest, images=options.images, strict=options.strict) as manifest,
-    ):
+    ledger_file = options.ledger or ledger_path(options.index)
+    with feed_lock(options.index, "feed"), ExitStack() as stack:
+        ledger: Ledger | None = None
+        if is_remote(options.index):
+            # It stands for the lock, so it comes before anything is read of the index.
+            ledger = stack.enter_context(Ledger.open(ledger_file))
+        target = stack.enter_context(
+            FeedTarget.open(options.index, options.encoder, options.language, options.device)
+        )
+        manifest = stack.enter_context(
+            Manifest.open(options.manifest, images=options.images, strict=options.strict)
+        )
         if not len(manifest):
             raise ManifestError(f"{options.manifest}: has no images to feed")
-        return _feed_manifest(options, target, manifest, started, progress_stream)
+        source = _prepare(options, target, manifest)
+        # In the folder of an index that may have been made just now.
+        if ledger is None:
+            ledger = stack.enter_context(Ledger.open(ledger_file))
+        return _feed_manifest(options, target, source, ledger, started, progress_stream)
 
 
 def _feed_manifest(
     options: FeedOptions,
     target: FeedTarget,
-    manifest: Manifest,
+    source: Source,
+    ledger: Ledger,
     started: float,
     stream: TextIO | None,
 ) -> FeedReport:
-    source = _prepare(options, target, manifest)
-    engine = target.engine
-    ledger_file = options.ledger or ledger_path(options.index)
+    manifest, engine = source.manifest, target.engine
     report_file = options.report or report_path(options.index)
     tally = _Tally()
-    with Ledger.open(ledger_file) as ledger, Rejections(report_file) as rejections:
+    with Rejections(report_file) as rejections:
         tally.notes += _trust(ledger, engine)
         _add_problems(manifest, rejections, tally)
         problems = rejections.count

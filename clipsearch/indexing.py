@@ -49,6 +49,8 @@ class FeedTarget:
     ) -> "FeedTarget":
         """Open `index` where there is one; nothing is made yet where there is none.
 
+        The caller holds its `feed_lock`, so that it stays as it was found.
+
         Raises UsageError for a language that is unknown or not the index's, EncoderError for a
         folder that is no encoder, EncoderMismatchError where the index holds other vectors.
         """
@@ -123,7 +125,7 @@ class FeedTarget:
             )
             if self._folder is not None:
                 self.load_encoder()  # a broken encoder must not leave an empty index
-            self._engine = create_engine(self._index, self._described(info, columns))
+            self._engine = create_engine(self._index, self._described(info, columns), locked=True)
             return False
         known = self._engine.info
         if self._dimension(vector_size) != known.dimension:

@@ -5,7 +5,6 @@ taken out before a document is deleted: whatever the moment of a kill -9, the le
 a document that the index does not hold, and what it forgot is only written once more.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import IO, Self
 
 from clipsearch.documents import Document
 from clipsearch.engines import is_remote
+from clipsearch.file_lock import HeldElsewhereError, hold
 from clipsearch.vespa.address import without_credentials
 from finetune.errors import EngineError
 
@@ -107,11 +107,11 @@ class Ledger:
         self._committed_at = time.monotonic()
 
     @classmethod
-    def open(cls, path: Path) -> "Ledger":
-        """Open, or make, the ledger at `path`."""
+    def open(cls, path: Path, work: str = "feed") -> "Ledger":
+        """Open, or make, the ledger at `path`; `work` ("delete") tells others what is done."""
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _locked(path)
+            lock = _locked(path, work)
             # Engines may pull the operations of a feed, which read the ledger, in their own thread.
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         ledger = cls(path, connection, lock)
@@ -290,15 +290,12 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _locked(path: Path) -> IO[bytes]:
+def _locked(path: Path, work: str) -> IO[bytes]:
     # A file of its own: closing any handle of the database itself would drop SQLite's own locks.
-    # The lock goes with the process, also by kill -9.
-    lock = path.with_name(path.name + ".lock").open("ab")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
+        return hold(path.with_name(path.name + ".lock"), work)
+    except HeldElsewhereError as error:
         raise EngineError(
-            f"{path}: another feed or delete works on this index; wait until it is done"
+            f"{path}: another {error} works on this index; wait until it is done, then run the"
+            f" same command again"
         ) from error
-    return lock

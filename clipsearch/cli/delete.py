@@ -31,7 +31,7 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
       clipsearch delete beach/0001.jpg --index photos.index
       clipsearch delete - --yes --index photos.index < ids.txt
     """
-    from clipsearch.engines import open_engine  # light path: lancedb
+    from clipsearch.engines import feed_lock, open_engine  # light path: lancedb
     from clipsearch.ledger import Ledger, ledger_path
     from clipsearch.removal import delete as remove
 
@@ -44,9 +44,11 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
         check_known(engine.get(wanted), wanted, index)
         if not yes:
             click.confirm(f"Remove {len(wanted):,} documents from {index}?", abort=True, err=True)
-        with Ledger.open(ledger or ledger_path(index)) as known:
-            outcomes = list(remove(engine, known, wanted))
-        engine.finish_feed()
+        # Not before: a question that waits for its answer must not keep a feed out.
+        with feed_lock(index, "delete"):
+            with Ledger.open(ledger or ledger_path(index), "delete") as known:
+                outcomes = list(remove(engine, known, wanted))
+            engine.finish_feed()
     finally:
         engine.close()
     failed = [outcome for outcome in outcomes if outcome.error is not None]

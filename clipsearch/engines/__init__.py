@@ -1,5 +1,6 @@
 """The engines, and which one a target means."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,13 +39,32 @@ def open_engine(target: str) -> "Engine":
     return LocalEngine.open(Path(target))
 
 
-def create_engine(target: str, info: "IndexInfo") -> "Engine":
+def create_engine(target: str, info: "IndexInfo", *, locked: bool = False) -> "Engine":
     """Create an empty index in a folder. A Vespa index is created by `clipsearch deploy`.
 
-    Raises EngineError where the folder holds something already.
+    With `locked` the caller holds `feed_lock`. Raises EngineError where the folder holds something
+    already.
     """
     if is_remote(target):
         raise EngineError(f"{target} has no index yet; make one with: clipsearch deploy")
     from clipsearch.engines.local import LocalEngine
 
-    return LocalEngine.create(Path(target), info)
+    return LocalEngine.create(Path(target), info, locked=locked)
+
+
+def feed_lock(target: str, work: str) -> AbstractContextManager[None]:
+    """Keep out every other feed and delete of an index: take it before looking whether it is there.
+
+    A folder's lock lies in it. A Vespa has none: whoever feeds it holds the ledger instead.
+
+    Args:
+        target: The index, there or not.
+        work: "feed" or "delete", for the one that is refused meanwhile.
+
+    Raises EngineError where another process holds it.
+    """
+    if is_remote(target):
+        return nullcontext()
+    from clipsearch.engines.index_lock import index_lock
+
+    return index_lock(Path(target), work)

@@ -19,6 +19,7 @@ FORMAT = 1
 INFO_FILE = "index.json"
 CURRENT_FILE = "current.json"
 LOCK_FILE = "write.lock"
+FEED_LOCK_FILE = "feed.lock"
 SNAPSHOT_PREFIX = "snapshot-"
 TABLE_FOLDER = "documents.lance"
 
@@ -44,7 +45,13 @@ def read_info(folder: Path) -> IndexInfo:
             f" for clipsearch feed to make"
         ) from error
     except FileNotFoundError as error:
-        if folder.is_dir() and not is_unfinished(folder):
+        unfinished = folder.is_dir() and is_unfinished(folder)
+        if unfinished and (folder / FEED_LOCK_FILE).exists():
+            raise EngineError(
+                f"{folder}: no index there yet: a feed is making it, or was stopped while it did;"
+                f" try again in a moment, or run that feed again"
+            ) from error
+        if folder.is_dir() and not unfinished:
             raise EngineError(
                 f"{folder}: no index there, but other files (and no {INFO_FILE}); name the"
                 f" folder of an index, or a new one for clipsearch feed to make"
@@ -77,16 +84,18 @@ def replace_json(path: Path, content: object) -> None:
 def is_unfinished(folder: Path) -> bool:
     """Whether the folder is empty, or is what a killed `LocalEngine.create` left.
 
-    Nothing was ever fed to it: the first feed leaves a lock file.
+    Nothing was ever fed to it: the first write to the table leaves a lock file of its own.
     """
     names = {path.name for path in folder.iterdir()}
     names -= {name for name in names if name.startswith(INFO_FILE + ".") and name.endswith(".tmp")}
-    return names <= {TABLE_FOLDER}
+    return names <= {TABLE_FOLDER, FEED_LOCK_FILE}
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Empty a folder that `is_unfinished`."""
+    """Empty a folder that `is_unfinished`, but for the lock of the one that does it."""
     for path in folder.iterdir():
+        if path.name == FEED_LOCK_FILE:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:

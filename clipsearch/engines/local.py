@@ -4,7 +4,8 @@
     <index>/documents.lance/    the documents: every write goes here, a batch is a commit
     <index>/snapshot-*/         the same documents, laid out for searching (snapshot.py)
     <index>/current.json        names the snapshot, for as long as it equals the table
-    <index>/write.lock          held by the one process that writes
+    <index>/write.lock          held by the one process that writes the table
+    <index>/feed.lock           held by the one feed or delete, from before it looks (index_lock.py)
 
 A writer removes `current.json` before its first commit and writes it again when `finish_feed` has
 saved a new snapshot. So a reader that finds it needs not even open the table, and one that does
@@ -15,6 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -33,6 +35,7 @@ from clipsearch.engines.folder import (
     write_info,
     write_lock,
 )
+from clipsearch.engines.index_lock import index_lock
 from clipsearch.engines.search import VectorIndex, check_query, search
 from clipsearch.engines.snapshot import Snapshot
 from clipsearch.ranking import Rows
@@ -68,27 +71,39 @@ class LocalEngine:
         self._snapshot_folder: Path | None = None
 
     @classmethod
-    def create(cls, path: Path, info: IndexInfo, *, exact_limit: int = EXACT_LIMIT) -> Self:
+    def create(
+        cls,
+        path: Path,
+        info: IndexInfo,
+        *,
+        exact_limit: int = EXACT_LIMIT,
+        locked: bool = False,
+    ) -> Self:
         """Make an empty index, in place of one whose making was cut off.
 
-        Raises EngineError where the folder holds anything else already.
+        With `locked` the caller holds `index_lock`. Raises EngineError where the folder holds
+        anything else already, or another process makes an index there.
         """
         check_language(info.language)
         if info.dimension < 1:
             raise UsageError(f"an index of {info.dimension} dimensions: there must be at least 1")
+        with nullcontext() if locked else index_lock(path, "feed"):
+            cls._make(path, info)
+        return cls(path, info, exact_limit=exact_limit)
+
+    @staticmethod
+    def _make(path: Path, info: IndexInfo) -> None:
         if path.exists() and (not path.is_dir() or not is_unfinished(path)):
             raise EngineError(f"{path}: holds something already; choose a new folder")
         from clipsearch.engines.lance import DocumentTable
 
         try:
-            path.mkdir(parents=True, exist_ok=True)
             clear_unfinished(path)
             # The info comes last: a folder without it is no index, whatever else went wrong.
             DocumentTable.create(path, info.dimension)
             write_info(path, info)
         except OSError as error:
             raise EngineError(f"{path}: cannot make an index there: {error.strerror}") from error
-        return cls(path, info, exact_limit=exact_limit)
 
     @classmethod
     def open(cls, path: Path, *, exact_limit: int = EXACT_LIMIT) -> Self:

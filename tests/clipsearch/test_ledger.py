@@ -102,7 +102,9 @@ def test_start_over_forgets_and_remembers_the_index(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    with Ledger.open(path), pytest.raises(EngineError, match="another feed or delete"):
+    with Ledger.open(path), pytest.raises(EngineError, match="another feed works on this index"):
+        Ledger.open(path)
+    with Ledger.open(path, "delete"), pytest.raises(EngineError, match="another delete works"):
         Ledger.open(path)
     Ledger.open(path).close()
 
