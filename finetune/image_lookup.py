@@ -4,12 +4,12 @@ import hashlib
 import os
 import posixpath
 import re
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from finetune.numerals import without_point_zero
+from finetune.regular_files import what_it_is
 
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _SHORT_HASH_CHARACTERS = 8
@@ -82,6 +82,22 @@ class ImageLookup:
                     return FoundImage(number, name)
         return None
 
+    def why_missing(self, image: str) -> str:
+        """Why `find` finds nothing, for people."""
+        prefixes = [""] if is_absolute(image) else self._prefixes
+        for prefix in prefixes:
+            try:
+                reason = what_it_is(os.stat(prefix + image))  # noqa: PTH116
+            except PermissionError as error:
+                return f"{image} cannot be reached ({error.strerror})"
+            except (OSError, ValueError):
+                if os.path.islink(prefix + image):  # noqa: PTH114
+                    return f"{image} is a link that leads nowhere"
+                continue
+            if reason is not None:
+                return f"{image} {reason}"
+        return f"no file {image} in {self.places()}"
+
     def places(self) -> str:
         """The folders that are searched, for messages."""
         return " or ".join(str(folder) for folder in self.folders)
@@ -106,6 +122,6 @@ def is_absolute(image: str) -> bool:
 
 def _is_file(path: str) -> bool:
     try:
-        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - a Path a row doubles the time
+        return what_it_is(os.stat(path)) is None  # noqa: PTH116 - a Path a row doubles the time
     except (OSError, ValueError):
         return False

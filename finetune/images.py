@@ -6,7 +6,7 @@ it takes colours as they are stored: a colour profile (ICC) in the file is not a
 """
 
 import io
-import stat
+import os
 import warnings
 from dataclasses import dataclass
 from math import ceil
@@ -17,22 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from finetune import png_chunks, sample_depth
+from finetune import image_formats, png_chunks, sample_depth
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import ImageError
 from finetune.image_processor import preprocessing_from_config as preprocessing_from_config
 from finetune.image_processor import preprocessor_config as preprocessor_config
+from finetune.regular_files import NotRegularError, open_regular
 
 # Both are refused before anything is decoded; a picture of MAX_PIXELS takes 0.7 GB of memory.
 # It is also the size at which Pillow itself refuses (twice its Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
 MAX_FILE_BYTES = 1 << 30
-
-# The formats that are tried. EPS is not among them: Pillow would run Ghostscript on the file.
-FORMATS = (
-    "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
-    "ICNS", "TGA", "PCX", "SGI", "QOI", "DDS",
-)  # fmt: skip
 
 # A picture longer than this many times its width is not resized whole, of which only the
 # centre would be kept: 1x100,000 pixels would become 224x22,400,000.
@@ -75,18 +70,22 @@ class ImageSource:
         return str(self.path) if self.offset is None else f"{self.path} (at byte {self.offset})"
 
     def open(self) -> BinaryIO:
-        """The picture's bytes as a file that ends where the picture ends. Raises OSError."""
-        return self.path.open("rb") if self.offset is None else io.BytesIO(self.read())
+        """The picture's bytes as a file that ends where the picture ends. Raises as `read`."""
+        return open_regular(self.path) if self.offset is None else io.BytesIO(self.read())
 
     def read(self) -> bytes:
-        """All bytes of the picture. Raises OSError; EOFError where the shard ends before."""
-        with self.path.open("rb") as file:
-            if self.offset is None:
-                return file.read()
-            file.seek(self.offset)
-            size = -1 if self.size is None else self.size
+        """All bytes of the picture, as many as the file has when it is opened.
+
+        Raises OSError, also for what is no regular file; ImageError above MAX_FILE_BYTES; EOFError
+        where the shard ends before.
+        """
+        with open_regular(self.path) as file:
+            whole = os.fstat(file.fileno()).st_size
+            size = whole if self.size is None else self.size
+            _check_size(self, size)
+            file.seek(self.offset or 0)
             data = file.read(size)
-        if len(data) < size:
+        if self.offset is not None and len(data) < size:
             raise EOFError(f"{self.path} ends within the picture at byte {self.offset}")
         return data
 
@@ -162,7 +161,7 @@ def open_picture(
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: {_what_else(data)}") from None
+        raise ImageError(f"{name}: {image_formats.what_else(data)}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: has more than {MAX_PIXELS:,} pixels; scale it down") from None
     except MemoryError:
@@ -285,29 +284,28 @@ def _name(source: Source) -> str:
 
 def _read_file(source: ImageSource) -> bytes:
     try:
-        status = source.path.stat()
-        size = status.st_size if source.size is None else source.size
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{source}: is a folder, not a picture")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{source}: is a pipe or a device, not a picture's file")
-        if size > MAX_FILE_BYTES:
-            raise ImageError(
-                f"{source}: has {size / 2**30:.1f} GiB, above the limit of"
-                f" {MAX_FILE_BYTES >> 30} GiB; scale it down"
-            )
         return source.read()
     except FileNotFoundError:
         raise ImageError(f"{source}: no such file") from None
+    except NotRegularError as error:
+        raise ImageError(f"{source}: {error.strerror}") from None
     except (OSError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ImageError(f"{source}: cannot be read ({reason})") from error
 
 
+def _check_size(source: ImageSource, size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise ImageError(
+            f"{source}: has {size / 2**30:.1f} GiB, above the limit of"
+            f" {MAX_FILE_BYTES >> 30} GiB; scale it down"
+        )
+
+
 def _decode(data: bytes, draft_size: tuple[int, int] | None) -> Picture:
     if data.startswith(png_chunks.MAGIC):
         data = png_chunks.without_needless_chunks(data)
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=image_formats.formats_for(data)) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(
                 f"has {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,};"
@@ -395,21 +393,3 @@ def _centre_box(box: Box, size: tuple[int, int], centre: tuple[int, int]) -> Box
         start = box[axis] + (size[axis] - centre[axis]) // 2 * scale
         edges.append((start, start + centre[axis] * scale))
     return edges[0][0], edges[1][0], edges[0][1], edges[1][1]
-
-
-def _what_else(data: bytes) -> str:
-    """What a file is that no picture format recognises, and the mend."""
-    start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in data[:4096].lower()):
-        return "is an SVG drawing, which has no pixels; convert it to PNG"
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "is a web page, not a picture; download the picture itself"
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"):
-        return "is a HEIC picture, which Pillow does not read; convert it to JPEG"
-    if start.startswith((b"%pdf", b"%!ps")):
-        return "is a PDF or PostScript page; convert it to PNG"
-    if start.startswith((b"\xff\xd8", b"\x89png", b"gif8", b"riff", b"ii*", b"mm\x00*", b"bm")):
-        return "is damaged or truncated (its header cannot be read)"
-    if b"\x00" not in data[:1024]:
-        return "holds text, not a picture"
-    return "is no picture of a known format (JPEG, PNG, GIF, WebP, TIFF, BMP, AVIF, ...)"

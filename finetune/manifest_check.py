@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from finetune.errors import ImageError
-from finetune.images import FORMATS, ImageSource, open_picture
+from finetune.image_formats import FORMATS
+from finetune.images import ImageSource, open_picture
 from finetune.manifest import Manifest, Record
 from finetune.problems import OWN_RANGE
 from finetune.progress import Progress

@@ -257,8 +257,7 @@ class Merger:
             reason = f"{row.image} is an address; download the pictures first"
             self._problems.add("missing file", row.where, reason)
         else:
-            reason = f"no file {row.image} in {self._lookup.places()}"
-            self._problems.add("missing file", row.where, reason)
+            self._problems.add("missing file", row.where, self._lookup.why_missing(row.image))
         return None
 
     def _is_new_id(self, id: str, row: Row) -> bool:

@@ -19,7 +19,9 @@ class Problem:
 
     Attributes:
         kind: "missing file", "unreadable image", "empty caption", "duplicate id", "not utf-8",
-            "no image", "bad row", "bad embedding", "two splits", "unknown split"; notes are
+            "no image", "bad row", "bad embedding", "two splits", "unknown split", and in folders
+            "picture not taken", "linked folder", "unreadable folder", "unreadable captions";
+            notes are "no caption", "text without picture",
             "no image file", "different values", "stray quote", "column not read",
             "own range", "same content" and "same content in two splits".
         where: The file and line, or the image.

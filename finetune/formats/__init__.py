@@ -125,7 +125,9 @@ def _recognise_folder(path: Path) -> Source:
         raise ManifestError(f"{path}: is a folder; name the manifest in it: {manifests[0]}")
     source = folder.recognise(path)
     if source is None:
-        raise ManifestError(f"{path}: the folder holds no images, no shards and no manifest")
+        passed_over = folder.first_not_taken(path)
+        but = "" if passed_over is None else f", but {passed_over.path}: {passed_over.reason}"
+        raise ManifestError(f"{path}: the folder holds no images, no shards and no manifest{but}")
     return source
 
 

@@ -67,7 +67,11 @@ def _is_visible_folder(path: Path) -> bool:
 
 
 def _part(folder: Path) -> Source | None:
-    found = [folder / name for name in NAMES if (folder / name).is_file()]
+    try:
+        found = [folder / name for name in NAMES if (folder / name).is_file()]
+    except OSError:
+        # A folder that cannot be looked into is told of by `folder`, and spoils no other.
+        return None
     if len(found) > 1:
         raise ManifestError(f"{folder}: has {found[0].name} and {found[1].name}; remove one")
     return _read_part(found) if found else None

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from finetune.errors import ManifestError
+from finetune.image_formats import image_suffixes
 from finetune.numerals import value_text
 from finetune.problems import Problems
 
 MetadataValue = str | float | int | None
 
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".ppm",
-)  # fmt: skip
+IMAGE_SUFFIXES = image_suffixes()
 
 
 class Row(NamedTuple):

@@ -12,7 +12,6 @@ from small_manifests import (
     captions,
     jpeg,
     karpathy,
-    kinds,
     pictures,
     read,
     tar_shard,
@@ -188,7 +187,7 @@ def test_folder_of_images(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("one\n\ntwo\n", encoding="utf-8")
     manifest, records = read(tmp_path)
     assert records[0].captions == ("one", "two")
-    assert kinds(manifest) == {"empty caption": 2}
+    assert not manifest.problems and manifest.problems.notes == {"no caption": 2}
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
