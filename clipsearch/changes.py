@@ -72,24 +72,29 @@ class Source:
 class Plan:
     """A Work for every record, in the manifest's order (a byte each), and their counts.
 
-    `blanked` counts the records with characters that no index can hold, but for rejected ones.
+    `blanked` counts the records with characters that no index can hold, but for rejected ones;
+    `by_earlier_id` are the places of those that the index knows by their earlier id.
     """
 
     works: bytearray = field(default_factory=bytearray)
     blanked: int = 0
+    by_earlier_id: set[int] = field(default_factory=set)
 
     def count(self, work: Work) -> int:
         """Number of records that need `work`."""
         return self.works.count(work)
 
     def records(self, manifest: Manifest, work: Work) -> Iterator[Record]:
-        """The records that need `work`."""
+        """The records that need `work`, by the ids that the index knows them by."""
         if not self.count(work):
             return
         with closed_after(manifest.records()) as records:
-            for record, planned in zip(records, self.works, strict=True):
-                if planned == work:
-                    yield record
+            for place, (record, planned) in enumerate(zip(records, self.works, strict=True)):
+                if planned != work:
+                    continue
+                if place in self.by_earlier_id and record.earlier_id is not None:
+                    record = replace(record, id=record.earlier_id)
+                yield record
 
 
 def compare(
@@ -111,13 +116,23 @@ def compare(
     """
     plan = Plan()
     with closed_after(source.manifest.records()) as records:
-        for record in records:
+        for place, record in enumerate(records):
+            if _is_known_by_earlier_id(record, ledger) and record.earlier_id is not None:
+                # Fed by its new id it would be in the index twice.
+                plan.by_earlier_id.add(place)
+                record = replace(record, id=record.earlier_id)
             if seen is not None:
                 seen.add(record.id)
             plan.works.append(_work(record, source, ledger, rejections, plan))
             progress.advance()
     ledger.commit()
     return plan
+
+
+def _is_known_by_earlier_id(record: Record, ledger: Ledger) -> bool:
+    if record.earlier_id is None or ledger.get(record.earlier_id) is None:
+        return False
+    return ledger.get(record.id) is None
 
 
 def _work(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from clipsearch.documents import Document, DocumentError, Embedding, storable_names
 from clipsearch.storable import blanked
+from finetune.composed import composed
 from finetune.errors import UsageError
 from finetune.manifest import MetadataValue, Record
 from finetune.numerals import exact_number, number_text, read_number, value_text
@@ -52,11 +53,17 @@ def choose_columns(
     """
     kinds = _storable(found)
     kinds[SPLIT_COLUMN] = "tag"
-    kinds |= dict.fromkeys(remembered.numbers, "number") | dict.fromkeys(remembered.tags, "tag")
-    asked_tags, asked_numbers = set(map(blanked, tags)), set(map(blanked, numbers))
+    fixed = {SPLIT_COLUMN}
+    for kind, columns in (("number", remembered.numbers), ("tag", remembered.tags)):
+        # An index of an earlier clipsearch may have the decomposed form of a name.
+        names = {*columns, *map(composed, columns)}
+        fixed |= names
+        kinds |= dict.fromkeys(names, kind)
+    asked_tags, asked_numbers = (
+        {composed(blanked(column)) for column in asked} for asked in (tags, numbers)
+    )
     for column in sorted(asked_tags & asked_numbers):
         raise UsageError(f"column {column!r} is asked for both as tag and as number; choose one")
-    fixed = remembered.numbers | remembered.tags | {SPLIT_COLUMN}
     for kind, asked in (("tag", asked_tags), ("number", asked_numbers)):
         for column in sorted(asked):
             if column not in kinds:

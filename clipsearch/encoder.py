@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsearch.verification import verify as verify_files
+from finetune.composed import composed
 from finetune.encoder_folder import (
     TOKENIZER_FILE,
     EncoderDescription,
@@ -181,7 +182,7 @@ class Encoder:
             if self._tokenizer is None:
                 self._tokenizer = _load_tokenizer(self.folder, self.description.max_tokens)
         # Half of a surrogate pair, as in file names that are not UTF-8, cannot be encoded.
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [composed(text).encode("utf-8", "replace").decode("utf-8") for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
 
     def _pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from clipsearch.engine import Filter, IndexInfo, NumberFilter, TagFilter
 from clipsearch.storable import blanked
+from finetune.composed import composed, forms
 from finetune.errors import UsageError
 from finetune.numerals import number_text, read_number, value_text
 
@@ -60,7 +61,7 @@ def parse_filter(text: str, info: IndexInfo) -> Filter:
     Raises UsageError, naming the filter, where it cannot be read or the column is unknown.
     """
     column, operator, value = _split(text, info)
-    _check_column(column, (*info.tag_columns, *info.number_columns), "filter by")
+    column = _known_column(column, (*info.tag_columns, *info.number_columns), "filter by")
     if column in info.number_columns:
         return _number_filter(text, column, operator, value)
     return _tag_filter(text, column, operator, value)
@@ -68,24 +69,25 @@ def parse_filter(text: str, info: IndexInfo) -> Filter:
 
 def check_facets(columns: Iterable[str], info: IndexInfo) -> tuple[str, ...]:
     """The columns, once each, if the index has them as tags; otherwise UsageError."""
-    wanted = tuple(dict.fromkeys(columns))
+    wanted = dict.fromkeys(map(composed, columns))
     for column in wanted:
-        if column in info.number_columns:
+        if column in map(composed, info.number_columns):
             raise UsageError(
                 f"facets count tags, but {column} is kept as a number;"
-                f" filter by a range instead ({column}=low..high), or feed it with --tag {column}"
+                f" filter by a range instead ({column}=low..high), or feed a new index with"
+                f" --tag {column}"
             )
-        _check_column(column, info.tag_columns, "count")
-    return wanted
+    return tuple(_known_column(column, info.tag_columns, "count") for column in wanted)
 
 
 def _split(text: str, info: IndexInfo) -> tuple[str, str, str]:
     """Column, operator, value. A known column may hold an operator in its name."""
     for column in sorted((*info.tag_columns, *info.number_columns), key=len, reverse=True):
-        if text.startswith(column):
-            found = _OPERATOR.match(text[len(column) :].lstrip())
+        written = next((form for form in forms(column) if text.startswith(form)), None)
+        if written is not None:
+            rest = text[len(written) :].lstrip()
+            found = _OPERATOR.match(rest)
             if found:
-                rest = text[len(column) :].lstrip()
                 return column, found.group(), rest[found.end() :].strip()
     found = _OPERATOR.search(text)
     if found is None or not text[: found.start()].strip():
@@ -96,9 +98,13 @@ def _split(text: str, info: IndexInfo) -> tuple[str, str, str]:
     return text[: found.start()].strip(), found.group(), text[found.end() :].strip()
 
 
-def _check_column(column: str, known: Sequence[str], what: str) -> None:
+def _known_column(column: str, known: Sequence[str], what: str) -> str:
+    """The column as the index writes it, in whichever Unicode form it was asked for."""
     if column in known:
-        return
+        return column
+    for name in known:
+        if composed(name) == composed(column):
+            return name
     if not known:
         raise UsageError(f"cannot {what} {column}: the index has no such columns at all")
     close = difflib.get_close_matches(column.lower(), [name.lower() for name in known], n=3)
@@ -159,7 +165,7 @@ def _range(text: str, column: str, low: float | None, high: float | None) -> Num
 
 def _from_value(column: str, wanted: Wanted, info: IndexInfo) -> Filter:
     """A filter from an entry of a mapping."""
-    _check_column(column, (*info.tag_columns, *info.number_columns), "filter by")
+    column = _known_column(column, (*info.tag_columns, *info.number_columns), "filter by")
     name = f"{column}={wanted!r}"
     if column not in info.number_columns:
         values = [wanted] if isinstance(wanted, str | int | float) or wanted is None else [*wanted]
@@ -184,5 +190,5 @@ def _check_ready(ready: Filter, info: IndexInfo) -> Filter:
     """A filter that was built by the caller, if its column is of its kind."""
     numbers = isinstance(ready, NumberFilter)
     known = info.number_columns if numbers else info.tag_columns
-    _check_column(ready.column, known, "filter by number" if numbers else "filter by tag")
-    return ready
+    column = _known_column(ready.column, known, f"filter by {'number' if numbers else 'tag'}")
+    return replace(ready, column=column)

@@ -1,10 +1,12 @@
 """Where the picture of a document lies on this machine."""
 
 import tarfile
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from clipsearch.engine import IndexInfo
+from finetune.composed import forms
 
 if TYPE_CHECKING:
     from finetune.images import ImageSource
@@ -51,11 +53,11 @@ class PictureFolders:
         return None
 
     def _first(self, path: str) -> Path | None:
-        """The first root under which something of this name exists."""
-        for root in self._roots:
+        """The first root under which something of this name exists, in whichever Unicode form."""
+        for root, name in product(self._roots, forms(path)):
             try:
-                if (root / path).exists():
-                    return root / path
+                if (root / name).exists():
+                    return root / name
             except (OSError, ValueError):  # a name that no file can have
                 continue
         return None

@@ -24,6 +24,7 @@ from clipsearch.documents import Document, Embedding
 from clipsearch.engine import DEFAULT_CANDIDATES, MODES, Engine, EngineQuery, IndexInfo, Mode, Page
 from clipsearch.engines import open_engine
 from clipsearch.filters import Filters, check_facets, parse_filters
+from clipsearch.finding import find_documents
 from clipsearch.parts import Part, check_parts, lexical_tokens, parse_part, unit_vector, words_only
 from clipsearch.storable import shown_id
 from finetune.encoder_folder import EncoderDescription, read_description
@@ -163,6 +164,7 @@ class Search:
             *parts,
         )
         check_parts(given)
+        given = self._with_known_ids(given)
         notes: list[str] = []
         if mode is None:
             mode = self.default_mode(given)
@@ -226,8 +228,11 @@ class Search:
         )
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
-        """The documents of these ids, in their order; None where there is none."""
-        return self.engine.get(ids, embeddings=embeddings)
+        """The documents of these ids, in their order; None where there is none.
+
+        An id is found in whichever Unicode form it is written.
+        """
+        return find_documents(self.engine, ids, embeddings=embeddings)
 
     def count(self) -> int:
         """Number of documents."""
@@ -236,6 +241,22 @@ class Search:
     def close(self) -> None:
         """Close the engine; the search cannot be used after."""
         self.engine.close()
+
+    def _with_known_ids(self, parts: Sequence[Part]) -> tuple[Part, ...]:
+        """The parts, with ids in the Unicode form in which the index has them."""
+        typed = [part for part in parts if part.kind == "id" and not str(part.value).isascii()]
+        found = find_documents(self.engine, [str(part.value) for part in typed]) if typed else []
+        known = {
+            str(part.value): document.id
+            for part, document in zip(typed, found, strict=True)
+            if document is not None
+        }
+        return tuple(
+            replace(part, value=known.get(str(part.value), part.value))
+            if part.kind == "id"
+            else part
+            for part in parts
+        )
 
     def _mix(self, parts: Sequence[Part]) -> Embedding:
         """The weighted sum of the parts' unit vectors, float32[d], at unit length."""

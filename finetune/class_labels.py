@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from finetune.composed import composed
 from finetune.errors import ManifestError, UsageError
 from finetune.manifest import Manifest, MetadataValue, Record
 from finetune.numerals import value_text
@@ -66,10 +67,10 @@ def read_joint_class_labels(manifests: Sequence[Manifest], source: str) -> list[
     paths = ", ".join(str(manifest.path) for manifest in manifests)
     known: frozenset[str] = frozenset()
     class_of: ClassOf
-    if source in columns:
+    if composed(source) in columns:
 
         def class_of(record: Record) -> str | None:
-            return _name(record.metadata.get(source))
+            return _name(record.metadata.get(composed(source)))
 
     elif Path(source).exists():
         known, class_of = _read_file(Path(source))
@@ -153,12 +154,13 @@ def _lookup(path: Path, rows: Iterable[tuple[str, str]]) -> tuple[frozenset[str]
     """By id, else path, else file name as `rows` of image and class name them."""
     named: dict[str, str] = {}
     for image, name in rows:
-        key = image.replace("\\", "/")
+        key = composed(image.replace("\\", "/"))
         if named.setdefault(key, name) != name:
             raise ManifestError(f"{path}: {image} has two classes, {named[key]} and {name}")
 
     def class_of(record: Record) -> str | None:
-        for key in (record.id, record.path, PurePosixPath(record.path).name):
+        path = composed(record.path)
+        for key in (record.id, path, PurePosixPath(path).name):
             if key in named:
                 return named[key]
         return None
@@ -182,4 +184,4 @@ def _by_place(names: Iterable[str]) -> ClassOf:
 
 
 def _plain(text: str) -> str:
-    return _NOT_ALPHANUMERIC.sub("", text.casefold())
+    return _NOT_ALPHANUMERIC.sub("", composed(text).casefold())

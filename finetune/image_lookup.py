@@ -4,10 +4,11 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from finetune.composed import composed, forms
 from finetune.numerals import without_point_zero
 from finetune.regular_files import what_it_is
 
@@ -16,7 +17,12 @@ _SHORT_HASH_CHARACTERS = 8
 
 
 class FoundImage(NamedTuple):
-    """A file that exists: `folder` counts the lookup's folders, -1 for an absolute path."""
+    """A file that exists.
+
+    Attributes:
+        folder: Counts the lookup's folders, -1 for an absolute path.
+        path: As the file system spells it, which may be another Unicode form than was asked for.
+    """
 
     folder: int
     path: str
@@ -44,18 +50,26 @@ class ImageLookup:
         self._prefixes = [folder.as_posix().rstrip("/") + "/" for folder in self.folders]
         resolved = [folder.resolve().as_posix().rstrip("/") + "/" for folder in self.folders]
         self._own_prefixes = tuple(dict.fromkeys([*self._prefixes, *resolved]))
+        self._composed_prefixes = tuple(map(composed, self._own_prefixes))
         self._suffixes = tuple(suffixes)
 
     def id_of(self, image: str) -> str:
-        """The default id of a normalised image path: relative, with `/`, never absolute.
+        """The default id of a normalised image path: relative, with `/`, never absolute; composed.
 
         A relative path is its own id. An absolute one is made relative to the folder of the
         lookup that holds it; one that lies elsewhere becomes the file name with the first 8
         hexadecimal digits of the SHA-256 of the whole path: "/a/b/dog.jpg" is "dog-59fc7da9.jpg".
         """
+        return self._relative(composed(image), self._composed_prefixes)
+
+    def earlier_id_of(self, image: str) -> str:
+        """The same as an earlier clipsearch gave it, in whatever Unicode form the path has."""
+        return self._relative(image, self._own_prefixes)
+
+    def _relative(self, image: str, prefixes: Sequence[str]) -> str:
         if not is_absolute(image):
             return image
-        for prefix in self._own_prefixes:
+        for prefix in prefixes:
             if image.startswith(prefix):
                 return image[len(prefix) :]
         name, suffix = posixpath.splitext(posixpath.basename(image))
@@ -65,9 +79,12 @@ class ImageLookup:
     def find(self, image: str) -> FoundImage | None:
         """The file of a normalised image path; None where there is none.
 
+        Where there is no file of that very name, one whose name has another Unicode form is meant.
         Where there is no "101.0", the file "101" is meant: so a data frame writes the number.
         """
         found = self._find(image)
+        if found is None and not image.isascii():
+            found = self._find_in_other_forms(image)
         if found is None and (whole := without_point_zero(image)) is not None:
             return self._find(whole)
         return found
@@ -98,6 +115,26 @@ class ImageLookup:
                 return f"{image} {reason}"
         return f"no file {image} in {self.places()}"
 
+    def _find_in_other_forms(self, image: str) -> FoundImage | None:
+        if image.startswith("/"):
+            spelled = next((name for name in _spellings("/", image[1:]) if _is_file(name)), None)
+            return None if spelled is None else FoundImage(-1, spelled)
+        for suffix in self._suffixes:
+            for number, prefix in enumerate(self._prefixes):
+                for spelled in _spellings(prefix, image + suffix):
+                    if _is_file(spelled):
+                        return FoundImage(number, spelled[len(prefix) :])
+        return None
+
+    def is_another_file(self, image: str, other: str) -> bool:
+        """Whether two names, of which both are found, are those of different files."""
+        found = [self.find(name) for name in (image, other)]
+        paths = [Path(self._folder(each.folder), each.path) for each in found if each is not None]
+        return len(paths) == 2 and not paths[0].samefile(paths[1])
+
+    def _folder(self, number: int) -> Path:
+        return self.folders[number] if number >= 0 else Path()
+
     def places(self) -> str:
         """The folders that are searched, for messages."""
         return " or ".join(str(folder) for folder in self.folders)
@@ -125,3 +162,16 @@ def _is_file(path: str) -> bool:
         return what_it_is(os.stat(path)) is None  # noqa: PTH116 - a Path a row doubles the time
     except (OSError, ValueError):
         return False
+
+
+def _spellings(folder: str, name: str) -> Iterator[str]:
+    """Paths below `folder` (with its `/`) of which every part exists in some form of its name."""
+    part, slash, rest = name.partition("/")
+    for form in forms(part):
+        path = folder + form
+        if not os.path.lexists(path):
+            continue
+        if slash:
+            yield from _spellings(path + "/", rest)
+        else:
+            yield path

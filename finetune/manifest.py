@@ -10,6 +10,10 @@ same image become one record with several captions.
   `shard.tar/member.jpg`.
 - **Files.** A relative path is looked for beside the manifest, then in `images/` beside it, then
   in the folder given as `images`: one stat for each, no listing in memory.
+- **Unicode forms** (composed, as in "é", or decomposed, as in e and an accent) of ids, captions,
+  metadata and column names are one: composed. A file is found by either form of its name, and the
+  record's path is spelled as the file is. Of two files whose names differ in nothing else the
+  first is kept; that is a problem.
 - **Captions** keep their order; identical ones of one image are kept once. An image without any
   stays, with no captions.
 - **Metadata** that differs between rows of one image: the first value stays, a note says so.
@@ -67,7 +71,8 @@ class Record:
         metadata: Every other column that is not empty, without `split`.
         embedding: float32[d], ready-made and as given; None where there is none.
         earlier_id: The id that an earlier clipsearch gave the image, where it was another
-            ("101.0"); an index that holds the document by that id keeps it.
+            ("101.0", or one in the decomposed Unicode form); an index that holds the document by
+            that id keeps it.
     """
 
     id: str

@@ -20,8 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.column_kinds import ColumnKinds
+from finetune.composed import composed
 from finetune.errors import ManifestError
-from finetune.formats.rows import MetadataValue, Row, Source
+from finetune.formats.rows import MetadataValue, Row, Source, in_composed_form
 from finetune.image_lookup import ImageLookup, normalise
 from finetune.numerals import without_point_zero
 from finetune.problems import Problems
@@ -144,14 +145,14 @@ class Merger:
         self.database.executescript("DROP TABLE member; DROP TABLE row; DROP TABLE given_id")
 
     def _keyed_rows(self) -> Iterator[tuple[int, str, bytes]]:
-        for row in self._source.rows(self._problems):
+        for row in map(in_composed_form, self._source.rows(self._problems)):
             self._last_number = max(self._last_number, row.number)
             image = normalise(row.image) if row.image else ""
             if image:
                 key = self._lookup.id_of(image)
             elif row.id is not None:
                 # No image's key begins with a slash: default ids are relative.
-                key = "/" + row.id
+                key = "/" + composed(row.id)
             else:
                 self._problems.add("no image", row.where, "the row names no image")
                 continue
@@ -208,10 +209,11 @@ class Merger:
                     yield first, *record
 
     def _record(self, rows: list[Row]) -> tuple[str, str, bytes] | None:
+        rows = self._of_one_picture(rows)
         first = rows[0]
-        ids = list(dict.fromkeys(row.id for row in rows if row.id is not None))
-        written = ids[0] if ids else self._lookup.id_of(first.image)
-        id = self._id(written, given=bool(ids))
+        written = next((row.id for row in rows if row.id is not None), None)
+        ids = list(dict.fromkeys(composed(row.id) for row in rows if row.id is not None))
+        id = self._id(ids[0] if ids else self._lookup.id_of(first.image), given=bool(ids))
         if len(ids) > 1:
             reason = f"its rows have the ids {ids[0]} and {ids[1]}; the first is taken"
             self._problems.note("different values", first.image, reason)
@@ -226,9 +228,25 @@ class Merger:
         if metadata:
             self.columns.watch(metadata)
         split = self._split(rows, id) or self._hashed_split(id)
-        earlier_id = written if written != id else None
+        earlier = self._lookup.earlier_id_of(first.image) if written is None else written
+        earlier_id = None if earlier == id else earlier
         stored = (tuple(place), captions, metadata, embedding, earlier_id)
         return id, split, marshal.dumps(stored)
+
+    def _of_one_picture(self, rows: list[Row]) -> list[Row]:
+        """The rows without those of another picture, whose name has only another Unicode form."""
+        first = rows[0]
+        if all(row.image == first.image for row in rows):
+            return rows
+        others = {row.image for row in rows if row.image != first.image and not row.image.isascii()}
+        for image in sorted(others):
+            if first.shard is None and not self._lookup.is_another_file(first.image, image):
+                others.remove(image)
+        reason = f"its name differs from that of {first.image} in its Unicode form alone; rename it"
+        for row in rows:
+            if row.image in others:
+                self._problems.add("duplicate id", row.where, f"{row.image}: {reason}")
+        return [row for row in rows if row.image not in others]
 
     def _id(self, written: str, *, given: bool) -> str:
         """The id that is meant: "101" where all are written like "101.0"."""

@@ -32,6 +32,7 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
       clipsearch delete - --yes --index photos.index < ids.txt
     """
     from clipsearch.engines import feed_lock, open_engine  # light path: lancedb
+    from clipsearch.finding import find_documents
     from clipsearch.ledger import Ledger, ledger_path
     from clipsearch.removal import delete as remove
 
@@ -41,7 +42,9 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
         raise UsageError("nobody can be asked here: add --yes to remove without a question")
     engine = open_engine(index)
     try:
-        check_known(engine.get(wanted), wanted, index)
+        documents = find_documents(engine, wanted)
+        check_known(documents, wanted, index)
+        wanted = list(dict.fromkeys(each.id for each in documents if each is not None))
         if not yes:
             click.confirm(f"Remove {len(wanted):,} documents from {index}?", abort=True, err=True)
         # Not before: a question that waits for its answer must not keep a feed out.

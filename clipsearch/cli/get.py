@@ -28,10 +28,11 @@ def get(ids: tuple[str, ...], index: str, embedding: bool, as_json: bool) -> Non
       clipsearch get beach/0001.jpg beach/0002.jpg --embedding --json --index photos.index
     """
     from clipsearch.engines import open_engine  # light path: lancedb
+    from clipsearch.finding import find_documents
 
     engine = open_engine(index)
     try:
-        found = engine.get(ids, embeddings=embedding)
+        found = find_documents(engine, ids, embeddings=embedding)
     finally:
         engine.close()
     check_known(found, ids, index)

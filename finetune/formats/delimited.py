@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.composed import composed
 from finetune.errors import ManifestError
 from finetune.formats.lines import DecodedLines, first_lines, open_lines, report_not_utf8
 from finetune.formats.rows import Columns, MetadataValue, Row, caption_values, embedding_value
@@ -188,5 +189,5 @@ def _reading(path: Path, header: str, delimiter: str) -> DelimitedText:
     except csv.Error:
         fields = header.split(delimiter)
     # pandas leaves the index column without a name.
-    names = [name.strip() or f"column {number}" for number, name in enumerate(fields, 1)]
+    names = [composed(name.strip()) or f"column {number}" for number, name in enumerate(fields, 1)]
     return DelimitedText(path, delimiter, tuple(names), Columns.of(names))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from finetune.composed import composed
 from finetune.errors import ManifestError
 from finetune.image_formats import image_suffixes
 from finetune.numerals import value_text
@@ -54,6 +55,28 @@ class Row(NamedTuple):
     def where(self) -> str:
         """The file and line, for messages."""
         return f"{self.source}:{self.line}"
+
+
+def in_composed_form(row: Row) -> Row:
+    """The row with captions and metadata in the composed Unicode form.
+
+    Image and id stay as written: the file may be spelled so, and an index may know the id.
+    """
+    if not all(map(str.isascii, row.captions)):
+        row = row._replace(captions=tuple(map(composed, row.captions)))
+    metadata = row.metadata
+    if metadata and not all(map(_is_ascii, (*metadata, *metadata.values()))):
+        row = row._replace(
+            metadata={
+                composed(name): composed(value) if isinstance(value, str) else value
+                for name, value in metadata.items()
+            }
+        )
+    return row
+
+
+def _is_ascii(value: MetadataValue) -> bool:
+    return not isinstance(value, str) or value.isascii()
 
 
 class Source(Protocol):

@@ -1,0 +1,20 @@
+"""One Unicode form for what people write: "é" of two characters is the "é" of one."""
+
+import unicodedata
+
+
+def composed(text: str) -> str:
+    """The text in the composed form (NFC), as nearly all programs but macOS's file names write it.
+
+    https://www.unicode.org/reports/tr15/
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def forms(text: str) -> tuple[str, ...]:
+    """The text as it is, composed and decomposed (NFD), each once: whoever looks for a name by one
+    of them finds it by another."""
+    if text.isascii():
+        return (text,)
+    both = (unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
+    return tuple(dict.fromkeys((text, *both)))
