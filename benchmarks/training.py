@@ -264,7 +264,7 @@ class EpochClock(TrainerCallback):
 def trainer(options: argparse.Namespace, workers: int) -> Measured:
     """transformers' Trainer."""
     torch.manual_seed(0)
-    processor = CLIPProcessor.from_pretrained(options.model)
+    processor = CLIPProcessor.from_pretrained(options.model, trust_remote_code=False)
     dataset = PairDataset(read_pairs(options.manifest), processor)
     clock = Clock(torch.device(options.device))
     with tempfile.TemporaryDirectory() as folder:
@@ -290,7 +290,7 @@ def trainer(options: argparse.Namespace, workers: int) -> Measured:
             use_cpu=options.device == "cpu",
         )
         Trainer(
-            CLIPModel.from_pretrained(options.model),
+            CLIPModel.from_pretrained(options.model, trust_remote_code=False),
             arguments,
             data_collator=Collator(processor, 77 if options.trainer_fills_to_77 else None),
             train_dataset=dataset,
@@ -302,7 +302,7 @@ def trainer(options: argparse.Namespace, workers: int) -> Measured:
 def bare(options: argparse.Namespace) -> Measured:
     """Forward, backward and optimizer on up to eight batches that the Trainer's collator made."""
     device = torch.device(options.device)
-    processor = CLIPProcessor.from_pretrained(options.model)
+    processor = CLIPProcessor.from_pretrained(options.model, trust_remote_code=False)
     pairs, size = read_pairs(options.manifest), options.batch_size
     dataset, collator = PairDataset(pairs, processor), Collator(processor)
     count = min(8, len(pairs) // size)
@@ -315,7 +315,7 @@ def bare(options: argparse.Namespace) -> Measured:
         }
         for k in range(count)
     ]
-    model = CLIPModel.from_pretrained(options.model).to(device).train()
+    model = CLIPModel.from_pretrained(options.model, trust_remote_code=False).to(device).train()
     optimizer = torch.optim.AdamW(
         model.parameters(), LEARNING_RATE, BETAS, EPS, WEIGHT_DECAY, fused=True
     )

@@ -8,6 +8,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import finetune as finetune  # before any library is imported: see finetune.telemetry
 from clipsearch.version import __version__
 
 if TYPE_CHECKING:

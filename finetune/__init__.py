@@ -9,6 +9,10 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from finetune.telemetry import silence
+
+silence()
+
 if TYPE_CHECKING:
     from finetune.config import TrainConfig
     from finetune.trainer import Result, train

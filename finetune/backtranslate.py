@@ -210,8 +210,8 @@ class Translator:
         try:
             with quiet_transformers(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*sacremoses")  # it changes nothing here
-                model = MarianMTModel.from_pretrained(name)
-                tokenizer = MarianTokenizer.from_pretrained(name)
+                model = MarianMTModel.from_pretrained(name, trust_remote_code=False)
+                tokenizer = MarianTokenizer.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise _not_loaded(name, error) from error
         return cls(model.eval().to(device), tokenizer, beams)

@@ -261,7 +261,12 @@ def _save(content: State, file: IO[bytes]) -> None:
 def _load(path: Path) -> State:
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        raise TrainingError(
+            f"{path}: holds more than a run's state (a program, perhaps), or is damaged, so the run"
+            f" cannot be continued; start anew with --restart"
+        ) from error
+    except Exception as error:  # those of a pickle that is damaged are many
         raise _damaged(path) from error
     return state
 

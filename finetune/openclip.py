@@ -134,7 +134,9 @@ def _load_tokenizer(name: str, source: str) -> PreTrainedTokenizerFast:
     if "tokenizer_config.json" in present:
         return load_tokenizer(name, str(folder))
     try:
-        tokenizer: PreTrainedTokenizerFast = CLIPTokenizer.from_pretrained(folder)
+        tokenizer: PreTrainedTokenizerFast = CLIPTokenizer.from_pretrained(
+            folder, trust_remote_code=False
+        )
     except Exception as error:
         # The tokenizers library raises plain Exception.
         raise EncoderError(
@@ -170,6 +172,7 @@ def _fill(name: str, config: Any, tensors: dict[str, torch.Tensor]) -> CLIPModel
             state_dict=tensors,
             dtype=torch.float32,
             output_loading_info=True,
+            trust_remote_code=False,
         )
     except RuntimeError as error:
         raise _of_another_shape(name, str(error).splitlines()[0]) from error

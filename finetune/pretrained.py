@@ -1,8 +1,10 @@
 """What a checkpoint is made of, as transformers loads it: weights, tokenizer, preprocessing.
 
-Every fault is one sentence that names the checkpoint and the mend.
+Every fault is one sentence that names the checkpoint and the mend. No checkpoint runs code: not
+the files that `auto_map` in its settings names, not a kernel of the hub, not a pickle.
 """
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,9 +77,13 @@ def local_folder(name: str) -> str | None:
 def load_config(name: str, source: str) -> PretrainedConfig:
     """config.json of a folder or id. Raises UsageError or EncoderError."""
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(source)
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise not_loaded(name, source, error) from error
+    for part in (config, *(getattr(config, key, None) for key in config.sub_configs)):
+        # transformers would load what is named so from the hub, and run it.
+        if "/" in str(getattr(part, "_attn_implementation", None) or ""):
+            raise _wants_code(name)
     return config
 
 
@@ -94,8 +100,13 @@ def load_weights(
     """
     try:
         loaded, report = model_class.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+            source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
+    except pickle.UnpicklingError as error:
+        raise EncoderError(
+            f"{name}: its weights are a pickle that holds more than tensors, or are broken; take"
+            f" a checkpoint with model.safetensors"
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise not_loaded(name, source, error) from error
     absent = sorted(key for key in report["missing_keys"] if not key.startswith(from_scratch))
@@ -127,13 +138,15 @@ def _fast_tokenizer(source: str) -> PreTrainedTokenizerFast:
     SigLIP's own class needs sentencepiece and its model file, and has no tokenizer.json to export.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         if tokenizer.is_fast:
             own: PreTrainedTokenizerFast = tokenizer
             return own
     except (ImportError, ValueError):
         pass  # the package, or its model file, is not there
-    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(source)
+    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+        source, trust_remote_code=False
+    )
     return fast
 
 
@@ -189,6 +202,8 @@ def check_pooling(name: str, config: PretrainedConfig, tokenizer: PreTrainedToke
 
 def not_loaded(name: str, source: str, error: Exception) -> ClipsearchError:
     """One sentence for what transformers and the hub client say in many."""
+    if "trust_remote_code" in str(error):
+        return _wants_code(name)
     if Path(source).is_dir():
         first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
         return EncoderError(f"{name}: the checkpoint cannot be loaded ({first.strip()})")
@@ -196,4 +211,11 @@ def not_loaded(name: str, source: str, error: Exception) -> ClipsearchError:
         f"{name}: no such folder, and no such model could be downloaded from the Hugging Face hub"
         f" (no connection, a wrong id, or a private model without HF_TOKEN);"
         f" give a folder, another id, or {TINY!r} to train from scratch"
+    )
+
+
+def _wants_code(name: str) -> EncoderError:
+    return EncoderError(
+        f"{name}: its settings name program code of its own, which clipsearch does not run; take a"
+        f" checkpoint of a kind that transformers itself knows"
     )
