@@ -241,6 +241,7 @@ class _Deployment:
         return replace(
             old,
             index_id=old.index_id if same_field else "",
+            may_lack_embeddings=old.may_lack_embeddings or not (before is None or same_field),
             dimension=dimension,
             precision=precision,
             language=options.language or old.language,

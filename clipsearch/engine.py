@@ -40,6 +40,8 @@ class IndexInfo:
         precision: Of the embeddings in the index; bfloat16, about three digits, on Vespa alone.
         index_id: Random, given at the first feed; by it a ledger knows that the index is still
             the one that it wrote about, and not a new one at the same address.
+        may_lack_embeddings: Dimension or precision changed while there were documents, and no
+            feed has found since that each has an embedding.
     """
 
     dimension: int
@@ -54,6 +56,7 @@ class IndexInfo:
     images_root: str | None = None
     precision: Precision = "float"
     index_id: str = ""
+    may_lack_embeddings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,12 @@ class Engine(Protocol):
 
     def count(self) -> int:
         """Number of documents."""
+
+    def count_without_embedding(self) -> int:
+        """Number of documents that no search by vector can find.
+
+        A change of dimension or precision leaves such on Vespa; the embedded engine has none.
+        """
 
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         """Every document, each once, in no particular order."""

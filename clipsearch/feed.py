@@ -39,6 +39,7 @@ from clipsearch.pipeline import (
 )
 from clipsearch.rejections import Rejections, report_path
 from clipsearch.removal import prune, why_not_prune
+from clipsearch.unembedded import forget_unembedded, settle_unembedded
 from finetune.errors import ManifestError, UsageError
 from finetune.images import ImageSource
 from finetune.manifest import Manifest
@@ -198,6 +199,7 @@ def _feed_manifest(
     tally = _Tally()
     with Rejections(report_file) as rejections:
         tally.notes += _trust(ledger, engine)
+        unembedded = forget_unembedded(ledger, engine)
         _add_problems(manifest, rejections, tally)
         problems = rejections.count
         seen = ledger.id_set() if options.prune else None
@@ -217,6 +219,7 @@ def _feed_manifest(
                 f"{rejections.note_count:,} pictures use a part of their range of samples alone"
                 f" and were stretched to it (see the report)"
             )
+        tally.notes += settle_unembedded(engine, unembedded)
         return FeedReport(
             fed=tally.fed,
             updated=tally.updated,

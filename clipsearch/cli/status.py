@@ -35,11 +35,16 @@ def status(index: str, as_json: bool) -> None:
 
 
 def facts_of(engine: "Engine") -> dict[str, object]:
-    """What `--json` prints: target, count, disk_bytes (None for Vespa) and the IndexInfo."""
+    """What `--json` prints: target, counts, disk_bytes (None for Vespa) and the IndexInfo."""
     from clipsearch.engines import is_remote
 
     size = None if is_remote(engine.target) else disk_bytes(Path(engine.target))
-    facts = {"index": engine.target, "count": engine.count(), "disk_bytes": size}
+    facts = {
+        "index": engine.target,
+        "count": engine.count(),
+        "without_embedding": engine.count_without_embedding(),
+        "disk_bytes": size,
+    }
     return facts | asdict(engine.info)
 
 
@@ -60,7 +65,7 @@ def _as_text(facts: dict[str, object]) -> str:
     size = facts["disk_bytes"]
     rows = {
         "index": facts["index"],
-        "documents": f"{facts['count']:,}",
+        "documents": f"{facts['count']:,}{_without_embedding(facts['without_embedding'])}",
         "dimension": facts["dimension"],
         "language": facts["language"],
         "encoder": "none: ready-made vectors" if fingerprint is None else encoder,
@@ -72,6 +77,12 @@ def _as_text(facts: dict[str, object]) -> str:
     }
     width = max(map(len, rows))
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())
+
+
+def _without_embedding(count: object) -> str:
+    if not count:
+        return ""
+    return f" ({count:,} of them without an embedding: no search by vector finds them; feed again)"
 
 
 def _columns(columns: object) -> str:

@@ -185,6 +185,10 @@ class LocalEngine:
         snapshot = self._saved_snapshot()
         return _again(lambda: self._table().count()) if snapshot is None else len(snapshot)
 
+    def count_without_embedding(self) -> int:
+        """None: a document comes with its embedding, whose dimension never changes."""
+        return 0
+
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         """Every document, each once."""
         snapshot = self._saved_snapshot()

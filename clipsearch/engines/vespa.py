@@ -28,6 +28,7 @@ from clipsearch.vespa.connection import (
     connect,
 )
 from clipsearch.vespa.feeding import feed
+from clipsearch.vespa.unembedded import UnembeddedCount, embedded_body
 from finetune.errors import EngineError
 
 INFO_FORMAT_VERSION = 1
@@ -44,6 +45,7 @@ class VespaEngine:
         """Use `open`."""
         self._client = client
         self._info = info
+        self._unembedded = UnembeddedCount(self.count_without_embedding)
 
     @classmethod
     def open(cls, target: str, settings: ConnectionSettings | None = None) -> Self:
@@ -145,17 +147,28 @@ class VespaEngine:
             offset=query.offset,
             facets={column: facets.get(column, ()) for column in query.facets},
             seconds=time.monotonic() - start,
-            notes=_notes(query, answer),
+            notes=(
+                *_notes(query, answer),
+                *self._unembedded.note(self._info, query, answer),
+            ),
             partial=answer.partial,
         )
 
     def count(self) -> int:
         """Number of documents. Raises EngineError where not all could be counted."""
-        body = queries.count_body(self._client.settings.timeout)
-        answer = parse_search(*self._call("POST", "/search/", body), self.target)
-        if answer.partial is not None:
-            raise EngineError(f"{self.target}: cannot count the documents: {answer.partial}")
-        return answer.total
+        return self._counted(queries.count_body(self._client.settings.timeout))
+
+    def count_without_embedding(self) -> int:
+        """See `Engine.count_without_embedding`. Takes as long as an exact search.
+
+        Raises EngineError where not all could be counted.
+        """
+        documents = self.count()
+        if not documents:
+            return 0
+        body = embedded_body(self._info, documents, self._client.settings.timeout)
+        # Documents that a feed adds in between are in the second count alone.
+        return max(0, documents - self._counted(body))
 
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         """See `Engine.visit`. Holds the ids: Vespa may send one twice while it moves documents."""
@@ -182,6 +195,12 @@ class VespaEngine:
 
     def _call(self, method: str, path: str, body: Json = None) -> tuple[int, Json]:
         return self._client.call(method, path, body, patience=self._client.settings.search_patience)
+
+    def _counted(self, body: Json) -> int:
+        answer = parse_search(*self._call("POST", "/search/", body), self.target)
+        if answer.partial is not None:
+            raise EngineError(f"{self.target}: cannot count the documents: {answer.partial}")
+        return answer.total
 
     def _expect(self, status: int, content: Json) -> Json:
         if status != 200:

@@ -97,6 +97,9 @@ class FakeEngine:
     def count(self) -> int:
         return len(self.documents)
 
+    def count_without_embedding(self) -> int:
+        return sum(one.embedding is None for one in self.documents.values())
+
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         yield from list(self.documents.values())
 

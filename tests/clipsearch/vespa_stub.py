@@ -85,6 +85,13 @@ class StubVespa:
         """The pictures that are held, by id."""
         return {id_: doc for (kind, id_), doc in self.documents.items() if kind == "image"}
 
+    def change_field(self, dimension: int) -> None:
+        """What a deployment does that changes the embedding's dimension or precision."""
+        with self.lock:
+            self.dimension = dimension
+            for document in self.images().values():
+                document.pop("embedding", None)
+
     def writes(self) -> list[Request]:
         """The requests that change pictures, in the order in which they came."""
         return [
@@ -145,7 +152,7 @@ class StubVespa:
                     held[name] = change["assign"]
             return 200, answer
         if kind == "image":
-            values = _vector(fields["embedding"]["values"])
+            values = _vector(fields["embedding"]["values"], self.dimension)
             if len(values) != self.dimension:
                 message = (
                     f"In document 'id:images:image::{id_}': Could not parse field 'embedding' of"
@@ -203,10 +210,14 @@ def _texts(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _vector(values: str | list[float]) -> list[float]:
-    if isinstance(values, str):
-        return np.frombuffer(bytes.fromhex(values), ">f4").astype(float).tolist()
-    return values
+def _vector(values: str | list[float], dimension: int) -> list[float]:
+    """A list, or hex of float32 or, where it is half as long, of bfloat16; big-endian."""
+    if not isinstance(values, str):
+        return values
+    half = len(values) == 4 * dimension
+    parts = [values[place : place + 4] + "0000" for place in range(0, len(values), 4)]
+    whole = bytes.fromhex("".join(parts) if half else values)
+    return np.frombuffer(whole, ">f4").astype(float).tolist()
 
 
 class _Server(ThreadingHTTPServer):

@@ -82,9 +82,12 @@ class _Search:
         self.terms: list[str] = []
         self.cosines: list[float] | None = None
         query = body.get("input.query(q)")
+        self.embedded = {number for number in self.everything if "embedding" in images[number]}
         if query is not None and images:
-            vectors = np.asarray([image["embedding"]["values"] for image in images])
-            self.cosines = (vectors @ np.asarray(query)).tolist()
+            # Without an embedding a document ranks as if it were all zeros.
+            zeros = [0.0] * len(query)
+            vectors = [image.get("embedding", {}).get("values", zeros) for image in images]
+            self.cosines = (np.asarray(vectors) @ np.asarray(query)).tolist()
 
     def find(self, where: str) -> Found:
         """The documents that the where clause matches; the nearest are those that pass the rest."""
@@ -97,7 +100,7 @@ class _Search:
         assert self.cosines is not None or not self.images
         target = int(found.group(1))
         cosines = self.cosines or []
-        nearest = sorted(passing, key=lambda number: -cosines[number])
+        nearest = sorted(passing & self.embedded, key=lambda number: -cosines[number])
         # A real one matches some documents beyond the target where it compares all of them.
         target = target * 3 // 2 if "approximate:false" in found.group(2) else target
         self._nearest = set(nearest[:target])
