@@ -145,7 +145,10 @@ def normalise(image: str) -> str:
     if "\\" in image:
         image = image.replace("\\", "/")
     if "//" in image or "./" in image or image.endswith(("/", "/.")):
+        on_drive = is_absolute(image)
         image = posixpath.normpath(image)
+        if on_drive and not is_absolute(image):
+            image += "/"  # "C:/" itself
         # POSIX keeps a leading double slash; it is the same file here.
         if image.startswith("//"):
             image = image[1:]

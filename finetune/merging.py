@@ -22,7 +22,7 @@ import numpy as np
 from finetune.column_kinds import ColumnKinds
 from finetune.composed import composed
 from finetune.errors import ManifestError
-from finetune.formats.rows import MetadataValue, Row, Source, in_composed_form
+from finetune.formats.rows import MetadataValue, Row, Source, in_composed_form, looks_like_list
 from finetune.image_lookup import ImageLookup, normalise
 from finetune.numerals import without_point_zero
 from finetune.problems import Problems
@@ -161,6 +161,11 @@ class Merger:
             self._watch_names(row.id, image)
             if self._source.captioned and not row.captions:
                 self._problems.add("empty caption", row.where, f"{image or row.id}: no caption")
+            if any(map(looks_like_list, row.captions)):
+                reason = (
+                    "its caption looks like a list but cannot be read as one; it stays one caption"
+                )
+                self._problems.note("unread list", row.where, reason)
             if row.embedding is not None and not self._keep_embedding(row, row.embedding):
                 row = row._replace(embedding=None)
             self.row_count += 1

@@ -22,7 +22,8 @@ class Problem:
             "no image", "bad row", "bad embedding", "two splits", "unknown split", and in folders
             "picture not taken", "linked folder", "unreadable folder", "unreadable captions";
             notes are "no caption", "text without picture",
-            "no image file", "different values", "stray quote", "column not read",
+            "no image file", "different values", "stray quote", "unread list",
+            "column not read",
             "own range", "same content" and "same content in two splits".
         where: The file and line, or the image.
         reason: What is wrong there, for people.

@@ -2,7 +2,8 @@
 
 The delimiter is the one of comma, tab, semicolon and bar by which the header has known columns.
 Quoting follows RFC 4180; a row that breaks it (a quotation mark never closed, or text behind a
-closing one, as in files written without any quoting) is read line by line instead.
+closing one, as in files written without any quoting) is read line by line instead. Blanks
+round fields are cut, as filters cut them. A field may be as long as the file (`long_fields`).
 """
 
 import csv
@@ -13,7 +14,15 @@ from pathlib import Path
 from finetune.composed import composed
 from finetune.errors import ManifestError
 from finetune.formats.lines import DecodedLines, first_lines, open_lines, report_not_utf8
-from finetune.formats.rows import Columns, MetadataValue, Row, caption_values, embedding_value
+from finetune.formats.long_fields import long_fields
+from finetune.formats.rows import (
+    Columns,
+    MetadataValue,
+    Row,
+    caption_values,
+    embedding_value,
+    metadata_text,
+)
 from finetune.problems import Problems
 
 DELIMITERS = (",", "\t", ";", "|")
@@ -57,7 +66,7 @@ class DelimitedText:
         """Read the rows; those with another number of fields than the header are reported."""
         fields_of = _FieldReader(self, problems)
         number = -1
-        with open_lines(self.path) as lines:
+        with open_lines(self.path) as lines, long_fields():
             for line, fields in fields_of.read(lines):
                 number += 1
                 if fields is None:
@@ -80,7 +89,9 @@ class DelimitedText:
             image, id = id, None
         split = values[columns.split].strip() or None if columns.split is not None else None
         metadata: dict[str, MetadataValue] = {
-            name: value for name in columns.metadata if (value := values[name])
+            name: value
+            for name in columns.metadata
+            if (value := metadata_text(values[name])) is not None
         }
         embedding = None
         if columns.embedding is not None:
@@ -101,7 +112,7 @@ class _FieldReader:
 
     def read(self, lines: DecodedLines) -> Iterator[tuple[int, list[str] | None]]:
         """Yield each data row's first line and its fields, None where they cannot be used."""
-        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True, skipinitialspace=True)
         header_read = False
         while True:
             lines.clear()
@@ -154,7 +165,9 @@ class _FieldReader:
 
     def _fields_of_line(self, text: str) -> list[str]:
         try:
-            fields = next(csv.reader([text], delimiter=self._delimiter, strict=True))
+            fields = next(
+                csv.reader([text], delimiter=self._delimiter, strict=True, skipinitialspace=True)
+            )
             if len(fields) == self._width:
                 return fields
         except csv.Error:
@@ -185,7 +198,7 @@ def recognise(path: Path, head: bytes, has_vectors: bool) -> DelimitedText | Non
 
 def _reading(path: Path, header: str, delimiter: str) -> DelimitedText:
     try:
-        fields = next(csv.reader([header], delimiter=delimiter))
+        fields = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
     except csv.Error:
         fields = header.split(delimiter)
     # pandas leaves the index column without a name.

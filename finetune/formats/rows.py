@@ -11,11 +11,14 @@ import numpy as np
 
 from finetune.composed import composed
 from finetune.errors import ManifestError
+from finetune.formats.list_texts import listed_texts
 from finetune.image_formats import image_suffixes
 from finetune.numerals import value_text
 from finetune.problems import Problems
 
 MetadataValue = str | float | int | None
+# What a list in a field begins with; no empty text.
+LIST_MARKS = ("[", "(", "{")
 
 IMAGE_SUFFIXES = image_suffixes()
 
@@ -209,13 +212,16 @@ class Columns:
 def caption_values(value: object, *, lists: bool = True) -> tuple[str, ...]:
     """Captions of a value: a text or a list of texts; stripped, none empty.
 
-    With `lists`, a text may itself be a JSON list of texts, as CSV has to write several.
+    A text may itself be a list of texts, as CSV has to write several (see `list_texts`): with
+    `lists`, as in a column "captions", of any number; else of two at least, since one caption may
+    well stand in brackets.
     """
     if isinstance(value, str):
         text = value.strip()
-        if lists and text.startswith("[") and text.endswith("]"):
-            return _json_captions(text)
-        return (text,) if text else ()
+        listed = listed_texts(text) if text[:1] in LIST_MARKS else None
+        if listed is None or not (lists or len(listed) > 1):
+            return (text,) if text else ()
+        value = listed
     if isinstance(value, list | tuple):
         texts = (_text(each) for each in value)
         return tuple(text for text in texts if text)
@@ -223,23 +229,28 @@ def caption_values(value: object, *, lists: bool = True) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
-def _json_captions(text: str) -> tuple[str, ...]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return (text,)
-    # "[3]" is a text in brackets; '["a", "b"]' is a list of captions.
-    if all(isinstance(each, str) for each in values):
-        return caption_values(values)
-    return (text,)
+def looks_like_list(caption: str) -> bool:
+    """Whether a caption is a list of texts that could not be read as one."""
+    return caption.startswith(("['", '["')) and caption.endswith("]")
+
+
+def metadata_text(text: str) -> str | None:
+    """A text as metadata, without outer blanks, as filters have it; a list joined with "; ".
+
+    None where nothing is left.
+    """
+    text = text.strip()
+    if text[:1] in LIST_MARKS and (listed := listed_texts(text)) is not None:
+        return "; ".join(listed) or None
+    return text or None
 
 
 def metadata_value(value: object) -> MetadataValue:
     """A value as metadata: lists are joined with "; ", empty ones and NaN are None."""
-    if value is None or value == "":
+    if value is None:
         return None
     if isinstance(value, str):
-        return value
+        return metadata_text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -255,7 +266,7 @@ def metadata_value(value: object) -> MetadataValue:
 
 
 def embedding_value(value: object) -> bytes | None:
-    """float32 values as bytes, of a list of numbers or a JSON list as a text.
+    """float32 values as bytes, of a list of numbers, or of one as JSON or NumPy writes it.
 
     Raises:
         ValueError: it is no list of finite numbers.
@@ -264,15 +275,25 @@ def embedding_value(value: object) -> bytes | None:
     if value is None or (isinstance(value, str) and not value):
         return None
     try:
-        numbers = json.loads(value) if isinstance(value, str) else value
+        numbers = _listed_numbers(value) if isinstance(value, str) else value
         vector = np.asarray(numbers, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError("the embedding is no list of numbers") from error
     if vector.ndim != 1 or not vector.size:
         raise ValueError("the embedding is no list of numbers")
     if not np.isfinite(vector).all():
         raise ValueError("the embedding has values that are not finite")
     return vector.tobytes()
+
+
+def _listed_numbers(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        # NumPy writes no commas: "[0.1 0.2\n 0.3]".
+        return [
+            float(number) for number in text.strip().removeprefix("[").removesuffix("]").split()
+        ]
 
 
 def refuse_lone_surrogates(*texts: str) -> None:
