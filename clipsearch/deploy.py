@@ -8,14 +8,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from clipsearch.engine import IndexInfo, Precision
-from clipsearch.engines.vespa import VespaEngine, read_info, write_info
+from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa.changes import Changes, compare
 from clipsearch.vespa.config_server import ConfigServer
 from clipsearch.vespa.connection import ConnectionSettings, connect
+from clipsearch.vespa.index_info import change_info, read_info
 from clipsearch.vespa.package import Package, PackageValues, render, write_folder, write_zip
 from clipsearch.vespa.providers import (
     DOCKER_CONFIG_SERVER,
@@ -252,6 +254,13 @@ class _Deployment:
             vector_weight=vector_weight,
         )
 
+    def _final_info(self, documents: int, fed_anew: bool, before: IndexInfo | None) -> IndexInfo:
+        info = self._new_info(before)
+        if before is None and documents:
+            # Nobody knows which version wrote them: the next feed looks at each.
+            info = replace(info, document_form=1)
+        return replace(info, index_id="" if fed_anew else info.index_id)
+
     def _values(self, info: IndexInfo) -> PackageValues:
         values = PackageValues(
             dimension=info.dimension,
@@ -282,11 +291,8 @@ class _Deployment:
         try:
             while True:
                 try:
-                    info = self._new_info(read_info(client))
-                    info = replace(info, index_id="" if fed_anew else info.index_id)
-                    write_info(client, info)
-                    VespaEngine(client, info).count()
-                    return info
+                    documents = VespaEngine(client, self._new_info(None)).count()
+                    return change_info(client, partial(self._final_info, documents, fed_anew))
                 except EngineError as error:
                     if time.monotonic() > deadline:
                         raise EngineError(

@@ -3,9 +3,9 @@
 Everything above (feed, query, server, commands) speaks to an engine through this page only.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol, Self, get_args
 
 from clipsearch.documents import Document, Embedding, storable_names, storable_tags
 from clipsearch.storable import blanked
@@ -21,6 +21,10 @@ DEFAULT_BM25_WEIGHT = 0.1
 DEFAULT_VECTOR_WEIGHT = 1.0
 RRF_K = 60
 RERANK_COUNT = 1000
+
+# Of the documents on a Vespa: 1 are tags and numbers in maps alone; 2 have the fields beside them
+# that a filter of a search by vector needs (`clipsearch.vespa.filter_fields`).
+DOCUMENT_FORM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,9 @@ class IndexInfo:
             the one that it wrote about, and not a new one at the same address.
         may_lack_embeddings: Dimension or precision changed while there were documents, and no
             feed has found since that each has an embedding.
+        column_order: Columns whose numbers were written to a Vespa, in the order in which they
+            came. A column's place here, from 1, stands in the documents: it never changes.
+        document_form: Of the documents on a Vespa; see DOCUMENT_FORM.
     """
 
     dimension: int
@@ -57,6 +64,22 @@ class IndexInfo:
     precision: Precision = "float"
     index_id: str = ""
     may_lack_embeddings: bool = False
+    column_order: tuple[str, ...] = ()
+    document_form: int = DOCUMENT_FORM
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From the object that `dataclasses.asdict` gave; keys of later versions are left out.
+
+        Raises TypeError where the dimension is missing.
+        """
+        known = {one.name for one in fields(cls)}
+        kept: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in known
+        }
+        return cls(**kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +161,15 @@ class Page:
 
     Attributes:
         hits: Best first.
-        total: Every match for bm25 and the hybrids; the candidates for `vector`.
+        total: Every match for bm25 and the hybrids; for `vector` every document that passes the
+            filters, whatever k, offset and candidates are.
         offset: Hits skipped before these.
-        facets: Column to (value, count) pairs, most frequent first, then by value.
+        facets: Column to (value, count) pairs over all that `total` counts, most frequent first,
+            then by value.
         seconds: Time inside the engine.
         notes: Sentences for the user (a query without any word, say).
         partial: The reason why the answer may be incomplete; None where it is whole.
+        candidates: For `vector`, how many of the nearest were ranked; None for other modes.
     """
 
     hits: tuple[Hit, ...]
@@ -153,6 +179,7 @@ class Page:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     partial: str | None = None
+    candidates: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +238,12 @@ class Engine(Protocol):
     def info(self) -> IndexInfo:
         """What the index knows about itself."""
 
-    def save_info(self, info: IndexInfo) -> None:
-        """Replace what the index knows about itself; the dimension cannot change."""
+    def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
+        """Replace what the index knows about itself by `change` of it; the new knowledge.
+
+        `change` is given what the index knows now, which another writer may have changed since it
+        was opened, and is called again where one comes in between. The dimension cannot change.
+        """
 
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         """Apply operations, yielding one Outcome each as it is acknowledged or refused.
@@ -223,6 +254,13 @@ class Engine(Protocol):
         Blanks stand for characters that no engine can hold (`clipsearch.storable`), but in ids:
         such an id is refused; one that nothing can have counts as removed by a Delete.
         Raises EngineError where the whole feed cannot go on (disk full).
+        """
+
+    def upgrade(self, advance: Callable[[], None]) -> int:
+        """Bring documents that an earlier version wrote to the form of this one; how many were.
+
+        Embeddings stay. `advance` is called after each. Stopped in between, the next call goes on.
+        Nothing is done, at once, where all are of this form.
         """
 
     def finish_feed(self) -> None:
@@ -259,6 +297,13 @@ def storable_update(update: Update) -> Update:
         numbers=None if update.numbers is None else storable_names(update.numbers),
         path=None if update.path is None else blanked(update.path),
     )
+
+
+def target_hits(query: EngineQuery) -> int:
+    """Nearest by vector that are looked for; a deep page of `vector` raises them to its needs."""
+    if query.mode == "vector":
+        return max(query.candidates, query.offset + query.k)
+    return query.candidates
 
 
 def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from clipsearch.changes import Plan, Source, Work, compare, content_of_vector, u
 from clipsearch.columns import choose_columns
 from clipsearch.documents import Embedding
 from clipsearch.encoder import Encoder, available_cores
-from clipsearch.engine import Engine, Operation, Outcome, Update, Upsert
+from clipsearch.engine import DOCUMENT_FORM, Engine, Operation, Outcome, Update, Upsert
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.indexing import FeedTarget
 from clipsearch.ledger import Entry, IdSet, Ledger, ledger_path
@@ -196,7 +196,7 @@ def _feed_manifest(
 ) -> FeedReport:
     manifest, engine = source.manifest, target.engine
     report_file = options.report or report_path(options.index)
-    tally = _Tally()
+    tally = _Tally(notes=_upgrade(engine, stream))
     with Rejections(report_file) as rejections:
         tally.notes += _trust(ledger, engine)
         unembedded = forget_unembedded(ledger, engine)
@@ -233,6 +233,18 @@ def _feed_manifest(
             report_path=rejections.path if rejections.count or rejections.note_count else None,
             notes=tuple(tally.notes),
         )
+
+
+def _upgrade(engine: Engine, stream: TextIO | None) -> list[str]:
+    """Bring what an earlier version wrote to today's form; a sentence where there was any."""
+    if engine.info.document_form == DOCUMENT_FORM:
+        return []
+    with Progress("upgrade", engine.count(), unit="documents", stream=stream) as progress:
+        changed = engine.upgrade(progress.advance)
+    return [
+        f"an earlier version fed this index: {changed:,} documents were given the fields by which"
+        f" filters find all, and nothing was encoded for it"
+    ]
 
 
 def _prepare(options: FeedOptions, target: FeedTarget, manifest: Manifest) -> Source:

@@ -134,13 +134,15 @@ class FeedTarget:
                 f" {self._dimension(vector_size)}; feed a new index"
             )
         elsewhere = _still_there(known.images_root) and known.images_root != images_root
-        info = replace(
-            self._described(known, columns),
-            images_root=known.images_root if elsewhere else images_root,
-            index_id=known.index_id or uuid.uuid4().hex,
-        )
-        if info != known:
-            self._engine.save_info(info)
+
+        def settled(now: IndexInfo) -> IndexInfo:
+            return replace(
+                self._described(now, columns),
+                images_root=known.images_root if elsewhere else images_root,
+                index_id=now.index_id or uuid.uuid4().hex,
+            )
+
+        self._engine.change_info(settled)
         return elsewhere
 
     def _dimension(self, vector_size: int | None) -> int:
@@ -149,11 +151,17 @@ class FeedTarget:
         return vector_size or 0
 
     def _described(self, info: IndexInfo, columns: Columns) -> IndexInfo:
-        info = replace(
-            info,
-            number_columns=tuple(sorted(columns.numbers)),
-            tag_columns=tuple(sorted(columns.tags)),
+        # Another feed may have added columns of its own meanwhile.
+        numbers, tags = (
+            columns.numbers.union(info.number_columns),
+            columns.tags.union(info.tag_columns),
         )
+        for column in sorted(numbers & tags):
+            raise EngineError(
+                f"{self._index}: another feed has just made {column} a"
+                f" {'number' if column in info.number_columns else 'tag'}; run this one again"
+            )
+        info = replace(info, number_columns=tuple(sorted(numbers)), tag_columns=tuple(sorted(tags)))
         if self._description is None or self._folder is None:
             return info
         return replace(

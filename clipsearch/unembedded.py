@@ -35,7 +35,7 @@ def settle_unembedded(engine: Engine, before: int | None) -> list[str]:
     except EngineError as error:
         return [f"documents without an embedding could not be looked for ({error})"]
     if engine.info.may_lack_embeddings != bool(left):
-        engine.save_info(replace(engine.info, may_lack_embeddings=bool(left)))
+        engine.change_info(lambda info: replace(info, may_lack_embeddings=bool(left)))
     if left:
         return [
             f"{left:,} documents have no embedding, so that no search by vector finds them: this"

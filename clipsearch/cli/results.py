@@ -85,6 +85,7 @@ def as_dict(answer: Answer) -> dict[str, Any]:
     return {
         "query": dict(answer.asked),
         "total": page.total,
+        "candidates": page.candidates,
         "offset": page.offset,
         "k": answer.k,
         "seconds": page.seconds,
@@ -206,9 +207,10 @@ def _summary(answer: Answer) -> str:
         return "No picture found."
     first, last = page.offset + 1, page.offset + len(page.hits)
     pages = -(-max(page.total, last) // answer.k)
+    ranked = "" if page.candidates is None else f" the nearest {page.candidates:,} ranked,"
     return (
         f"{first:,}-{last:,} of {page.total:,}, page {page.offset // answer.k + 1} of {pages:,},"
-        f" in {page.seconds * 1000:.1f} ms"
+        f"{ranked} in {page.seconds * 1000:.1f} ms"
     )
 
 

@@ -9,7 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from clipsearch.engine import IndexInfo
@@ -34,11 +34,7 @@ def read_info(folder: Path) -> IndexInfo:
                 f"{folder}: an index of format {stored['format']}, but this clipsearch reads"
                 f" {FORMAT}; feed a new index"
             )
-        known = {field.name for field in fields(IndexInfo)}
-        values = {name: value for name, value in stored.items() if name in known}
-        for name in ("number_columns", "tag_columns"):
-            values[name] = tuple(values.get(name, ()))
-        return IndexInfo(**values)
+        return IndexInfo.from_json(stored)
     except NotADirectoryError as error:
         raise EngineError(
             f"{folder}: is a file, and an index is a folder; name that, or a new one"

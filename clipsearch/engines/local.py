@@ -120,17 +120,21 @@ class LocalEngine:
         """What the index knows about itself."""
         return self._info
 
-    def save_info(self, info: IndexInfo) -> None:
-        """Replace what the index knows about itself; dimension and language cannot change."""
+    def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
+        """See `Engine.change_info`; the language cannot change either."""
+        known = read_info(self._folder)
+        info = change(known)
         if (info.dimension, info.language) != (self._info.dimension, self._info.language):
             raise EngineError(
                 f"{self.target}: dimension and language of an index cannot change; feed a new one"
             )
-        try:
-            write_info(self._folder, info)
-        except OSError as error:
-            raise EngineError(f"{self.target}: cannot be written: {error.strerror}") from error
+        if info != known:
+            try:
+                write_info(self._folder, info)
+            except OSError as error:
+                raise EngineError(f"{self.target}: cannot be written: {error.strerror}") from error
         self._info = info
+        return info
 
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         """Apply operations in batches; see `Engine.feed`. One process may write at a time."""
@@ -140,6 +144,10 @@ class LocalEngine:
             yield from write_in_batches(
                 operations, self._table(), self._info, lambda: forget_snapshot(self._folder)
             )
+
+    def upgrade(self, advance: Callable[[], None]) -> int:
+        """Nothing to do: filters of this engine look at the tags and numbers themselves."""
+        return 0
 
     def finish_feed(self) -> None:
         """Compact the table, index its vectors where they are many, and save a snapshot."""

@@ -22,6 +22,7 @@ from clipsearch.engine import (
     IndexInfo,
     Page,
     fused_weights,
+    target_hits,
 )
 from clipsearch.engines.metadata import Mask
 from clipsearch.engines.snapshot import Snapshot
@@ -54,7 +55,10 @@ class VectorIndex:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Hits in order, with what a page tells about them; arrays of the same length."""
+    """Hits in order, with what a page tells about them; arrays of the same length.
+
+    `matches` are what facets count; None counts every document.
+    """
 
     rows: Rows
     scores: Scores
@@ -63,6 +67,7 @@ class Ranked:
     total: int
     matches: Mask | None = None
     notes: tuple[str, ...] = ()
+    candidates: int | None = None
 
     def cut(self, start: int, end: int) -> "Ranked":
         """The hits from `start` to `end`."""
@@ -75,6 +80,7 @@ class Ranked:
             self.total,
             self.matches,
             self.notes,
+            self.candidates,
         )
 
 
@@ -116,6 +122,7 @@ def search(
         query.offset,
         facets,
         notes=ranked.notes,
+        candidates=ranked.candidates,
     )
 
 
@@ -186,16 +193,17 @@ class _Search:
         return Ranked(best, scores[best], scores[best], None, len(rows), matches, self._notes())
 
     def _vector(self) -> Ranked:
-        wanted = max(self.query.candidates, self.last)
-        enough = wanted if self.query.facets or self.index is None else self.last
-        rows, cosines = self._nearest(enough)
+        rows, cosines = self._nearest(self.last)
         passing = len(self.snapshot) if self.allowed is None else int(self.allowed.sum())
-        matches = None
-        if self.query.facets:
-            matches = np.zeros(len(self.snapshot), bool)
-            matches[rows] = True
-        total = min(wanted, passing)
-        return Ranked(rows, closeness(cosines.astype(np.float64)), None, cosines, total, matches)
+        return Ranked(
+            rows,
+            closeness(cosines.astype(np.float64)),
+            None,
+            cosines,
+            passing,
+            self.allowed,
+            candidates=min(target_hits(self.query), passing),
+        )
 
     def _vector_of_query(self) -> Embedding:
         assert self.query.vector is not None  # check_query

@@ -1,16 +1,13 @@
 """The engine on a Vespa, over plain HTTP; the index is made by `clipsearch deploy`."""
 
-import json
 import threading
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, fields
+from dataclasses import replace
 from typing import Self
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, Hit, IndexInfo, Operation, Outcome, Page
+from clipsearch.engine import DOCUMENT_FORM, EngineQuery, IndexInfo, Operation, Outcome, Page
 from clipsearch.storable import why_no_id
 from clipsearch.vespa import operations, queries
 from clipsearch.vespa.answers import (
@@ -28,12 +25,14 @@ from clipsearch.vespa.connection import (
     connect,
 )
 from clipsearch.vespa.feeding import feed
+from clipsearch.vespa.index_info import ColumnPlaces, change_info, read_info
+from clipsearch.vespa.searching import Searcher
 from clipsearch.vespa.unembedded import UnembeddedCount, embedded_body
+from clipsearch.vespa.upgrade import upgrade
+from clipsearch.vespa.visiting import visit
 from finetune.errors import EngineError
 
-INFO_FORMAT_VERSION = 1
-VISIT_DOCUMENTS = 500
-VISIT_DOCUMENTS_WITH_EMBEDDINGS = 100
+NO_INDEX = "holds no clipsearch index; make one with: clipsearch deploy"
 # Gets at once: enough to hide the way there and back, few enough to leave room for queries.
 _GETS_AT_ONCE = 8
 
@@ -62,9 +61,7 @@ class VespaEngine:
             raise
         if info is None:
             client.close()
-            raise EngineError(
-                f"{client.target}: holds no clipsearch index; make one with: clipsearch deploy"
-            )
+            raise EngineError(f"{client.target}: {NO_INDEX}")
         return cls(client, info)
 
     @property
@@ -77,26 +74,47 @@ class VespaEngine:
         """What the index knows about itself, as it was when opened or last saved."""
         return self._info
 
-    def save_info(self, info: IndexInfo) -> None:
-        """See `Engine.save_info`."""
-        if info.dimension != self._info.dimension:
-            raise EngineError(
-                f"{self.target}: holds embeddings of {self._info.dimension} values, not"
-                f" {info.dimension}; another dimension needs a new index"
-            )
-        write_info(self._client, info)
-        self._info = info
+    def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
+        """See `Engine.change_info`."""
+        return self._change_info(change, self._client.settings.search_patience)
+
+    def _change_info(self, change: Callable[[IndexInfo], IndexInfo], patience: float) -> IndexInfo:
+        def checked(known: IndexInfo | None) -> IndexInfo:
+            if known is None:
+                raise EngineError(f"{self.target}: {NO_INDEX}")
+            info = change(known)
+            if info.dimension != known.dimension:
+                raise EngineError(
+                    f"{self.target}: holds embeddings of {known.dimension} values, not"
+                    f" {info.dimension}; another dimension needs a new index"
+                )
+            return info
+
+        self._info = change_info(self._client, checked, patience=patience)
+        return self._info
 
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         """See `Engine.feed`."""
-        return feed(self._client, operations, self._info)
+        return feed(self._client, operations, self._info, self._places())
+
+    def upgrade(self, advance: Callable[[], None]) -> int:
+        """See `Engine.upgrade`.
+
+        Raises EngineError where the schema deployed there is older than this clipsearch.
+        """
+        if self._info.document_form == DOCUMENT_FORM:
+            return 0
+        changed = upgrade(self._client, self._info, self._places(), advance)
+        self.change_info(lambda info: replace(info, document_form=DOCUMENT_FORM))
+        return changed
 
     def finish_feed(self) -> None:
         """Nothing to do: Vespa indexes as it writes, and frees space by itself."""
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """See `Engine.get`."""
-        wanted = f"?fieldSet={operations.field_set(embeddings=embeddings)}"
+        fields = operations.shown_fields(embeddings=embeddings)
+        wanted = f"?fieldSet={operations.field_set(fields)}"
         left = threading.Event()
         client = self._client.through(lambda transport: LeavableTransport(transport, left))
 
@@ -125,34 +143,8 @@ class VespaEngine:
 
     def search(self, query: EngineQuery) -> Page:
         """See `Engine.search`."""
-        start = time.monotonic()
-        queries.check_query(query, self._info)
-        if query.mode == "bm25" and not query.tokens:
-            # Vespa answers a search for nothing with an error.
-            return Page((), 0, query.offset, dict.fromkeys(query.facets, ()))
-        body = queries.search_body(query, self._info, self._client.settings.timeout)
-        status, content = self._call("POST", "/search/", body)
-        answer = parse_search(status, content, self.target)
-        hits, facets, total = answer.hits, answer.facets, answer.total
-        if query.mode == "vector":
-            candidates = queries.target_hits(query)
-            total = min(total, candidates)
-            if query.facets:
-                facets = {column: _count(column, hits) for column in query.facets}
-                hits = hits[query.offset : query.offset + query.k]
-        return Page(
-            # Vespa orders equal scores as it likes; within the page they are put in order.
-            hits=tuple(sorted(hits, key=lambda hit: (-hit.score, hit.document.id))),
-            total=total,
-            offset=query.offset,
-            facets={column: facets.get(column, ()) for column in query.facets},
-            seconds=time.monotonic() - start,
-            notes=(
-                *_notes(query, answer),
-                *self._unembedded.note(self._info, query, answer),
-            ),
-            partial=answer.partial,
-        )
+        page = Searcher(self._info, self._client.settings.timeout, self._ask).page(query)
+        return replace(page, notes=(*page.notes, *self._unembedded.note(self._info, query, page)))
 
     def count(self) -> int:
         """Number of documents. Raises EngineError where not all could be counted."""
@@ -172,32 +164,25 @@ class VespaEngine:
 
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         """See `Engine.visit`. Holds the ids: Vespa may send one twice while it moves documents."""
-        wanted = VISIT_DOCUMENTS_WITH_EMBEDDINGS if embeddings else VISIT_DOCUMENTS
-        path = (
-            f"{operations.documents_path()}?cluster={operations.CLUSTER}&wantedDocumentCount={wanted}"
-            f"&fieldSet={operations.field_set(embeddings=embeddings)}"
-        )
-        seen: set[str] = set()
-        continuation: str | None = ""
-        while continuation is not None:
-            after = f"&continuation={continuation}" if continuation else ""
-            content = self._expect(*self._call("GET", path + after))
-            for entry in content.get("documents", []):
-                document = parse_document(entry)
-                if document.id not in seen:
-                    seen.add(document.id)
-                    yield document
-            continuation = content.get("continuation")
+        for entry in visit(self._client, operations.shown_fields(embeddings=embeddings)):
+            yield parse_document(entry)
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._client.close()
 
+    def _places(self) -> ColumnPlaces:
+        patience = self._client.settings.feed_patience
+        return ColumnPlaces(self._info, lambda change: self._change_info(change, patience))
+
+    def _ask(self, body: Json) -> SearchAnswer:
+        return parse_search(*self._call("POST", "/search/", body), self.target)
+
     def _call(self, method: str, path: str, body: Json = None) -> tuple[int, Json]:
         return self._client.call(method, path, body, patience=self._client.settings.search_patience)
 
     def _counted(self, body: Json) -> int:
-        answer = parse_search(*self._call("POST", "/search/", body), self.target)
+        answer = self._ask(body)
         if answer.partial is not None:
             raise EngineError(f"{self.target}: cannot count the documents: {answer.partial}")
         return answer.total
@@ -206,66 +191,3 @@ class VespaEngine:
         if status != 200:
             raise EngineError(failure_sentence(status, content, self.target))
         return content
-
-
-def read_info(client: Client) -> IndexInfo | None:
-    """What the index at `client` knows about itself; None where none was written.
-
-    Raises EngineError where Vespa is out of reach, refuses, or the info is of another version.
-    """
-    path = operations.document_path(operations.INFO_ID, operations.INFO_TYPE)
-    name = operations.document_name(operations.INFO_ID, operations.INFO_TYPE)
-    patience = client.settings.search_patience
-    status, content = client.call("GET", path, patience=patience, about=name)
-    if is_missing(status, content):
-        return None
-    if status != 200:
-        raise EngineError(failure_sentence(status, content, client.target))
-    try:
-        values = json.loads(content["fields"]["content"])
-        version = values.pop("format_version")
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineError(
-            f"{client.target}: what the index knows about itself cannot be read ({error});"
-            f" write it anew with: clipsearch deploy"
-        ) from error
-    if version != INFO_FORMAT_VERSION:
-        raise EngineError(
-            f"{client.target}: the index is of format {version}, but this clipsearch reads"
-            f" {INFO_FORMAT_VERSION}; install the clipsearch that made it"
-        )
-    known = {field.name for field in fields(IndexInfo)}
-    for name in ("number_columns", "tag_columns"):
-        values[name] = tuple(values.get(name, ()))
-    return IndexInfo(**{key: value for key, value in values.items() if key in known})
-
-
-def write_info(client: Client, info: IndexInfo) -> None:
-    """Replace what the index at `client` knows about itself. Raises EngineError."""
-    text = json.dumps({"format_version": INFO_FORMAT_VERSION, **asdict(info)}, ensure_ascii=False)
-    path = operations.document_path(operations.INFO_ID, operations.INFO_TYPE)
-    name = operations.document_name(operations.INFO_ID, operations.INFO_TYPE)
-    patience = client.settings.search_patience
-    body = {"fields": {"content": text}}
-    status, content = client.call("POST", path, body, patience=patience, about=name)
-    if status != 200:
-        raise EngineError(failure_sentence(status, content, client.target))
-
-
-def _count(column: str, hits: Sequence[Hit]) -> tuple[tuple[str, int], ...]:
-    """Facet of a tag column over hits, most frequent first, then by value."""
-    counts = Counter(hit.document.tags[column] for hit in hits if hit.document.tags.get(column))
-    return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def _notes(query: EngineQuery, answer: SearchAnswer) -> tuple[str, ...]:
-    notes = [
-        f"{column} has more values than the {queries.MOST_FACET_VALUES:,} most frequent shown"
-        for column in answer.cut_facets
-    ]
-    if query.exact and query.mode not in ("bm25", "vector"):
-        notes.append(
-            "exact: Vespa compares every document and counts some beyond the candidates, so the"
-            " total and the counts are upper bounds"
-        )
-    return tuple(notes)

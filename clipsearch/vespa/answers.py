@@ -70,7 +70,10 @@ def parse_search(status: int, content: Json, target: str) -> SearchAnswer:
     children = root.get("children", [])
     groups = [child for child in children if str(child.get("id", "")).startswith("group:root")]
     found = [child for child in children if child not in groups]
-    if (status != 200 or partial is not None) and not found and not groups:
+    total = int(root.get("fields", {}).get("totalCount", 0))
+    nothing = not found and not groups
+    # A search that asks for no hits, but for their number, may well have got that.
+    if nothing and (status != 200 or (partial is not None and not total)):
         if status == 200:
             raise EngineError(f"{target}: the search found nothing for want of answers: {partial}")
         raise EngineError(failure_sentence(status, content, target))
@@ -81,17 +84,18 @@ def parse_search(status: int, content: Json, target: str) -> SearchAnswer:
             continue
         hits.append(_hit(child))
     facets, cut = _facets(groups)
-    total = int(root.get("fields", {}).get("totalCount", 0))
     return SearchAnswer(tuple(hits), total, facets, cut, partial)
 
 
 def parse_document(content: Mapping[str, Json]) -> Document:
     """A document from a get, or from an entry of a visit, with its embedding if it is there."""
-    fields = content.get("fields", {})
-    id_ = fields.get("id")
-    if id_ is None:
-        id_ = str(content.get("id", "")).split("::", 1)[-1]
-    return _document(str(id_), fields)
+    return _document(document_id(content), content.get("fields", {}))
+
+
+def document_id(content: Mapping[str, Json]) -> str:
+    """The id of a document from a get, or from an entry of a visit."""
+    id_ = content.get("fields", {}).get("id")
+    return str(content.get("id", "")).split("::", 1)[-1] if id_ is None else str(id_)
 
 
 def failure_sentence(status: int, content: Json, target: str) -> str:

@@ -7,7 +7,7 @@ place, so that nothing new is pulled meanwhile.
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -31,7 +31,14 @@ from clipsearch.vespa.answers import (
     vespa_message,
 )
 from clipsearch.vespa.connection import RETRIED_STATUSES, Client, Json, LeavableTransport
-from clipsearch.vespa.operations import document_name, document_path, put_fields, update_fields
+from clipsearch.vespa.index_info import ColumnPlaces
+from clipsearch.vespa.operations import (
+    FilterFields,
+    document_name,
+    document_path,
+    put_fields,
+    update_fields,
+)
 from clipsearch.vespa.throttle import Throttle, ThrottledTransport
 from finetune.errors import EngineError
 
@@ -53,7 +60,9 @@ class _Done:
     failure: BaseException | None = None
 
 
-def feed(client: Client, operations: Iterable[Operation], info: IndexInfo) -> Iterator[Outcome]:
+def feed(
+    client: Client, operations: Iterable[Operation], info: IndexInfo, places: ColumnPlaces
+) -> Generator[Outcome, None, None]:
     """Apply operations to the index of `info`; one Outcome each, as Vespa answers it.
 
     Outcomes come in the order in which Vespa answers. Two operations of one id are never under way
@@ -68,7 +77,7 @@ def feed(client: Client, operations: Iterable[Operation], info: IndexInfo) -> It
     throttled = client.through(
         lambda transport: ThrottledTransport(LeavableTransport(transport, left), throttle)
     )
-    writer = _Writer(throttled, info, stop)
+    writer = _Writer(throttled, info, places, stop)
     failure: BaseException | None = None
     pool = ThreadPoolExecutor(client.settings.connections, thread_name_prefix="vespa-feed")
 
@@ -120,9 +129,12 @@ def feed(client: Client, operations: Iterable[Operation], info: IndexInfo) -> It
 class _Writer:
     """Applies one operation at a time; safe between threads."""
 
-    def __init__(self, client: Client, info: IndexInfo, stop: threading.Event) -> None:
+    def __init__(
+        self, client: Client, info: IndexInfo, places: ColumnPlaces, stop: threading.Event
+    ) -> None:
         self._client = client
         self._info = info
+        self._places = places
         self._stop = stop
         self._query = f"?timeout={client.settings.timeout:g}s"
 
@@ -144,8 +156,11 @@ class _Writer:
                         document.numbers,
                         document.embedding,
                         self._info.precision,
+                        self._places_of(document.numbers),
                     )
                     return self._send(operation, "POST", body)
+                case FilterFields():
+                    return self._send(operation, "PUT", update_fields(operation, {}))
                 case Update():
                     return self._update(operation)
                 case Delete(name):
@@ -165,12 +180,19 @@ class _Writer:
             return self._missing(update)
         if status != 200:
             return self._judge(update, status, content)
-        body = update_fields(storable_update(update))
+        kept = storable_update(update)
+        body = update_fields(kept, self._places_of(kept.numbers or ()))
         return self._send(update, "PUT", body) if body["fields"] else Outcome(update)
 
     @staticmethod
     def _missing(update: Update) -> Outcome:
         return Outcome(update, f"{shown_id(update.id)}: no such document; nothing was updated")
+
+    def _places_of(self, columns: Iterable[str]) -> Mapping[str, int]:
+        try:
+            return self._places.of(columns)
+        except EngineError as error:
+            raise FeedStoppedError(str(error)) from error
 
     def _send(self, operation: Operation, method: str, body: Json) -> Outcome:
         path = document_path(operation.id) + self._query

@@ -7,22 +7,22 @@ of its own gives some characters a meaning, and sends "007" as the number 7.
 
 import math
 from collections.abc import Sequence
-from decimal import Decimal
+from dataclasses import replace
 
 import numpy as np
 
 from clipsearch.documents import UNIT_LENGTH_TOLERANCE, Embedding
 from clipsearch.engine import (
     EngineQuery,
-    Filter,
     IndexInfo,
     NumberFilter,
-    TagFilter,
     fused_weights,
+    target_hits,
 )
-from clipsearch.storable import why_no_id
 from clipsearch.vespa.connection import Json
+from clipsearch.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, tag_value
 from clipsearch.vespa.operations import DOCUMENT_TYPE, FIELDS
+from clipsearch.vespa.restrictions import decimal, restricted_to
 from finetune.errors import UsageError
 
 # With these, the 100 nearest of the recorded 610 and 1,086 documents were exactly the true ones.
@@ -35,15 +35,26 @@ _WORD = "captions contains ({{stem:false, normalizeCase:false, accentDrop:false}
 _WEIGHTED = ("hybrid", "hybrid-rrf", "hybrid-normalized")
 
 
-def search_body(query: EngineQuery, info: IndexInfo, timeout: float) -> dict[str, Json]:
-    """The JSON of a POST to /search/.
+def search_body(
+    query: EngineQuery,
+    info: IndexInfo,
+    timeout: float,
+    *,
+    exact: bool = False,
+    least_cosine: float | None = None,
+) -> dict[str, Json]:
+    """The JSON of a POST to /search/ for the hits of a query, already checked.
 
-    For `vector` with facets, all candidates are asked for, so that exactly these can be counted:
-    an exact search also matches documents beyond the nearest, and grouping would count them.
+    Facets are counted for bm25 and the hybrids; for `vector` they are `count_body`'s.
 
-    Raises UsageError for a query that cannot work.
+    Args:
+        query: What is asked.
+        info: Of the index.
+        timeout: Seconds that Vespa may take.
+        exact: Compare the vector with all that pass the filters. Vespa then matches documents
+            beyond the nearest too.
+        least_cosine: Match none by vector whose cosine is below; None for no such bound.
     """
-    check_query(query, info)
     body: dict[str, Json] = {
         "hits": query.k,
         "offset": query.offset,
@@ -52,21 +63,19 @@ def search_body(query: EngineQuery, info: IndexInfo, timeout: float) -> dict[str
         "timeout": f"{timeout:g}s",
         "presentation.bolding": False,
     }
-    where = _matching(query, body)
-    restrictions = [_restriction(one, number, body) for number, one in enumerate(query.filters)]
-    possible = (id_ for id_ in query.exclude_ids if why_no_id(id_) is None)
-    for number, left_out in enumerate(possible):
-        body[f"x{number}"] = left_out
-        restrictions.append(f"!(id contains @x{number})")
-    if restrictions and query.mode not in ("bm25", "vector") and query.tokens:
+    parts = []
+    if query.mode != "bm25":
+        parts.append(_nearest(query, body, exact, least_cosine))
+    if query.mode != "vector" and query.tokens:
+        parts.append(_words(query, body))
+    where = " or ".join(parts)
+    restrictions = restricted_to(query, info, body)
+    if restrictions and len(parts) > 1:
         where = f"({where})"
     where = " and ".join([where, *restrictions])
-    yql = f"select {', '.join(FIELDS)} from {DOCUMENT_TYPE} where {where}"
-    if query.facets and query.mode == "vector":
-        body["hits"], body["offset"] = target_hits(query), 0
-    elif query.facets:
-        yql += " | " + _grouping(query.facets)
-    body["yql"] = yql
+    body["yql"] = f"select {', '.join(FIELDS)} from {DOCUMENT_TYPE} where {where}"
+    if query.facets and query.mode != "vector":
+        body["yql"] += f" | {_grouping(query.facets)}"
     if query.mode in _WEIGHTED:
         lexical, cosine = fused_weights(query, info)
         body["input.query(bm25_weight)"] = lexical
@@ -74,21 +83,57 @@ def search_body(query: EngineQuery, info: IndexInfo, timeout: float) -> dict[str
     return body
 
 
-def count_body(timeout: float) -> dict[str, Json]:
-    """The JSON of a search that matches every picture and returns none."""
-    return {
-        "yql": f"select id from {DOCUMENT_TYPE} where true",
+def nearest_body(
+    query: EngineQuery, info: IndexInfo, timeout: float, hits: int, *, exact: bool
+) -> dict[str, Json]:
+    """The JSON of a search for the nearest alone that pass the filters of a hybrid.
+
+    The `hits` nearest; for 0 none are shown, but the candidates that were found are counted.
+    """
+    body: dict[str, Json] = {
+        "hits": hits,
+        "ranking.profile": "vector",
+        "timeout": f"{timeout:g}s",
+    }
+    alone = replace(query, mode="vector", k=hits, offset=0, candidates=hits or query.candidates)
+    clauses = [_nearest(alone, body, exact), *restricted_to(query, info, body)]
+    body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(clauses)}"
+    return body
+
+
+def count_body(
+    timeout: float, query: EngineQuery | None = None, info: IndexInfo | None = None
+) -> dict[str, Json]:
+    """The JSON of a search that returns no hits, but the number of documents.
+
+    Of all, or of those that pass the filters of `query`, with its facets, in the index of `info`.
+    """
+    body: dict[str, Json] = {
         "hits": 0,
         "ranking.profile": "unranked",
         "timeout": f"{timeout:g}s",
     }
+    where = ["true"]
+    if query is not None and info is not None:
+        where += restricted_to(query, info, body)
+    body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(where)}"
+    if query is not None and query.facets:
+        body["yql"] += f" | {_grouping(query.facets)}"
+    return body
 
 
-def target_hits(query: EngineQuery) -> int:
-    """Nearest by vector that are looked for; a deep page of `vector` raises them to its needs."""
-    if query.mode == "vector":
-        return max(query.candidates, query.offset + query.k)
-    return query.candidates
+def fields_body(timeout: float) -> dict[str, Json]:
+    """The JSON of a search that fails where the schema has no fields for filters."""
+    return {
+        "yql": (
+            f"select id from {DOCUMENT_TYPE} where {TAG_VALUES} contains @v"
+            f" or range({NUMBER_KEYS}, 0L, 0L)"
+        ),
+        "v": tag_value("no", "such"),
+        "hits": 0,
+        "ranking.profile": "unranked",
+        "timeout": f"{timeout:g}s",
+    }
 
 
 def check_query(query: EngineQuery, info: IndexInfo) -> None:
@@ -125,49 +170,26 @@ def check_query_vector(vector: Embedding, dimension: int) -> None:
         raise UsageError(f"the query vector has the length {length:.4f}, must be 1")
 
 
-def _matching(query: EngineQuery, body: dict[str, Json]) -> str:
-    """The where clause of what is retrieved; adds its parameters to `body`."""
-    parts = []
-    if query.mode != "bm25":
-        assert query.vector is not None
-        body["input.query(q)"] = [float(value) for value in query.vector]
-        search = "approximate:false"
-        if not query.exact:
-            search = f"hnsw.exploreAdditionalHits:{EXPLORE_ADDITIONAL_HITS}"
-        target = target_hits(query)
-        parts.append(f"({{targetHits:{target}, {search}}}nearestNeighbor(embedding, q))")
-    if query.mode != "vector" and query.tokens:
-        for number, token in enumerate(query.tokens):
-            body[f"t{number}"] = token
-        words = " or ".join(_WORD.format(number) for number in range(len(query.tokens)))
-        parts.append(f"({words})")
-    return " or ".join(parts)
+def _nearest(
+    query: EngineQuery, body: dict[str, Json], exact: bool, least_cosine: float | None = None
+) -> str:
+    """The clause for the nearest by vector; adds its parameters to `body`."""
+    assert query.vector is not None
+    body["input.query(q)"] = [float(value) for value in query.vector]
+    settings = [
+        f"targetHits:{target_hits(query)}",
+        "approximate:false" if exact else f"hnsw.exploreAdditionalHits:{EXPLORE_ADDITIONAL_HITS}",
+    ]
+    if least_cosine is not None:
+        settings.append(f"distanceThreshold:{decimal(1.0 - least_cosine)}")
+    return f"({{{', '.join(settings)}}}nearestNeighbor(embedding, q))"
 
 
-def _restriction(one: Filter, number: int, body: dict[str, Json]) -> str:
-    """A filter as a where clause; its column and values become parameters in `body`."""
-    key = f"f{number}"
-    body[key] = one.column
-    if isinstance(one, TagFilter):
-        for place, value in enumerate(one.values):
-            body[f"{key}v{place}"] = value
-        values = [f"value contains @{key}v{place}" for place in range(len(one.values))]
-        # "value in (...)" inside sameElement finds nothing, without an error.
-        value = values[0] if len(values) == 1 else f"({' or '.join(values)})"
-        clause = f"tags contains sameElement(key contains @{key}, {value})"
-        return f"!({clause})" if one.exclude else clause
-    bounds = []
-    if one.low is not None:
-        bounds.append(f"value {'>' if one.low_open else '>='} {_decimal(one.low)}")
-    if one.high is not None:
-        bounds.append(f"value {'<' if one.high_open else '<='} {_decimal(one.high)}")
-    return f"numbers contains sameElement(key contains @{key}, {', '.join(bounds)})"
-
-
-def _decimal(value: float) -> str:
-    """A number without an exponent, which YQL's grammar takes only in some forms."""
-    text = format(Decimal(repr(float(value))), "f")
-    return text if "." in text else f"{text}.0"
+def _words(query: EngineQuery, body: dict[str, Json]) -> str:
+    """The clause for all documents with a word of the query; adds its parameters to `body`."""
+    for number, token in enumerate(query.tokens):
+        body[f"t{number}"] = token
+    return f"({' or '.join(_WORD.format(number) for number in range(len(query.tokens)))})"
 
 
 def _grouping(facets: Sequence[str]) -> str:

@@ -7,8 +7,7 @@ found by their words, and no search by vector finds them until they are fed agai
 import time
 from collections.abc import Callable
 
-from clipsearch.engine import EngineQuery, IndexInfo
-from clipsearch.vespa.answers import SearchAnswer
+from clipsearch.engine import EngineQuery, IndexInfo, Page
 from clipsearch.vespa.connection import Json
 from clipsearch.vespa.operations import DOCUMENT_TYPE
 from finetune.errors import EngineError
@@ -51,12 +50,12 @@ class UnembeddedCount:
         self._known = 0
         self._known_until = 0.0
 
-    def note(self, info: IndexInfo, query: EngineQuery, answer: SearchAnswer) -> tuple[str, ...]:
+    def note(self, info: IndexInfo, query: EngineQuery, page: Page) -> tuple[str, ...]:
         """A sentence for who searched by vector, where there are such documents.
 
         Asked for only where `info` says that there may be some, or nothing at all was found.
         """
-        empty = not (answer.hits or query.filters or query.offset)
+        empty = not (page.hits or query.filters or query.offset)
         if query.mode == "bm25" or not (info.may_lack_embeddings or empty):
             return ()
         try:

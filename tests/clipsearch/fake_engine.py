@@ -4,7 +4,7 @@ It keeps the contract of `clipsearch.engine.Engine.feed` to the letter, batches 
 pulled before an exception of the operations is written and acknowledged before it is raised.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from clipsearch.documents import Document, DocumentError, check_document
@@ -41,8 +41,12 @@ class FakeEngine:
     log: list[Operation] = field(default_factory=list)
     finished: int = 0
 
-    def save_info(self, info: IndexInfo) -> None:
-        self.info = info
+    def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
+        self.info = change(self.info)
+        return self.info
+
+    def upgrade(self, advance: Callable[[], None]) -> int:
+        return 0
 
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         waiting: list[Operation] = []

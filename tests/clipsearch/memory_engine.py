@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from clipsearch.documents import Document
@@ -16,6 +16,7 @@ from clipsearch.engine import (
     Outcome,
     Page,
     fused_weights,
+    target_hits,
 )
 from clipsearch.folding import fold
 from clipsearch.text import tokens
@@ -31,8 +32,12 @@ class MemoryEngine:
         self.partial: str | None = None
         self.closed = False
 
-    def save_info(self, info: IndexInfo) -> None:
-        self.info = info
+    def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
+        self.info = change(self.info)
+        return self.info
+
+    def upgrade(self, advance: Callable[[], None]) -> int:
+        return 0
 
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         raise NotImplementedError
@@ -76,7 +81,8 @@ class MemoryEngine:
             )
             facets[column] = tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
         page = tuple(hits[query.offset : query.offset + query.k])
-        return Page(page, len(hits), query.offset, facets, 0.001, (), self.partial)
+        candidates = min(target_hits(query), len(hits)) if query.mode == "vector" else None
+        return Page(page, len(hits), query.offset, facets, 0.001, (), self.partial, candidates)
 
     def _hit(self, document: Document, query: EngineQuery, bm25: float) -> Hit:
         shown = replace(document, embedding=None)

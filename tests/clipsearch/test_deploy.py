@@ -17,10 +17,11 @@ from vespa_stub import StubVespa, numbered_document
 
 from clipsearch.deploy import DeployOptions, deploy
 from clipsearch.engine import Upsert
-from clipsearch.engines.vespa import VespaEngine, read_info, write_info
+from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa.changes import Changes, describe
 from clipsearch.vespa.config_server import ConfigServer
 from clipsearch.vespa.connection import connect
+from clipsearch.vespa.index_info import read_info, write_info
 from finetune.encoder_folder import (
     EncoderDescription,
     Preprocessing,

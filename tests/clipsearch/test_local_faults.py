@@ -49,10 +49,10 @@ def test_info_travels_and_the_dimension_stays(engine: LocalEngine) -> None:
     info = replace(
         engine.info, encoder_name="é", tag_columns=("a", "b"), bm25_weight=0.3, images_root="/x"
     )
-    engine.save_info(info)
+    assert engine.change_info(lambda _: info) == info
     assert LocalEngine.open(Path(engine.target)).info == engine.info == info
     with pytest.raises(EngineError, match="dimension"):
-        engine.save_info(replace(info, dimension=5))
+        engine.change_info(lambda known: replace(known, dimension=5))
 
 
 def test_missing_table_is_one_sentence(engine: LocalEngine) -> None:

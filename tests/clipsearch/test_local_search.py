@@ -109,7 +109,7 @@ def twin(documents: list[Document], query: EngineQuery) -> tuple[list[tuple[str,
     closeness = {name: 1 / (2 - value) for name, value in cosine.items()}
     if query.mode == "vector":
         hits = ordered(closeness)[: max(query.candidates, query.offset + query.k)]
-        return hits, len(hits)
+        return hits, len(allowed)
     near = {name for name, _ in ordered(cosine)[: query.candidates]}
     union = [name for name, score in lexical.items() if score > 0 or name in near]
     if query.mode == "hybrid-sum":
@@ -205,9 +205,41 @@ def test_facets_count_all_matches(filled: LocalEngine, collection: list[Document
     assert page.facets == {"class": expected, "absent": ()}
     vector = make_embedding(np.random.default_rng(3))
     page = filled.search(EngineQuery("vector", (), vector, k=3, candidates=50, facets=("split",)))
-    nearest = filled.search(EngineQuery("vector", (), vector, k=50)).hits
-    tagged = sum("split" in hit.document.tags for hit in nearest)
+    tagged = sum("split" in document.tags for document in collection)
     assert page.facets == {"split": (("train", tagged),)}
+
+
+@pytest.mark.parametrize("k", [1, 10, 150])
+@pytest.mark.parametrize("offset", [0, 20, 390])
+def test_vector_counts_what_passes_whatever_the_page(
+    k: int, offset: int, filled: LocalEngine, collection: list[Document]
+) -> None:
+    airport = TagFilter("class", ("airport",))
+    for filters in ((), (airport,), (NumberFilter("year", low=2003), airport)):
+        query = EngineQuery(
+            "vector",
+            (),
+            make_embedding(np.random.default_rng(3)),
+            k=k,
+            offset=offset,
+            filters=filters,
+            facets=("class",),
+            candidates=30,
+            exclude_ids=("photos/0003.jpg",),
+        )
+        page = filled.search(query)
+        passing = [
+            document
+            for document in collection
+            if document.id != "photos/0003.jpg" and all(passes(document, one) for one in filters)
+        ]
+        assert page.total == len(passing)
+        assert page.candidates == min(max(30, offset + k), len(passing))
+        assert len(page.hits) == max(0, min(k, len(passing) - offset))
+        assert sum(count for _, count in page.facets["class"]) == sum(
+            "class" in document.tags for document in passing
+        )
+    assert filled.search(EngineQuery("bm25", ("dog",))).candidates is None
 
 
 def test_pages_hold_every_hit_once(filled: LocalEngine) -> None:
@@ -227,7 +259,7 @@ def test_pages_hold_every_hit_once(filled: LocalEngine) -> None:
 def test_deep_vector_page_raises_the_candidates(filled: LocalEngine) -> None:
     vector = make_embedding(np.random.default_rng(5))
     page = filled.search(EngineQuery("vector", (), vector, k=10, offset=250, candidates=100))
-    assert (len(page.hits), page.total) == (10, 260)
+    assert (len(page.hits), page.total, page.candidates) == (10, 400, 260)
     page = filled.search(EngineQuery("vector", (), vector, k=10, offset=395))
     assert (len(page.hits), page.total) == (5, 400)
 

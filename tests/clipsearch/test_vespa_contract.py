@@ -29,7 +29,8 @@ from finetune.errors import EngineError, UsageError
 
 SETTINGS = ConnectionSettings(connections=1, search_patience=0.05, feed_patience=0.05)
 TARGET = "http://vespa.example:8080"
-INFO = IndexInfo(dimension=64)
+INFO = IndexInfo(dimension=64, column_order=("words", "year"))
+EARLIER = IndexInfo(dimension=64, document_form=1)
 Record = dict[str, Any]
 
 
@@ -56,8 +57,8 @@ class Mock:
         pass
 
 
-def engine_over(transport: Mock) -> VespaEngine:
-    return VespaEngine(Client(TARGET, transport, SETTINGS), INFO)
+def engine_over(transport: Mock, info: IndexInfo = INFO) -> VespaEngine:
+    return VespaEngine(Client(TARGET, transport, SETTINGS), info)
 
 
 def reply_of(record: Record) -> Reply:
@@ -199,6 +200,11 @@ def test_a_put_is_the_recorded_one(recorded: Path) -> None:
     ((method, path, body),) = transport.sent
     assert method == record["request"]["method"]
     assert urlsplit(path).path == record["request"]["path"]
+    # The recording is older than the fields for filters.
+    assert body["fields"].pop("tag_values") == [
+        f"{column}\t{value}" for column, value in fields["tags"].items()
+    ]
+    assert len(body["fields"].pop("number_keys")) == len(fields["numbers"])
     assert body == record["request"]["body"]
 
 
@@ -395,8 +401,18 @@ def test_user_text_never_enters_the_statement() -> None:
         exclude_ids=(nasty,),
     )
     engine_over(transport).search(query)
-    ((_, _, body),) = transport.sent
-    assert nasty not in body["yql"]
+    for _, _, body in transport.sent:
+        assert nasty not in body["yql"]
+    assert body["yql"].endswith(
+        " and (tag_values contains @f0v0 or tag_values contains @f0v1)"
+        " and !(tag_values contains @f1v0) and !(id contains @x0)"
+    )
+    assert [body[name] for name in ("t0", "x0")] == [nasty] * 2
+    assert [body[name] for name in ("f0v0", "f1v0")] == [f"{nasty}\t{nasty}", f"c\t{nasty}"]
+    transport.sent.clear()
+    engine_over(transport, EARLIER).search(query)
+    for _, _, body in transport.sent:
+        assert nasty not in body["yql"]
     assert body["yql"].endswith(
         " and tags contains sameElement(key contains @f0, (value contains @f0v0 or value contains"
         " @f0v1)) and !(tags contains sameElement(key contains @f1, value contains @f1v0))"
@@ -408,7 +424,8 @@ def test_user_text_never_enters_the_statement() -> None:
 def test_filters_are_the_recorded_forms(recorded: Path) -> None:
     def where(*filters: NumberFilter | TagFilter) -> str:
         transport = Mock(Reply(200, b'{"root": {"fields": {"totalCount": 0}}}'))
-        engine_over(transport).search(EngineQuery("bm25", tokens=("circl",), filters=filters))
+        query = EngineQuery("bm25", tokens=("circl",), filters=filters)
+        engine_over(transport, EARLIER).search(query)
         body = transport.sent[0][2]
         clause = body["yql"].partition(" and ")[2]
         for name in sorted((n for n in body if n.startswith("f")), reverse=True):

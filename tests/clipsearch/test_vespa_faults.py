@@ -20,13 +20,14 @@ from clipsearch.engine import (
     Update,
     Upsert,
 )
-from clipsearch.engines.vespa import VespaEngine, write_info
+from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa import connection
 from clipsearch.vespa.connection import ConnectionSettings, connect
 from clipsearch.vespa.feeding import FeedStoppedError
+from clipsearch.vespa.index_info import write_info
 from finetune.errors import EngineError
 
-INFO = IndexInfo(dimension=8)
+INFO = IndexInfo(dimension=8, column_order=("year",))
 SETTINGS = ConnectionSettings(connections=4, search_patience=5, feed_patience=5)
 IMPATIENT = ConnectionSettings(connections=4, search_patience=0.3, feed_patience=0.3)
 
@@ -285,11 +286,11 @@ def test_info_is_kept_in_the_index(stub: StubVespa) -> None:
         index_id="x",
     )
     engine = VespaEngine.open(stub.url, SETTINGS)
-    engine.save_info(info)
+    engine.change_info(lambda _: info)
     assert engine.info == info == VespaEngine.open(stub.url, SETTINGS).info
     assert engine.count() == 0, "it is no picture"
     with pytest.raises(EngineError, match="another dimension needs a new index"):
-        engine.save_info(IndexInfo(dimension=9))
+        engine.change_info(lambda _: IndexInfo(dimension=9))
 
 
 def test_a_token_is_sent_and_its_lack_is_named(

@@ -24,9 +24,10 @@ from vespa_recorded import INFO, assert_same_pages, load_cases, load_documents, 
 from clipsearch.deploy import DeployOptions, deploy
 from clipsearch.documents import Document
 from clipsearch.engine import Delete, EngineQuery, IndexInfo, Update, Upsert
-from clipsearch.engines.vespa import VespaEngine, read_info
+from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa.changes import Changes
 from clipsearch.vespa.connection import connect
+from clipsearch.vespa.index_info import read_info
 from clipsearch.vespa.providers import CONTAINER_NAME, DOCKER_CONFIG_SERVER, DOCKER_INDEX
 from finetune.encoder_folder import fingerprint, read_description, write_description
 from finetune.errors import EngineError
@@ -124,9 +125,9 @@ def live(
     options = replace(where, encoder=encoder) if has_tower else replace(where, dimension=64)
     assert deploy(options, consent=_agree, say=print) is not None
     engine = VespaEngine.open(url)
-    engine.save_info(
-        replace(
-            engine.info,
+    engine.change_info(
+        lambda info: replace(
+            info,
             encoder_name=NAME,
             number_columns=INFO.number_columns,
             tag_columns=INFO.tag_columns,

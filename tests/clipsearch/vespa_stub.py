@@ -25,6 +25,11 @@ from vespa_twin import answer_search
 from clipsearch.documents import Document
 
 VISIT_PAGE = 7  # few, so that every visit needs continuations
+FILTER_FIELDS = ("tag_values", "number_keys")
+CONDITION_FAILED = (
+    "[UNKNOWN(251013) @ tcp/localhost:19115/default]: ReturnCode(TEST_AND_SET_CONDITION_FAILED,"
+    " Condition did not match document nodeIndex=0 bucket=2000000000000064) "
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class StubVespa:
     faults: deque[Fault] = field(default_factory=deque)
     choose_fault: Callable[[Request], Fault] | None = None
     token: str | None = None
+    # Of the schema that is deployed: False is the first release's, without fields for filters.
+    filter_fields: bool = True
     under_way: int = 0
     most_under_way: int = 0
 
@@ -106,9 +113,13 @@ class StubVespa:
         if request.path == "/state/v1/health":
             return 200, {"status": {"code": "up"}}
         if request.path == "/search/":
+            body = request.body or request.query
+            for name in () if self.filter_fields else FILTER_FIELDS:
+                if name in body["yql"]:
+                    return _no_such_field(name)
             with self.lock:
                 images = list(self.images().values())
-            return answer_search(images, request.body or request.query, self.language)
+            return answer_search(images, body, self.language)
         found = re.fullmatch(
             r"/document/v1/images/(image|index_info)/docid(?:/(.*))?", request.path
         )
@@ -146,7 +157,18 @@ class StubVespa:
         illegal = _illegal(id_, fields)
         if illegal is not None:
             return 400, {"pathId": request.path, "message": illegal}
+        for name in () if self.filter_fields else FILTER_FIELDS:
+            if name in fields:
+                message = f"Field '{name}' is not defined in document type '{kind}'"
+                return 400, {"pathId": request.path, "message": message}
         if request.method == "PUT":
+            if held is None and request.query.get("create") == "true":
+                # The condition is not looked at.
+                held = self.documents[kind, id_] = {}
+            elif (condition := request.query.get("condition")) is not None and (
+                held is None or not _holds(condition, kind, held)
+            ):
+                return 412, {**answer, "message": CONDITION_FAILED}
             if held is not None:
                 for name, change in fields.items():
                     held[name] = change["assign"]
@@ -208,6 +230,22 @@ def _texts(value: Any) -> str:
     if isinstance(value, list):
         return "".join(map(_texts, value))
     return value if isinstance(value, str) else ""
+
+
+def _holds(condition: str, kind: str, held: dict[str, Any]) -> bool:
+    """A comparison of a text field: all that clipsearch sends."""
+    found = re.fullmatch(rf'{kind}\.(\w+) == "((?:[^"\\]|\\["\\])*)"', condition)
+    assert found is not None, condition
+    return bool(held.get(found.group(1)) == re.sub(r"\\(.)", r"\1", found.group(2)))
+
+
+def _no_such_field(name: str) -> tuple[int, Any]:
+    error = {
+        "code": 4,
+        "summary": "Invalid query parameter",
+        "message": f"Could not create query from YQL: Field '{name}' does not exist.",
+    }
+    return 400, {"root": {"id": "toplevel", "fields": {"totalCount": 0}, "errors": [error]}}
 
 
 def _vector(values: str | list[float], dimension: int) -> list[float]:

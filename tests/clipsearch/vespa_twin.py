@@ -2,13 +2,20 @@
 
 bm25 as in https://docs.vespa.ai/en/reference/bm25.html; the rest as ../recorded/rankings.jsonl has
 it. Statements are read by a small parser of the YQL that clipsearch writes, nothing more.
+
+An approximate search takes its candidates among what a pre-filter lets pass, as the real one was
+recorded to (../recorded/filters/answers.jsonl): of a sameElement only that each of its conditions
+holds for some entry of the map, and of a negated one everything. What fails the whole filter is
+dropped afterwards. An exact search takes them among what passes.
 """
 
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +34,9 @@ _PIECES = re.compile(
     r"\s*(?:(?P<nearest>\(?\{(?P<settings>[^}]*)\}nearestNeighbor\(embedding, q\)\)?)"
     r"|captions contains \(\{stem:false, normalizeCase:false, accentDrop:false\}@(?P<word>t\d+)\)"
     r"|id contains @(?P<id>\w+)"
-    r"|(?P<map>tags|numbers) contains sameElement\(key contains @(?P<key>\w+),"
+    r"|tag_values contains (?P<tag>@\w+|\"(?:[^\"\\]|\\.)*\")"
+    r"|range\(number_keys, (?P<least>\d+)L, (?P<greatest>\d+)L\)"
+    r"|(?P<map>tags|numbers) contains sameElement\(key contains (?P<key>@\w+|\"[^\"]*\"),"
     r" (?P<test>(?:[^()]|\([^()]*\))*)\)"
     r"|(?P<true>true)|(?P<op>and\b|or\b|!|\(|\)))"
 )
@@ -65,6 +74,43 @@ def answer_search(
     return 200, {"root": root}
 
 
+@dataclass(frozen=True)
+class _Passing:
+    """What passes a clause, and what the pre-filter of a search for the nearest lets pass.
+
+    `known` says whether both are the same by nature.
+    """
+
+    whole: Found
+    before: Found
+    known: bool
+
+    @classmethod
+    def exactly(cls, found: Found) -> "_Passing":
+        return cls(found, found, known=True)
+
+    def __or__(self, other: "_Passing") -> "_Passing":
+        known = self.known and other.known
+        return _Passing(self.whole | other.whole, self.before | other.before, known)
+
+    def __and__(self, other: "_Passing") -> "_Passing":
+        known = self.known and other.known
+        return _Passing(self.whole & other.whole, self.before & other.before, known)
+
+    def negated(self, everything: Found) -> "_Passing":
+        before = everything - self.before if self.known else everything
+        return _Passing(everything - self.whole, before, self.known)
+
+
+def _compares(operator: str, bound: float, value: float) -> bool:
+    return {
+        ">=": value >= bound,
+        ">": value > bound,
+        "<=": value <= bound,
+        "<": value < bound,
+    }[operator]
+
+
 class _Search:
     def __init__(
         self, images: Sequence[Mapping[str, Any]], body: Mapping[str, Any], language: str
@@ -90,24 +136,28 @@ class _Search:
             self.cosines = (np.asarray(vectors) @ np.asarray(query)).tolist()
 
     def find(self, where: str) -> Found:
-        """The documents that the where clause matches; the nearest are those that pass the rest."""
+        """The documents that the where clause matches."""
         self._nearest: Found | None = None
         self.terms = []
         passing = self._parse(where)
         found = re.search(r"\{targetHits:(\d+), ([^}]*)\}", where)
         if found is None:
-            return passing
+            return passing.whole
         assert self.cosines is not None or not self.images
-        target = int(found.group(1))
+        target, settings = int(found.group(1)), found.group(2)
         cosines = self.cosines or []
-        nearest = sorted(passing & self.embedded, key=lambda number: -cosines[number])
+        exact = "approximate:false" in settings
+        near = self.embedded & (passing.whole if exact else passing.before)
+        threshold = re.search(r"distanceThreshold:(-?[\d.]+)", settings)
+        if threshold is not None:
+            near = {n for n in near if 1 - cosines[n] <= float(threshold.group(1))}
         # A real one matches some documents beyond the target where it compares all of them.
-        target = target * 3 // 2 if "approximate:false" in found.group(2) else target
-        self._nearest = set(nearest[:target])
+        target = target * 3 // 2 if exact else target
+        self._nearest = set(sorted(near, key=lambda number: -cosines[number])[:target])
         self.terms = []
-        return self._parse(where)
+        return self._parse(where).whole
 
-    def _parse(self, where: str) -> Found:
+    def _parse(self, where: str) -> "_Passing":
         self._pieces = []
         place = 0
         while place < len(where):
@@ -121,27 +171,32 @@ class _Search:
         assert self._at == len(self._pieces), where
         return found
 
-    def _either(self) -> Found:
+    def _either(self) -> "_Passing":
         found = self._all()
         while self._next("or"):
             found = found | self._all()
         return found
 
-    def _all(self) -> Found:
+    def _all(self) -> "_Passing":
         found = self._one()
         while self._next("and"):
             found = found & self._one()
         return found
 
-    def _one(self) -> Found:
+    def _one(self) -> "_Passing":
         if self._next("!"):
-            return self.everything - self._one()
+            return self._one().negated(self.everything)
         if self._next("("):
             found = self._either()
             assert self._next(")")
             return found
         piece = self._pieces[self._at]
         self._at += 1
+        if piece["map"]:
+            return self._same_element(piece["map"], self._text(piece["key"]), piece["test"])
+        return _Passing.exactly(self._known_beforehand(piece))
+
+    def _known_beforehand(self, piece: re.Match[str]) -> Found:
         if piece["nearest"]:
             return self.everything if self._nearest is None else self._nearest
         if piece["word"]:
@@ -150,11 +205,28 @@ class _Search:
             return {number for number in self.everything if term in self.words[number]}
         if piece["id"]:
             wanted = self.body[piece["id"]]
-            return {n for n in self.everything if self.images[n]["id"] == wanted}
-        if piece["map"]:
-            return self._same_element(piece["map"], self.body[piece["key"]], piece["test"])
+            return self._where(lambda image: image["id"] == wanted)
+        if piece["tag"]:
+            wanted = self._text(piece["tag"])
+            return self._where(lambda image: wanted in (image.get("tag_values") or ()))
+        if piece["least"]:
+            least, greatest = int(piece["least"]), int(piece["greatest"])
+            return self._where(
+                lambda image: any(
+                    least <= key <= greatest for key in image.get("number_keys") or ()
+                )
+            )
         assert piece["true"]
         return self.everything
+
+    def _where(self, holds: Callable[[Mapping[str, Any]], bool]) -> Found:
+        return {number for number in self.everything if holds(self.images[number])}
+
+    def _text(self, operand: str) -> str:
+        """A parameter, or a string of the statement."""
+        if operand.startswith("@"):
+            return str(self.body[operand[1:]])
+        return str(json.loads(operand))
 
     def _next(self, operator: str) -> bool:
         if self._at < len(self._pieces) and self._pieces[self._at]["op"] == operator:
@@ -162,26 +234,31 @@ class _Search:
             return True
         return False
 
-    def _same_element(self, name: str, key: str, test: str) -> Found:
-        def passes(value: Any) -> bool:
-            if name == "tags":
-                wanted = [self.body[one].lower() for one in re.findall(r"@(\w+)", test)]
-                return str(value).lower() in wanted
-            compare = {
-                ">=": value.__ge__,
-                ">": value.__gt__,
-                "<=": value.__le__,
-                "<": value.__lt__,
-            }
+    def _same_element(self, name: str, key: str, test: str) -> "_Passing":
+        if name == "tags":
+            values = re.findall(r'@\w+|"[^"]*"', test)
+            wanted = [self._text(one).lower() for one in values]
+            conditions: list[Callable[[Any], bool]] = [lambda value: str(value).lower() in wanted]
+        else:
             bounds = re.findall(r"value (>=|>|<=|<) (-?[\d.]+)", test)
             assert bounds, test
-            return all(compare[operator](float(bound)) for operator, bound in bounds)
+            conditions = [partial(_compares, operator, float(bound)) for operator, bound in bounds]
 
-        def holds(image: Mapping[str, Any]) -> bool:
-            held = image.get(name) or {}
-            return any(k.lower() == key.lower() and passes(value) for k, value in held.items())
+        def entries(image: Mapping[str, Any]) -> list[tuple[str, Any]]:
+            return list((image.get(name) or {}).items())
 
-        return {number for number in self.everything if holds(self.images[number])}
+        def whole(image: Mapping[str, Any]) -> bool:
+            return any(
+                held.lower() == key.lower() and all(one(value) for one in conditions)
+                for held, value in entries(image)
+            )
+
+        def before(image: Mapping[str, Any]) -> bool:
+            return any(held.lower() == key.lower() for held, _ in entries(image)) and all(
+                any(one(value) for _, value in entries(image)) for one in conditions
+            )
+
+        return _Passing(self._where(whole), self._where(before), known=False)
 
     def rank(self, found: Found, profile: str) -> list[tuple[int, float, dict[str, float]]]:
         """(document, score, match features), best first, in Vespa's arbitrary order of ties."""

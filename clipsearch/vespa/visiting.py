@@ -1,0 +1,38 @@
+"""Every document of the index, page by page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from clipsearch.vespa import operations
+from clipsearch.vespa.answers import document_id, failure_sentence
+from clipsearch.vespa.connection import Client, Json
+from finetune.errors import EngineError
+
+DOCUMENTS_AT_ONCE = 500
+DOCUMENTS_AT_ONCE_WITH_EMBEDDINGS = 100
+
+
+def visit(client: Client, fields: Sequence[str]) -> Iterator[Mapping[str, Json]]:
+    """The entries of all documents with these fields, each once, in no particular order.
+
+    Holds the ids: Vespa may send one twice while it moves documents. Raises EngineError.
+    """
+    at_once = DOCUMENTS_AT_ONCE
+    if "embedding" in fields:
+        at_once = DOCUMENTS_AT_ONCE_WITH_EMBEDDINGS
+    path = (
+        f"{operations.documents_path()}?cluster={operations.CLUSTER}&wantedDocumentCount={at_once}"
+        f"&fieldSet={operations.field_set(fields)}"
+    )
+    seen: set[str] = set()
+    continuation: str | None = ""
+    while continuation is not None:
+        after = f"&continuation={continuation}" if continuation else ""
+        status, content = client.call("GET", path + after, patience=client.settings.search_patience)
+        if status != 200:
+            raise EngineError(failure_sentence(status, content, client.target))
+        for entry in content.get("documents", []):
+            id_ = document_id(entry)
+            if id_ not in seen:
+                seen.add(id_)
+                yield entry
+        continuation = content.get("continuation")
