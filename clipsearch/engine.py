@@ -165,7 +165,7 @@ class Page:
             filters, whatever k, offset and candidates are.
         offset: Hits skipped before these.
         facets: Column to (value, count) pairs over all that `total` counts, most frequent first,
-            then by value.
+            then by value; spellings of one tag are counted together.
         seconds: Time inside the engine.
         notes: Sentences for the user (a query without any word, say).
         partial: The reason why the answer may be incomplete; None where it is whole.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from clipsearch.documents import Document
 from clipsearch.engine import Filter, NumberFilter, TagFilter
 from clipsearch.engines.arrays import map_array
+from clipsearch.facet_counts import Counts, counts_by_tag
 from clipsearch.folding import fold
 
 Mask = npt.NDArray[np.bool_]
@@ -39,12 +40,12 @@ class TagColumn:
         hits[[code for code, value in enumerate(self.values) if fold(value) in folded]] = True
         return hits[self.codes]
 
-    def counts(self, matches: Mask | None) -> tuple[tuple[str, int], ...]:
-        """(value, rows) of the matching rows, most frequent first, then by value."""
+    def counts(self, matches: Mask | None) -> Counts:
+        """(value, rows) of the matching rows; see `counts_by_tag`."""
         codes = self.codes if matches is None else self.codes[matches]
         counted = np.bincount(codes[codes != _ABSENT], minlength=len(self.values))
-        pairs = [(self.values[code], int(counted[code])) for code in np.flatnonzero(counted)]
-        return tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+        found = np.flatnonzero(counted)
+        return counts_by_tag((self.values[code], int(counted[code])) for code in found)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from clipsearch.documents import Document
 from clipsearch.engine import Hit
+from clipsearch.facet_counts import counts_by_tag
 from clipsearch.vespa.connection import Json
 from finetune.errors import EngineError
 
@@ -247,7 +248,7 @@ def _facets(groups: Sequence[Mapping[str, Json]]) -> tuple[Facets, tuple[str, ..
                 # A document without the tag is counted under the empty value.
                 if str(group.get("value", "")) != ""
             ]
-            facets[column] = tuple(sorted(counts, key=lambda pair: (-pair[1], pair[0])))
+            facets[column] = counts_by_tag(counts)
             if "next" in listed.get("continuation", {}):
                 cut.append(column)
     return facets, tuple(cut)

@@ -18,6 +18,7 @@ from clipsearch.engine import (
     fused_weights,
     target_hits,
 )
+from clipsearch.facet_counts import counts_by_tag
 from clipsearch.folding import fold
 from clipsearch.text import tokens
 
@@ -79,7 +80,7 @@ class MemoryEngine:
             counts = Counter(
                 hit.document.tags[column] for hit in hits if column in hit.document.tags
             )
-            facets[column] = tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+            facets[column] = counts_by_tag(counts)
         page = tuple(hits[query.offset : query.offset + query.k])
         candidates = min(target_hits(query), len(hits)) if query.mode == "vector" else None
         return Page(page, len(hits), query.offset, facets, 0.001, (), self.partial, candidates)

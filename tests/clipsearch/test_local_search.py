@@ -200,7 +200,9 @@ def test_facets_count_all_matches(filled: LocalEngine, collection: list[Document
     for document in collection:
         words = " ".join(document.captions).split()
         if "dog" in words and document.numbers.get("year", 0) >= 2003 and "class" in document.tags:
-            counts[document.tags["class"]] = counts.get(document.tags["class"], 0) + 1
+            # Of the two spellings, this one is the more frequent.
+            value = document.tags["class"].replace("Airport", "airport")
+            counts[value] = counts.get(value, 0) + 1
     expected = tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
     assert page.facets == {"class": expected, "absent": ()}
     vector = make_embedding(np.random.default_rng(3))
