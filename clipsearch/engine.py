@@ -5,7 +5,7 @@ Everything above (feed, query, server, commands) speaks to an engine through thi
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import Any, Literal, Protocol, Self, get_args, get_origin, get_type_hints
 
 from clipsearch.documents import Document, Embedding, storable_names, storable_tags
 from clipsearch.storable import blanked
@@ -71,7 +71,7 @@ class IndexInfo:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """From the object that `dataclasses.asdict` gave; keys of later versions are left out.
 
-        Raises TypeError where the dimension is missing.
+        Raises TypeError where the dimension is missing, or a value is of another kind.
         """
         known = {one.name for one in fields(cls)}
         kept: dict[str, Any] = {
@@ -79,6 +79,9 @@ class IndexInfo:
             for name, value in values.items()
             if name in known
         }
+        for name, kind in get_type_hints(cls).items():
+            if name in kept and not _is_of(kept[name], kind):
+                raise TypeError(f"{name} is not of the kind that it should be")
         return cls(**kept)
 
 
@@ -311,3 +314,15 @@ def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:
     bm25 = info.bm25_weight if query.bm25_weight is None else query.bm25_weight
     vector = info.vector_weight if query.vector_weight is None else query.vector_weight
     return bm25, vector
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of the kind that a field of IndexInfo is annotated with."""
+    parts = get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(one, parts[0]) for one in value)
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in parts
+    if parts:
+        return any(_is_of(value, part) for part in parts)
+    return type(value) is kind or (kind is float and type(value) is int)

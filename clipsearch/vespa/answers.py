@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from clipsearch.documents import Document
 from clipsearch.engine import Hit
 from clipsearch.facet_counts import counts_by_tag
+from clipsearch.vespa import checked
+from clipsearch.vespa.checked import MalformedAnswerError
 from clipsearch.vespa.connection import Json
 from finetune.errors import EngineError
 
@@ -37,6 +37,7 @@ _DEGRADED = {
 }
 # Juniper's marks around a matched word, where bolding was turned off but they came through.
 _HIGHLIGHT_MARKS = str.maketrans("", "", "\x1e\x1f")
+_LONGEST_MESSAGE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,25 @@ def parse_search(status: int, content: Json, target: str) -> SearchAnswer:
     """Parse an answer of /search/.
 
     Looks at `errors`, `coverage`, `documents` and `nodes`: a dead content node answers with
-    coverage 100 and no error code. Raises EngineError where nothing came, with Vespa's reason.
+    coverage 100 and no error code. Raises EngineError where nothing came, with Vespa's reason, or
+    where something came that is not as Vespa's answers are.
     """
+    try:
+        return _search_answer(status, content, target)
+    except MalformedAnswerError as error:
+        raise EngineError(f"{target}: {error}") from error
+
+
+def _search_answer(status: int, content: Json, target: str) -> SearchAnswer:
     root = content.get("root") if isinstance(content, dict) else None
     if not isinstance(root, dict):
         raise EngineError(failure_sentence(status, content, target))
     partial = _incomplete(root)
-    children = root.get("children", [])
-    groups = [child for child in children if str(child.get("id", "")).startswith("group:root")]
-    found = [child for child in children if child not in groups]
-    total = int(root.get("fields", {}).get("totalCount", 0))
+    children = checked.objects(root.get("children"), "what was found")
+    groups = [child for child in children if _is_grouping(child)]
+    found = [child for child in children if not _is_grouping(child)]
+    counted = checked.mapping(root.get("fields"), "the answer's fields").get("totalCount")
+    total = checked.count(counted, "the total") if status == 200 or counted is not None else 0
     nothing = not found and not groups
     # A search that asks for no hits, but for their number, may well have got that.
     if nothing and (status != 200 or (partial is not None and not total)):
@@ -80,7 +90,7 @@ def parse_search(status: int, content: Json, target: str) -> SearchAnswer:
         raise EngineError(failure_sentence(status, content, target))
     hits = []
     for child in found:
-        if "id" not in child.get("fields", {}):
+        if "id" not in checked.mapping(child.get("fields"), "a hit's fields"):
             partial = partial or "some hits came without their document"
             continue
         hits.append(_hit(child))
@@ -89,14 +99,24 @@ def parse_search(status: int, content: Json, target: str) -> SearchAnswer:
 
 
 def parse_document(content: Mapping[str, Json]) -> Document:
-    """A document from a get, or from an entry of a visit, with its embedding if it is there."""
-    return _document(document_id(content), content.get("fields", {}))
+    """A document from a get, or from an entry of a visit, with its embedding if it is there.
+
+    Raises EngineError where it is not as Vespa's answers are.
+    """
+    return _document(
+        document_id(content), checked.mapping(content.get("fields"), "a document's fields")
+    )
 
 
 def document_id(content: Mapping[str, Json]) -> str:
-    """The id of a document from a get, or from an entry of a visit."""
-    id_ = content.get("fields", {}).get("id")
-    return str(content.get("id", "")).split("::", 1)[-1] if id_ is None else str(id_)
+    """The id of a document from a get, or from an entry of a visit. Raises EngineError."""
+    fields = checked.mapping(content.get("fields"), "a document's fields")
+    id_ = checked.text(fields.get("id"), "a document's id")
+    if not id_:
+        id_ = checked.text(content.get("id"), "a document's name").split("::", 1)[-1]
+    if not id_:
+        raise MalformedAnswerError("a document's id", "there")
+    return id_
 
 
 def failure_sentence(status: int, content: Json, target: str) -> str:
@@ -137,7 +157,7 @@ def vespa_message(content: Json) -> str:
     if not isinstance(content, dict):
         return ""
     if "message" in content:
-        text = " ".join(str(content["message"]).split())
+        text = _words(content["message"])
         found = _RETURN_CODE.search(text)
         return found.group(1).strip() if found else text
     root = content.get("root")
@@ -155,11 +175,20 @@ def is_missing(status: int, content: Json) -> bool:
 
 
 def _errors(root: Mapping[str, Json]) -> str:
+    errors = root.get("errors") or []
     parts = []
-    for error in root.get("errors", []):
-        summary, message = error.get("summary", ""), error.get("message", "")
-        parts.append(": ".join(part for part in (summary, " ".join(message.split())) if part))
+    for error in errors if isinstance(errors, list) else [errors]:
+        told = error if isinstance(error, dict) else {}
+        words = [_words(told.get(name)) for name in ("summary", "message")]
+        parts.append(": ".join(part for part in words if part) or "an error without words")
     return "; ".join(dict.fromkeys(parts))
+
+
+def _words(message: Json) -> str:
+    """A message of Vespa's on one line; "" where it is no text."""
+    text = " ".join(message.split()) if isinstance(message, str) else ""
+    text = text.encode("utf-8", "replace").decode()  # halves of characters cannot be printed
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
 
 
 def _incomplete(root: Mapping[str, Json]) -> str | None:
@@ -170,7 +199,7 @@ def _incomplete(root: Mapping[str, Json]) -> str | None:
         reasons.append(f"Vespa reported {errors}")
     coverage = root.get("coverage")
     if coverage is not None:
-        reasons += _coverage_reasons(coverage)
+        reasons += _coverage_reasons(checked.mapping(coverage, "the coverage"))
     return "; ".join(reasons) or None
 
 
@@ -183,53 +212,77 @@ def _coverage_reasons(coverage: Mapping[str, Json]) -> list[str]:
     if coverage.get("nodes", 1) == 0:
         return ["no content node answered"]
     causes = [
-        _DEGRADED.get(name.replace("-", ""), f"Vespa gives {name} as the reason")
-        for name, on in (coverage.get("degraded") or {}).items()
+        _DEGRADED.get(name.replace("-", ""), f"Vespa gives {_words(name)} as the reason")
+        for name, on in checked.mapping(coverage.get("degraded"), "the degradation").items()
         if on
     ]
     share = coverage.get("coverage", 100)
+    checked.number(share, "the coverage")
     if share < 100:
         because = f": {'; '.join(causes)}" if causes else ""
         return [f"only {share} % of the documents were searched{because}"]
     if not causes and not coverage.get("full", True):
         return ["Vespa calls the answer incomplete, and does not say why"]
-    whole, asked = coverage.get("resultsFull", 1), coverage.get("results", 1)
+    whole, asked = (
+        checked.count(coverage.get(name, 1), f"the coverage's {name}")
+        for name in ("resultsFull", "results")
+    )
     if not causes and whole < asked:
         return [f"only {whole} of {asked} parts of the answer are whole"]
     return causes
 
 
+def _is_grouping(child: Mapping[str, Json]) -> bool:
+    id_ = child.get("id")
+    return isinstance(id_, str) and id_.startswith("group:root")
+
+
 def _hit(child: Mapping[str, Json]) -> Hit:
     fields = child["fields"]
-    features = fields.get("matchfeatures", {})
-    lexical = features.get("lexical")
+    features = checked.mapping(fields.get("matchfeatures"), "a hit's features")
     return Hit(
-        document=_document(str(fields["id"]), fields),
-        score=float(child.get("relevance", 0.0)),
-        bm25=None if lexical is None else float(lexical),
+        document=_document(checked.text(fields["id"], "a hit's id"), fields),
+        score=checked.number(child.get("relevance"), "a hit's score"),
+        bm25=_feature(features, "lexical"),
         cosine=_cosine(features),
     )
 
 
-def _cosine(features: Mapping[str, float]) -> float | None:
-    if "cosine" in features:
-        return float(features["cosine"])
-    closeness = features.get("closeness(field,embedding)")
+def _feature(features: Mapping[str, Json], name: str) -> float | None:
+    value = features.get(name)
+    return None if value is None else checked.number(value, f"a hit's {name}")
+
+
+def _cosine(features: Mapping[str, Json]) -> float | None:
+    cosine = _feature(features, "cosine")
+    if cosine is not None:
+        return cosine
+    closeness = _feature(features, "closeness(field,embedding)")
     # prenormalized-angular: closeness = 1 / (2 - cosine), and 0 where nothing was compared.
-    return None if not closeness else 2.0 - 1.0 / float(closeness)
+    return None if not closeness else checked.number(2.0 - 1.0 / closeness, "a hit's closeness")
 
 
 def _document(id_: str, fields: Mapping[str, Json]) -> Document:
-    captions = fields.get("captions") or ()
+    captions = checked.listed(fields.get("captions"), "a document's captions")
+    tags = checked.mapping(fields.get("tags"), "a document's tags")
+    numbers = checked.mapping(fields.get("numbers"), "a document's numbers")
     tensor = fields.get("embedding")
     values = tensor.get("values") if isinstance(tensor, dict) else tensor
     return Document(
         id=id_,
-        captions=tuple(str(text).translate(_HIGHLIGHT_MARKS) for text in captions),
-        path=str(fields.get("path") or ""),
-        tags={str(key): str(value) for key, value in (fields.get("tags") or {}).items()},
-        numbers={str(key): float(value) for key, value in (fields.get("numbers") or {}).items()},
-        embedding=None if values is None else np.asarray(values, dtype=np.float32),
+        captions=tuple(
+            checked.text(text, "a caption").translate(_HIGHLIGHT_MARKS) for text in captions
+        ),
+        path=checked.text(fields.get("path"), "a document's path"),
+        tags={
+            checked.text(key, "a column"): checked.text(value, "a tag")
+            for key, value in tags.items()
+        },
+        numbers={
+            checked.text(key, "a column"): checked.number(value, "a number of a document")
+            for key, value in numbers.items()
+        },
+        embedding=None if values is None else checked.vector(values, "an embedding"),
     )
 
 
@@ -237,21 +290,26 @@ def _facets(groups: Sequence[Mapping[str, Json]]) -> tuple[Facets, tuple[str, ..
     facets: Facets = {}
     cut = []
     for root in groups:
-        for listed in root.get("children", []):
-            label = _FACET_LABEL.fullmatch(str(listed.get("label", "")))
+        for listed in checked.objects(root.get("children"), "a facet"):
+            label = _FACET_LABEL.fullmatch(checked.text(listed.get("label"), "a facet's label"))
             if label is None:
                 continue
             column = re.sub(r"\\(.)", r"\1", label.group(1))
             counts = [
-                (str(group["value"]), int(group["fields"]["count()"]))
-                for group in listed.get("children", [])
+                (value, _group_count(group))
+                for group in checked.objects(listed.get("children"), "a facet's groups")
                 # A document without the tag is counted under the empty value.
-                if str(group.get("value", "")) != ""
+                if (value := checked.text(group.get("value"), "a facet's value"))
             ]
             facets[column] = counts_by_tag(counts)
-            if "next" in listed.get("continuation", {}):
+            if "next" in checked.mapping(listed.get("continuation"), "a facet's continuation"):
                 cut.append(column)
     return facets, tuple(cut)
+
+
+def _group_count(group: Mapping[str, Json]) -> int:
+    fields = checked.mapping(group.get("fields"), "a facet's fields")
+    return checked.count(fields.get("count()"), "a facet's count")
 
 
 def _after(message: str) -> str:

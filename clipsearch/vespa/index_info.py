@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from urllib.parse import quote
 
 from clipsearch.engine import IndexInfo
-from clipsearch.vespa import operations
+from clipsearch.vespa import checked, operations
 from clipsearch.vespa.answers import failure_sentence, is_missing
 from clipsearch.vespa.connection import Client
 from clipsearch.vespa.filter_fields import places_of
@@ -120,7 +120,8 @@ def _read(client: Client, patience: float) -> str | None:
         return None
     if status != 200:
         raise EngineError(failure_sentence(status, content, client.target))
-    return str(content.get("fields", {}).get("content", ""))
+    fields = checked.mapping(content.get("fields"), "what the index knows about itself")
+    return checked.text(fields.get("content"), "what the index knows about itself")
 
 
 def _parse(text: str, target: str) -> IndexInfo:
@@ -130,7 +131,7 @@ def _parse(text: str, target: str) -> IndexInfo:
         if version == 1:
             values["document_form"] = 1
         info = IndexInfo.from_json(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _unreadable(target, error) from error
     if version not in range(_OLDEST_FORMAT_VERSION, FORMAT_VERSION + 1):
         raise EngineError(

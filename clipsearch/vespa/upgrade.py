@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from clipsearch.engine import IndexInfo
+from clipsearch.vespa import checked
 from clipsearch.vespa.answers import (
-    document_id,
     failure_sentence,
     is_foreign_package,
+    parse_document,
     vespa_message,
 )
 from clipsearch.vespa.connection import Client
@@ -76,14 +77,13 @@ def check_schema(client: Client) -> None:
 def _wrong(client: Client, places: ColumnPlaces) -> Iterator[FilterFields]:
     """An update for each document whose fields are not what they should be."""
     for entry in visit(client, _VISITED_FIELDS):
-        held = entry.get("fields", {})
-        tags = {str(column): str(value) for column, value in (held.get("tags") or {}).items()}
-        numbers = {str(column): float(n) for column, n in (held.get("numbers") or {}).items()}
-        values = tag_values(tags)
-        keys = number_keys(numbers, places.of(numbers))
+        document, held = parse_document(entry), checked.mapping(entry.get("fields"), "fields")
+        values = tag_values(document.tags)
+        keys = number_keys(document.numbers, places.of(document.numbers))
         # Vespa leaves out what is empty.
-        right = sorted(held.get(TAG_VALUES) or []) == sorted(values)
-        if not right or sorted(held.get(NUMBER_KEYS) or []) != sorted(keys):
-            yield FilterFields(
-                document_id(entry), tag_values=tuple(values), number_keys=tuple(keys)
-            )
+        held_values, held_keys = (
+            checked.listed(held.get(name), name) for name in (TAG_VALUES, NUMBER_KEYS)
+        )
+        right = sorted(checked.text(one, TAG_VALUES) for one in held_values) == sorted(values)
+        if not right or sorted(checked.whole(k, NUMBER_KEYS) for k in held_keys) != sorted(keys):
+            yield FilterFields(document.id, tag_values=tuple(values), number_keys=tuple(keys))
