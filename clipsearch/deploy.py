@@ -5,56 +5,56 @@ anything is made.
 """
 
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from clipsearch.engine import IndexInfo, Precision
+from clipsearch.deploy_options import (
+    DeployOptions,
+    Wanted,
+    check_destination,
+    check_dimension,
+    check_field,
+    deploys,
+    index_address,
+)
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa import VespaEngine
-from clipsearch.vespa.changes import Changes, compare
-from clipsearch.vespa.config_server import ConfigServer
-from clipsearch.vespa.connection import ConnectionSettings, connect
-from clipsearch.vespa.index_info import change_info, read_info
-from clipsearch.vespa.package import Package, PackageValues, render, write_folder, write_zip
+from clipsearch.vespa.changes import Changes, compare, encoder_costs, info_changes, same_field
+from clipsearch.vespa.config_server import ConfigServer, Prepared, RefusedError, Running
+from clipsearch.vespa.connection import Client, ConnectionSettings
+from clipsearch.vespa.deployed import (
+    EmbeddingField,
+    count_documents,
+    deployed_info,
+    embedding_field,
+    no_answer,
+    open_index,
+    other_application,
+    package_beside,
+)
+from clipsearch.vespa.index_info import UnreadableInfoError, change_info, read_info
+from clipsearch.vespa.package import (
+    TEXT_TOWER_FILE,
+    Package,
+    md5_of,
+    render,
+    write_folder,
+    write_zip,
+)
 from clipsearch.vespa.providers import (
     DOCKER_CONFIG_SERVER,
-    DOCKER_INDEX,
     CloudName,
     deploy_to_cloud,
-    deploy_to_docker,
+    start_docker,
 )
-from finetune.encoder_folder import EncoderDescription, check_fingerprint, read_description
-from finetune.errors import EngineError, UsageError
+from clipsearch.vespa.refusals import Documents, explain, free_overrides
+from clipsearch.vespa.waiting import Services, Waiting, wait_for_services
+from finetune.encoder_folder import check_fingerprint, read_description
+from finetune.errors import EngineError, IndexVersionError, UsageError
 
-POLL_SECONDS = 0.5
 LONGEST_WAIT_FOR_CONFIG_SERVER = 60.0
-QUERY_PORT = 8080
-
-
-@dataclass(frozen=True, slots=True)
-class DeployOptions:
-    """What to deploy, and where; see `clipsearch deploy --help`.
-
-    One of `config_server`, `docker`, `cloud` and `render` says where; `index` alone only writes
-    what the index knows, for a package that was deployed by other means.
-    """
-
-    encoder: Path | None = None
-    dimension: int | None = None
-    precision: Precision | None = None
-    language: str | None = None
-    weights: tuple[float, float] | None = None
-    config_server: str | None = None
-    docker: bool = False
-    cloud: str | None = None
-    render: Path | None = None
-    nodes: Path | None = None
-    index: str | None = None
-    wait: float = 300.0
-    allow: tuple[str, ...] = ()
+LONGEST_WAIT_FOR_DOCKER = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,239 +89,284 @@ def deploy(
     what goes on, in lines. Raises UsageError, EncoderError, and EngineError with Vespa's own
     messages.
     """
-    _check_destination(options)
+    check_destination(options)
     description = None
     if options.encoder is not None:
         description = read_description(options.encoder)
         check_fingerprint(options.encoder, description)
-    _check_dimension(options, description)
-    return _Deployment(options, description, consent, say).run()
+    check_dimension(options, description)
+    wanted = Wanted(options, description)
+    return _Deployment(wanted, consent, say, Waiting(options.wait, say)).run()
 
 
-def _check_destination(options: DeployOptions) -> None:
-    given = {
-        "--config-server": options.config_server is not None,
-        "--docker": options.docker,
-        "--cloud": options.cloud is not None,
-        "--render": options.render is not None,
-    }
-    named = [name for name, there in given.items() if there]
-    if len(named) > 1:
-        raise UsageError(f"{' and '.join(named)} exclude each other: name one place")
-    if not named and options.index is None:
-        raise UsageError(
-            f"say where to deploy: {', '.join(given)}; or with --index URL alone, only write what"
-            f" the index knows about its encoder"
-        )
-    if options.nodes is not None and options.config_server is None and options.render is None:
-        raise UsageError("--nodes goes with --config-server or --render: it is for own machines")
-    if options.nodes is not None and options.config_server is not None and options.index is None:
-        raise UsageError(
-            "--nodes needs --index URL too: the address of a container, or of what stands before"
-            " them, since config servers answer no queries"
-        )
-    if options.index is not None and not options.index.startswith(("http://", "https://")):
-        raise UsageError(f"--index {options.index}: must be an http(s) address of Vespa")
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is there before anything is changed.
 
+    Attributes:
+        info: What the index knows, or what its package was rendered with; None where neither is.
+        unknown: Why `info` is not what the index itself says; "" where it is.
+        documents: That it holds.
+    """
 
-def _check_dimension(options: DeployOptions, description: EncoderDescription | None) -> None:
-    if description is None and options.dimension is None:
-        raise UsageError("give --encoder FOLDER, or --dimension N for ready-made vectors")
-    if description is not None and options.dimension not in (None, description.dimension):
-        raise UsageError(
-            f"--dimension {options.dimension}, but {options.encoder} makes embeddings of"
-            f" {description.dimension} values; leave --dimension out"
-        )
-
-
-def _deploys(options: DeployOptions) -> bool:
-    return bool(options.config_server or options.docker or options.cloud or options.render)
-
-
-def _index_address(options: DeployOptions) -> str | None:
-    if options.index is not None:
-        return options.index.rstrip("/")
-    if options.docker:
-        return DOCKER_INDEX
-    if options.config_server is None:
-        return None
-    parts = urlsplit(options.config_server)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(
-            f"--config-server {options.config_server}: must be an address, http://HOST:19071"
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}:{QUERY_PORT}"
+    info: IndexInfo | None
+    unknown: str
+    documents: Documents
 
 
 @dataclass(frozen=True, slots=True)
 class _Deployment:
-    options: DeployOptions
-    description: EncoderDescription | None
+    wanted: Wanted
     consent: Callable[[Changes], bool]
     say: Callable[[str], None]
+    waiting: Waiting
 
     def run(self) -> Deployed | None:
-        options = self.options
-        index = _index_address(options)
-        before = _info_now(index) if index else None
-        after = self._new_info(before)
-        if index is not None and not _deploys(options):
-            return Deployed(index, self._finish(index))
-        package = render(self._values(after))
+        options = self.wanted.options
+        render(
+            self.wanted.values(self.wanted.info(None))
+        )  # wrong values fail before anything is asked
+        index = index_address(options)
+        if index is not None and not deploys(options):
+            return self._tell(index)
         if options.render is not None:
-            write_folder(package, options.render)
+            after = self.wanted.info(None if index is None else self._info_to_keep(index))
+            write_folder(render(self.wanted.values(after)), options.render)
             return Deployed(None, after)
         with tempfile.TemporaryDirectory(prefix="clipsearch-deploy-") as scratch:
-            folder = Path(scratch)
             if options.cloud is not None:
-                return self._to_cloud(options.cloud, package, folder)
+                return self._to_cloud(options.cloud, Path(scratch))
             assert index is not None
             server = ConfigServer(options.config_server or DOCKER_CONFIG_SERVER)
-            if options.docker and not server.is_up():
-                write_folder(package, folder)
-                self.say("starting Vespa in Docker")
-                deploy_to_docker(folder, options.wait)
-                return Deployed(index, self._finish(index))
-            server.wait_until_up(min(options.wait, LONGEST_WAIT_FOR_CONFIG_SERVER))
-            return self._to_server(server, package, folder, index, before, after)
+            try:
+                self._wait_for_server(server)
+                return self._to_server(server, Path(scratch), index)
+            finally:
+                server.close()
 
-    def _to_server(
-        self,
-        server: ConfigServer,
-        package: Package,
-        scratch: Path,
-        index: str,
-        before: IndexInfo | None,
-        after: IndexInfo,
-    ) -> Deployed | None:
+    def _wait_for_server(self, server: ConfigServer) -> None:
+        most = LONGEST_WAIT_FOR_CONFIG_SERVER
+        if self.wanted.options.docker and not server.is_up():
+            self.say("starting Vespa in Docker (a first time, its image is fetched)")
+            start_docker()
+            most = LONGEST_WAIT_FOR_DOCKER
+        reason = self.waiting.until(server.failure, f"the config server at {server.url}", most)
+        if reason is not None:
+            raise EngineError(
+                f"{server.url}: no config server answers ({reason}; waited"
+                f" {min(most, self.waiting.seconds):g} s); is Vespa running there, and is it the"
+                f" address of port 19071?"
+            )
+
+    def _to_server(self, server: ConfigServer, scratch: Path, index: str) -> Deployed | None:
         archive = scratch / "application.zip"
-        write_zip(package, archive)
-        prepared = server.prepare(server.create_session(archive))
-        documents = 0 if before is None else _documents(index)
-        changes = compare(server.deployed(), package, before, after, documents, prepared)
+        running = server.running()
+        known = self._known(server, running, index)
+        after = self.wanted.info(known.info)
+        allowed = self.wanted.options.allow
+        package = render(self.wanted.values(after))
+        try:
+            prepared = _prepare(server, package, archive)
+        except RefusedError as error:
+            allowed += self._free(str(error), running, known.documents)
+            package = render(self.wanted.values(after, allowed))
+            try:
+                prepared = _prepare(server, package, archive)
+            except RefusedError as again:
+                other = other_application(running.files)
+                raise EngineError(explain(str(again), known.documents, other)) from again
+        changes = compare(
+            running, package, known.info, after, known.documents, prepared,
+            allowed=self.wanted.options.allow, unknown=known.unknown,
+        )  # fmt: skip
         if not self.consent(changes):
             return None
+        if allowed != self.wanted.options.allow and count_documents(index).count != 0:
+            raise EngineError(
+                f"{index}: documents came in between, which would lose their embeddings; run the"
+                f" same command again (nothing was changed)"
+            )
         message = server.activate(prepared.session)
         self.say(message)
-        reindexed = [action for action in prepared.actions if action.kind == "reindex"]
-        for action in reindexed:
-            server.reindex(action.cluster, action.document_type)
-        if reindexed:  # it starts with the next deployment
-            server.activate(server.prepare(server.create_session(archive)).session)
-            self.say("re-indexing has started; until it is through, searches mix old and new")
-        self.say(f"waiting until {index} answers (a first start takes about a minute)")
-        deadline = time.monotonic() + self.options.wait
-        while not server.converged() and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+        self._reindex(server, prepared, archive)
         refed = any(action.kind == "refeed" for action in prepared.actions)
-        return Deployed(index, self._finish(index, fed_anew=refed), changes, message)
+        self.say(f"waiting until {index} answers (a first start takes about a minute)")
+        keep = not refed and (known.info is None or same_field(known.info, after))
+        return Deployed(index, self._finish(index, after, Services(server), keep), changes, message)
 
-    def _to_cloud(self, cloud: str, package: Package, folder: Path) -> Deployed:
+    def _known(self, server: ConfigServer, running: Running, index: str) -> _Known:
+        """Where something is deployed, what it is; where nothing is, there is no document."""
+        if running.files == {}:
+            return _Known(None, "", Documents(0))
+        if other_application(running.files) is not None:
+            return _Known(None, "", Documents(None, "they are not of this index"))
+        info, unknown = None, ""
+        try:
+            with open_index(index) as client:
+                info = read_info(client)
+        except IndexVersionError:
+            raise
+        except EngineError as error:
+            unknown = str(error)
+        try:
+            rendered = deployed_info(server)
+        except EngineError as error:
+            unknown = f"{unknown}; {error}" if unknown else ""
+            return _Known(info, unknown, count_documents(index))
+        if info is None:
+            return _Known(self._of_package(rendered, running), unknown, count_documents(index))
+        # What is deployed counts, where the index was told something else.
+        as_deployed = replace(info, dimension=rendered.dimension, precision=rendered.precision)
+        return _Known(as_deployed, "", count_documents(index))
+
+    def _of_package(self, rendered: IndexInfo, running: Running) -> IndexInfo:
+        """What is known of an index from its package: the encoder, by the text tower's md5."""
+        ours = render(self.wanted.values(rendered)).get(TEXT_TOWER_FILE)
+        there = (running.files or {}).get(TEXT_TOWER_FILE)
+        if there == (None if ours is None else md5_of(ours)):
+            return replace(rendered, encoder_fingerprint=self.wanted.fingerprint)
+        return replace(rendered, encoder_fingerprint="unknown", encoder_name="another")
+
+    def _free(self, message: str, running: Running, documents: Documents) -> tuple[str, ...]:
+        """The overrides that cost nothing, since the index was counted and is empty."""
+        if running.files is None or other_application(running.files) is not None:
+            return ()
+        free = tuple(one for one in free_overrides(message, documents))
+        if free:
+            self.say(f"no document is in the index, so this costs nothing: {', '.join(free)}")
+        return free
+
+    def _reindex(self, server: ConfigServer, prepared: Prepared, archive: Path) -> None:
+        reindexed = [action for action in prepared.actions if action.kind == "reindex"]
+        if not reindexed:
+            return
+        try:
+            for action in reindexed:
+                server.reindex(action.cluster, action.document_type)
+            # It starts with the next deployment.
+            server.activate(server.prepare(server.create_session(archive)).session)
+        except EngineError as error:
+            raise EngineError(
+                f"{error}\nThe change is active, but re-indexing was not started: start it with"
+                f" curl -X POST '{server.reindex_address}', and run the same command again"
+            ) from error
+        self.say("re-indexing has started; until it is through, searches mix old and new")
+
+    def _to_cloud(self, cloud: str, folder: Path) -> Deployed:
         name = CloudName.parse(cloud)
-        write_folder(package, folder)
+        given = self.wanted.options.index
+        after = self.wanted.info(None if given is None else self._info_to_keep(given))
+        write_folder(render(self.wanted.values(after)), folder)
         self.say(f"deploying to Vespa Cloud as {cloud}")
-        place = deploy_to_cloud(folder, name, self.options.wait)
-        index = (self.options.index or place.url).rstrip("/")
+        place = deploy_to_cloud(folder, name, self.waiting.left)
+        index = (given or place.url).rstrip("/")
         settings = replace(
             ConnectionSettings.from_environment(), certificate=place.certificate, key=place.key
         )
-        info = self._finish(index, settings)
+        info = self._finish(index, after, Services(None), keep=True, settings=settings)
         return Deployed(index, info, certificate=place.certificate, key=place.key)
 
-    def _new_info(self, before: IndexInfo | None) -> IndexInfo:
-        """What the index is to know: what it knew (columns, weights), and what comes now."""
-        options, description = self.options, self.description
-        dimension = options.dimension if description is None else description.dimension
-        assert dimension is not None
-        old = before or IndexInfo(dimension=dimension)
-        bm25_weight, vector_weight = options.weights or (old.bm25_weight, old.vector_weight)
-        encoder = options.encoder
-        precision = options.precision or old.precision
-        # Vespa drops what was of another type. A new id, and no ledger takes it for fed.
-        same_field = (precision, dimension) == (old.precision, old.dimension)
-        return replace(
-            old,
-            index_id=old.index_id if same_field else "",
-            may_lack_embeddings=old.may_lack_embeddings or not (before is None or same_field),
-            dimension=dimension,
-            precision=precision,
-            language=options.language or old.language,
-            encoder_fingerprint=None if description is None else description.fingerprint,
-            encoder_name=None if description is None else description.name,
-            encoder_path=None if encoder is None else str(encoder.resolve()),
-            bm25_weight=bm25_weight,
-            vector_weight=vector_weight,
-        )
+    def _tell(self, index: str) -> Deployed | None:
+        """Write what the index must know, of a package that was deployed by other means."""
 
-    def _final_info(self, documents: int, fed_anew: bool, before: IndexInfo | None) -> IndexInfo:
-        info = self._new_info(before)
-        if before is None and documents:
-            # Nobody knows which version wrote them: the next feed looks at each.
-            info = replace(info, document_form=1)
-        return replace(info, index_id="" if fed_anew else info.index_id)
+        def answers(seconds: float) -> str | None:
+            with open_index(index, seconds) as client:
+                return no_answer(client)
 
-    def _values(self, info: IndexInfo) -> PackageValues:
-        values = PackageValues(
-            dimension=info.dimension,
-            precision=info.precision,
-            language=info.language,
-            bm25_weight=info.bm25_weight,
-            vector_weight=info.vector_weight,
-            encoder=self.options.encoder,
-            cloud=self.options.cloud is not None,
-            nodes=self.options.nodes,
-            allowed=self.options.allow,
-        )
-        if self.description is None:
-            return values
-        return replace(values, max_tokens=self.description.max_tokens)
+        reason = self.waiting.until(answers, index)
+        if reason is not None:
+            raise EngineError(f"{reason} (waited {self.wanted.options.wait:g} s)")
+        with open_index(index) as client:
+            field = embedding_field(client)
+            before = _read_or_none(client)
+            after = self._as_deployed(index, field, self.wanted.info(before))
+            documents = count_documents(index)
+            costs = encoder_costs(before, after, documents)
+            differences = () if before is None else tuple(info_changes(before, after))
+            changes = Changes(before is None, differences, {}, costs=costs) if costs else None
+            if changes is not None and not self.consent(changes):
+                return None
+            info = self._write(client, after, keep=True)
+        return Deployed(index, info, changes)
+
+    def _as_deployed(self, index: str, field: EmbeddingField | None, told: IndexInfo) -> IndexInfo:
+        """`told`, where that is what is deployed; raises UsageError where it differs."""
+        if field is None:
+            self.say(f"{index} does not say what embeddings it holds: taken as told")
+        else:
+            check_field(index, field, told, self.wanted.options)
+            told = replace(told, precision=field.precision)  # type: ignore[arg-type]
+        try:
+            beside = package_beside(index, field)
+        except EngineError as error:
+            self.say(f"language and text encoder of the package there are not compared ({error})")
+            return told
+        if self.wanted.options.language not in (None, beside.info.language):
+            raise UsageError(
+                f"{index}: the package there is for captions in {beside.info.language!r}, but"
+                f" --language says {self.wanted.options.language!r}; leave --language out, or"
+                f" deploy the package for it first (--config-server, or --render and vespa deploy)"
+            )
+        ours = render(self.wanted.values(told)).get(TEXT_TOWER_FILE)
+        if ours is not None and beside.text_tower not in (None, md5_of(ours)):
+            raise UsageError(
+                f"{index}: the package there embeds text with another encoder than"
+                f" {self.wanted.options.encoder}; name that one, or deploy the package of this one"
+                f" first (--config-server, or --render and vespa deploy)"
+            )
+        return replace(told, language=beside.info.language)
+
+    def _info_to_keep(self, index: str) -> IndexInfo | None:
+        """What the index knows, for a package to be made of it; it must be readable."""
+        try:
+            with open_index(index) as client:
+                return read_info(client)
+        except EngineError as error:
+            raise EngineError(
+                f"{error}; without --index, the package is made for a new index instead"
+            ) from error
 
     def _finish(
-        self, index: str, settings: ConnectionSettings | None = None, *, fed_anew: bool = False
+        self,
+        index: str,
+        after: IndexInfo,
+        services: Services,
+        keep: bool,
+        settings: ConnectionSettings | None = None,
     ) -> IndexInfo:
         """Wait until the services answer, then write what the index must know.
 
-        What it knew is read again: before, it may not have been reachable. With `fed_anew`, every
-        document must be.
+        What it knew is read again: before, it may not have been reachable.
         """
-        settings = ConnectionSettings.from_environment() if settings is None else settings
-        client = connect(index, replace(settings, search_patience=0.0))
-        deadline = time.monotonic() + self.options.wait
-        try:
-            while True:
-                try:
-                    documents = VespaEngine(client, self._new_info(None)).count()
-                    return change_info(client, partial(self._final_info, documents, fed_anew))
-                except EngineError as error:
-                    if time.monotonic() > deadline:
-                        raise EngineError(
-                            f"{index} did not answer in {self.options.wait:g} seconds ({error});"
-                            f" what was deployed stays: when it is up, run the same command with"
-                            f" --index {index} as its only place"
-                        ) from error
-                time.sleep(POLL_SECONDS)
-        finally:
-            client.close()
+        written: list[IndexInfo] = []
+
+        def write(seconds: float) -> None:
+            with open_index(index, seconds, settings) as client:
+                field = embedding_field(client)
+                wanted = EmbeddingField(after.precision, after.dimension)
+                if field not in (None, wanted):
+                    raise EngineError(f"{index} still takes embeddings of {field}, not of {wanted}")
+                written.append(self._write(client, after, keep))
+
+        wait_for_services(write, services, index, self.waiting)
+        return written[-1]
+
+    def _write(self, client: Client, after: IndexInfo, keep: bool) -> IndexInfo:
+        documents = VespaEngine(client, after).count()
+
+        def final(before: IndexInfo | None) -> IndexInfo:
+            return self.wanted.final(before, after, documents, keep=keep)
+
+        return change_info(client, final)
 
 
-def _info_now(index: str) -> IndexInfo | None:
-    """What an index that runs already knows; None where there is none, or it cannot be read."""
-    client = connect(index, replace(ConnectionSettings.from_environment(), search_patience=0.0))
+def _read_or_none(client: Client) -> IndexInfo | None:
     try:
         return read_info(client)
-    except EngineError:
-        return None
-    finally:
-        client.close()
+    except UnreadableInfoError:
+        return None  # it is written anew
 
 
-def _documents(index: str) -> int:
-    try:
-        engine = VespaEngine.open(index)
-        try:
-            return engine.count()
-        finally:
-            engine.close()
-    except EngineError:
-        return 0
+def _prepare(server: ConfigServer, package: Package, archive: Path) -> Prepared:
+    write_zip(package, archive)
+    return server.prepare(server.create_session(archive))

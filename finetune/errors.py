@@ -37,6 +37,14 @@ class EngineError(ClipsearchError):
     """The engine refused, is out of reach, or answered something that we cannot trust."""
 
 
+class IndexAccessError(EngineError):
+    """The index refused who asks (401, 403)."""
+
+
+class IndexVersionError(EngineError):
+    """The index was written by a later version of clipsearch."""
+
+
 class DocumentNotFoundError(EngineError):
     """No document of that id is in the index."""
 

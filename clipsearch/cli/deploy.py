@@ -124,8 +124,8 @@ def deploy(
     With --index alone nothing is deployed: it writes what the index knows about its encoder, for a
     package that was deployed by other means.
     """
-    from clipsearch.deploy import DeployOptions  # light path: the group's --help
-    from clipsearch.deploy import deploy as run
+    from clipsearch.deploy import deploy as run  # light path: the group's --help
+    from clipsearch.deploy_options import DeployOptions
 
     def consent(changes: "Changes") -> bool:
         return _consent(changes, yes)

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clipsearch.engine import IndexInfo
-from clipsearch.vespa.config_server import Action, Prepared
+from clipsearch.vespa.config_server import Action, Prepared, Running
+from clipsearch.vespa.deployed import other_application
 from clipsearch.vespa.package import HOSTS_FILE, OVERRIDES_FILE, PARTS, Package, md5_of
+from clipsearch.vespa.refusals import Documents, whose
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Changes:
         actions: What must follow for the change to take effect.
         warnings: Of the validation, in Vespa's words.
         costs: Why the change is not to be made without asking; empty where it is free.
+        unread: Why what runs now cannot be read; "" where it was.
     """
 
     first: bool
@@ -27,36 +30,76 @@ class Changes:
     actions: tuple[Action, ...] = ()
     warnings: tuple[str, ...] = ()
     costs: tuple[str, ...] = ()
+    unread: str = ""
 
 
 def compare(
-    deployed: Mapping[str, str] | None,
+    running: Running,
     package: Package,
     before: IndexInfo | None,
     after: IndexInfo,
-    documents: int,
+    documents: Documents,
     prepared: Prepared,
+    *,
+    allowed: tuple[str, ...] = (),
+    unknown: str = "",
 ) -> Changes:
     """What activating `prepared` would change, and what it would cost.
 
-    `deployed` is path to md5 of what runs now; `documents` how many the index holds.
+    `documents` are those that the index holds, `allowed` the validation overrides that were given;
+    `unknown` says why `before` is not what the index itself says.
     """
-    files = None if deployed is None else _file_changes(deployed, package)
-    differences = [] if before is None else _info_changes(before, after)
+    differences = [] if before is None else info_changes(before, after)
     costs = [_action_sentence(action) for action in prepared.actions]
-    if before is not None and documents and before.encoder_fingerprint != after.encoder_fingerprint:
-        costs.append(
-            f"{documents:,} documents hold embeddings of the encoder before;"
-            f" searches by vector are wrong until all are fed again"
-        )
+    other = other_application(running.files)
+    if other is not None:
+        # With an override, the removal of what it holds was said to be wanted.
+        (differences if allowed else costs).append(f"{whose(other)}: it goes, and they with it")
+    elif running.files != {}:
+        if unknown:
+            differences.append(f"what the index knows about itself cannot be read ({unknown})")
+        if before is None and documents.count != 0:
+            costs.append(
+                f"{documents} may be of another precision, language or weights than those of a new"
+                f" index, which are taken where options do not say others"
+            )
+        differences += _emptied(before, after, documents)
+        costs += encoder_costs(before, after, documents)
     return Changes(
-        first=deployed == {},
+        first=running.files == {},
         differences=tuple(differences),
-        files=files,
+        files=None if running.files is None else _file_changes(running.files, package),
         actions=prepared.actions,
         warnings=prepared.warnings,
         costs=tuple(costs),
+        unread=running.reason,
     )
+
+
+def same_field(before: IndexInfo, after: IndexInfo) -> bool:
+    """Whether embeddings stay what they are; Vespa drops those of another type."""
+    return (before.precision, before.dimension) == (after.precision, after.dimension)
+
+
+def encoder_costs(
+    before: IndexInfo | None, after: IndexInfo, documents: Documents
+) -> tuple[str, ...]:
+    """What another encoder costs where there are documents, or may be."""
+    if before is None or documents.count == 0 or not same_field(before, after):
+        return ()
+    if before.encoder_fingerprint == after.encoder_fingerprint:
+        return ()
+    hold = "holds an embedding" if documents.count == 1 else "hold embeddings"
+    return (
+        f"{documents} {hold} of the encoder before;"
+        f" searches by vector are wrong until all are fed again",
+    )
+
+
+def _emptied(before: IndexInfo | None, after: IndexInfo, documents: Documents) -> tuple[str, ...]:
+    if before is None or documents.count == 0 or same_field(before, after):
+        return ()
+    return (f"{documents}: found by words alone until fed again",)
 
 
 def describe(changes: Changes) -> list[str]:
@@ -66,7 +109,9 @@ def describe(changes: Changes) -> list[str]:
         return [*lines, "first deployment: nothing runs there yet"]
     lines += changes.differences
     if changes.files is None:
-        lines.append("what runs there now cannot be read, so files are not compared")
+        lines.append(
+            f"what runs there now cannot be read ({changes.unread}), so files are not compared"
+        )
     elif changes.files:
         for state in ("new", "changed", "gone"):
             paths = [path for path, found in changes.files.items() if found == state]
@@ -93,7 +138,8 @@ def _file_changes(deployed: Mapping[str, str], package: Package) -> dict[str, st
     return changes
 
 
-def _info_changes(before: IndexInfo, after: IndexInfo) -> list[str]:
+def info_changes(before: IndexInfo, after: IndexInfo) -> list[str]:
+    """In lines, what the index would know that it does not know now."""
     lines = []
     if before.encoder_fingerprint != after.encoder_fingerprint:
         lines.append(f"encoder: {_encoder(before)} → {_encoder(after)}")

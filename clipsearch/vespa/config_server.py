@@ -1,21 +1,34 @@
 """Vespa's config server: prepare an application, hear what it would change, then activate it.
 
+It also says what runs now (`Running`), and which services have taken up what was activated last
+(`Convergence`).
+
 https://docs.vespa.ai/en/reference/api/deploy-v2.html
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
-from clipsearch.vespa.connection import ConnectionSettings, Json
+from clipsearch.vespa.address import without_credentials
+from clipsearch.vespa.connection import (
+    Body,
+    ConnectionFailedError,
+    ConnectionSettings,
+    Json,
+    PoolTransport,
+    Reply,
+    Transport,
+)
 from finetune.errors import EngineError
 
 TENANT = "/application/v2/tenant/default"
 APPLICATION = f"{TENANT}/application/default/environment/prod/region/default/instance/default"
 PREPARE_SECONDS = 360  # a large model is copied between config servers and validated
-POLL_SECONDS = 0.5
+CONTENT_SECONDS = 60.0
+HEALTH_SECONDS = 5.0
 
 ActionKind = Literal["restart", "reindex", "refeed"]
 _KINDS: tuple[ActionKind, ...] = ("restart", "reindex", "refeed")
@@ -49,53 +62,80 @@ class Prepared:
     actions: tuple[Action, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The application that runs now.
+
+    Attributes:
+        files: Path to md5; empty where nothing is deployed, None where it cannot be read.
+        reason: Why it cannot be read; "" where it was.
+    """
+
+    files: Mapping[str, str] | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A process of the application.
+
+    Attributes:
+        type: "container", "searchnode" and so on.
+        host, port: Where its /state/v1 pages are.
+        generation: Of the configuration that it runs; -1 where it does not say.
+    """
+
+    type: str
+    host: str
+    port: int
+    generation: int
+
+    def __str__(self) -> str:
+        """For people, as "container on localhost:8080"."""
+        return f"{self.type} on {self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """Which services run what was activated last, whose generation is `wanted`."""
+
+    converged: bool
+    wanted: int
+    services: tuple[Service, ...]
+
+    def behind(self) -> tuple[Service, ...]:
+        """The services that do not run it."""
+        return tuple(one for one in self.services if one.generation < self.wanted)
+
+
+class RefusedError(EngineError):
+    """The config server was asked, and said no; the message is its own."""
+
+
 class ConfigServer:
     """Speaks to one config server. Its errors are shown in its own words, line by line."""
 
     def __init__(self, url: str) -> None:
         """Nothing is sent yet. `url` is scheme, host and port (19071).
 
-        Over https, certificates and token of the environment go along, as to the container.
+        Certificates and token of the environment go along as to the container. Raises EngineError
+        where it is no address.
         """
-        import requests  # takes 0.1 s: not for --help
-
-        self.url = url.rstrip("/")
-        self._session = requests.Session()
-        self._options: dict[str, Json] = {}
-        if url.startswith("https://"):
-            settings = ConnectionSettings.from_environment()
-            # Of the session, REQUESTS_CA_BUNDLE in the environment would win over it.
-            self._options["verify"] = settings.authority or True
-            if settings.certificate and settings.key:
-                self._session.cert = (settings.certificate, settings.key)
-            if settings.token:
-                self._session.headers["Authorization"] = f"Bearer {settings.token}"
-        self._failures = requests.exceptions.RequestException
+        self.url = without_credentials(url).rstrip("/")
+        self._transport = PoolTransport(url, ConnectionSettings.from_environment())
 
     def is_up(self) -> bool:
-        """Whether it answers."""
-        try:
-            reply = self._session.get(f"{self.url}/state/v1/health", timeout=5, **self._options)
-            return bool(reply.json()["status"]["code"] == "up")
-        except (self._failures, ValueError, KeyError, TypeError):
-            return False
+        """Whether it answers, and says that it is up."""
+        return self.failure(HEALTH_SECONDS) is None
 
-    def wait_until_up(self, seconds: float) -> None:
-        """Return when it answers; raises EngineError after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not self.is_up():
-            if time.monotonic() > deadline:
-                raise EngineError(
-                    f"{self.url}: no config server answers (waited {seconds:g} s);"
-                    f" is Vespa running there, and is it the address of port 19071?"
-                )
-            time.sleep(POLL_SECONDS)
+    def failure(self, seconds: float) -> str | None:
+        """Why it is not up, asked for so many seconds; None where it is."""
+        return health(self._transport, seconds)
 
     def create_session(self, package: Path) -> str:
         """Upload a zip; the session's id."""
         with package.open("rb") as file:
-            content = self._call("POST", f"{TENANT}/session", file)
-        return str(content["session-id"])
+            return str(self._call("POST", f"{TENANT}/session", file)["session-id"])
 
     def prepare(self, session: str) -> Prepared:
         """Validate an uploaded package. Raises EngineError with Vespa's own message."""
@@ -110,69 +150,106 @@ class ConfigServer:
         """Make a prepared session the one that runs; Vespa's message."""
         return str(self._call("PUT", f"{TENANT}/session/{session}/active").get("message", ""))
 
-    def deployed(self) -> Mapping[str, str] | None:
-        """Path to md5 of the files that run now; empty where nothing does, None if unknown."""
-        path = f"{APPLICATION}/content/?recursive=true&return=status"
+    def running(self) -> Running:
+        """The files of the application that runs now."""
         try:
-            reply = self._session.get(self.url + path, timeout=60, **self._options)
-            entries = reply.json()
-        except (self._failures, ValueError):
-            return None
-        if reply.status_code == 404:
-            return {}
-        if reply.status_code != 200 or not isinstance(entries, list):
-            return None
+            path = f"{APPLICATION}/content/?recursive=true&return=status"
+            reply = self._send("GET", path, CONTENT_SECONDS)
+        except EngineError as error:
+            return Running(None, str(error))
+        status, entries = reply.status, reply.json()
+        if status == 404:
+            return Running({})
+        if status != 200 or not isinstance(entries, list):
+            return Running(None, f"{self.url}: {_said(status, entries)}")
         files = {}
         for entry in entries:
             if not isinstance(entry, dict) or not entry.get("md5"):
                 continue  # a folder
             files[str(entry.get("name", "")).split("/content/", 1)[-1]] = str(entry["md5"])
-        return files
+        return Running(files)
+
+    def read(self, path: str) -> str:
+        """The text of a file of the application that runs now. Raises EngineError."""
+        reply = self._send("GET", f"{APPLICATION}/content/{quote(path)}", CONTENT_SECONDS)
+        if reply.status != 200:
+            raise EngineError(f"{self.url}: {_said(reply.status, reply.json())} ({path})")
+        return reply.body.decode("utf-8", "replace")
+
+    @property
+    def reindex_address(self) -> str:
+        """Where a POST marks everything for re-indexing."""
+        return f"{self.url}{APPLICATION}/reindex"
 
     def reindex(self, cluster: str, document_type: str) -> None:
         """Mark a document type for re-indexing, which starts with the next deployment."""
         limits = f"clusterId={cluster}&documentType={document_type}"
         self._call("POST", f"{APPLICATION}/reindex?{limits}")
 
-    def converged(self) -> bool:
-        """Whether all services run what was activated last; True where it cannot tell."""
-        try:
-            reply = self._session.get(
-                f"{self.url}{APPLICATION}/serviceconverge", timeout=30, **self._options
+    def convergence(self, seconds: float) -> Convergence:
+        """Which services run what was activated last, asked for so many seconds.
+
+        Raises EngineError where the config server cannot tell.
+        """
+        reply = self._send("GET", f"{APPLICATION}/serviceconverge", seconds)
+        status, content = reply.status, reply.json()
+        if status != 200 or not isinstance(content, dict) or "converged" not in content:
+            raise EngineError(f"{self.url}: {_said(status, content)}")
+        wanted = int(content.get("wantedGeneration", 0))
+        services = tuple(
+            Service(
+                type=str(entry.get("type", "service")),
+                host=str(entry.get("host", "")),
+                port=int(entry.get("port", 0)),
+                generation=int(entry.get("currentGeneration", -1)),
             )
-            return reply.status_code != 200 or bool(reply.json().get("converged", True))
-        except (self._failures, ValueError, AttributeError):
-            return True
+            for entry in content.get("services", [])
+        )
+        return Convergence(bool(content["converged"]), wanted, services)
 
     def close(self) -> None:
         """Close the connection."""
-        self._session.close()
+        self._transport.close()
 
-    def _call(self, method: str, path: str, data: Json = None) -> dict[str, Json]:
-        headers = {"Content-Type": "application/zip"} if data is not None else {}
+    def _send(self, method: str, path: str, seconds: float, body: Body = None) -> Reply:
+        """Raises EngineError where no answer came in so many seconds."""
         try:
-            reply = self._session.request(
-                method,
-                self.url + path,
-                data=data,
-                headers=headers,
-                timeout=(10, PREPARE_SECONDS),
-                **self._options,
-            )
-        except self._failures as error:
-            raise EngineError(f"{self.url}: the config server did not answer: {error}") from error
-        try:
-            content = reply.json()
-        except ValueError:
-            content = None
+            return self._transport.send(method, path, body, "application/zip", seconds)
+        except ConnectionFailedError as error:
+            raise EngineError(f"{self.url}: {error}") from error
+
+    def _call(self, method: str, path: str, body: Body = None) -> dict[str, Json]:
+        reply = self._send(method, path, PREPARE_SECONDS, body)
+        content = reply.json()
         if not isinstance(content, dict):
             raise EngineError(
-                f"{self.url}: answered {reply.status_code}, and not as a config server does;"
+                f"{self.url}: answered {reply.status}, and not as a config server does;"
                 f" is it the address of port 19071?"
             )
-        if reply.status_code != 200:
-            raise EngineError(str(content.get("message", content)).strip())
+        if reply.status != 200:
+            raise RefusedError(str(content.get("message", content)).strip())
         return content
+
+
+def health(transport: Transport, seconds: float) -> str | None:
+    """Why a service of Vespa is not up, by its own /state/v1/health; None where it is."""
+    try:
+        reply = transport.send("GET", "/state/v1/health", None, "application/json", seconds)
+    except ConnectionFailedError as error:
+        return str(error)
+    content = reply.json()
+    status = content.get("status") if isinstance(content, dict) else None
+    if not isinstance(status, dict) or "code" not in status:
+        return f"answered {reply.status}, and not as Vespa does"
+    if status["code"] == "up":
+        return None
+    message = f" ({status['message']})" if status.get("message") else ""
+    return f"says that it is {status['code']}{message}"
+
+
+def _said(status: int, content: Json) -> str:
+    message = content.get("message") if isinstance(content, dict) else None
+    return str(message).strip() if message else f"answered {status}, and not as a config server"
 
 
 def _actions(content: Mapping[str, Json]) -> tuple[Action, ...]:

@@ -324,8 +324,9 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         status, content, failure = self._retry(method, path, data, patience, stop, about)
         if failure is not None:
+            tried = f"; tried for {patience:g} seconds" if patience else ""
             raise EngineError(
-                f"{self.target}: {failure}; tried for {patience:g} seconds;"
+                f"{self.target}: {failure}{tried};"
                 f" is Vespa running there, and is it the address of its container (port 8080)?"
             )
         return status, content

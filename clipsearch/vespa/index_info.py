@@ -15,7 +15,7 @@ from clipsearch.vespa import checked, operations
 from clipsearch.vespa.answers import failure_sentence, is_missing
 from clipsearch.vespa.connection import Client
 from clipsearch.vespa.filter_fields import places_of
-from finetune.errors import EngineError
+from finetune.errors import EngineError, IndexVersionError
 
 # 1 knew nothing of `column_order` and `document_form`, and would write documents without keys.
 FORMAT_VERSION = 2
@@ -29,7 +29,7 @@ _ATTEMPTS = 20
 _LONGEST_CONDITION = 40_000
 
 
-class _UnreadableInfoError(EngineError):
+class UnreadableInfoError(EngineError):
     """Not what clipsearch writes; a deployment writes it anew."""
 
 
@@ -134,7 +134,7 @@ def _parse(text: str, target: str) -> IndexInfo:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _unreadable(target, error) from error
     if version not in range(_OLDEST_FORMAT_VERSION, FORMAT_VERSION + 1):
-        raise EngineError(
+        raise IndexVersionError(
             f"{target}: the index is of format {version}, but this clipsearch reads"
             f" {FORMAT_VERSION}; install the clipsearch that made it"
         )
@@ -144,7 +144,7 @@ def _parse(text: str, target: str) -> IndexInfo:
 def _parse_or_none(text: str | None, target: str) -> IndexInfo | None:
     try:
         return None if text is None else _parse(text, target)
-    except _UnreadableInfoError:
+    except UnreadableInfoError:
         return None
 
 
@@ -167,7 +167,7 @@ def _condition(text: str | None) -> str:
 
 
 def _unreadable(target: str, error: Exception) -> EngineError:
-    return _UnreadableInfoError(
+    return UnreadableInfoError(
         f"{target}: what the index knows about itself cannot be read ({error});"
         f" write it anew with: clipsearch deploy"
     )

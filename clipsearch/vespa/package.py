@@ -27,6 +27,7 @@ SERVICES_FILE = "services.xml"
 HOSTS_FILE = "hosts.xml"
 PARTS = (SERVICES_FILE, "schemas", "search")
 OVERRIDES_FILE = "validation-overrides.xml"
+TEXT_TOWER_FILE = "models/text.onnx"
 OVERRIDE_DAYS = 7  # Vespa takes at most 30
 
 _VALUE = re.compile(r"\{\{(\w+)\}\}")
@@ -96,7 +97,7 @@ def render(values: PackageValues, today: date | None = None) -> Package:
         if path not in left_out
     }
     if values.encoder is not None:
-        files["models/text.onnx"] = _encoder_file(values.encoder, TEXT_TOWER)
+        files[TEXT_TOWER_FILE] = _encoder_file(values.encoder, TEXT_TOWER)
         files["models/tokenizer.json"] = _encoder_file(values.encoder, TOKENIZER_FILE)
     if values.allowed:
         until = (date.today() if today is None else today) + timedelta(days=OVERRIDE_DAYS)

@@ -1,4 +1,4 @@
-"""Where a package can be deployed through pyvespa: a container on this machine, and Vespa Cloud."""
+"""Where Vespa can be had: a container on this machine (docker), and Vespa Cloud (pyvespa)."""
 
 import contextlib
 import os
@@ -12,7 +12,9 @@ from finetune.errors import EngineError, UsageError
 CONTAINER_NAME = "clipsearch"
 DOCKER_CONFIG_SERVER = "http://localhost:19071"
 DOCKER_INDEX = "http://localhost:8080"
-DOCKER_CONFIG_SERVER_SECONDS = 120
+DOCKER_IMAGE = "vespaengine/vespa"
+_DOCKER_SECONDS = 300
+_PORTS = (8080, 19071)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +43,30 @@ class CloudEndpoint:
     key: str | None
 
 
-def deploy_to_docker(folder: Path, wait: float) -> str:
-    """Start the container if need be and deploy the package in `folder`; the index's address.
+def start_docker() -> None:
+    """Start Vespa's container, or make it where there is none; its services take a while more.
 
-    Raises EngineError where Docker does not answer, or with Vespa's message.
+    Its ports are published on this machine alone, since Vespa asks nobody who they are. Raises
+    EngineError where Docker does not answer, UsageError without the extra.
     """
     try:
-        from vespa.deployment import VespaDocker  # the extra
+        import docker  # the extra
     except ImportError as error:
         raise _lacks_extra("--docker") from error
-    with contextlib.redirect_stdout(sys.stderr):
+    try:
+        client = docker.from_env(timeout=_DOCKER_SECONDS)
         try:
-            docker = VespaDocker(output_file=sys.stderr)
-            docker.deploy_from_disk(
-                CONTAINER_NAME,
-                folder,
-                max_wait_configserver=DOCKER_CONFIG_SERVER_SECONDS,
-                max_wait_application=max(1, int(wait)),
+            client.containers.get(CONTAINER_NAME).start()
+        except docker.errors.NotFound:
+            client.containers.run(
+                DOCKER_IMAGE,
+                detach=True,
+                name=CONTAINER_NAME,
+                hostname=CONTAINER_NAME,
+                ports={f"{port}/tcp": ("127.0.0.1", port) for port in _PORTS},
             )
-        except Exception as error:  # whatever docker and pyvespa raise
-            raise EngineError(f"Docker: {error}") from error
-    return DOCKER_INDEX
+    except Exception as error:  # whatever docker and its transport raise
+        raise EngineError(f"Docker: {error}; is it installed, and running?") from error
 
 
 def deploy_to_cloud(folder: Path, name: CloudName, wait: float) -> CloudEndpoint:
@@ -97,4 +102,4 @@ def deploy_to_cloud(folder: Path, name: CloudName, wait: float) -> CloudEndpoint
 
 
 def _lacks_extra(option: str) -> UsageError:
-    return UsageError(f'{option} needs pyvespa; install it with: pip install "clipsearch[vespa]"')
+    return UsageError(f'{option} needs more; install it with: pip install "clipsearch[vespa]"')

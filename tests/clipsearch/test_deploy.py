@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -15,7 +16,8 @@ from config_server_stub import StubConfigServer
 from test_vespa_transport import make_certificate, recorder, server_context
 from vespa_stub import StubVespa, numbered_document
 
-from clipsearch.deploy import DeployOptions, deploy
+from clipsearch.deploy import deploy
+from clipsearch.deploy_options import DeployOptions
 from clipsearch.engine import Upsert
 from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa.changes import Changes, describe
@@ -80,8 +82,8 @@ def vespa() -> Iterator[StubVespa]:
 
 
 @pytest.fixture
-def server() -> Iterator[StubConfigServer]:
-    with StubConfigServer() as stub:
+def server(vespa: StubVespa) -> Iterator[StubConfigServer]:
+    with StubConfigServer(on_activate=vespa.redeployed) as stub:
         yield stub
 
 
@@ -165,7 +167,7 @@ def test_another_encoder_costs_a_new_feed(
     before = dict(server.active)
     assert deploy(options(server, vespa, encoder=other), consent=refused, say=quiet) is None
     (cost,) = refused.changes[0].costs
-    assert cost.startswith("1 documents hold embeddings of the encoder before")
+    assert cost.startswith("1 document holds an embedding of the encoder before")
     assert server.active == before
     assert VespaEngine.open(vespa.url).info.encoder_name == "photos"
 
@@ -216,14 +218,13 @@ def test_several_machines(
 ) -> None:
     nodes = tmp_path / "nodes"
     nodes.mkdir()
-    (nodes / "services.xml").write_text("<services><!-- of several --></services>")
+    (nodes / "services.xml").write_text('<services><content id="images"/></services>')
     (nodes / "hosts.xml").write_text("<hosts/>")
     deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
     asked = Asked()
     deploy(options(server, vespa, encoder=encoder, nodes=nodes), consent=asked, say=quiet)
-    assert (
-        server.active["hosts.xml"] == b"<hosts/>" and b"of several" in server.active["services.xml"]
-    )
+    assert server.active["hosts.xml"] == b"<hosts/>"
+    assert server.active["services.xml"] == (nodes / "services.xml").read_bytes()
     assert asked.changes[0].files == {"hosts.xml": "new", "services.xml": "changed"}
 
 
@@ -256,7 +257,11 @@ def test_every_recorded_refusal_is_shown_as_it_is(
             server.refusal = (step, one["status"], one["body"])
             with pytest.raises(EngineError) as caught:
                 deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
-            assert str(caught.value) == one["body"]["message"].strip()
+            message = one["body"]["message"].strip()
+            ids = re.findall(r"<allow until='yyyy-mm-dd'>(\S+)</allow>", message)
+            assert str(caught.value).startswith(message)
+            on = str(caught.value)[len(message) :]
+            assert bool(on) == bool(ids) and all(f"add --allow {id_}" in on for id_ in ids)
     assert server.active == {}
 
 
@@ -277,7 +282,8 @@ def test_vespas_warnings_are_shown(
     deploy(options(server, vespa, encoder=encoder), consent=asked, say=quiet)
     assert describe(asked.changes[0]) == [
         "Vespa says WARNING: Host named 'x' may not receive any config",
-        "what runs there now cannot be read, so files are not compared",
+        f"what runs there now cannot be read ({server.url}: cannot be read), so files are not"
+        " compared",
     ]
 
 
@@ -371,25 +377,62 @@ def fake_pyvespa(monkeypatch: pytest.MonkeyPatch, **classes: type) -> None:
     monkeypatch.setitem(sys.modules, "vespa.deployment", module)
 
 
-def test_docker_goes_through_pyvespa(
-    vespa: StubVespa, encoder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[set[str]] = []
+class FakeDocker:
+    """In place of the module: whether there is a container, and what was done."""
 
-    class VespaDocker:
-        def __init__(self, **arguments: Any) -> None:
+    class errors:  # noqa: N801
+        class NotFound(Exception):  # noqa: N818
             pass
 
-        def deploy_from_disk(self, name: str, root: Path, **arguments: Any) -> None:
-            print("pyvespa prints here")
-            seen.append({one.relative_to(root).as_posix() for one in root.rglob("*")})
+    def __init__(self, server: StubConfigServer, *, held: bool) -> None:
+        self.containers = self
+        self.done: list[Any] = []
+        self._server, self._held = server, held
 
-    fake_pyvespa(monkeypatch, VespaDocker=VespaDocker)
-    monkeypatch.setattr("clipsearch.deploy.DOCKER_CONFIG_SERVER", "http://127.0.0.1:1")
-    docker = DeployOptions(encoder=encoder, docker=True, index=vespa.url, wait=2)
-    deployed = deploy(docker, consent=Asked(), say=quiet)
+    def from_env(self, timeout: int) -> "FakeDocker":
+        return self
+
+    def get(self, name: str) -> "FakeDocker":
+        if not self._held:
+            raise self.errors.NotFound(name)
+        return self
+
+    def start(self) -> None:
+        self.done.append("start")
+        self._server.up = True
+
+    def run(self, image: str, **arguments: Any) -> None:
+        self.done.append((image, arguments))
+        self._server.up = True
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_docker_is_started_and_then_deployed_to(
+    server: StubConfigServer,
+    vespa: StubVespa,
+    encoder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    held: bool,
+) -> None:
+    fake = FakeDocker(server, held=held)
+    monkeypatch.setitem(sys.modules, "docker", fake)
+    monkeypatch.setattr("clipsearch.deploy.DOCKER_CONFIG_SERVER", server.url)
+    wanted = DeployOptions(encoder=encoder, docker=True, index=vespa.url, wait=5)
+    if held:  # a stopped container, whose index is not to be forgotten
+        half = options(server, vespa, encoder=encoder, precision="bfloat16")
+        deploy(half, consent=Asked(), say=quiet)
+    server.up = False
+    deployed = deploy(wanted, consent=Asked(), say=quiet)
     assert deployed is not None and deployed.index == vespa.url
-    assert seen[0] >= {"services.xml", "schemas/image.sd", "models/text.onnx"}
+    assert deployed.info.precision == ("bfloat16" if held else "float")
+    if held:
+        assert fake.done == ["start"]
+    else:
+        ((image, made),) = fake.done
+        assert (image, made["name"]) == ("vespaengine/vespa", "clipsearch")
+        assert made["ports"]["8080/tcp"] == ("127.0.0.1", 8080), "for this machine alone"
+    deploy(wanted, consent=Asked(), say=quiet)
+    assert len(fake.done) == 1, "one that is up is not started again"
 
 
 def test_cloud_goes_through_pyvespa(
@@ -423,19 +466,25 @@ def test_cloud_goes_through_pyvespa(
     )
 
 
-def test_pyvespas_errors_are_one_sentence(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class VespaDocker:
-        def __init__(self, **arguments: Any) -> None:
+def test_errors_of_docker_and_pyvespa_are_one_sentence(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent:
+        def from_env(self, timeout: int) -> None:
             raise RuntimeError("no docker engine answers")
 
-    fake_pyvespa(monkeypatch, VespaDocker=VespaDocker)
     monkeypatch.setattr("clipsearch.deploy.DOCKER_CONFIG_SERVER", "http://127.0.0.1:1")
     docker = DeployOptions(encoder=encoder, docker=True, wait=1)
-    with pytest.raises(EngineError, match="Docker: no docker engine answers"):
+    monkeypatch.setitem(sys.modules, "docker", Silent())
+    with pytest.raises(EngineError, match="Docker: no docker engine answers; is it installed"):
         deploy(docker, consent=Asked(), say=quiet)
-    monkeypatch.setitem(sys.modules, "vespa.deployment", None)
+    monkeypatch.setitem(sys.modules, "docker", None)
     with pytest.raises(UsageError, match=r"pip install \"clipsearch\[vespa\]\""):
         deploy(docker, consent=Asked(), say=quiet)
+    cloud = DeployOptions(encoder=encoder, cloud="me.photos", wait=1)
+    monkeypatch.setitem(sys.modules, "vespa.deployment", None)
+    with pytest.raises(UsageError, match=r"pip install \"clipsearch\[vespa\]\""):
+        deploy(cloud, consent=Asked(), say=quiet)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

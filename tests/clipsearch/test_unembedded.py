@@ -17,7 +17,8 @@ import pytest
 from config_server_stub import StubConfigServer
 from vespa_stub import Request, StubVespa
 
-from clipsearch.deploy import DeployOptions, deploy
+from clipsearch.deploy import deploy
+from clipsearch.deploy_options import DeployOptions
 from clipsearch.engine import EngineQuery, Mode, Update
 from clipsearch.engines.vespa import VespaEngine
 from clipsearch.feed import FeedOptions, FeedReport, feed
@@ -80,6 +81,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     with StubVespa(dimension=DIMENSION) as vespa, StubConfigServer() as server:
+        server.on_activate = vespa.redeployed
         made = Place(vespa, server, tmp_path)
         made.deploy()
         assert made.feed().fed == DOCUMENTS
@@ -106,8 +108,7 @@ def test_all_is_well_before(place: Place) -> None:
 
 
 def test_another_precision_is_said_and_the_next_feed_fills_it(place: Place) -> None:
-    place.vespa.change_field(DIMENSION)
-    place.deploy(precision="bfloat16")
+    place.deploy(precision="bfloat16", allow=("field-type-change",))
     assert place.without() == DOCUMENTS == place.engine().count()
     assert json.loads(status(place, "--json"))["without_embedding"] == DOCUMENTS
     assert "6 (6 of them without an embedding" in status(place)
@@ -126,8 +127,7 @@ def test_another_precision_is_said_and_the_next_feed_fills_it(place: Place) -> N
 
 
 def test_what_the_manifest_does_not_have_stays_until_pruned(place: Place) -> None:
-    place.vespa.change_field(DIMENSION)
-    place.deploy(precision="bfloat16")
+    place.deploy(precision="bfloat16", allow=("field-type-change",))
     report = place.feed(range(4))
     assert report.fed == 4 and place.without() == 2
     assert any("2 documents have no embedding" in note for note in report.notes), report.notes
@@ -164,8 +164,7 @@ def test_an_update_of_such_a_document_keeps_it_counted(place: Place) -> None:
 
 
 def test_an_answer_does_not_fail_for_want_of_the_count(place: Place) -> None:
-    place.vespa.change_field(DIMENSION)
-    place.deploy(precision="bfloat16")
+    place.deploy(precision="bfloat16", allow=("field-type-change",))
     engine = place.engine()
     answer = place.vespa.answer
 

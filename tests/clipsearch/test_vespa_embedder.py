@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer
 
-from clipsearch.deploy import DeployOptions, deploy
+from clipsearch.deploy import deploy
+from clipsearch.deploy_options import DeployOptions
 from clipsearch.encoder import Encoder
 
 TEXTS = ["two dogs on a beach", "a red car " * 30, "", "!!!", "Ünseen wörds 123 🙂", "two"]

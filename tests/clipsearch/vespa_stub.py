@@ -52,6 +52,7 @@ class StubVespa:
 
     language: str = "en"
     dimension: int = 64
+    precision: str = "float"
     delay: float = 0.0
     documents: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -92,10 +93,20 @@ class StubVespa:
         """The pictures that are held, by id."""
         return {id_: doc for (kind, id_), doc in self.documents.items() if kind == "image"}
 
-    def change_field(self, dimension: int) -> None:
+    def redeployed(self, package: dict[str, bytes]) -> None:
+        """Take up the schema of a package, as `change_field` does where the embedding's changed."""
+        schema = package["schemas/image.sd"]
+        found = re.search(rb"field embedding type tensor<(\w+)>\(x\[(\d+)\]\)", schema)
+        assert found is not None
+        precision, dimension = found.group(1).decode(), int(found.group(2))
+        self.filter_fields = all(f"field {name} ".encode() in schema for name in FILTER_FIELDS)
+        if (precision, dimension) != (self.precision, self.dimension):
+            self.change_field(dimension, precision)
+
+    def change_field(self, dimension: int, precision: str = "float") -> None:
         """What a deployment does that changes the embedding's dimension or precision."""
         with self.lock:
-            self.dimension = dimension
+            self.dimension, self.precision = dimension, precision
             for document in self.images().values():
                 document.pop("embedding", None)
 
@@ -174,15 +185,17 @@ class StubVespa:
                     held[name] = change["assign"]
             return 200, answer
         if kind == "image":
-            values = _vector(fields["embedding"]["values"], self.dimension)
+            values = _vector(fields["embedding"]["values"], self.precision)
+            tensor = f"tensor<{self.precision}>(x[{self.dimension}])"
             if len(values) != self.dimension:
                 message = (
                     f"In document 'id:images:image::{id_}': Could not parse field 'embedding' of"
-                    f" type tensor<float>(x[{self.dimension}]): Expected {self.dimension} values,"
-                    f" but got {len(values)}"
+                    f" type {tensor}: Expected {self.dimension} values, but got {len(values)}"
                 )
                 return 400, {"pathId": request.path, "message": message}
-            kind_of = {"type": f"tensor<float>(x[{self.dimension}])", "values": values}
+            if "condition" in request.query and held is None:
+                return 412, {**answer, "message": CONDITION_FAILED}
+            kind_of = {"type": tensor, "values": values}
             fields = {**fields, "embedding": kind_of}
         self.documents[kind, id_] = fields
         return 200, answer
@@ -248,11 +261,11 @@ def _no_such_field(name: str) -> tuple[int, Any]:
     return 400, {"root": {"id": "toplevel", "fields": {"totalCount": 0}, "errors": [error]}}
 
 
-def _vector(values: str | list[float], dimension: int) -> list[float]:
-    """A list, or hex of float32 or, where it is half as long, of bfloat16; big-endian."""
+def _vector(values: str | list[float], precision: str) -> list[float]:
+    """A list, or big-endian hex in the precision of the field."""
     if not isinstance(values, str):
         return values
-    half = len(values) == 4 * dimension
+    half = precision == "bfloat16"
     parts = [values[place : place + 4] + "0000" for place in range(0, len(values), 4)]
     whole = bytes.fromhex("".join(parts) if half else values)
     return np.frombuffer(whole, ">f4").astype(float).tolist()

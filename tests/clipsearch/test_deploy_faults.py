@@ -1,0 +1,522 @@
+"""`clipsearch deploy` where it is refused, waits for what never comes, or finds another's Vespa."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from config_server_stub import StubConfigServer
+from test_deploy import REINDEX, Asked, make_encoder, options, quiet, run
+from vespa_stub import Request, StubVespa, numbered_document
+
+from clipsearch.deploy import deploy
+from clipsearch.deploy_options import DeployOptions
+from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engines.vespa import VespaEngine
+from clipsearch.vespa.config_server import ConfigServer
+from clipsearch.vespa.connection import connect
+from clipsearch.vespa.deployed import EmbeddingField, embedding_field
+from clipsearch.vespa.index_info import read_info, write_info
+from clipsearch.vespa.refusals import Documents, explain, free_overrides
+from clipsearch.vespa.waiting import Services, Waiting, wait_for_services
+from finetune.errors import EngineError, IndexVersionError, UsageError
+
+MUSIC = {
+    "services.xml": b'<services><content id="music"/></services>',
+    "schemas/music.sd": b"schema music { document music {} }",
+}
+INFO = ("index_info", "index")
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    return make_encoder(tmp_path / "encoder")
+
+
+@pytest.fixture
+def wider(tmp_path: Path) -> Path:
+    """An encoder of another dimension."""
+    return make_encoder(tmp_path / "wider", name="wider", dimension=12)
+
+
+@pytest.fixture
+def vespa() -> Iterator[StubVespa]:
+    with StubVespa(dimension=8) as stub:
+        yield stub
+
+
+@pytest.fixture
+def server(vespa: StubVespa) -> Iterator[StubConfigServer]:
+    with StubConfigServer(on_activate=vespa.redeployed) as stub:
+        yield stub
+
+
+def feed(vespa: StubVespa, count: int) -> None:
+    documents = [Upsert(numbered_document(number)) for number in range(count)]
+    assert all(one.error is None for one in VespaEngine.open(vespa.url).feed(documents))
+
+
+def command(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, *more: str
+) -> subprocess.CompletedProcess[str]:
+    where = ("--config-server", server.url, "--index", vespa.url, "--wait", "5")
+    return run("--encoder", str(encoder), *where, *more)
+
+
+def known(vespa: StubVespa) -> IndexInfo:
+    info = read_info(connect(vespa.url))
+    assert info is not None
+    return info
+
+
+# -- refused changes
+
+
+def test_a_refused_change_names_the_way_on_and_its_cost_and_that_way_works(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, wider: Path
+) -> None:
+    assert command(server, vespa, encoder).returncode == 0
+    feed(vespa, 3)
+    refused = command(server, vespa, wider)
+    assert refused.returncode == 1
+    assert "'tensor<float>(x[8])' -> 'tensor<float>(x[12])'" in refused.stderr, "Vespa's sentence"
+    assert "To go on, add --allow field-type-change. It costs: 3 documents lose" in refused.stderr
+    assert known(vespa).dimension == 8 and server.generation == 2
+
+    (option,) = re.findall(r"--allow [a-z-]+", refused.stderr)
+    done = command(server, vespa, wider, *option.split())
+    assert done.returncode == 0, done.stderr
+    assert "3 documents: found by words alone until fed again" in done.stderr
+    assert (known(vespa).dimension, known(vespa).index_id) == (12, "")
+    assert len(vespa.images()) == 3
+
+
+def test_a_changed_dimension_of_an_empty_index_needs_no_leave(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, wider: Path
+) -> None:
+    assert command(server, vespa, encoder).returncode == 0
+    done = command(server, vespa, wider)
+    assert done.returncode == 0, done.stderr
+    assert "no document is in the index, so this costs nothing: field-type-change" in done.stderr
+    assert (known(vespa).dimension, vespa.dimension) == (12, 12)
+    again = command(server, vespa, wider)
+    assert again.returncode == 0
+    assert "validation-overrides.xml" not in server.active, "allowed once, not for days"
+
+
+def test_a_count_that_failed_is_not_taken_for_none(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, wider: Path
+) -> None:
+    deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    feed(vespa, 2)
+    vespa.choose_fault = lambda request: "503" if request.path == "/search/" else None
+    before = dict(server.active)
+    with pytest.raises(EngineError, match=r"--allow field-type-change.*could not be counted"):
+        deploy(options(server, vespa, encoder=wider), consent=Asked(), say=quiet)
+    other = make_encoder(encoder.parent / "other", name="other")
+    asked = Asked(answer=False)
+    assert deploy(options(server, vespa, encoder=other), consent=asked, say=quiet) is None
+    (cost,) = asked.changes[0].costs
+    assert "could not be counted" in cost and "of the encoder before" in cost
+    assert server.active == before
+
+
+def test_documents_that_come_in_between_are_not_emptied(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, wider: Path
+) -> None:
+    deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    before = dict(server.active)
+
+    def feeds_meanwhile(changes: Any) -> bool:
+        feed(vespa, 1)
+        return True
+
+    with pytest.raises(EngineError, match=r"documents came in between.*nothing was changed"):
+        deploy(options(server, vespa, encoder=wider), consent=feeds_meanwhile, say=quiet)
+    assert server.active == before
+
+
+def recorded_refusals(recorded: Path) -> dict[str, str]:
+    answers = json.loads((recorded / "http-deploy.json").read_text(encoding="utf-8"))
+    return {one["name"]: one["body"]["message"] for one in answers if one["status"] != 200}
+
+
+def test_each_recorded_validation_has_its_cost(recorded: Path) -> None:
+    messages = recorded_refusals(recorded)
+    held, none, unknown = Documents(4000), Documents(0), Documents(None, "no answer")
+    for name, id_ in {
+        "dimension-changed": "field-type-change",
+        "distance-metric-changed": "hnsw-settings-change",
+        "hnsw-changed": "hnsw-settings-change",
+        "stemming-changed": "indexing-change",
+    }.items():
+        told = explain(messages[name], held, None)
+        assert f"add --allow {id_}. It costs: " in told and "4,000 documents" in told
+        assert "https://docs.vespa.ai" not in told[len(messages[name]) :], "a cost of our own words"
+        assert free_overrides(messages[name], none) == (id_,)
+        assert free_overrides(messages[name], held) == free_overrides(messages[name], unknown) == ()
+        of_music = messages[name].replace("type 'image'", "type 'music'")
+        if of_music != messages[name]:
+            assert free_overrides(of_music, none) == (), "nobody counted those"
+    for name in ("schema-syntax", "unknown-inherits", "services-missing"):
+        assert explain(messages[name], held, None) == messages[name]
+        assert free_overrides(messages[name], none) == ()
+    new = messages["hnsw-changed"].replace("hnsw-settings-change", "quite-new-change")
+    assert "--allow quite-new-change. It costs: what it does to documents, https" in explain(
+        new, held, None
+    )
+    assert free_overrides(new, none) == ()
+
+
+# -- another application
+
+
+def test_another_application_is_named(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    server.active = dict(MUSIC)
+    refused = command(server, vespa, encoder)
+    assert refused.returncode == 1
+    assert "Error: the application music, with documents of its own, runs there" in refused.stderr
+    assert "Content cluster 'music' is removed" in refused.stderr
+    assert "give that application up for good, with --allow content-cluster" in refused.stderr
+    assert server.active == MUSIC
+    done = command(server, vespa, encoder, "--allow", "content-cluster-removal")
+    assert done.returncode == 0, done.stderr
+    assert "it goes, and they with it" in done.stderr
+
+
+def test_another_application_that_vespa_would_replace_is_not_replaced_unasked(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    server.active = {"services.xml": b"<services/>"}
+    asked = Asked(answer=False)
+    assert deploy(options(server, vespa, encoder=encoder), consent=asked, say=quiet) is None
+    (cost,) = asked.changes[0].costs
+    assert cost.startswith("the application without any schema")
+    assert not asked.changes[0].first
+
+
+def test_an_application_of_another_name_that_holds_the_machines_is_named(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    message = (
+        "Invalid application: 'default.default.default' tried to allocate host 'vespa', but the"
+        " host is already taken by 'default.music.default'"
+    )
+    server.refusal = ("prepared", 400, {"error-code": "BAD_REQUEST", "message": message})
+    with pytest.raises(
+        EngineError, match=r"the application music, .* runs there, on vespa; deploy"
+    ):
+        deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+
+
+# -- what cannot be read is not assumed
+
+
+def test_an_index_that_does_not_answer_keeps_what_its_package_says(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    first = options(
+        server, vespa, encoder=encoder, precision="bfloat16", language="fr", weights=(0.3, 2.0)
+    )
+    deploy(first, consent=Asked(), say=quiet)
+    feed(vespa, 2)
+    before = dict(server.active)
+    activated: list[bool] = []
+    server.on_activate = lambda package: activated.append(True)
+    vespa.choose_fault = lambda request: None if activated else "reset"
+    asked = Asked()
+    deploy(options(server, vespa, encoder=encoder), consent=asked, say=quiet)
+    assert server.active == before, "precision, language and weights as they were"
+    assert asked.changes[0].costs == (), "the same text encoder: nothing is lost"
+    assert any("cannot be read" in line for line in asked.changes[0].differences)
+    info = known(vespa)
+    assert (info.precision, info.language, info.bm25_weight) == ("bfloat16", "fr", 0.3)
+
+    activated.clear()
+    other = make_encoder(encoder.parent / "other", name="other")
+    deploy(options(server, vespa, encoder=other), consent=asked, say=quiet)
+    assert "of the encoder before" in asked.changes[1].costs[0]
+
+
+def test_what_is_deployed_counts_where_the_index_was_told_something_else(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    half = options(server, vespa, encoder=encoder, precision="bfloat16")
+    deploy(half, consent=Asked(), say=quiet)
+    client = connect(vespa.url)
+    write_info(client, replace(known(vespa), precision="float"))
+    deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    assert known(vespa).precision == vespa.precision == "bfloat16"
+
+
+def test_an_index_of_a_later_version_is_left_alone(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    later = {"content": json.dumps({"format_version": 99, "dimension": 8})}
+    vespa.documents[INFO] = later
+    requests = len(server.requests)
+    start = time.monotonic()
+    for where in ({}, {"config_server": None}):
+        with pytest.raises(IndexVersionError, match="format 99"):
+            deploy(
+                options(server, vespa, encoder=encoder, wait=60.0, **where),
+                consent=Asked(),
+                say=quiet,
+            )
+    assert time.monotonic() - start < 30, "no waiting mends it"
+    assert vespa.documents[INFO] == later
+    assert not [one for one in server.requests[requests:] if one.endswith("/active")]
+
+
+def test_reindexing_that_could_not_be_started_is_said(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    server.actions = {"reindex": [REINDEX]}
+    server.refusal = ("reindex", 500, {"message": "Zookeeper is away"})
+    with pytest.raises(
+        EngineError, match=r"Zookeeper is away\nThe change is active, but"
+    ) as caught:
+        deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    (address,) = re.findall(r"curl -X POST '([^']+)'", str(caught.value))
+    server.refusal = None
+    status, _ = server.answer("POST", address.removeprefix(server.url), "", b"")
+    assert status == 200
+
+
+def test_rendering_for_an_index_that_cannot_be_read_is_refused(
+    encoder: Path, tmp_path: Path
+) -> None:
+    """Else a package of float would be written for an index of bfloat16."""
+    folder = tmp_path / "package"
+    done = run("--encoder", str(encoder), "--render", str(folder), "--index", "http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "connection refused" in done.stderr and "without --index" in done.stderr
+    assert "tried for 0 seconds" not in done.stderr
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("wait", ["-1", "nan", "inf"])
+def test_a_wait_that_is_none(encoder: Path, wait: str) -> None:
+    done = run("--encoder", str(encoder), "--index", "http://127.0.0.1:1", "--wait", wait)
+    assert done.returncode == 2 and "--wait" in done.stderr
+
+
+# -- waiting
+
+
+def test_a_container_that_restarts_in_a_loop(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    """One deadline for all, lines meanwhile, and at the end what is known of each service."""
+    port = int(vespa.url.rsplit(":", 1)[1])
+    server.services = [("container", "127.0.0.1", 1), ("searchnode", "127.0.0.1", port)]
+    server.loops, server.converge_delay = True, 0.1
+    wanted = replace(options(server, vespa, encoder=encoder), index="http://127.0.0.1:1", wait=4.0)
+    said: list[str] = []
+    start = time.monotonic()
+    with pytest.raises(EngineError) as caught:
+        deploy(wanted, consent=Asked(), say=said.append)
+    assert time.monotonic() - start < 7.9, "twice 4 seconds would be a deadline for each stage"
+    lines = str(caught.value).split("\n")
+    assert lines[0].startswith("http://127.0.0.1:1 was not ready in 4 seconds (")
+    assert "connection refused" in lines[0] and "tried for 0" not in lines[0]
+    assert "run the same command with --index http://127.0.0.1:1 as its only place" in lines[0]
+    assert re.fullmatch(
+        r"  container on 127\.0\.0\.1:1: .*stopped \d+ times meanwhile: it restarts in a loop;"
+        r" its health: connection refused",
+        lines[1],
+    ), lines[1]
+    assert lines[2] == f"  searchnode on 127.0.0.1:{port}: runs what was activated; its health: up"
+    assert "/opt/vespa/logs/vespa/vespa.log" in lines[3]
+    progress = [line for line in said if line.startswith("waiting for http://127.0.0.1:1 (")]
+    assert progress and "does not run yet on container on 127.0.0.1:1" in progress[0]
+
+
+def test_a_config_server_that_never_answers_and_one_that_is_slow_share_the_deadline(
+    server: StubConfigServer, encoder: Path
+) -> None:
+    said: list[str] = []
+    nobody = DeployOptions(encoder=encoder, config_server="http://127.0.0.1:1", wait=3.0)
+    start = time.monotonic()
+    with pytest.raises(
+        EngineError, match=r"no config server answers \(connection refused; waited 3"
+    ):
+        deploy(nobody, consent=Asked(), say=said.append)
+    assert time.monotonic() - start < 6
+    assert any("waiting for the config server at http://127.0.0.1:1 (" in line for line in said)
+
+
+def test_the_time_of_one_stage_is_missing_in_the_next() -> None:
+    waiting = Waiting(1.0, quiet)
+    assert waiting.until(lambda seconds: "not yet", "the first", most=0.6) == "not yet"
+    assert 0.0 <= waiting.left <= 0.45
+    start = time.monotonic()
+    assert waiting.until(lambda seconds: "not yet", "the second") == "not yet"
+    assert time.monotonic() - start < 1.0 and waiting.left == 0.0
+    calls: list[float] = []
+    assert waiting.until(lambda seconds: calls.append(seconds), "the third") is None
+    assert len(calls) == 1, "asked once, however late it is"
+
+
+def test_what_is_waited_for_is_said_again_only_where_it_stays_or_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clipsearch.vespa.waiting.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("clipsearch.vespa.waiting.CHANGED_LINE_SECONDS", 0.0)
+    said: list[str] = []
+    reasons = iter(["down", "down", "down", "half up", "half up", None])
+    assert Waiting(5.0, said.append).until(lambda seconds: next(reasons), "Vespa") is None
+    assert [line.rpartition(": ")[2] for line in said] == ["down", "half up"]
+    assert said[0].startswith("waiting for Vespa (0 of 5 s): ")
+
+
+def test_a_machine_that_is_down_does_not_stop_an_index_that_answers(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    server.services = [("searchnode", "127.0.0.1", 1)]
+    server.not_converged = 10_000
+    said: list[str] = []
+    wanted = options(server, vespa, encoder=encoder, wait=1.0)
+    deployed = deploy(wanted, consent=Asked(), say=said.append)
+    assert deployed is not None and known(vespa) == deployed.info
+    assert any(
+        "answers, but after 1 seconds what was activated does not run yet" in s for s in said
+    )
+    assert any("searchnode on 127.0.0.1:1: runs generation 1, not 2" in line for line in said)
+
+
+def test_services_of_which_nothing_is_known(server: StubConfigServer) -> None:
+    def refused(seconds: float) -> None:
+        raise EngineError("connection refused")
+
+    waiting = Waiting(0.1, quiet)
+    for services, reason in (
+        (Services(None), "no config server was asked"),
+        (Services(ConfigServer("http://127.0.0.1:1")), "http://127.0.0.1:1: connection refused"),
+    ):
+        with pytest.raises(EngineError, match=f"nothing is known: {reason}"):
+            wait_for_services(refused, services, "http://vespa:8080", waiting)
+
+
+def test_wrong_credentials_end_at_once(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    vespa.token = "another"
+    start = time.monotonic()
+    with pytest.raises(EngineError, match="access refused"):
+        deploy(
+            DeployOptions(encoder=encoder, index=vespa.url, wait=60.0), consent=Asked(), say=quiet
+        )
+    with pytest.raises(EngineError, match="access refused"):
+        deploy(options(server, vespa, encoder=encoder, wait=60.0), consent=Asked(), say=quiet)
+    assert time.monotonic() - start < 30
+
+
+# -- --index alone
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_index_alone_looks_at_what_is_deployed(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, wider: Path, count: int
+) -> None:
+    half = options(server, vespa, encoder=encoder, precision="bfloat16")
+    deploy(half, consent=Asked(), say=quiet)
+    feed(vespa, count)
+    held = json.dumps(list(vespa.documents.values()))
+    alone = ("--index", vespa.url, "--wait", "5")
+    refused = run("--encoder", str(encoder), "--precision", "float", *alone)
+    assert refused.returncode == 2
+    assert "takes embeddings of bfloat16, but --precision says float; leave --pr" in refused.stderr
+    refused = run("--encoder", str(wider), *alone)
+    assert refused.returncode == 2
+    assert f"embeddings of 8 values, but {wider} makes 12; name the encoder" in refused.stderr
+    assert json.dumps(list(vespa.documents.values())) == held, "asked, and nothing written"
+    del vespa.documents[INFO]
+    told = run("--encoder", str(encoder), *alone)
+    assert told.returncode == 0, told.stderr
+    assert known(vespa).precision == "bfloat16", "as it is, where nothing else was said"
+    assert len(vespa.images()) == count
+
+
+def test_index_alone_names_the_option_that_differs(vespa: StubVespa) -> None:
+    refused = run("--dimension", "9", "--index", vespa.url)
+    assert refused.returncode == 2
+    assert "embeddings of 8 values, but --dimension says 9" in refused.stderr
+    vespa.precision = "double"
+    refused = run("--dimension", "8", "--index", vespa.url)
+    assert refused.returncode == 2 and "of double, which clipsearch does not" in refused.stderr
+
+
+def test_index_alone_compares_the_package_of_the_config_server_beside(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(options(server, vespa, encoder=encoder, language="fr"), consent=Asked(), say=quiet)
+    port = int(server.url.rsplit(":", 1)[1])
+    monkeypatch.setattr("clipsearch.vespa.deployed.CONFIG_SERVER_PORT", port)
+    alone = DeployOptions(encoder=encoder, index=vespa.url, wait=5.0)
+    with pytest.raises(UsageError, match="is for captions in 'fr', but --language says 'en'"):
+        deploy(replace(alone, language="en"), consent=Asked(), say=quiet)
+    other = make_encoder(encoder.parent / "other", name="other")
+    with pytest.raises(UsageError, match="embeds text with another encoder"):
+        deploy(replace(alone, encoder=other), consent=Asked(), say=quiet)
+    del vespa.documents[INFO]
+    said: list[str] = []
+    deployed = deploy(alone, consent=Asked(), say=said.append)
+    assert deployed is not None and deployed.info.language == "fr" and said == []
+    # Another index's config server, by its embeddings, is not believed.
+    server.active["schemas/image.sd"] = server.active["schemas/image.sd"].replace(b"x[8]", b"x[9]")
+    deployed = deploy(alone, consent=Asked(), say=said.append)
+    assert deployed is not None and "holds the package of another index" in said[0]
+
+
+def test_index_alone_asks_before_documents_are_of_another_encoder(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    feed(vespa, 2)
+    other = make_encoder(encoder.parent / "other", name="other")
+    asked = run("--encoder", str(other), "--index", vespa.url)
+    assert asked.returncode == 2
+    assert "this costs: 2 documents hold embeddings of the encoder before" in asked.stderr
+    assert known(vespa).encoder_name == "photos"
+    assert run("--encoder", str(other), "--index", vespa.url, "--yes").returncode == 0
+    assert known(vespa).encoder_name == "other"
+
+
+def test_index_alone_on_another_application(vespa: StubVespa, encoder: Path) -> None:
+    def of_music(request: Request) -> tuple[int, Any]:
+        kind = request.path.split("/")[4] if request.path.startswith("/document") else ""
+        return 400, {"pathId": request.path, "message": f"Document type {kind} does not exist"}
+
+    vespa.answer = of_music  # type: ignore[method-assign]
+    done = run("--encoder", str(encoder), "--index", vespa.url, "--wait", "60")
+    assert done.returncode == 1
+    assert "Document type image does not exist (is another application deployed" in done.stderr
+
+
+def test_index_alone_waits_for_a_vespa_that_starts(vespa: StubVespa, encoder: Path) -> None:
+    vespa.faults.extend(["reset", "503", "504"])
+    done = run("--encoder", str(encoder), "--index", vespa.url, "--wait", "30")
+    assert done.returncode == 0, done.stderr
+    nobody = run("--encoder", str(encoder), "--index", "http://127.0.0.1:1", "--wait", "0")
+    assert nobody.returncode == 1
+    assert "connection refused" in nobody.stderr and "(waited 0 s)" in nobody.stderr
+    assert "tried for 0 seconds" not in nobody.stderr
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 8])
+def test_an_index_is_asked_for_its_embeddings_and_not_written_to(dimension: int) -> None:
+    with StubVespa(dimension=dimension, precision="bfloat16") as vespa:
+        found = embedding_field(connect(vespa.url))
+        assert found == EmbeddingField("bfloat16", dimension)
+        assert str(found) == f"{dimension} values of bfloat16"
+        assert vespa.documents == {}
