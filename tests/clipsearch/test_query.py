@@ -9,6 +9,7 @@ from memory_engine import MemoryEngine
 from PIL import Image
 
 from clipsearch.documents import Document
+from clipsearch.encoder import Encoder
 from clipsearch.engine import IndexInfo
 from clipsearch.parts import Part, lexical_tokens, parse_part
 from clipsearch.query import NO_ENCODER, NO_WORDS, Search
@@ -247,8 +248,7 @@ def test_another_encoder_is_refused_by_both_fingerprints(
 
 
 def test_the_encoder_that_the_index_names(encoder_folder: Path) -> None:
-    encoder_module = pytest.importorskip("clipsearch.encoder")
-    encoder = encoder_module.Encoder.load(encoder_folder)
+    encoder = Encoder.load(encoder_folder)
     captions = ["two dogs on a beach", "a red circle", "a plane at the airport"]
     vectors = encoder.encode_texts(captions)
     info = IndexInfo(

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import tiny_checkpoints
 from tokenizers import Tokenizer
 
 from clipsearch.deploy import deploy
 from clipsearch.deploy_options import DeployOptions
 from clipsearch.encoder import Encoder
+from finetune.export import export_encoder
+from finetune.model import load_dual_encoder
 
 TEXTS = ["two dogs on a beach", "a red car " * 30, "", "!!!", "Ünseen wörds 123 🙂", "two"]
 
@@ -44,11 +47,7 @@ def embed(package: Path, text: str) -> np.ndarray:
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_embed_is_encode_texts(family: str, tmp_path: Path) -> None:
-    checkpoints = pytest.importorskip("tiny_checkpoints")
-    from finetune.export import export_encoder
-    from finetune.model import load_dual_encoder
-
-    getattr(checkpoints, f"save_{family}")(tmp_path / "checkpoint")
+    getattr(tiny_checkpoints, f"save_{family}")(tmp_path / "checkpoint")
     export_encoder(load_dual_encoder(tmp_path / "checkpoint"), tmp_path / "encoder")
     package = tmp_path / "package"
     options = DeployOptions(encoder=tmp_path / "encoder", render=package)

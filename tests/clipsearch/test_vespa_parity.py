@@ -21,6 +21,7 @@ from vespa_stub import StubVespa
 
 from clipsearch.documents import Document
 from clipsearch.engine import Upsert
+from clipsearch.engines.local import LocalEngine
 from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa.connection import Body, Client, ConnectionSettings, Reply, connect
 from clipsearch.vespa.index_info import write_info
@@ -183,9 +184,8 @@ def test_the_twin_is_the_recorded_vespa(
 def test_the_embedded_engine_gives_the_same_pages(
     stub: StubVespa, documents: dict[str, Document], cases: list[RankedCase], tmp_path: Path
 ) -> None:
-    local_engine = pytest.importorskip("clipsearch.engines.local")
     remote = VespaEngine.open(stub.url)
-    local = local_engine.LocalEngine.create(tmp_path / "index", INFO)
+    local = LocalEngine.create(tmp_path / "index", INFO)
     assert all(one.error is None for one in local.feed(map(Upsert, documents.values())))
     local.finish_feed()
     for query in many_queries(cases):
