@@ -229,9 +229,9 @@ class _Deployment:
 
     def _free(self, message: str, running: Running, documents: Documents) -> tuple[str, ...]:
         """The overrides that cost nothing, since the index was counted and is empty."""
-        if running.files is None or other_application(running.files) is not None:
+        if not running.files or other_application(running.files) is not None:
             return ()
-        free = tuple(one for one in free_overrides(message, documents))
+        free = free_overrides(message, documents)
         if free:
             self.say(f"no document is in the index, so this costs nothing: {', '.join(free)}")
         return free

@@ -13,6 +13,15 @@ from typing import Literal
 from urllib.parse import quote
 
 from clipsearch.vespa.address import without_credentials
+from clipsearch.vespa.checked import (
+    MalformedAnswerError,
+    count,
+    listed,
+    mapping,
+    objects,
+    text,
+    whole,
+)
 from clipsearch.vespa.connection import (
     Body,
     ConnectionFailedError,
@@ -135,20 +144,25 @@ class ConfigServer:
     def create_session(self, package: Path) -> str:
         """Upload a zip; the session's id."""
         with package.open("rb") as file:
-            return str(self._call("POST", f"{TENANT}/session", file)["session-id"])
+            content = self._call("POST", f"{TENANT}/session", file)
+        session = content.get("session-id")
+        if not isinstance(session, str | int):
+            raise MalformedAnswerError("session-id", "text")
+        return str(session)
 
     def prepare(self, session: str) -> Prepared:
         """Validate an uploaded package. Raises EngineError with Vespa's own message."""
         content = self._call("PUT", f"{TENANT}/session/{session}/prepared")
         warnings = tuple(
-            f"{entry.get('level', 'INFO')}: {entry.get('message', '')}"
-            for entry in content.get("log", [])
+            f"{_words(entry.get('level')) or 'INFO'}: {_words(entry.get('message'))}"
+            for entry in objects(content.get("log"), "log")
         )
-        return Prepared(session, warnings, _actions(content.get("configChangeActions", {})))
+        actions = mapping(content.get("configChangeActions"), "configChangeActions")
+        return Prepared(session, warnings, _actions(actions))
 
     def activate(self, session: str) -> str:
         """Make a prepared session the one that runs; Vespa's message."""
-        return str(self._call("PUT", f"{TENANT}/session/{session}/active").get("message", ""))
+        return _words(self._call("PUT", f"{TENANT}/session/{session}/active").get("message"))
 
     def running(self) -> Running:
         """The files of the application that runs now."""
@@ -158,15 +172,18 @@ class ConfigServer:
         except EngineError as error:
             return Running(None, str(error))
         status, entries = reply.status, reply.json()
-        if status == 404:
+        if status == 404 and isinstance(entries, dict) and entries.get("error-code") == "NOT_FOUND":
             return Running({})
         if status != 200 or not isinstance(entries, list):
             return Running(None, f"{self.url}: {_said(status, entries)}")
-        files = {}
-        for entry in entries:
-            if not isinstance(entry, dict) or not entry.get("md5"):
-                continue  # a folder
-            files[str(entry.get("name", "")).split("/content/", 1)[-1]] = str(entry["md5"])
+        try:
+            files = {
+                _words(entry.get("name")).split("/content/", 1)[-1]: _words(entry.get("md5"))
+                for entry in objects(entries, "content")
+                if entry.get("md5")  # a folder has none
+            }
+        except MalformedAnswerError as error:
+            return Running(None, f"{self.url}: {error}")
         return Running(files)
 
     def read(self, path: str) -> str:
@@ -195,17 +212,17 @@ class ConfigServer:
         status, content = reply.status, reply.json()
         if status != 200 or not isinstance(content, dict) or "converged" not in content:
             raise EngineError(f"{self.url}: {_said(status, content)}")
-        wanted = int(content.get("wantedGeneration", 0))
         services = tuple(
             Service(
-                type=str(entry.get("type", "service")),
-                host=str(entry.get("host", "")),
-                port=int(entry.get("port", 0)),
-                generation=int(entry.get("currentGeneration", -1)),
+                type=_words(entry.get("type")) or "service",
+                host=_words(entry.get("host")),
+                port=count(entry.get("port", 0), "port"),
+                generation=whole(entry.get("currentGeneration", -1), "currentGeneration"),
             )
-            for entry in content.get("services", [])
+            for entry in objects(content.get("services"), "services")
         )
-        return Convergence(bool(content["converged"]), wanted, services)
+        wanted = whole(content.get("wantedGeneration", 0), "wantedGeneration")
+        return Convergence(content["converged"] is True, wanted, services)
 
     def close(self) -> None:
         """Close the connection."""
@@ -227,7 +244,7 @@ class ConfigServer:
                 f" is it the address of port 19071?"
             )
         if reply.status != 200:
-            raise RefusedError(str(content.get("message", content)).strip())
+            raise RefusedError(_said(reply.status, content))
         return content
 
 
@@ -239,31 +256,43 @@ def health(transport: Transport, seconds: float) -> str | None:
         return str(error)
     content = reply.json()
     status = content.get("status") if isinstance(content, dict) else None
-    if not isinstance(status, dict) or "code" not in status:
+    code = status.get("code") if isinstance(status, dict) else None
+    if not isinstance(status, dict) or not isinstance(code, str):
         return f"answered {reply.status}, and not as Vespa does"
-    if status["code"] == "up":
+    if code == "up":
         return None
-    message = f" ({status['message']})" if status.get("message") else ""
-    return f"says that it is {status['code']}{message}"
+    message = status.get("message")
+    return _printable(f"says that it is {code}{f' ({message})' if message else ''}")
 
 
 def _said(status: int, content: Json) -> str:
+    """The config server's own words, line by line, or that there are none."""
     message = content.get("message") if isinstance(content, dict) else None
-    return str(message).strip() if message else f"answered {status}, and not as a config server"
+    if isinstance(message, str) and message.strip():
+        return _printable(message.strip())
+    return f"answered {status} without a message, not as a config server does"
+
+
+def _printable(sentence: str) -> str:
+    return sentence.encode("utf-8", "replace").decode()
+
+
+def _words(value: Json) -> str:
+    return text(value, "a name or message")
 
 
 def _actions(content: Mapping[str, Json]) -> tuple[Action, ...]:
     return tuple(
         Action(
             kind=kind,
-            cluster=str(entry.get("clusterName", "")),
-            document_type=str(entry.get("documentType", "")),
-            messages=tuple(str(message) for message in entry.get("messages", [])),
+            cluster=_words(entry.get("clusterName")),
+            document_type=_words(entry.get("documentType")),
+            messages=tuple(map(_words, listed(entry.get("messages"), "messages"))),
             services=tuple(
-                f"{service.get('serviceName', '')} on {service.get('hostName', '')}"
-                for service in entry.get("services", [])
+                f"{_words(service.get('serviceName'))} on {_words(service.get('hostName'))}"
+                for service in objects(entry.get("services"), "services")
             ),
         )
         for kind in _KINDS
-        for entry in content.get(kind, [])
+        for entry in objects(content.get(kind), kind)
     )

@@ -276,6 +276,22 @@ def test_an_index_of_a_later_version_is_left_alone(
     assert not [one for one in server.requests[requests:] if one.endswith("/active")]
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_an_index_knows_is_written_anew_where_it_cannot_be_read(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, alone: bool
+) -> None:
+    """As the error of every other command says."""
+    half = options(server, vespa, encoder=encoder, precision="bfloat16")
+    deploy(half, consent=Asked(), say=quiet)
+    vespa.documents[INFO] = {"content": "{torn"}
+    with pytest.raises(EngineError, match="write it anew with: clipsearch deploy"):
+        VespaEngine.open(vespa.url)
+    where = {"config_server": None} if alone else {}
+    deploy(options(server, vespa, encoder=encoder, **where), consent=Asked(), say=quiet)
+    assert known(vespa).precision == "bfloat16"
+    assert known(vespa).encoder_name == "photos"
+
+
 def test_reindexing_that_could_not_be_started_is_said(
     server: StubConfigServer, vespa: StubVespa, encoder: Path
 ) -> None:

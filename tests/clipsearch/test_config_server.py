@@ -1,0 +1,116 @@
+"""A config server's answers: read, or one error, whatever stands in them."""
+
+import contextlib
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_vespa_malformed import VALUES, places
+
+from clipsearch.vespa.config_server import ConfigServer, Running, health
+from clipsearch.vespa.connection import Reply
+from finetune.errors import EngineError
+
+SERVICE = {"type": "container", "host": "vespa", "port": 8080, "currentGeneration": 3, "url": "u"}
+CHANGED = {
+    "clusterName": "images",
+    "documentType": "image",
+    "messages": ["a field"],
+    "services": [{"serviceName": "searchnode", "hostName": "vespa"}],
+}
+ANSWERS: list[Any] = [
+    {"session-id": "5", "message": "Session 5 created."},
+    {
+        "log": [{"level": "WARNING", "message": "odd"}],
+        "configChangeActions": {"restart": [CHANGED], "refeed": [CHANGED], "reindex": [CHANGED]},
+    },
+    {"services": [SERVICE], "wantedGeneration": 4, "currentGeneration": 3, "converged": False},
+    [{"name": "http://vespa/content/schemas/image.sd", "status": "new", "md5": "a"}],
+    {"time": 1, "status": {"code": "initializing", "message": "soon"}},
+    {"error-code": "NOT_FOUND", "message": "No such application"},
+]
+
+
+class Canned:
+    """A transport that gives one answer to everything."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        self.reply = Reply(status, json.dumps(body).encode())
+
+    def send(self, *arguments: Any, **named: Any) -> Reply:
+        return self.reply
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def server_that_says(status: int, body: Any) -> ConfigServer:
+    server = ConfigServer("http://vespa.example:19071")
+    server._transport = Canned(status, body)  # type: ignore[assignment]
+    return server
+
+
+@st.composite
+def changed_answers(draw: st.DrawFn) -> Any:
+    """An answer in which one thing is something else."""
+    body = copy.deepcopy(draw(st.sampled_from(ANSWERS)))
+    way = draw(st.sampled_from(list(places(body))))
+    if not way:
+        return draw(VALUES)
+    holder = body
+    for key in way[:-1]:
+        holder = holder[key]
+    holder[way[-1]] = draw(VALUES)
+    return body
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(status=st.sampled_from([200, 400, 404, 500]), body=changed_answers())
+def test_any_answer_is_read_or_refused(status: int, body: Any, tmp_path: Path) -> None:
+    server = server_that_says(status, body)
+    archive = tmp_path / "a.zip"
+    archive.touch()
+    printed: list[str] = []
+    for ask in (
+        lambda: server.create_session(archive),
+        lambda: server.prepare("5"),
+        lambda: server.activate("5"),
+        lambda: server.running(),
+        lambda: server.convergence(1.0),
+        lambda: server.read("services.xml"),
+        lambda: health(server._transport, 1.0),
+    ):
+        with contextlib.suppress(EngineError):
+            try:
+                printed.append(repr(ask()))
+            except EngineError as error:
+                printed.append(str(error))
+                raise
+    "".join(printed).encode()
+
+
+def test_only_a_config_servers_own_words_say_that_nothing_is_deployed() -> None:
+    """A page of another server, taken for that, would let documents go."""
+    own = {"error-code": "NOT_FOUND", "message": "Application 'default.default' was not found."}
+    assert server_that_says(404, own).running() == Running({})
+    for foreign in ("<html>404</html>", {"detail": "Not Found"}, [], None):
+        running = server_that_says(404, foreign).running()
+        assert running.files is None and "answered 404" in running.reason
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"status": {"code": "up"}}, None),
+        ({"status": {"code": "down", "message": "no disk"}}, "says that it is down (no disk)"),
+        ({"status": "up"}, "answered 200, and not as Vespa does"),
+    ],
+)
+def test_health(body: Any, reason: str | None) -> None:
+    assert server_that_says(200, body).failure(1.0) == reason
