@@ -258,7 +258,8 @@ class _Deployment:
         after = self.wanted.info(None if given is None else self._info_to_keep(given))
         write_folder(render(self.wanted.values(after)), folder)
         self.say(f"deploying to Vespa Cloud as {cloud}")
-        place = deploy_to_cloud(folder, name, self.waiting.left)
+        with self.waiting.counted():
+            place = deploy_to_cloud(folder, name, self.waiting.left)
         index = (given or place.url).rstrip("/")
         settings = replace(
             ConnectionSettings.from_environment(), certificate=place.certificate, key=place.key

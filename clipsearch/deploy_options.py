@@ -58,7 +58,7 @@ def check_destination(options: DeployOptions) -> None:
             f"say where to deploy: {', '.join(given)}; or with --index URL alone, only write what"
             f" the index knows about its encoder"
         )
-    if options.nodes is not None and options.config_server is None and options.render is None:
+    if options.nodes is not None and (options.docker or options.cloud is not None):
         raise UsageError("--nodes goes with --config-server or --render: it is for own machines")
     if options.nodes is not None and options.config_server is not None and options.index is None:
         raise UsageError(

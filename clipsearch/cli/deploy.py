@@ -69,7 +69,8 @@ def _weights(
 @click.option(
     "--index",
     metavar="URL",
-    help="Where the index then answers. [default: port 8080 of the config server's host]",
+    help="Where the index then answers. [default: port 8080 of the config server's host] With"
+    " --cloud or --render: the index whose precision, language and weights are kept.",
 )
 @click.option(
     "--language", help="Of the captions: en, fr, es, it, nl, pt, sv. [default: as it is, or en]"
@@ -84,10 +85,14 @@ def _weights(
     "--allow",
     multiple=True,
     metavar="ID",
-    help="A change that Vespa refuses otherwise, by the id that its message names.",
+    help="A change that Vespa refuses otherwise, since it loses something of documents: by the id"
+    " that the refusal names, which also says the cost. An empty index needs none.",
 )
 @click.option(
-    "--wait", default=300.0, show_default=True, help="Seconds that the services may take to answer."
+    "--wait",
+    default=300.0,
+    show_default=True,
+    help="Seconds to wait in all, for the config server and then for the services.",
 )
 @click.option("--yes", is_flag=True, help="Go on without asking where a change costs something.")
 @json_option
@@ -122,7 +127,7 @@ def deploy(
       clipsearch deploy --encoder encoder --nodes deploy/several-nodes --render package
 
     With --index alone nothing is deployed: it writes what the index knows about its encoder, for a
-    package that was deployed by other means.
+    package that was deployed by other means, and refuses what is not as it was deployed.
     """
     from clipsearch.deploy import deploy as run  # light path: the group's --help
     from clipsearch.deploy_options import DeployOptions

@@ -96,6 +96,13 @@ def deploy_to_cloud(folder: Path, name: CloudName, wait: float) -> CloudEndpoint
             application = cloud.deploy_from_disk(
                 instance=name.instance, application_root=folder, max_wait=max(1, int(wait))
             )
+        except FileNotFoundError as error:
+            if error.filename != "vespa":
+                raise EngineError(f"Vespa Cloud: {error}") from error
+            raise EngineError(
+                "Vespa Cloud: no key is in VESPA_TEAM_API_KEY, and the command vespa, for a login,"
+                " is not in the path; set the key, or add the folder of vespa (of vespacli)"
+            ) from error
         except Exception as error:  # whatever the cloud and pyvespa raise
             raise EngineError(f"Vespa Cloud: {error}") from error
     return CloudEndpoint(str(application.url), cloud.data_cert_path, cloud.data_key_path)

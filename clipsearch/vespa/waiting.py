@@ -5,8 +5,9 @@ services that must run what was activated.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from clipsearch.vespa.config_server import ConfigServer, Convergence, Service, health
 from clipsearch.vespa.connection import ConnectionSettings, PoolTransport
@@ -44,7 +45,7 @@ class Waiting:
         start = time.monotonic()
         deadline = start + (self.left if most is None else min(most, self.left))
         told, told_at = "", start
-        try:
+        with self.counted():
             while True:
                 remaining = deadline - time.monotonic()
                 reason = attempt(
@@ -56,9 +57,17 @@ class Waiting:
                 pause = CHANGED_LINE_SECONDS if reason != told else SAME_LINE_SECONDS
                 if now - told_at >= pause:
                     waited = self.seconds - self.left + now - start
-                    self._say(f"waiting for {what} ({waited:.0f} of {self.seconds:g} s): {reason}")
+                    said = f"waiting for {what} ({waited:.0f} of {self.seconds:g} s)"
+                    self._say(f"{said}: {_short(reason, what)}")
                     told, told_at = reason, now
                 time.sleep(min(POLL_SECONDS, deadline - now))
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """What is done within takes its time from what is left."""
+        start = time.monotonic()
+        try:
+            yield
         finally:
             self.left = max(0.0, self.left - (time.monotonic() - start))
 
@@ -157,9 +166,9 @@ def wait_for_services(
         return
     lines = "".join(f"\n  {line}" for line in services.report())
     raise EngineError(
-        f"{index} was not ready in {waiting.seconds:g} seconds ({failure}); what was deployed"
-        f" stays: when it is up, run the same command with --index {index} as its only place."
-        f" Of its services:{lines}\nWhy one does not start stands in its machine's log,"
+        f"{index} was not ready in {waiting.seconds:g} seconds ({_short(failure, index)}); what was"
+        f" deployed stays: when it is up, run the same command with --index {index} as its only"
+        f" place. Of its services:{lines}\nWhy one does not start stands in its machine's log,"
         f" /opt/vespa/logs/vespa/vespa.log"
     )
 
@@ -172,6 +181,11 @@ def _failure(attempt: Callable[[float], None], seconds: float) -> str | None:
     except EngineError as error:
         return str(error)
     return None
+
+
+def _short(reason: str, what: str) -> str:
+    """A failure without the address that stands before it already, and without its question."""
+    return reason.removeprefix(f"{what}: ").partition("; is Vespa running there")[0]
 
 
 def _key(service: Service) -> tuple[str, str, int]:

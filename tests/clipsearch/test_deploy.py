@@ -343,7 +343,10 @@ def test_index_alone_only_writes_what_the_index_knows(vespa: StubVespa, encoder:
         ({"config_server": "vespa:19071", "index": None}, "must be an address"),
         ({"config_server": None, "cloud": "mine"}, "TENANT.APPLICATION"),
         ({"language": "de"}, "unknown language"),
-        ({"nodes": Path("nodes"), "config_server": None}, "--nodes goes with --config-server"),
+        (
+            {"nodes": Path("nodes"), "config_server": None, "docker": True},
+            "--nodes goes with --config-server",
+        ),
         ({"nodes": Path("nodes"), "index": None}, "--nodes needs --index URL too"),
         ({"nodes": Path("no-nodes-here")}, "services.xml: no such file"),
     ],
