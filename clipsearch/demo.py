@@ -5,7 +5,6 @@ Each step is the command that a user would type, shown before it runs.
 
 import json
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,30 @@ import torch
 
 from clipsearch.encoder import Encoder
 from clipsearch.engine import MODES
+from clipsearch.engines.folder import INDEX_FOLDER
 from clipsearch.shapes import write_shapes
+from finetune.checkpoint import TRAINING_FOLDER
+from finetune.encoder_folder import ENCODER_FOLDER
 from finetune.errors import ClipsearchError, UsageError
 from finetune.images import load_pixels, normalize
 from finetune.manifest import Manifest
 from finetune.metrics import RetrievalMetrics, text_to_image
 from finetune.model import DualEncoder, load_dual_encoder
+from finetune.ownership import MARK_FILE, Kind, check_replaceable, claim, read_mark, remove, seal
 
-MARKER = "made-by-clipsearch-demo"
+MARKER = MARK_FILE
+# What earlier versions left in its place.
+OLD_MARKER = "made-by-clipsearch-demo"
+ENCODER, INDEX = "encoder", "pictures.index"
+DEMO_FOLDER = Kind(
+    "demo",
+    (
+        OLD_MARKER, "captions.csv", "images/*.png", "metrics.json", "contact-sheet.png",
+        "by-picture.png", *ENCODER_FOLDER.below(ENCODER), *INDEX_FOLDER.below(INDEX),
+        *ENCODER_FOLDER.below(f".{ENCODER}.partial"), *ENCODER_FOLDER.below(f".{ENCODER}.old"),
+        *TRAINING_FOLDER.below(f"{ENCODER}.training"),
+    ),
+)  # fmt: skip
 EPOCHS = 12
 BATCH_SIZE = 128
 
@@ -72,6 +87,7 @@ def run_demo(
     *,
     seed: int = 0,
     epochs: int = EPOCHS,
+    yes: bool = False,
 ) -> DemoResult:
     """Walk the road in `folder`, which is made, or replaced if an earlier demo made it.
 
@@ -81,16 +97,13 @@ def run_demo(
         echo: Prints a line.
         seed: Of the pictures, the held-out combinations and the training.
         epochs: Of the training; fewer for a quick look.
+        yes: Replace a demo of an earlier version, which has no list of its files, too.
 
     Raises UsageError where `folder` holds anything else, and whatever the commands raise.
     """
     start = time.monotonic()
-    make_folder(folder)
-    manifest, encoder, index = (
-        folder / "captions.csv",
-        folder / "encoder",
-        folder / "pictures.index",
-    )
+    make_folder(folder, yes=yes)
+    manifest, encoder, index = folder / "captions.csv", folder / ENCODER, folder / INDEX
 
     def run(*arguments: str | Path) -> None:
         words = [str(argument) for argument in arguments]
@@ -112,22 +125,27 @@ def run_demo(
     (folder / "metrics.json").write_text(
         json.dumps({"before": before.as_dict(), "after": after.as_dict()}, indent=2) + "\n"
     )
+    seal(folder, DEMO_FOLDER)
     echo(f"\nDone in {seconds:.0f} s. Look at {folder / 'contact-sheet.png'}, or ask for more:")
     echo(f'$ clipsearch query "three green stars" --index {shlex.quote(str(index))}')
     return DemoResult(before, after, seconds)
 
 
-def make_folder(folder: Path) -> None:
-    """Make an empty folder for the demo; raises UsageError where that would lose files."""
+def make_folder(folder: Path, *, yes: bool = False) -> None:
+    """Make an empty folder for the demo; raises UsageError where that would lose files.
+
+    An earlier demo is removed where nothing in it was added or changed; see `run_demo` for `yes`.
+    """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; give a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / MARKER).is_file():
+        if not (folder / OLD_MARKER).is_file() and read_mark(folder) is None:
             raise UsageError(f"--out {folder} has other files in it; give a new folder")
-        shutil.rmtree(folder)
+        held = check_replaceable(folder, DEMO_FOLDER, f"--out {folder}", yes=yes)
+        remove(folder, held.ours)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).touch()
+        claim(folder, DEMO_FOLDER)
     except OSError as error:
         raise ClipsearchError(f"--out {folder} cannot be written ({error.strerror})") from error
 

@@ -131,7 +131,7 @@ class _Deployment:
             return self._tell(index)
         if options.render is not None:
             after = self.wanted.info(None if index is None else self._info_to_keep(index))
-            write_folder(render(self.wanted.values(after)), options.render)
+            write_folder(render(self.wanted.values(after)), options.render, yes=options.yes)
             return Deployed(None, after)
         with tempfile.TemporaryDirectory(prefix="clipsearch-deploy-") as scratch:
             if options.cloud is not None:

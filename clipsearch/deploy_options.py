@@ -13,6 +13,7 @@ from clipsearch.vespa.package import PackageValues
 from clipsearch.vespa.providers import DOCKER_INDEX
 from finetune.encoder_folder import EncoderDescription
 from finetune.errors import UsageError
+from finetune.outputs import check_no_input
 
 QUERY_PORT = 8080
 
@@ -38,6 +39,7 @@ class DeployOptions:
     index: str | None = None
     wait: float = 300.0
     allow: tuple[str, ...] = ()
+    yes: bool = False
 
 
 def check_destination(options: DeployOptions) -> None:
@@ -65,6 +67,9 @@ def check_destination(options: DeployOptions) -> None:
             "--nodes needs --index URL too: the address of a container, or of what stands before"
             " them, since config servers answer no queries"
         )
+    if options.render is not None:
+        what = f"--render {options.render}"
+        check_no_input(options.render, what, (options.nodes, options.encoder))
     if options.index is not None and not options.index.startswith(("http://", "https://")):
         raise UsageError(
             f"--index {without_credentials(options.index)}: must be an http(s) address of Vespa"

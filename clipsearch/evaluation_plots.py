@@ -1,26 +1,39 @@
 """Plots of an evaluation: how ranks are distributed, and recall at every cutoff."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.measures import DIRECTIONS, ZERO_SHOT
 from finetune.errors import UsageError
 from finetune.measurement import Measurement
 from finetune.metrics import GLOBAL
+from finetune.outputs import check_no_input, check_output, is_sealed
 from finetune.plots import CANDIDATES, SECOND, SMOOTHED, rank_bins, save_figure, scale_ranks
 
+KINDS = ("ranks", "recall")
 Ints = npt.NDArray[np.int64]
 
 
-def check_plots(folder: Path) -> None:
-    """Raise UsageError unless plots can be drawn into `folder`, which is made where missing."""
+def check_plots(folder: Path, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Raise UsageError unless plots can be drawn into `folder`, which is made where missing.
+
+    `inputs`: what is measured; plots never go into it, and replace only older plots that nobody
+    changed.
+    """
     if find_spec("matplotlib") is None:
         raise UsageError("--plots needs matplotlib: pip install matplotlib")
+    inputs = tuple(inputs)
+    check_no_input(folder, f"--plots {folder}", inputs)
+    for task, kind in product((*DIRECTIONS, ZERO_SHOT), KINDS):
+        path = folder / f"{task}-{kind}.png"
+        check_output(path, f"--plots {folder}: {path.name}", is_sealed, inputs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -45,7 +58,7 @@ def plot_evaluation(
             f"{each.task.replace('-to-', ' to ')}: {each.queries:,} queries,"
             f" pool of {each.pool:,} {CANDIDATES[each.task]}"
         )
-        for kind, draw in (("ranks", _draw_ranks), ("recall", _draw_recall)):
+        for kind, draw in zip(KINDS, (_draw_ranks, _draw_recall), strict=True):
             path = folder / f"{each.task}-{kind}.png"
             _draw(path, title, partial(draw, measurement=each, names=names))
             written.append(path)

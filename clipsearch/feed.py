@@ -27,7 +27,7 @@ from clipsearch.encoder import Encoder, available_cores
 from clipsearch.engine import DOCUMENT_FORM, Engine, Operation, Outcome, Update, Upsert
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.indexing import FeedTarget
-from clipsearch.ledger import Entry, IdSet, Ledger, ledger_path
+from clipsearch.ledger import Entry, IdSet, Ledger, check_ledger, ledger_path
 from clipsearch.pipeline import (
     Picture,
     Rejection,
@@ -37,7 +37,7 @@ from clipsearch.pipeline import (
     run_ahead,
     upsert_step,
 )
-from clipsearch.rejections import Rejections, report_path
+from clipsearch.rejections import Rejections, check_report, report_path
 from clipsearch.removal import prune, why_not_prune
 from clipsearch.unembedded import forget_unembedded, settle_unembedded
 from finetune.errors import ManifestError, UsageError
@@ -164,8 +164,10 @@ def feed(options: FeedOptions, progress_stream: TextIO | None = None) -> FeedRep
         EngineError: The index cannot be opened or written. What was acknowledged is kept.
     """
     options.check()
-    started = time.monotonic()
+    check_report(options.report or report_path(options.index), [options.manifest, options.encoder])
     ledger_file = options.ledger or ledger_path(options.index)
+    check_ledger(ledger_file)
+    started = time.monotonic()
     with feed_lock(options.index, "feed"), ExitStack() as stack:
         ledger: Ledger | None = None
         if is_remote(options.index):

@@ -23,12 +23,14 @@ from clipsearch.engines import is_remote
 from clipsearch.file_lock import HeldElsewhereError, hold
 from clipsearch.vespa.address import without_credentials
 from finetune.errors import EngineError
+from finetune.outputs import foreign_database
 
 LEDGER_NAME = "ledger.sqlite"
 FORMAT_VERSION = "1"
 COMMIT_EVERY_ENTRIES = 512
 COMMIT_EVERY_SECONDS = 1.0
 
+TABLES = ("facts", "documents")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS documents (
@@ -93,6 +95,17 @@ def _state_folder() -> Path:
     return (Path(state) if state else Path.home() / ".local" / "state") / "clipsearch"
 
 
+def check_ledger(path: Path) -> None:
+    """Raise EngineError where a file at `path` is none that a ledger wrote."""
+    with _explained(path):
+        reason = foreign_database(path, TABLES)
+    if reason is not None:
+        raise EngineError(
+            f"{path}: is no readable ledger ({reason}); name another file with --ledger, or move"
+            f" this one away to feed everything anew"
+        )
+
+
 class Ledger:
     """Entries by document id. A context manager; all methods raise EngineError.
 
@@ -110,6 +123,7 @@ class Ledger:
     def open(cls, path: Path, work: str = "feed") -> "Ledger":
         """Open, or make, the ledger at `path`; `work` ("delete") tells others what is done."""
         with _explained(path):
+            check_ledger(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _locked(path, work)
             # Engines may pull the operations of a feed, which read the ledger, in their own thread.

@@ -4,23 +4,34 @@ Notes stand in it too: of pictures that did, but whose reading a user should kno
 """
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from clipsearch.engines import is_remote
 from finetune.errors import EngineError
+from finetune.outputs import check_output, is_report
 
 if TYPE_CHECKING:
     from _csv import Writer
 
 REPORT_NAME = "feed-report.csv"
 HEADER = ("id", "kind", "reason")
+_is_report = is_report(",".join(HEADER))
 
 
 def report_path(target: str) -> Path:
     """Where the report lies unless named: in the index's folder; for a Vespa, where we are."""
     return Path(REPORT_NAME) if is_remote(target) else Path(target) / REPORT_NAME
+
+
+def check_report(path: Path, inputs: Iterable[str | Path | None]) -> None:
+    """Raise UsageError where a report at `path` would replace a file that is none of ours.
+
+    `inputs`: what the feed reads.
+    """
+    check_output(path, f"--report {path}", _is_report, inputs)
 
 
 class Rejections:
@@ -86,11 +97,3 @@ class Rejections:
             f"{self.path}: the report cannot be written ({error.strerror});"
             f" name another file with --report"
         )
-
-
-def _is_report(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return file.readline().rstrip("\r\n") == ",".join(HEADER)
-    except (OSError, UnicodeDecodeError):
-        return False

@@ -5,13 +5,13 @@ then renamed. Weights that are kept lie in files of their own, named by their st
 written before the checkpoint that refers to them and removed after the one that no longer does.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import pickle
 import random
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,9 @@ import torch
 
 from finetune.atomic import write_text_atomically
 from finetune.config import TrainConfig
+from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
 from finetune.errors import TrainingError, UsageError
+from finetune.ownership import Kind, claim, is_mark, look, read_mark, refusal, remove
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -32,6 +34,13 @@ PIXELS_FILE = "pixels.uint8"
 BASELINE_FILE = "baseline.npz"
 LOCK_FILE = "lock"
 FORMAT_VERSION = 2
+PARTIAL = ".partial"
+WRITTEN = (
+    RUN_FILE, CHECKPOINT_FILE, HISTORY_FILE, REPORT_FILE, PIXELS_FILE, BASELINE_FILE, LOCK_FILE,
+    "best-*.pt", "loss.png", "learning-rate.png", "retrieval.png", "ranks.png", "similarity.png",
+    CHANGES_PAGE, CHANGES_PICTURE,
+)  # fmt: skip
+TRAINING_FOLDER = Kind("training folder", (*WRITTEN, *(name + PARTIAL for name in WRITTEN)))
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 State = dict[str, Any]
@@ -58,12 +67,13 @@ class WorkFolder:
         path = config.work_folder
         try:
             path.mkdir(parents=True, exist_ok=True)
-            files = {entry.name for entry in path.iterdir()}
-            if files and not files & {RUN_FILE, LOCK_FILE}:
+            if not _is_ours(path):
                 raise UsageError(
                     f"{path} is where checkpoints go, but it holds other files; give another --out"
                 )
-            lock = (path / LOCK_FILE).open("wb")
+            if read_mark(path) is None:
+                claim(path, TRAINING_FOLDER)
+            lock = (path / LOCK_FILE).open("ab")
         except OSError as error:
             raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
         try:
@@ -192,8 +202,9 @@ class WorkFolder:
         return state
 
     def remove(self) -> None:
-        """Delete the folder: all is in the encoder folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the folder, but for what others put there: all is in the encoder folder."""
+        with contextlib.suppress(OSError):
+            remove(self.path, look(self.path, TRAINING_FOLDER).ours)
 
     def _take_up(self, config: TrainConfig) -> None:
         run = self.path / RUN_FILE
@@ -214,16 +225,41 @@ class WorkFolder:
                 )
         else:
             self._clear()
-        for partial in self.path.glob("*.partial"):
-            partial.unlink()
+        for partial in self.path.glob("*" + PARTIAL):
+            if TRAINING_FOLDER.writes(partial.name):
+                partial.unlink()
         write_text_atomically(run, json.dumps(asked.as_dict(), indent=2) + "\n")
 
     def _clear(self) -> None:
+        held = look(self.path, TRAINING_FOLDER)
+        if held.others:
+            raise UsageError(
+                f"{self.path} is where checkpoints go, but {refusal(held.others)},"
+                f" or give another --out"
+            )
         # The checkpoint goes first: what is left without it counts for nothing.
         self.checkpoint.unlink(missing_ok=True)
-        for entry in self.path.iterdir():
-            if entry.name != LOCK_FILE:
-                entry.unlink()
+        for name in held.ours:
+            if name != LOCK_FILE:
+                (self.path / name).unlink(missing_ok=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the folder is empty, or one that training made: by its mark, or by run.json.
+
+    A kill before that was written leaves an empty lock.
+    """
+    mark = read_mark(path)
+    if mark is not None:
+        return mark.kind == TRAINING_FOLDER.name
+    names = {entry.name for entry in path.iterdir() if not is_mark(entry.name)}
+    if names <= {LOCK_FILE}:
+        return not names or (path / LOCK_FILE).stat().st_size == 0
+    try:
+        asked = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        return isinstance(asked, dict) and {"manifest", "model", "out", "epochs"} <= asked.keys()
+    except (OSError, ValueError):
+        return False
 
 
 def save_atomically(path: Path, content: State) -> None:
@@ -231,7 +267,7 @@ def save_atomically(path: Path, content: State) -> None:
 
     Raises OSError.
     """
-    temporary = path.with_name(path.name + ".partial")
+    temporary = path.with_name(path.name + PARTIAL)
     try:
         with temporary.open("wb") as file:
             _save(content, file)

@@ -25,7 +25,7 @@ DEFAULT_LEARNING_RATE_TINY = 1e-3
 OPERATIONAL = frozenset(
     {
         "out", "threads", "workers", "cache_images", "checkpoint_minutes", "keep_checkpoints",
-        "overwrite", "restart", "strict", "back_translation_cache", "trackers", "project",
+        "overwrite", "yes", "restart", "strict", "back_translation_cache", "trackers", "project",
         "run_name", "batches_of", "wise_ft", "recipe",
     }
 )  # fmt: skip
@@ -133,6 +133,8 @@ class TrainConfig:
         checkpoint_minutes: Between checkpoints; 0 writes one after each step.
         keep_checkpoints: Leave the working folder beside `out` when all is done.
         overwrite: Replace a finished encoder in `out`.
+        yes: Take an encoder of an earlier version, which has no list of its files, for ours by
+            their names; for `overwrite`.
         restart: Throw an interrupted run's checkpoint away and start anew.
         strict: Treat any problem of the manifest or its pictures as an error.
     """
@@ -212,6 +214,7 @@ class TrainConfig:
     checkpoint_minutes: float = 5.0
     keep_checkpoints: bool = False
     overwrite: bool = False
+    yes: bool = False
     restart: bool = False
     strict: bool = False
 

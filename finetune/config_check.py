@@ -21,6 +21,7 @@ from finetune.config import (
 )
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
+from finetune.outputs import check_no_input
 from finetune.selection import Selection
 from finetune.trackers import check_trackers
 from finetune.zeroshot import check_templates
@@ -169,6 +170,7 @@ def _check_folders(config: TrainConfig) -> None:
     if config.images is not None and not Path(config.images).is_dir():
         raise UsageError(f"--images {config.images}: no such folder")
     out = Path(config.out)
+    check_no_input(out, f"--out {out}", (*config.manifests, config.model, config.text_model))
     if out.is_dir():
         if (out / DESCRIPTION_FILE).is_file():
             if not config.overwrite:

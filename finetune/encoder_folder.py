@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.errors import EncoderError
+from finetune.ownership import Kind
 
 FORMAT_VERSION = 1
 DESCRIPTION_FILE = "encoder.json"
@@ -30,6 +31,22 @@ EMBEDDING_FILES = (
     TEXT_TOWER,
     IMAGE_TOWER,
 )
+
+# What transformers saves of a tokenizer depends on its class.
+TOKENIZER_FILES = (
+    TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "bpe.codes", "spiece.model", "tokenizer.model",
+    "sentencepiece.bpe.model", "source.spm", "target.spm", "chat_template.jinja",
+)  # fmt: skip
+ENCODER_FOLDER = Kind(
+    "encoder folder",
+    (
+        DESCRIPTION_FILE, *EMBEDDING_FILES, *TOKENIZER_FILES, "generation_config.json",
+        "README.md", "recipe.yaml", "metrics.json", "history.csv", "rejected.csv",
+        "loss.png", "learning-rate.png", "retrieval.png", "ranks.png", "similarity.png",
+        CHANGES_PAGE, CHANGES_PICTURE,
+    ),
+)  # fmt: skip
 
 Resize = Literal["shortest-edge", "exact"]
 

@@ -1,7 +1,7 @@
 """Write the encoder folder: a plain transformers checkpoint, ONNX towers, description and card.
 
 The folder is built beside its place and renamed into it, so that a full disk or a kill leaves an
-older encoder whole.
+older encoder whole (`finetune.replacement`).
 """
 
 import json
@@ -22,6 +22,7 @@ from torch import nn
 from finetune.card import model_card
 from finetune.encoder_folder import (
     DESCRIPTION_FILE,
+    ENCODER_FOLDER,
     IMAGE_TOWER,
     TEXT_TOWER,
     EncoderDescription,
@@ -33,6 +34,8 @@ from finetune.errors import ClipsearchError, UsageError
 from finetune.images import normalize, preprocessor_config
 from finetune.lora import merge_lora
 from finetune.model import DualEncoder, load_dual_encoder, quiet_transformers
+from finetune.ownership import Kind, check_replaceable, read_mark
+from finetune.replacement import built_aside
 
 # Opset 17 has LayerNormalization; every onnxruntime since 1.12 runs it.
 OPSET = 17
@@ -57,6 +60,7 @@ def export_encoder(
     recipe: Mapping[str, Any] | None = None,
     files: Sequence[Path] = (),
     license: str | None = None,
+    yes: bool = False,
 ) -> EncoderDescription:
     """Write `out` and check its ONNX towers against torch.
 
@@ -71,65 +75,68 @@ def export_encoder(
         recipe: The run's settings, for recipe.yaml and the card.
         files: Copied into the folder under their own names (history.csv, plots).
         license: Of the weights, as the hub writes it ("mit"); left out of the card unless given.
+        yes: Replace a folder of an earlier version, which has no list of its files, too.
 
-    Raises UsageError where `out` is a file or a folder with other things in it, and
-    ClipsearchError where the towers differ from torch by more than 1e-3, or the disk is full.
+    Raises UsageError where `out` is a file, or a folder with anything in it that clipsearch did
+    not write or that was changed since, and ClipsearchError where the towers differ from torch by
+    more than 1e-3, or the disk is full.
     """
     out = Path(out).absolute()
-    check_out(out)
+    check_out(out, yes=yes)
     merge_lora(dual)
-    finish_replacement(out)
-    partial = sibling(out, "partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / "onnx").mkdir(parents=True)
-        _write_checkpoint(dual, partial)
-        # What is exported and compared is what was saved, not what is in memory.
-        saved = load_dual_encoder(partial, max_tokens=dual.max_tokens)
-        _write_text_tower(saved, partial / TEXT_TOWER)
-        _write_image_tower(saved, partial / IMAGE_TOWER)
-        differences = compare_towers(partial, saved, check_texts, check_pixels)
-        description = EncoderDescription(
-            family=dual.family,
-            name=name or out.name,
-            dimension=saved.dimension,
-            max_tokens=saved.max_tokens,
-            pad_to_max=saved.pad_to_max,
-            pad_token_id=saved.pad_token_id,
-            preprocessing=dual.preprocessing,
-            onnx_max_difference=differences,
-            fingerprint=fingerprint(partial),
-            base_model=dual.base_model,
-        )
-        write_description(partial, description)
-        _write_reports(partial, description, metrics, recipe, files, license)
-        replace_folder(partial, out)
+        with built_aside(out, ENCODER_FOLDER, f"--out {out}", yes=yes) as partial:
+            (partial / "onnx").mkdir()
+            _write_checkpoint(dual, partial)
+            # What is exported and compared is what was saved, not what is in memory.
+            saved = load_dual_encoder(partial, max_tokens=dual.max_tokens)
+            _write_text_tower(saved, partial / TEXT_TOWER)
+            _write_image_tower(saved, partial / IMAGE_TOWER)
+            differences = compare_towers(partial, saved, check_texts, check_pixels)
+            description = EncoderDescription(
+                family=dual.family,
+                name=name or out.name,
+                dimension=saved.dimension,
+                max_tokens=saved.max_tokens,
+                pad_to_max=saved.pad_to_max,
+                pad_token_id=saved.pad_token_id,
+                preprocessing=dual.preprocessing,
+                onnx_max_difference=differences,
+                fingerprint=fingerprint(partial),
+                base_model=dual.base_model,
+            )
+            write_description(partial, description)
+            _write_reports(partial, description, metrics, recipe, files, license)
     except (OSError, SafetensorError) as error:
         raise ClipsearchError(
             f"{out}: the encoder could not be written ({error}); free some space or give another"
             f" folder; an encoder that was there before is untouched"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return description
 
 
-def check_out(out: Path) -> None:
-    """Raise UsageError where an export to `out` would destroy something that is no encoder."""
-    if out.is_file():
-        raise UsageError(f"{out}: is a file; give a folder to write the encoder to")
-    if out.is_dir() and not (out / DESCRIPTION_FILE).is_file() and any(out.iterdir()):
+def check_out(out: Path, *, yes: bool = False) -> None:
+    """Raise UsageError where an export to `out` would destroy something that is no encoder.
+
+    Nor anything that we did not write: see `finetune.ownership`.
+    """
+    check_folder(out, ENCODER_FOLDER, DESCRIPTION_FILE, f"--out {out}", yes=yes)
+
+
+def check_folder(out: Path, kind: Kind, sign: str, what: str, *, yes: bool) -> None:
+    """Raise UsageError where a folder of this kind, known by the file `sign`, must not go to `out`.
+
+    Reads all files of a folder that is there.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{what} is a file; give a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / sign).is_file() and read_mark(out) is None:
         raise UsageError(
-            f"{out}: has files in it but is no encoder folder; give a new or empty folder"
+            f"{what} has files in it but is no {kind.name} (no {sign}); give a new or empty folder"
         )
-
-
-def finish_replacement(out: Path) -> None:
-    """Put right what a kill between the two renames of a replacement left behind."""
-    old = sibling(out, "old")
-    if old.is_dir() and not out.exists():
-        old.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    check_replaceable(out, kind, what, yes=yes)
 
 
 def compare_towers(
@@ -315,22 +322,3 @@ def _write_reports(
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def replace_folder(partial: Path, out: Path) -> None:
-    """Rename the finished folder into place; `finish_replacement` mends a kill between the two."""
-    old = sibling(out, "old")
-    if out.exists():
-        out.rename(old)
-    try:
-        partial.rename(out)
-    except OSError:
-        if old.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sibling(out: Path, role: str) -> Path:
-    """The hidden folder beside `out` in which a new one is built, or an old one waits."""
-    return out.with_name(f".{out.name}.{role}")

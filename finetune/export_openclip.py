@@ -11,14 +11,20 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from finetune.card import hub_ids
-from finetune.encoder_folder import Preprocessing
+from finetune.encoder_folder import TOKENIZER_FILES, Preprocessing
 from finetune.errors import ClipsearchError, UsageError
-from finetune.export import finish_replacement, replace_folder, sibling
+from finetune.export import check_folder
 from finetune.lora import merge_lora
 from finetune.model import DualEncoder, load_dual_encoder
 from finetune.openclip import CONFIG_FILE, WEIGHTS_FILE, has_standard_vocabulary
 from finetune.openclip_layout import open_clip_model_config, to_open_clip
+from finetune.ownership import Kind
 from finetune.pretrained import quiet_transformers
+from finetune.replacement import built_aside
+
+OPEN_CLIP_FOLDER = Kind(
+    "OpenCLIP folder", (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES, "README.md")
+)
 
 
 def export_open_clip(
@@ -28,6 +34,7 @@ def export_open_clip(
     name: str | None = None,
     license: str | None = None,
     hub_id: str | None = None,
+    yes: bool = False,
 ) -> None:
     """Write `out`: open_clip_config.json, open_clip_model.safetensors, tokenizer and a card.
 
@@ -40,42 +47,31 @@ def export_open_clip(
         license: Of the weights, for the card, as the hub writes it ("mit").
         hub_id: "owner/name" where the folder will lie on the hub, if it will: open_clip then takes
             a tokenizer other than CLIP's own from there.
+        yes: Replace a folder of an earlier version, which has no list of its files, too.
 
     Raises UsageError where the model is no CLIP or OpenCLIP has no such model or preprocessing,
-    or where `out` holds something else; ClipsearchError where the disk is full.
+    or where `out` holds something that is not ours; ClipsearchError where the disk is full.
     """
     out = Path(out).absolute()
-    check_open_clip_out(out)
+    check_open_clip_out(out, yes=yes)
     merge_lora(dual)
     config = open_clip_config(dual, hub_id=hub_id)
-    finish_replacement(out)
-    partial = sibling(out, "partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        state = {name: value.float().cpu() for name, value in dual.model.state_dict().items()}
-        _write(dual, partial, config, to_open_clip(state, dual.model.config))
-        _write_card(partial, dual, name or out.name, license)
-        _check(dual, partial, state)
-        replace_folder(partial, out)
+        with built_aside(out, OPEN_CLIP_FOLDER, f"--open-clip {out}", yes=yes) as partial:
+            state = {name: value.float().cpu() for name, value in dual.model.state_dict().items()}
+            _write(dual, partial, config, to_open_clip(state, dual.model.config))
+            _write_card(partial, dual, name or out.name, license)
+            _check(dual, partial, state)
     except (OSError, SafetensorError) as error:
         raise ClipsearchError(
             f"{out}: the checkpoint could not be written ({error}); free some space or give"
             f" another folder; a checkpoint that was there before is untouched"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_open_clip_out(out: Path) -> None:
+def check_open_clip_out(out: Path, *, yes: bool = False) -> None:
     """Raise UsageError where an export to `out` would destroy something else."""
-    if out.is_file():
-        raise UsageError(f"--open-clip {out} is a file; give a folder")
-    if out.is_dir() and not (out / CONFIG_FILE).is_file() and any(out.iterdir()):
-        raise UsageError(
-            f"--open-clip {out} has files in it but is no OpenCLIP folder (no {CONFIG_FILE});"
-            f" give a new or empty folder"
-        )
+    check_folder(out, OPEN_CLIP_FOLDER, CONFIG_FILE, f"--open-clip {out}", yes=yes)
 
 
 def open_clip_config(dual: DualEncoder, *, hub_id: str | None = None) -> dict[str, Any]:

@@ -136,4 +136,5 @@ def export(
         metrics=about or None,
         recipe=run.config.as_dict(),
         files=files,
+        yes=run.config.yes,
     )

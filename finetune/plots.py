@@ -4,6 +4,7 @@ Everything but matplotlib is numpy arrays and numbers; matplotlib is imported wh
 and its global state (pyplot) is left alone.
 """
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from finetune.errors import ClipsearchError
 from finetune.history import RETRIEVAL_COLUMNS, Row, is_evaluation
+from finetune.outputs import write_png
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -182,7 +184,9 @@ def save_figure(
             figure = Figure(figsize=size)
             FigureCanvasAgg(figure)
             draw(figure)
-            figure.savefig(path)
+            buffer = io.BytesIO()
+            figure.savefig(buffer)
+        write_png(path, buffer.getvalue())
     except OSError as error:
         raise ClipsearchError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path

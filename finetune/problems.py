@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EXAMPLES_OF_A_KIND = 5
+HEADER = ("kind", "where", "reason")
 
 # The kind of note about a picture that was read by `finetune.sample_depth`'s last rule.
 OWN_RANGE = "own range"
@@ -97,7 +98,7 @@ class Problems:
         """Write the report: a CSV file of kind, where and reason, a row for each."""
         with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
-            writer.writerow(("kind", "where", "reason"))
+            writer.writerow(HEADER)
             writer.writerows((each.kind, each.where, each.reason) for each in self)
 
     def close(self) -> None:

@@ -7,12 +7,13 @@ viewer shows.
 import base64
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import ClipsearchError, ImageError, UsageError
+from finetune.outputs import check_output, is_sealed, write_html, write_png
 from finetune.spans import Span, pieces
 from finetune.terminal import printable
 
@@ -46,8 +47,18 @@ class Cell:
     missing: str = "no picture"
 
 
-def check_sheet(path: Path, cells: int = 1) -> None:
-    """Raise UsageError unless a sheet of so many cells can be written to `path`."""
+def check_sheet(
+    path: Path, cells: int = 1, *, inputs: Iterable[str | Path | None] = (), what: str = "--sheet"
+) -> None:
+    """Raise UsageError unless a sheet of so many cells can be written to `path`.
+
+    `inputs`: what the command reads. Only an older sheet that nobody changed is replaced.
+    """
+    _check_form(path, cells)
+    check_output(path, f"{what} {path}", is_sealed, inputs)
+
+
+def _check_form(path: Path, cells: int) -> None:
     suffix = path.suffix.lower()
     if suffix not in (".html", ".htm", ".png"):
         raise UsageError(f"{path}: a contact sheet is .html or .png; give it such a name")
@@ -69,21 +80,18 @@ def write_sheet(
 
     Raises UsageError for another name or too many cells, ClipsearchError where the disk refuses.
     """
-    check_sheet(path, len(cells))
-    part = path.with_name(f".{path.name}.part")
+    _check_form(path, len(cells))
     try:
         if path.suffix.lower() == ".png":
             from finetune.sheet_png import draw_sheet  # light path: HTML draws nothing
 
-            draw_sheet(cells, heading, columns).save(part, format="PNG")
+            buffer = io.BytesIO()
+            draw_sheet(cells, heading, columns).save(buffer, format="PNG")
+            write_png(path, buffer.getvalue())
         else:
-            with part.open("w", encoding="utf-8", errors="replace") as file:
-                _write_html(file.write, cells, heading, columns)
-        part.replace(path)
+            write_html(path, _html(cells, heading, columns))
     except OSError as error:
         raise ClipsearchError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def thumbnail(cell: Cell, size: tuple[int, int]) -> "Image | str":
@@ -124,26 +132,24 @@ mark { background: #ffd84d; color: #000; border-radius: 2px; }
 """
 
 
-def _write_html(
-    write: Callable[[str], object], cells: Sequence[Cell], heading: str, columns: int | None
-) -> None:
+def _html(cells: Sequence[Cell], heading: str, columns: int | None) -> Iterator[str]:
     title = html.escape(printable(heading))
     grid = ""
     if columns is not None:
         grid = f' style="grid-template-columns: repeat({columns}, minmax(9rem, 1fr))"'
-    write(
+    yield (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{title}</h1>\n<main{grid}>\n"
     )
     for cell in cells:
-        write(
+        yield (
             f'<figure><div class="picture">{_html_picture(cell)}</div>'
             f"<figcaption><b>{html.escape(printable(cell.title))}</b>{_html_text(cell)}"
             "</figcaption></figure>\n"
         )
-    write("</main>\n</body>\n</html>\n")
+    yield "</main>\n</body>\n</html>\n"
 
 
 def _html_picture(cell: Cell) -> str:

@@ -24,6 +24,7 @@ from finetune.config_check import check_config
 from finetune.decoding import Decoder
 from finetune.distributed import World, join_world
 from finetune.evaluate import Figures, evaluator
+from finetune.export import check_out
 from finetune.finish import finish
 from finetune.fit import Run, fit
 from finetune.history import Row
@@ -78,6 +79,7 @@ def train(config: TrainConfig, *, stream: TextIO | None = None, quiet: bool = Fa
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
     check_config(config)
+    check_out(Path(config.out), yes=config.yes)
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(config))
         world = stack.enter_context(join_world(config.resolve_device()))

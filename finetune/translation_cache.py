@@ -1,4 +1,4 @@
-"""Back-translations on disk. Imports only the standard library."""
+"""Back-translations on disk. Imports without torch."""
 
 import os
 import sqlite3
@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from finetune.errors import TrainingError
+from finetune.outputs import foreign_database
 
 CACHE_FILE = "back-translations.sqlite"
 LOOKED_UP_AT_ONCE = 500
@@ -24,6 +25,8 @@ class TranslationCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._storage_errors():
+            if reason := foreign_database(path, ("round_trips",)):
+                raise OSError(reason)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60)
             self._database.execute(
@@ -72,7 +75,7 @@ class TranslationCache:
         except (sqlite3.Error, OSError) as error:
             raise TrainingError(
                 f"{self.path}: the cache of back-translations cannot be read or written"
-                f" ({error}); remove the file, or give another with --back-translation-cache"
+                f" ({error}); move the file away, or give another with --back-translation-cache"
             ) from error
 
 

@@ -21,7 +21,12 @@ from finetune.errors import UsageError
 @click.option(
     "--epochs", type=click.IntRange(1), default=None, help="Fewer train a quicker, worse encoder."
 )
-def demo(out: Path, seed: int, epochs: int | None) -> None:
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Replace a demo of an earlier version, which has no list of its files, too.",
+)
+def demo(out: Path, seed: int, epochs: int | None, yes: bool) -> None:
     """Walk the whole road on made-up pictures, in about 90 seconds.
 
     Renders 3,000 captioned pictures of coloured shapes, fine-tunes a small CLIP from scratch,
@@ -42,7 +47,7 @@ def demo(out: Path, seed: int, epochs: int | None) -> None:
             f"the demo trains, and {error.name} is not installed;"
             f' install it with: pip install "clipsearch[finetune]"'
         ) from error
-    run_demo(out, _run, click.echo, seed=seed, epochs=epochs or EPOCHS)
+    run_demo(out, _run, click.echo, seed=seed, epochs=epochs or EPOCHS, yes=yes)
 
 
 def _run(arguments: Sequence[str]) -> None:

@@ -94,7 +94,12 @@ def _weights(
     show_default=True,
     help="Seconds to wait in all, for the config server and then for the services.",
 )
-@click.option("--yes", is_flag=True, help="Go on without asking where a change costs something.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Go on without asking where a change costs something, or where --render replaces a package"
+    " of an earlier version, which has no list of its files.",
+)
 @json_option
 def deploy(
     encoder: Path | None,
@@ -149,6 +154,7 @@ def deploy(
         index=index,
         wait=wait,
         allow=allow,
+        yes=yes,
     )
     deployed = run(options, consent=consent, say=lambda line: click.echo(line, err=True))
     if deployed is None:

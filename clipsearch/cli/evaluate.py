@@ -123,14 +123,15 @@ def evaluate(
     from finetune.measurement import Sampling
     from finetune.sheet import check_sheet
 
+    inputs = [values[name] for name in ("encoder", "manifest", "against", "zero_shot")]
     if sheet is not None:
         if values["against"] is None:
             raise UsageError(
                 "--sheet shows before and after: name the other encoder with --against"
             )
-        check_sheet(sheet, MOST_CELLS)
+        check_sheet(sheet, MOST_CELLS, inputs=inputs)
     if plots is not None:
-        check_plots(plots)
+        check_plots(plots, inputs)
     options = EvaluateOptions(sampling=Sampling(resamples=resamples, seed=seed), **values)
     evaluation = evaluate(options)
     if as_json:

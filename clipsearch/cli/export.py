@@ -15,6 +15,7 @@ from finetune.encoder_folder import (
     read_description,
 )
 from finetune.errors import ClipsearchError, UsageError
+from finetune.outputs import check_no_input
 
 if TYPE_CHECKING:
     from finetune.model import DualEncoder
@@ -37,6 +38,7 @@ class Request:
         push: "owner/name" on the hub; None uploads nothing.
         private: Whether a repository that is made is private.
         overwrite: Whether finished folders may be replaced.
+        yes: Whether also those of an earlier version, which have no list of their files.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Request:
     push: str | None
     private: bool
     overwrite: bool
+    yes: bool
 
     @property
     def is_encoder(self) -> bool:
@@ -126,6 +129,11 @@ class Outcome:
 @click.option("--max-tokens", type=int, help="Cut texts earlier than the model does.")
 @click.option("--license", help="Of the weights, for the model card, as the hub writes it: mit.")
 @click.option("--overwrite", is_flag=True, help="Replace what is already in the folder to write.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="With --overwrite: also a folder of an earlier version, which has no list of its files.",
+)
 @json_option
 def export(as_json: bool, **options: Any) -> None:
     """Turn MODEL into an encoder folder without training it.
@@ -186,6 +194,10 @@ def _check(request: Request) -> None:
     folders = [path.resolve() for path in (request.out, request.open_clip) if path is not None]
     if len(folders) > len(set(folders)):
         raise UsageError(f"--out and --open-clip are both {request.out}; give two folders")
+    for option, path in (("--out", request.out), ("--open-clip", request.open_clip)):
+        if path is not None:
+            read = (request.model, request.text_model, request.base)
+            check_no_input(path, f"{option} {path}", read)
     if request.overwrite:
         return
     if request.out is not None and (request.out / DESCRIPTION_FILE).is_file():
@@ -221,9 +233,9 @@ def _convert(request: Request) -> Outcome:
             'the model "tiny" is made by training; use: clipsearch finetune MANIFEST --model tiny'
         )
     if request.out is not None:
-        check_out(request.out)
+        check_out(request.out, yes=request.yes)
     if request.open_clip is not None:
-        check_open_clip_out(request.open_clip)
+        check_open_clip_out(request.open_clip, yes=request.yes)
     click.echo(f"Loading {request.model} …", err=True)
     source = load_source(
         request.model,
@@ -242,6 +254,7 @@ def _convert(request: Request) -> Outcome:
             name=request.name,
             license=request.license,
             hub_id=request.push if request.uploaded == request.open_clip else None,
+            yes=request.yes,
         )
     if request.out is not None:
         click.echo(f"Writing {request.out} and comparing its ONNX towers with torch …", err=True)
@@ -253,6 +266,7 @@ def _convert(request: Request) -> Outcome:
             recipe=source.recipe,
             files=source.files,
             license=request.license,
+            yes=request.yes,
         )
     return Outcome(description, request.out, request.open_clip, source.dual.dimension)
 

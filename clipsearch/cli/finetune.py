@@ -90,7 +90,7 @@ def finetune(
         click.echo(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), nl=False)
         return 0
     if show_augmentation is not None:
-        _show_augmentation(config, show_augmentation)
+        _show_augmentation(config, show_augmentation, recipe)
         return 0
     if find_batch_size:
         # Takes seconds to import: --help and a wrong option must not wait for it.
@@ -135,7 +135,13 @@ def build_config(
     )
 
 
-def _show_augmentation(config: TrainConfig, path: Path) -> None:
+def _inputs(config: TrainConfig, recipe: str | None) -> list[str | Path | None]:
+    """The files and folders that a run reads."""
+    models = [config.model, config.text_model]
+    return [*config.manifests, *models, config.zero_shot_classes, recipe]
+
+
+def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> None:
     # numpy, Pillow, torch: `--help` must not wait for them
     from clipsearch.augmentation_sheet import write_augmentation_sheet
     from finetune.adapt import load_model
@@ -147,7 +153,7 @@ def _show_augmentation(config: TrainConfig, path: Path) -> None:
     from finetune.training_splits import TrainingManifests
 
     config = replace(config, eval_every="never")
-    check_sheet(path)
+    check_sheet(path, inputs=_inputs(config, recipe), what="--show-augmentation")
     with (
         TrainingManifests.open(config) as manifests,
         join_world(config.resolve_device()) as world,

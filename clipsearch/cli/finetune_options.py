@@ -259,6 +259,10 @@ RUN = (
     setting("checkpoint_minutes", "Between two checkpoints; 0 writes one each step.", type=float),
     setting("keep_checkpoints", "Keep the folder FOLDER.training when all is done."),
     setting("overwrite", "Replace a finished encoder in --out."),
+    setting(
+        "yes",
+        "With --overwrite: also an encoder of an earlier version, which has no list of its files.",
+    ),
     setting("restart", "Throw an interrupted run's checkpoint away and start anew."),
     setting("strict", "Treat any problem of the manifest or its pictures as an error."),
 )

@@ -14,6 +14,8 @@ from clipsearch.cli.options import images_option, json_option
 from finetune.errors import ManifestError
 from finetune.manifest import Manifest, Problems
 from finetune.manifest_check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
+from finetune.outputs import check_output, is_report
+from finetune.problems import HEADER
 
 
 @click.group()
@@ -59,6 +61,8 @@ def check(
       clipsearch manifest check dataset_rsicd.json --images RSICD_images --report problems.csv
       clipsearch manifest check "shards/{000..012}.tar" --decode --json
     """
+    if report is not None:
+        check_output(report, f"--report {report}", is_report(",".join(HEADER)), [path])
     with Manifest.open(path, images=images) as opened:
         summary = check_manifest(opened, decode=decode)
         if report is not None:

@@ -107,7 +107,7 @@ def query(
     if options.sheet is not None:
         if text == "-":
             raise UsageError("--sheet shows one answer; leave it out with queries from a pipe (-)")
-        check_sheet(options.sheet, options.k)
+        check_sheet(options.sheet, options.k, inputs=[*_files(given), encoder])
     with Search.open(options.index, encoder=encoder, device=device) as search:
 
         def search_for(parts: list[Part]) -> Page:
@@ -139,6 +139,11 @@ def query(
         if text == "-":
             return _answer_lines(answer)
         return show(answer(text), as_json=options.as_json, sheet=options.sheet)
+
+
+def _files(parts: list[Part]) -> list[str]:
+    """The files that a query reads."""
+    return [str(part.value) for part in parts if part.kind in ("image", "vector")]
 
 
 def _asked(text: str | None, given: list[Part], mode: Mode) -> dict[str, Any]:

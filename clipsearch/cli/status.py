@@ -8,30 +8,58 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsearch.cli.options import index_option, json_option
+from finetune.errors import UsageError
 
 if TYPE_CHECKING:
     from clipsearch.engine import Engine
+    from clipsearch.engines.checksums import Verified
 
 
 @click.command()
 @index_option
+@click.option(
+    "--verify", is_flag=True, help="Read all files and compare them with their checksums."
+)
 @json_option
-def status(index: str, as_json: bool) -> None:
+def status(index: str, verify: bool, as_json: bool) -> None:
     """Show what an index holds, which encoder filled it, and how much disk it takes.
+
+    With --verify, exit code 1 where a file is not as it was written; it is named, with the mend.
 
     \b
     Examples:
       clipsearch status --index photos.index
+      clipsearch status --index photos.index --verify
       clipsearch status --index http://localhost:8080 --json
     """
-    from clipsearch.engines import open_engine  # light path: lancedb
+    from clipsearch.engines import is_remote, open_engine  # light path: lancedb
 
+    if verify and is_remote(index):
+        raise UsageError("--verify is for the files of an embedded index; Vespa checks its own")
     engine = open_engine(index)
     try:
         facts = facts_of(engine)
     finally:
         engine.close()
+    verified = _verify(Path(index)) if verify else None
+    if verified is not None:
+        facts["verified"] = {
+            "files": verified.files,
+            "broken": {str(path): reason for path, reason in verified.broken.items()},
+            "notes": list(verified.notes),
+        }
     click.echo(json.dumps(facts, ensure_ascii=False, indent=2) if as_json else _as_text(facts))
+    if verified is not None:
+        verified.check(Path(index))
+
+
+def _verify(folder: Path) -> "Verified":
+    from clipsearch.engines.checksums import verify  # light path
+
+    found = verify(folder)
+    for note in found.notes:
+        click.echo(f"Note: {note}.", err=True)
+    return found
 
 
 def facts_of(engine: "Engine") -> dict[str, object]:
@@ -75,6 +103,8 @@ def _as_text(facts: dict[str, object]) -> str:
         "images": facts["images_root"] or "unknown",
         "disk": "on the server" if size is None else f"{int(str(size)) / 1e6:,.1f} MB",
     }
+    if "verified" in facts:
+        rows["verified"] = _verdict(facts["verified"])
     width = max(map(len, rows))
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())
 
@@ -83,6 +113,12 @@ def _without_embedding(count: object) -> str:
     if not count:
         return ""
     return f" ({count:,} of them without an embedding: no search by vector finds them; feed again)"
+
+
+def _verdict(verified: object) -> str:
+    assert isinstance(verified, dict)
+    broken = len(verified["broken"])
+    return f"{verified['files']:,} files, " + (f"{broken:,} BROKEN" if broken else "all whole")
 
 
 def _columns(columns: object) -> str:

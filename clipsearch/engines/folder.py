@@ -2,18 +2,32 @@
 and the lock of the one that writes. The layout is described in `local.py`.
 """
 
+import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from clipsearch.engine import IndexInfo
 from finetune.errors import EngineError
+from finetune.ownership import (
+    Kind,
+    Mark,
+    claim,
+    is_mark,
+    look,
+    read_mark,
+    remove,
+    sha256_of,
+    write_mark,
+)
 
 FORMAT = 1
 INFO_FILE = "index.json"
@@ -21,7 +35,30 @@ CURRENT_FILE = "current.json"
 LOCK_FILE = "write.lock"
 FEED_LOCK_FILE = "feed.lock"
 SNAPSHOT_PREFIX = "snapshot-"
+_INFO_TEMPORARY = re.compile(re.escape(INFO_FILE) + r"\.[0-9a-f]{8}\.tmp")
 TABLE_FOLDER = "documents.lance"
+SNAPSHOT_FILE = "snapshot.json"
+LEDGER_FILE = "ledger.sqlite"
+REPORT_FILE = "feed-report.csv"
+_SNAPSHOT_NAME = re.compile(rf"{SNAPSHOT_PREFIX}[0-9a-f]{{12}}")
+
+SNAPSHOT_FOLDER = Kind(
+    "snapshot",
+    (
+        "embeddings.npy", "documents.json", "document_starts.npy", "starts.npy", "rows.npy",
+        "impacts.npy", "terms.json", "tag-*.npy", "tag-*.json", "number-*.npy", "columns.json",
+        "addresses.npy", "address_order.npy", SNAPSHOT_FILE,
+    ),
+)  # fmt: skip
+INDEX_FOLDER = Kind(
+    "index",
+    (
+        INFO_FILE, CURRENT_FILE, f"{INFO_FILE}.*.tmp", f"{CURRENT_FILE}.*.tmp", LOCK_FILE,
+        FEED_LOCK_FILE,        f"{TABLE_FOLDER}/", REPORT_FILE,
+        *(f"{SNAPSHOT_PREFIX}*/{name}" for name in SNAPSHOT_FOLDER.names),
+        *(LEDGER_FILE + end for end in ("", ".lock", "-journal", "-wal", "-shm")),
+    ),
+)  # fmt: skip
 
 
 def read_info(folder: Path) -> IndexInfo:
@@ -61,7 +98,15 @@ def read_info(folder: Path) -> IndexInfo:
 
 def write_info(folder: Path, info: IndexInfo) -> None:
     """Replace it in one step, so that a killed process leaves the old or the new."""
-    replace_json(folder / INFO_FILE, {"format": FORMAT} | asdict(info))
+    content = {"format": FORMAT} | asdict(info)
+    replace_json(folder / INFO_FILE, content | {"sha256": info_digest(content)})
+
+
+def info_digest(content: Mapping[str, object]) -> str:
+    """The SHA-256, in hex, of what index.json says, but for this itself."""
+    # As it is stored, where a tuple is a list.
+    said = json.loads(json.dumps({name: v for name, v in content.items() if name != "sha256"}))
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def replace_json(path: Path, content: object) -> None:
@@ -80,22 +125,31 @@ def replace_json(path: Path, content: object) -> None:
 def is_unfinished(folder: Path) -> bool:
     """Whether the folder is empty, or is what a killed `LocalEngine.create` left.
 
-    Nothing was ever fed to it: the first write to the table leaves a lock file of its own.
+    Nothing was ever fed to it: the first write to the table leaves a lock file of its own. A table counts only where the
+    mark of the folder says that we are making it: anybody may have one named `documents`.
     """
-    names = {path.name for path in folder.iterdir()}
-    names -= {name for name in names if name.startswith(INFO_FILE + ".") and name.endswith(".tmp")}
+    names = {path.name for path in folder.iterdir() if not is_mark(path.name)}
+    names -= {name for name in names if _INFO_TEMPORARY.fullmatch(name)}
+    if TABLE_FOLDER in names:
+        mark = read_mark(folder)
+        if mark is None or mark.kind != INDEX_FOLDER.name or mark.whole:
+            return False
     return names <= {TABLE_FOLDER, FEED_LOCK_FILE}
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Empty a folder that `is_unfinished`, but for the lock of the one that does it."""
+    """Empty a folder that `is_unfinished`, and mark it as an index that is being made."""
+    claim(folder, INDEX_FOLDER)
+    if (folder / TABLE_FOLDER).exists():
+        shutil.rmtree(folder / TABLE_FOLDER)
     for path in folder.iterdir():
-        if path.name == FEED_LOCK_FILE:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
+        if _INFO_TEMPORARY.fullmatch(path.name):
             path.unlink()
+
+
+def mark_as_made(folder: Path) -> None:
+    """Say in the mark that the index is made, and its table ours."""
+    write_mark(folder, Mark(INDEX_FOLDER.name, whole=True))
 
 
 def current_snapshot(folder: Path) -> Path | None:
@@ -121,15 +175,20 @@ def new_snapshot_folder(folder: Path) -> Path:
 
 def publish_snapshot(folder: Path, snapshot: Path) -> None:
     """Make a saved snapshot the current one."""
-    replace_json(folder / CURRENT_FILE, {"snapshot": snapshot.name})
+    digest = sha256_of(snapshot / SNAPSHOT_FILE)
+    replace_json(folder / CURRENT_FILE, {"snapshot": snapshot.name, "sha256": digest})
 
 
 def remove_old_snapshots(folder: Path) -> None:
-    """Remove all snapshots but the current one; readers that have one open keep its content."""
+    """Remove all snapshots but the current one; readers that have one open keep its content.
+
+    Files that are not of a snapshot stay, with their folder.
+    """
     current = current_snapshot(folder)
     for path in folder.glob(f"{SNAPSHOT_PREFIX}*"):
-        if path != current:
-            shutil.rmtree(path, ignore_errors=True)
+        if path != current and _SNAPSHOT_NAME.fullmatch(path.name) and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                remove(path, look(path, SNAPSHOT_FOLDER).ours)
 
 
 @contextmanager

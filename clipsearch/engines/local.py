@@ -6,6 +6,7 @@
     <index>/current.json        names the snapshot, for as long as it equals the table
     <index>/write.lock          held by the one process that writes the table
     <index>/feed.lock           held by the one feed or delete, from before it looks (index_lock.py)
+    <index>/.clipsearch.json    the mark: an index, made by us, and the table's files (checksums.py)
 
 A writer removes `current.json` before its first commit and writes it again when `finish_feed` has
 saved a new snapshot. So a reader that finds it needs not even open the table, and one that does
@@ -23,11 +24,13 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import EngineQuery, IndexInfo, Operation, Outcome, Page
+from clipsearch.engines import checksums
 from clipsearch.engines.folder import (
     clear_unfinished,
     current_snapshot,
     forget_snapshot,
     is_unfinished,
+    mark_as_made,
     new_snapshot_folder,
     publish_snapshot,
     read_info,
@@ -102,6 +105,7 @@ class LocalEngine:
             # The info comes last: a folder without it is no index, whatever else went wrong.
             DocumentTable.create(path, info.dimension)
             write_info(path, info)
+            mark_as_made(path)
         except OSError as error:
             raise EngineError(f"{path}: cannot make an index there: {error.strerror}") from error
 
@@ -151,7 +155,7 @@ class LocalEngine:
 
     def finish_feed(self) -> None:
         """Compact the table, index its vectors where they are many, and save a snapshot."""
-        if self._saved_snapshot() is not None:
+        if self._saved_snapshot() is not None and checksums.are_complete(self._folder):
             return
         with write_lock(self._folder):
             table = self._table()
@@ -222,6 +226,7 @@ class LocalEngine:
         try:
             path = new_snapshot_folder(self._folder)
             Snapshot.build(table, self._info.dimension, path)
+            checksums.list_table(self._folder)
             publish_snapshot(self._folder, path)
         except OSError as error:
             raise EngineError(

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from clipsearch.documents import Embedding
 from clipsearch.engines.arrays import create_array, map_array
+from clipsearch.engines.checksums import snapshot_digests
+from clipsearch.engines.folder import SNAPSHOT_FILE
 from clipsearch.engines.metadata import Metadata
 from clipsearch.engines.postings import Postings
 from clipsearch.engines.rows import Rows
@@ -99,18 +101,20 @@ class Snapshot:
         np.save(folder / "address_order.npy", self.address_order)
         if isinstance(self.embeddings, np.memmap):
             self.embeddings.flush()
+        digests = snapshot_digests(folder)
         facts = {
             "format": FORMAT,
             "version": self.version,
             "has_vector_index": self.has_vector_index,
-            "sizes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+            "sizes": {name: (folder / name).stat().st_size for name in digests},
+            "sha256": digests,
         }
-        (folder / "snapshot.json").write_text(json.dumps(facts, indent=2))
+        (folder / SNAPSHOT_FILE).write_text(json.dumps(facts, indent=2))
 
     @classmethod
     def load(cls, folder: Path) -> "Snapshot":
         """Map what `build` saved. Raises OSError or ValueError where it is not whole."""
-        facts = json.loads((folder / "snapshot.json").read_text())
+        facts = json.loads((folder / SNAPSHOT_FILE).read_text())
         if facts["format"] != FORMAT:
             raise ValueError(f"{folder}: snapshot of format {facts['format']}, not {FORMAT}")
         for name, size in facts["sizes"].items():

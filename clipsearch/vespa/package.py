@@ -20,6 +20,7 @@ from clipsearch.engine import PRECISIONS, Precision
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import TEXT_TOWER, TOKENIZER_FILE
 from finetune.errors import EncoderError, UsageError
+from finetune.ownership import Kind, chunks, read_mark, update_files
 
 # Query profiles that embed the text inside Vespa.
 EMBEDDING_PROFILES = ("vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized")
@@ -28,6 +29,8 @@ HOSTS_FILE = "hosts.xml"
 PARTS = (SERVICES_FILE, "schemas", "search")
 OVERRIDES_FILE = "validation-overrides.xml"
 TEXT_TOWER_FILE = "models/text.onnx"
+MODEL_FILES = (TEXT_TOWER_FILE, "models/tokenizer.json")
+APPLICATION_PACKAGE = "application package"
 OVERRIDE_DAYS = 7  # Vespa takes at most 30
 
 _VALUE = re.compile(r"\{\{(\w+)\}\}")
@@ -36,7 +39,6 @@ _SECTION = re.compile(
 )
 _LEFT_OVER = re.compile(r"\{\{.*?\}\}")
 _SECTIONS = frozenset({"encoder", "self_hosted", "cloud"})
-_READ_BYTES = 1 << 20
 
 # A file of the package: its content, or where a large one lies.
 PackageFile = bytes | Path
@@ -97,8 +99,8 @@ def render(values: PackageValues, today: date | None = None) -> Package:
         if path not in left_out
     }
     if values.encoder is not None:
-        files[TEXT_TOWER_FILE] = _encoder_file(values.encoder, TEXT_TOWER)
-        files["models/tokenizer.json"] = _encoder_file(values.encoder, TOKENIZER_FILE)
+        for path, name in zip(MODEL_FILES, (TEXT_TOWER, TOKENIZER_FILE), strict=True):
+            files[path] = _encoder_file(values.encoder, name)
     if values.allowed:
         until = (date.today() if today is None else today) + timedelta(days=OVERRIDE_DAYS)
         files[OVERRIDES_FILE] = _overrides(values.allowed, until)
@@ -145,23 +147,30 @@ def fill(text: str, values: Mapping[str, str], sections: set[str], name: str) ->
     return filled
 
 
-def write_folder(package: Package, folder: Path) -> None:
+def write_folder(package: Package, folder: Path, *, yes: bool = False) -> None:
     """Write the package into `folder`, in place of an older one there.
 
-    Raises UsageError where the folder holds something else.
+    What others put there stays, and nothing that was changed there is replaced: see
+    `finetune.ownership`. With `yes`, a package of an earlier version, which has no list of its
+    files, is replaced too. Raises UsageError where the folder holds something else.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; name a folder for the package")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / SERVICES_FILE).is_file():
-        raise UsageError(f"{folder}: holds something that is no application package; name another")
-    for stale in _package_files(folder):
-        if stale.relative_to(folder).as_posix() not in package:
-            stale.unlink()
-    for path, file in package.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as out:
-            out.writelines(_chunks(file))
+    if folder.is_dir() and any(folder.iterdir()):
+        mark = read_mark(folder)
+        if mark is None and not (folder / SERVICES_FILE).is_file():
+            raise UsageError(
+                f"{folder}: holds something that is no application package; name another"
+            )
+        if mark is not None and mark.kind != APPLICATION_PACKAGE:
+            raise UsageError(f"{folder}: is a {mark.kind}; name another folder for the package")
+    update_files(folder, _kind(package), package, what=f"--render {folder}", yes=yes)
+
+
+def _kind(package: Package) -> Kind:
+    """The folder's, with all files that any package of ours may have."""
+    ours = [path for path, _ in templates()]
+    return Kind(APPLICATION_PACKAGE, (*ours, OVERRIDES_FILE, *MODEL_FILES, *package))
 
 
 def write_zip(package: Package, path: Path) -> None:
@@ -172,14 +181,14 @@ def write_zip(package: Package, path: Path) -> None:
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             with archive.open(entry, "w", force_zip64=True) as out:
-                for chunk in _chunks(file):
+                for chunk in chunks(file):
                     out.write(chunk)
 
 
 def md5_of(file: PackageFile) -> str:
     """The md5 in hex, by which the config server tells files apart."""
     digest = hashlib.md5(usedforsecurity=False)
-    for chunk in _chunks(file):
+    for chunk in chunks(file):
         digest.update(chunk)
     return digest.hexdigest()
 
@@ -218,22 +227,6 @@ def _encoder_file(folder: Path, name: str) -> Path:
 def _overrides(allowed: tuple[str, ...], until: date) -> bytes:
     lines = [f'  <allow until="{until.isoformat()}">{one}</allow>' for one in allowed]
     return "\n".join(["<validation-overrides>", *lines, "</validation-overrides>", ""]).encode()
-
-
-def _package_files(folder: Path) -> list[Path]:
-    """Files of an older package in `folder`, of the parts that we write."""
-    roots = [folder / part for part in (*PARTS, "models", OVERRIDES_FILE)]
-    nested = [path for root in roots if root.is_dir() for path in root.rglob("*")]
-    return [path for path in (*roots, *nested) if path.is_file()]
-
-
-def _chunks(file: PackageFile) -> Iterator[bytes]:
-    if isinstance(file, bytes):
-        yield file
-        return
-    with file.open("rb") as source:
-        while chunk := source.read(_READ_BYTES):
-            yield chunk
 
 
 def _decimal(value: float) -> str:

@@ -9,6 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from finetune.errors import UsageError
+from finetune.ownership import replace_file
+
 STATE_FILE = "trackers.json"
 DEFAULT_PROJECT = "clipsearch"
 
@@ -54,7 +57,9 @@ class RunState:
     def open(
         cls, folder: Path, run_name: str | None, *, resumed: bool, warn: Callable[[str], None]
     ) -> Self:
-        """Of the interrupted run in `folder` if `resumed`, else of a new one. Raises OSError."""
+        """Of the interrupted run in `folder` if `resumed`, else of a new one. Raises OSError, and
+        UsageError where another file has its place.
+        """
         path = folder / STATE_FILE
         if resumed:
             try:
@@ -63,6 +68,10 @@ class RunState:
                 pass  # trackers were not asked for before
             except (ValueError, KeyError, TypeError) as error:
                 warn(f"{path}: cannot be read ({error}); the trackers start a new run")
+        elif path.exists() and not _is_state(path):
+            raise UsageError(
+                f"{path}: is where the trackers' ids go, but it is another file; move it away"
+            )
         state = cls(path, {"name": run_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")})
         state._write()
         return state
@@ -79,9 +88,14 @@ class RunState:
             self._write()
 
     def _write(self) -> None:
-        part = self._path.with_name(self._path.name + ".part")
-        part.write_text(json.dumps(self._values, indent=1), encoding="utf-8")
-        part.replace(self._path)
+        replace_file(self._path, [json.dumps(self._values, indent=1).encode()])
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8"))["name"], str)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ def test_a_changed_folder_is_not_uploaded(folder, hub) -> None:
         (["--text-model", "r", "--wise-ft", "0.5"], "--wise-ft cannot be had with --text-model"),
         (["--text-model", "r", "--open-clip", "x"], "--open-clip cannot be had with --text-model"),
         (["--out", "x", "--open-clip", "./x"], "--out and --open-clip are both x"),
-        (["--out", "{folder}"], "already holds an encoder; replace it with --overwrite"),
+        (["--out", "{folder}"], "which is read here; name another place"),
         (["--wise-ft", "1.5"], "1.5 is not in the range 0<=x<=1"),
     ],
 )

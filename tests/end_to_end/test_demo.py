@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from finetune.errors import UsageError
+
 HEAVY = ("torch", "transformers", "pandas", "matplotlib")
 # Twice what is promised on two quiet cores: the suite shares them with whatever else runs.
 MOST_SECONDS = 180
@@ -87,6 +89,23 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
 
     out = tmp_path / "demo"
     make_folder(out)
-    (out / "old.txt").touch()
+    (out / "captions.csv").touch()  # of a demo that was killed
     make_folder(out)
     assert [path.name for path in out.iterdir()] == [MARKER]
+    (out / "captions.csv").touch()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"mine\.txt was not written by clipsearch"):
+        make_folder(out)
+    assert {path.name for path in out.iterdir()} == {MARKER, "captions.csv", "mine.txt"}
+
+
+def test_a_demo_of_an_earlier_version_is_replaced_after_yes(tmp_path: Path) -> None:
+    from clipsearch.demo import MARKER, OLD_MARKER, make_folder
+
+    for name in (OLD_MARKER, "captions.csv", "encoder/encoder.json", "pictures.index/index.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match="add --yes"):
+        make_folder(tmp_path)
+    make_folder(tmp_path, yes=True)
+    assert [path.name for path in tmp_path.iterdir()] == [MARKER]

@@ -21,11 +21,17 @@ from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from clipsearch.encoder import Encoder
 from finetune import export as export_room
-from finetune.encoder_folder import check_fingerprint, fingerprint, read_description
+from finetune.encoder_folder import (
+    ENCODER_FOLDER,
+    check_fingerprint,
+    fingerprint,
+    read_description,
+)
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export import export_encoder, made_up_pictures
 from finetune.images import pixel_values
 from finetune.model import load_dual_encoder
+from finetune.replacement import finish_replacement
 
 TEXTS = ["a red car", "two dogs on a beach " * 9, "", "unseen wörds 123 🙂", "two red circles"]
 
@@ -66,8 +72,8 @@ def test_what_is_in_the_folder(dual, tmp_path) -> None:
     )
     names = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
     assert sorted(names) == [
-        "README.md", "config.json", "encoder.json", "history.csv", "loss.png", "metrics.json",
-        "model.safetensors", "onnx/image.onnx", "onnx/text.onnx", "preprocessor_config.json",
+        ".clipsearch.json", "README.md", "config.json", "encoder.json", "history.csv", "loss.png",
+        "metrics.json", "model.safetensors", "onnx/image.onnx", "onnx/text.onnx", "preprocessor_config.json",
         "recipe.yaml", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert read_description(out) == description
@@ -262,7 +268,7 @@ def run_export(source, out, before) -> subprocess.CompletedProcess[str]:
     """Export in a process of its own, after the statements `before`."""
     code = f"""
         import os, resource, signal, sys
-        from finetune import export
+        from finetune import export, replacement
         from finetune.errors import ClipsearchError
         from finetune.model import load_dual_encoder
         dual = load_dual_encoder(sys.argv[1])
@@ -284,7 +290,7 @@ def run_export(source, out, before) -> subprocess.CompletedProcess[str]:
 def test_kill_9_leaves_the_old_folder_whole(dual, tmp_path) -> None:
     out = tmp_path / "encoder"
     before = export_encoder(dual, out, name="old")
-    kill = "export.replace_folder = lambda *a: os.kill(os.getpid(), signal.SIGKILL)"
+    kill = "replacement._replace = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
     assert run_export(tmp_path / "clip", out, kill).returncode == -signal.SIGKILL
     assert read_description(out).name == "old"
     check_fingerprint(out, before)
@@ -298,11 +304,11 @@ def test_kill_9_between_the_two_renames_is_mended(dual, tmp_path) -> None:
     out = tmp_path / "encoder"
     export_encoder(dual, out, name="old")
     out.rename(tmp_path / ".encoder.old")
-    export_room.finish_replacement(out)
+    finish_replacement(out, ENCODER_FOLDER)
     assert read_description(out).name == "old"
     # And after the second rename the old one is only rubbish.
     shutil.copytree(out, tmp_path / ".encoder.old")
-    export_room.finish_replacement(out)
+    finish_replacement(out, ENCODER_FOLDER)
     assert not (tmp_path / ".encoder.old").exists()
 
 

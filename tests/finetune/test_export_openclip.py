@@ -51,7 +51,8 @@ def test_what_is_in_the_folder(tmp_path) -> None:
     export_open_clip(dual, tmp_path / "out", name="Birds", license="mit")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
-        CONFIG_FILE, WEIGHTS_FILE, "README.md", "tokenizer.json", "tokenizer_config.json",
+        ".clipsearch.json", CONFIG_FILE, WEIGHTS_FILE, "README.md",
+        "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
     config = json.loads((tmp_path / "out" / CONFIG_FILE).read_text())
@@ -137,7 +138,7 @@ def test_only_an_open_clip_folder_is_replaced(tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "out", "thesis"]
 
 
-@pytest.mark.parametrize("moment", ["save_file", "_write_card", "replace_folder"])
+@pytest.mark.parametrize("moment", ["save_file", "_write_card", "_check"])
 def test_a_full_disk_leaves_the_old_folder_whole(tmp_path, monkeypatch, moment: str) -> None:
     dual = checkpoint(tmp_path)
     export_open_clip(dual, tmp_path / "out")
