@@ -125,8 +125,9 @@ def replace_json(path: Path, content: object) -> None:
 def is_unfinished(folder: Path) -> bool:
     """Whether the folder is empty, or is what a killed `LocalEngine.create` left.
 
-    Nothing was ever fed to it: the first write to the table leaves a lock file of its own. A table counts only where the
-    mark of the folder says that we are making it: anybody may have one named `documents`.
+    Nothing was ever fed to it: the first write to the table leaves a lock file of its own. A table
+    counts only where the mark of the folder says that we are making it: anybody may have one named
+    `documents`.
     """
     names = {path.name for path in folder.iterdir() if not is_mark(path.name)}
     names -= {name for name in names if _INFO_TEMPORARY.fullmatch(name)}

@@ -73,8 +73,8 @@ def test_what_is_in_the_folder(dual, tmp_path) -> None:
     names = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
     assert sorted(names) == [
         ".clipsearch.json", "README.md", "config.json", "encoder.json", "history.csv", "loss.png",
-        "metrics.json", "model.safetensors", "onnx/image.onnx", "onnx/text.onnx", "preprocessor_config.json",
-        "recipe.yaml", "tokenizer.json", "tokenizer_config.json",
+        "metrics.json", "model.safetensors", "onnx/image.onnx", "onnx/text.onnx",
+        "preprocessor_config.json", "recipe.yaml", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert read_description(out) == description
     check_fingerprint(out, description)

@@ -1,0 +1,193 @@
+"""No command removes or replaces what clipsearch did not write: the bytes of all else stay.
+
+Every refusal is followed by a comparison of every file that was there before.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+from local_collection import make_embedding
+from PIL import Image
+
+from clipsearch.engines.folder import is_unfinished
+from clipsearch.vespa.package import PackageValues, render, write_folder
+from finetune.errors import UsageError
+from finetune.export import export_encoder
+from finetune.model import load_dual_encoder
+from finetune.ownership import MARK_FILE
+from finetune.sheet import Cell, check_sheet, write_sheet
+
+
+def clipsearch(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A folder with a manifest of ready-made vectors."""
+    rows = [
+        (f"p{n}.jpg", f"dog {n}", json.dumps(make_embedding(np.random.default_rng(n)).tolist()))
+        for n in range(3)
+    ]
+    write_csv(tmp_path / "m.csv", ("image", "caption", "embedding"), rows)
+    return tmp_path
+
+
+def write_csv(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def refused(work: Path, *arguments: object, says: str, code: int = 2) -> None:
+    """The command is refused in one sentence, and every byte below `work` is as before."""
+    before = content(work)
+    done = clipsearch(*arguments, cwd=work)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert content(work) == before
+
+
+@pytest.mark.parametrize("others", [(), ("photos",)])
+def test_a_table_of_others_is_not_taken_for_a_leftover(work: Path, others: tuple[str, ...]) -> None:
+    database = lancedb.connect(work / "mine")
+    for name in ("documents", *others):
+        database.create_table(name, pa.table({"id": ["a", "b"], "text": ["one", "two"]}))
+    assert not is_unfinished(work / "mine")
+    refused(work, "feed", "m.csv", "--index", "mine", says="mine: no index there", code=1)
+    assert lancedb.connect(work / "mine").open_table("documents").count_rows() == 2
+
+
+@pytest.mark.parametrize("how", ["plain", "relative", "symlink", "hard link", "case"])
+@pytest.mark.parametrize(
+    "command", ["feed m.csv --index i --report", "manifest check m.csv --report"]
+)
+def test_a_report_never_goes_to_the_manifest(work: Path, command: str, how: str) -> None:
+    target = {
+        "plain": "m.csv", "relative": "below/../m.csv", "symlink": "link.csv",
+        "hard link": "hard.csv", "case": "M.CSV",
+    }[how]  # fmt: skip
+    (work / "below").mkdir()
+    (work / "link.csv").symlink_to("m.csv")
+    os.link(work / "m.csv", work / "hard.csv")
+    refused(work, *command.split(), target, says="m.csv, which is read here")
+
+
+def test_a_report_replaces_only_a_report(work: Path) -> None:
+    (work / "notes.csv").write_text("id,note\na,mine\n")
+    for command in (["feed", "m.csv", "--index", "i"], ["manifest", "check", "m.csv"]):
+        refused(work, *command, "--report", "notes.csv", says="did not write")
+    for _ in range(2):
+        done = clipsearch("manifest", "check", "m.csv", "--report", "problems.csv", cwd=work)
+        assert done.returncode == 3 or done.returncode == 0, done.stderr
+    assert (work / "problems.csv").read_text().startswith("kind,where,reason")
+    refused(work, "feed", "m.csv", "--index", "i", "--ledger", "m.csv", says="no database", code=1)
+
+
+def test_a_sheet_replaces_only_a_sheet_that_nobody_changed(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    (tmp_path / "page.html").write_text("<p>mine")
+    (tmp_path / "link.png").symlink_to("photo.png")
+    before = content(tmp_path)
+    for name in ("photo.png", "page.html", "link.png"):
+        with pytest.raises(UsageError, match="did not write"):
+            check_sheet(tmp_path / name)
+    assert content(tmp_path) == before
+    for name in ("sheet.png", "sheet.html"):
+        path = tmp_path / name
+        write_sheet(path, [Cell(tmp_path / "photo.png", "one")], "first")
+        check_sheet(path)
+        write_sheet(path, [Cell(tmp_path / "photo.png", "two")], "second")
+        check_sheet(path)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(UsageError, match="changed since"):
+            check_sheet(path)
+    with Image.open(tmp_path / "photo.png") as picture:
+        picture.load()
+
+
+def test_a_sheet_never_goes_to_a_picture_that_is_asked_by(work: Path) -> None:
+    write_sheet(work / "old.png", [Cell(None, "x")], "a sheet of ours, as a picture to ask by")
+    (work / "link.png").symlink_to("old.png")
+    arguments = ("query", "--image", "old.png:2", "--index", "i", "--sheet", "link.png")
+    refused(work, *arguments, says="old.png, which is read here")
+
+
+def test_a_package_that_was_edited_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    deploy = ("deploy", "--dimension", "8", "--render", "package")
+    assert clipsearch(*deploy, cwd=tmp_path).returncode == 0
+    assert clipsearch(*deploy, cwd=tmp_path).returncode == 0, "unchanged, so ours"
+    (folder / "services.xml").write_text("<services/> with a year of tuning")
+    refused(tmp_path, *deploy, "--yes", says="services.xml was changed since")
+
+
+def test_a_package_of_an_earlier_version_is_replaced_after_yes(tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    write_folder(render(PackageValues(dimension=8)), folder)
+    (folder / MARK_FILE).unlink()
+    (folder / "schemas" / "mine.sd").write_text("mine")
+    with pytest.raises(UsageError, match="--yes"):
+        write_folder(render(PackageValues(dimension=4)), folder)
+    write_folder(render(PackageValues(dimension=4)), folder, yes=True)
+    assert (folder / "schemas" / "mine.sd").read_text() == "mine"
+    assert b"x[4]" in (folder / "schemas" / "image.sd").read_bytes()
+
+
+def test_files_beside_an_encoder_stay(encoder_folder: Path, tmp_path: Path) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, encoder)
+    shutil.copytree(encoder_folder, tmp_path / "model")
+    (encoder / "thesis.txt").write_text("mine")
+    (tmp_path / "link").symlink_to("model")
+    export = ("export", "model", "--overwrite", "--out")
+    refused(tmp_path, *export, "encoder", "--yes", says="thesis.txt was not written")
+    refused(tmp_path, *export, "link", says="model, which is read here")
+    (encoder / "thesis.txt").unlink()
+    refused(tmp_path, *export, "encoder", says="add --yes")
+    dual = load_dual_encoder(tmp_path / "model")
+    export_encoder(dual, encoder, name="next", yes=True)
+    export_encoder(dual, encoder, name="and next")
+    assert json.loads((encoder / "encoder.json").read_text())["name"] == "and next"
+
+
+def test_a_folder_of_others_at_the_place_of_checkpoints_stays(work: Path) -> None:
+    (work / "encoder.training").mkdir()
+    for name, text in {"lock": "mine", "run.json": '{"mine": 1}', "best-1.pt": "mine"}.items():
+        (work / "encoder.training" / name).write_text(text)
+    train = ("finetune", "m.csv", "--model", "tiny", "--out", "encoder", "--restart")
+    refused(work, *train, says="holds other files")
+
+
+def test_a_snapshot_of_others_stays(work: Path) -> None:
+    feed = ("feed", "m.csv", "--index", "i")
+    assert clipsearch(*feed, cwd=work).returncode in (0, 3)
+    mine = work / "i" / "snapshot-holidays"
+    mine.mkdir()
+    np.save(mine / "embeddings.npy", np.zeros(2))
+    (current,) = (work / "i").glob("snapshot-*[0-9a-f]/snapshot.json")
+    (current.parent / "notes.txt").write_text("mine")
+    rows = [("p9.jpg", "a cat", json.dumps(make_embedding(np.random.default_rng(9)).tolist()))]
+    write_csv(work / "m.csv", ("image", "caption", "embedding"), rows)
+    assert clipsearch(*feed, cwd=work).returncode in (0, 3)
+    assert (mine / "embeddings.npy").exists()
+    assert [path.name for path in current.parent.iterdir()] == ["notes.txt"]
