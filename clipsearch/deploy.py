@@ -20,6 +20,7 @@ from clipsearch.deploy_options import (
 )
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa import VespaEngine
+from clipsearch.vespa.address import without_credentials
 from clipsearch.vespa.changes import Changes, compare, encoder_costs, info_changes, same_field
 from clipsearch.vespa.config_server import ConfigServer, Prepared, RefusedError, Running
 from clipsearch.vespa.connection import Client, ConnectionSettings
@@ -123,9 +124,8 @@ class _Deployment:
 
     def run(self) -> Deployed | None:
         options = self.wanted.options
-        render(
-            self.wanted.values(self.wanted.info(None))
-        )  # wrong values fail before anything is asked
+        # Wrong values fail before anything is asked.
+        render(self.wanted.values(self.wanted.info(None)))
         index = index_address(options)
         if index is not None and not deploys(options):
             return self._tell(index)
@@ -163,36 +163,37 @@ class _Deployment:
         running = server.running()
         known = self._known(server, running, index)
         after = self.wanted.info(known.info)
-        allowed = self.wanted.options.allow
-        package = render(self.wanted.values(after))
-        try:
-            prepared = _prepare(server, package, archive)
-        except RefusedError as error:
-            allowed += self._free(str(error), running, known.documents)
-            package = render(self.wanted.values(after, allowed))
+        free: tuple[str, ...] = ()
+        while True:
+            package = render(self.wanted.values(after, (*self.wanted.options.allow, *free)))
             try:
                 prepared = _prepare(server, package, archive)
-            except RefusedError as again:
-                other = other_application(running.files)
-                raise EngineError(explain(str(again), known.documents, other)) from again
+                break
+            except RefusedError as error:
+                more = self._free(str(error), running, known.documents)
+                if set(more) <= set(free):  # nothing more that is free: also none at all
+                    other = other_application(running.files)
+                    raise EngineError(explain(str(error), known.documents, other)) from error
+                free += more
         changes = compare(
             running, package, known.info, after, known.documents, prepared,
             allowed=self.wanted.options.allow, unknown=known.unknown,
         )  # fmt: skip
         if not self.consent(changes):
             return None
-        if allowed != self.wanted.options.allow and count_documents(index).count != 0:
+        if free and count_documents(index).count != 0:
             raise EngineError(
-                f"{index}: documents came in between, which would lose their embeddings; run the"
-                f" same command again (nothing was changed)"
+                f"{_shown(index)}: documents came in between, which would lose their embeddings;"
+                f" run the same command again (nothing was changed)"
             )
         message = server.activate(prepared.session)
         self.say(message)
         self._reindex(server, prepared, archive)
         refed = any(action.kind == "refeed" for action in prepared.actions)
-        self.say(f"waiting until {index} answers (a first start takes about a minute)")
+        self.say(f"waiting until {_shown(index)} answers (a first start takes about a minute)")
         keep = not refed and (known.info is None or same_field(known.info, after))
-        return Deployed(index, self._finish(index, after, Services(server), keep), changes, message)
+        info = self._finish(index, after, Services(server), keep)
+        return Deployed(_shown(index), info, changes, message)
 
     def _known(self, server: ConfigServer, running: Running, index: str) -> _Known:
         """Where something is deployed, what it is; where nothing is, there is no document."""
@@ -216,7 +217,12 @@ class _Deployment:
         if info is None:
             return _Known(self._of_package(rendered, running), unknown, count_documents(index))
         # What is deployed counts, where the index was told something else.
-        as_deployed = replace(info, dimension=rendered.dimension, precision=rendered.precision)
+        as_deployed = replace(
+            info,
+            dimension=rendered.dimension,
+            precision=rendered.precision,
+            language=rendered.language,
+        )
         return _Known(as_deployed, "", count_documents(index))
 
     def _of_package(self, rendered: IndexInfo, running: Running) -> IndexInfo:
@@ -265,7 +271,7 @@ class _Deployment:
             ConnectionSettings.from_environment(), certificate=place.certificate, key=place.key
         )
         info = self._finish(index, after, Services(None), keep=True, settings=settings)
-        return Deployed(index, info, certificate=place.certificate, key=place.key)
+        return Deployed(_shown(index), info, certificate=place.certificate, key=place.key)
 
     def _tell(self, index: str) -> Deployed | None:
         """Write what the index must know, of a package that was deployed by other means."""
@@ -274,7 +280,7 @@ class _Deployment:
             with open_index(index, seconds) as client:
                 return no_answer(client)
 
-        reason = self.waiting.until(answers, index)
+        reason = self.waiting.until(answers, _shown(index))
         if reason is not None:
             raise EngineError(f"{reason} (waited {self.wanted.options.wait:g} s)")
         with open_index(index) as client:
@@ -287,15 +293,16 @@ class _Deployment:
             changes = Changes(before is None, differences, {}, costs=costs) if costs else None
             if changes is not None and not self.consent(changes):
                 return None
-            info = self._write(client, after, keep=True)
-        return Deployed(index, info, changes)
+            _, info = self._write(client, after, keep=True)
+        return Deployed(_shown(index), info, changes)
 
     def _as_deployed(self, index: str, field: EmbeddingField | None, told: IndexInfo) -> IndexInfo:
         """`told`, where that is what is deployed; raises UsageError where it differs."""
+        shown = _shown(index)
         if field is None:
-            self.say(f"{index} does not say what embeddings it holds: taken as told")
+            self.say(f"{shown} does not say what embeddings it holds: taken as told")
         else:
-            check_field(index, field, told, self.wanted.options)
+            check_field(shown, field, told, self.wanted.options)
             told = replace(told, precision=field.precision)  # type: ignore[arg-type]
         try:
             beside = package_beside(index, field)
@@ -304,14 +311,14 @@ class _Deployment:
             return told
         if self.wanted.options.language not in (None, beside.info.language):
             raise UsageError(
-                f"{index}: the package there is for captions in {beside.info.language!r}, but"
+                f"{shown}: the package there is for captions in {beside.info.language!r}, but"
                 f" --language says {self.wanted.options.language!r}; leave --language out, or"
                 f" deploy the package for it first (--config-server, or --render and vespa deploy)"
             )
         ours = render(self.wanted.values(told)).get(TEXT_TOWER_FILE)
         if ours is not None and beside.text_tower not in (None, md5_of(ours)):
             raise UsageError(
-                f"{index}: the package there embeds text with another encoder than"
+                f"{shown}: the package there embeds text with another encoder than"
                 f" {self.wanted.options.encoder}; name that one, or deploy the package of this one"
                 f" first (--config-server, or --render and vespa deploy)"
             )
@@ -339,26 +346,41 @@ class _Deployment:
 
         What it knew is read again: before, it may not have been reachable.
         """
-        written: list[IndexInfo] = []
+        written: list[tuple[IndexInfo | None, IndexInfo]] = []
 
         def write(seconds: float) -> None:
             with open_index(index, seconds, settings) as client:
                 field = embedding_field(client)
                 wanted = EmbeddingField(after.precision, after.dimension)
                 if field not in (None, wanted):
-                    raise EngineError(f"{index} still takes embeddings of {field}, not of {wanted}")
+                    raise EngineError(f"it still takes embeddings of {field}, not of {wanted}")
                 written.append(self._write(client, after, keep))
 
-        wait_for_services(write, services, index, self.waiting)
-        return written[-1]
+        wait_for_services(write, services, _shown(index), self.waiting)
+        before, info = written[-1]
+        if settings is not None and before is not None:
+            # Vespa Cloud cannot be asked before: what was not known then is said now.
+            for line in info_changes(before, info):
+                self.say(f"changed: {line}")
+        return info
 
-    def _write(self, client: Client, after: IndexInfo, keep: bool) -> IndexInfo:
+    def _write(
+        self, client: Client, after: IndexInfo, keep: bool
+    ) -> tuple[IndexInfo | None, IndexInfo]:
+        """What the index knew, and what it knows now."""
         documents = VespaEngine(client, after).count()
+        read: list[IndexInfo | None] = []
 
         def final(before: IndexInfo | None) -> IndexInfo:
+            read.append(before)
             return self.wanted.final(before, after, documents, keep=keep)
 
-        return change_info(client, final)
+        info = change_info(client, final)
+        return read[-1], info
+
+
+def _shown(index: str) -> str:
+    return without_credentials(index).rstrip("/")
 
 
 def _read_or_none(client: Client) -> IndexInfo | None:

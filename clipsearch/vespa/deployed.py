@@ -171,7 +171,7 @@ def package_beside(index: str, field: EmbeddingField | None) -> Beside:
     """
     parts = urlsplit(index)
     if parts.scheme != "http" or not parts.hostname:
-        raise EngineError(f"{index}: only over http is a config server looked for beside it")
+        raise EngineError("only over http is a config server looked for beside it")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     server = ConfigServer(f"http://{host}:{CONFIG_SERVER_PORT}")
     try:

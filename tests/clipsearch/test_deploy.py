@@ -459,7 +459,12 @@ def test_cloud_goes_through_pyvespa(
 
     fake_pyvespa(monkeypatch, VespaCloud=VespaCloud)
     cloud = DeployOptions(encoder=encoder, cloud="me.photos", wait=2)
-    deployed = deploy(cloud, consent=Asked(), say=quiet)
+    said: list[str] = []
+    deployed = deploy(cloud, consent=Asked(), say=said.append)
+    assert said == ["deploying to Vespa Cloud as me.photos"]
+    other = replace(cloud, encoder=make_encoder(tmp_path / "other", name="other"), language="fr")
+    deploy(other, consent=Asked(), say=said.append)
+    assert "changed: language: en → fr" in said, "it could not be said before"
     assert deployed is not None and deployed.index == vespa.url
     assert deployed.certificate == str(certificate)
     assert (made[0]["tenant"], made[0]["application"], made[0]["instance"]) == (

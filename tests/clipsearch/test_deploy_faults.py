@@ -126,6 +126,53 @@ def test_a_count_that_failed_is_not_taken_for_none(
     assert server.active == before
 
 
+def test_every_change_that_costs_nothing_is_allowed_one_after_the_other(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path, wider: Path
+) -> None:
+    """Vespa names them one at a time."""
+    deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
+    refused = server._refused
+
+    def stricter(package: dict[str, bytes]) -> str | None:
+        if b">hnsw-settings-change<" in package.get("validation-overrides.xml", b""):
+            return refused(package)
+        return (
+            "Invalid application: Changes to hnsw index settings: … To allow this add <allow"
+            " until='yyyy-mm-dd'>hnsw-settings-change</allow> to validation-overrides.xml"
+        )
+
+    server._refused = stricter  # type: ignore[method-assign]
+    deploy(options(server, vespa, encoder=wider), consent=Asked(), say=quiet)
+    assert known(vespa).dimension == 12
+    server._refused = lambda package: stricter({})  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match="To go on, add --allow hnsw-settings-change"):
+        deploy(options(server, vespa, encoder=wider), consent=Asked(), say=quiet)
+
+
+def test_a_password_in_the_address_is_not_printed(
+    server: StubConfigServer, vespa: StubVespa, encoder: Path
+) -> None:
+    secret = vespa.url.replace("://", "://user:hunter22@")
+    done = run(
+        "--encoder", str(encoder), "--config-server",
+        server.url.replace("://", "://user:hunter22@"), "--index", secret, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["index"] == vespa.url
+    dead = "http://user:hunter22@127.0.0.1:1"
+    for where in (
+        ("--config-server", server.url, "--index", dead, "--wait", "3"),
+        ("--config-server", dead, "--wait", "0"),
+        ("--index", dead, "--wait", "3"),
+        ("--index", secret, "--precision", "bfloat16"),
+        ("--index", secret.replace("http", "ftp")),
+    ):
+        failed = run("--encoder", str(encoder), *where)
+        assert failed.returncode in (1, 2) and "Error: " in failed.stderr
+        assert "hunter22" not in failed.stderr + failed.stdout, where
+    assert "hunter22" not in done.stdout + done.stderr
+
+
 def test_documents_that_come_in_between_are_not_emptied(
     server: StubConfigServer, vespa: StubVespa, encoder: Path, wider: Path
 ) -> None:
