@@ -14,17 +14,14 @@ from typing import Any
 
 import pytest
 from config_server_stub import StubConfigServer
-from vespa_stub import StubVespa
+from forwarder import Supervised
+from plain_http_stub import PlainHttpVespa
 
 HERE = Path(__file__).parent
 FILES = sorted(HERE.glob("test_vespa_live*.py"))
 NEEDS_A_REAL_ONE = {
-    "test_a_feed_outlives_the_servers_processes": "processes that its sentinel starts again",
     "test_how_fast_a_feed_is": "`vespa feed` speaks HTTP/2 alone",
     "test_all_is_there_after_a_restart": "a container of its own",
-    "test_query_profiles_over_plain_http": "query profiles, userInput, embed and bolding",
-    "test_embed_is_the_text_tower": "embed",
-    "test_the_curl_lines_of_the_readme_as_a_shell_runs_them": "query profiles and embed",
 }
 
 
@@ -32,7 +29,7 @@ NEEDS_A_REAL_ONE = {
 class StubWithSchema(StubConfigServer):
     """Refuses another dimension until it is allowed, and then drops the embeddings."""
 
-    vespa: StubVespa = field(default_factory=StubVespa)
+    vespa: PlainHttpVespa = field(default_factory=PlainHttpVespa)
 
     def __post_init__(self) -> None:
         self.on_activate = self._activated
@@ -57,6 +54,7 @@ class StubWithSchema(StubConfigServer):
     def _activated(self, package: dict[str, bytes]) -> None:
         found = re.search(r"x\[(\d+)\]", embedding(package))
         assert found is not None
+        self.vespa.activate(package)
         if int(found.group(1)) != self.vespa.dimension:
             self.vespa.change_field(int(found.group(1)))
 
@@ -70,13 +68,18 @@ def embedding(package: dict[str, bytes]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_live_tests_run_against_the_stub() -> None:
-    with StubVespa() as vespa, StubWithSchema(vespa=vespa) as server:
+def test_the_live_tests_run_against_the_stub(tmp_path: Path) -> None:
+    with (
+        PlainHttpVespa(folder=tmp_path) as vespa,
+        StubWithSchema(vespa=vespa) as server,
+        Supervised(int(vespa.url.rpartition(":")[2])) as container,
+    ):
         environment = {
             **os.environ,
-            "CLIPSEARCH_TEST_VESPA": vespa.url,
+            "CLIPSEARCH_TEST_VESPA": container.url,
             "CLIPSEARCH_TEST_VESPA_CONFIG": server.url,
             "CLIPSEARCH_TEST_VESPA_DOCUMENTS": "600",
+            "CLIPSEARCH_TEST_VESPA_KILL": str(container.process),
         }
         left_out = " or ".join(NEEDS_A_REAL_ONE)
         arguments = ["-m", "live", "-k", f"not ({left_out})", "-q", "-p", "no:cacheprovider"]
@@ -88,5 +91,7 @@ def test_the_live_tests_run_against_the_stub() -> None:
             text=True,
             timeout=800,
         )
+        starts = container.starts
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert starts == 2, "its process was killed, and started again"
     assert "skipped" not in done.stdout.splitlines()[-1], done.stdout[-2000:]
