@@ -61,6 +61,8 @@ class StubVespa:
     token: str | None = None
     # Of the schema that is deployed: False is the first release's, without fields for filters.
     filter_fields: bool = True
+    # Of its candidates that an approximate search finds.
+    found_share: float = 1.0
     under_way: int = 0
     most_under_way: int = 0
 
@@ -130,7 +132,7 @@ class StubVespa:
                     return _no_such_field(name)
             with self.lock:
                 images = list(self.images().values())
-            return answer_search(images, body, self.language)
+            return answer_search(images, body, self.language, self.found_share)
         found = re.fullmatch(
             r"/document/v1/images/(image|index_info)/docid(?:/(.*))?", request.path
         )

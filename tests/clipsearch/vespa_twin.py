@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,18 @@ _PIECES = re.compile(
 
 
 def answer_search(
-    images: Sequence[Mapping[str, Any]], body: Mapping[str, Any], language: str
+    images: Sequence[Mapping[str, Any]],
+    body: Mapping[str, Any],
+    language: str,
+    found_share: float = 1.0,
 ) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of a search over `images`, the fields of each."""
+    """Status and JSON of a search over `images`, the fields of each.
+
+    An approximate search finds `found_share` of its candidates, as one that stops early.
+    """
     statement = re.fullmatch(r"select (.*) from image where (.*?)( \| .*)?", body["yql"], re.DOTALL)
     assert statement is not None, body["yql"]
-    search = _Search(images, body, language)
+    search = _Search(images, body, language, found_share)
     found = search.find(statement.group(2))
     ranked = search.rank(found, str(body["ranking.profile"]))
     hits, offset = int(body.get("hits", 10)), int(body.get("offset", 0))
@@ -113,9 +119,14 @@ def _compares(operator: str, bound: float, value: float) -> bool:
 
 class _Search:
     def __init__(
-        self, images: Sequence[Mapping[str, Any]], body: Mapping[str, Any], language: str
+        self,
+        images: Sequence[Mapping[str, Any]],
+        body: Mapping[str, Any],
+        language: str,
+        found_share: float,
     ) -> None:
         self.images = images
+        self.found_share = found_share
         self.body = body
         self.words = [
             Counter(word for text in image.get("captions") or () for word in _words(text, language))
@@ -153,7 +164,8 @@ class _Search:
             near = {n for n in near if 1 - cosines[n] <= float(threshold.group(1))}
         # A real one matches some documents beyond the target where it compares all of them.
         target = target * 3 // 2 if exact else target
-        self._nearest = set(sorted(near, key=lambda number: -cosines[number])[:target])
+        best = sorted(near, key=lambda number: -cosines[number])[:target]
+        self._nearest = set(best if exact else best[: math.ceil(self.found_share * len(best))])
         self.terms = []
         return self._parse(where).whole
 
@@ -235,27 +247,27 @@ class _Search:
         return False
 
     def _same_element(self, name: str, key: str, test: str) -> "_Passing":
-        if name == "tags":
-            values = re.findall(r'@\w+|"[^"]*"', test)
-            wanted = [self._text(one).lower() for one in values]
-            conditions: list[Callable[[Any], bool]] = [lambda value: str(value).lower() in wanted]
-        else:
-            bounds = re.findall(r"value (>=|>|<=|<) (-?[\d.]+)", test)
-            assert bounds, test
-            conditions = [partial(_compares, operator, float(bound)) for operator, bound in bounds]
+        bounds = re.findall(r"value (>=|>|<=|<) (-?[\d.]+)", test)
+        wanted = [self._text(one).lower() for one in re.findall(r'@\w+|"[^"]*"', test)]
+        assert bounds or wanted, test
+
+        def holds(value: Any) -> bool:
+            if name == "tags":
+                return str(value).lower() in wanted
+            # Both ends of a range are one condition, as recorded.
+            return all(_compares(operator, float(bound), value) for operator, bound in bounds)
 
         def entries(image: Mapping[str, Any]) -> list[tuple[str, Any]]:
             return list((image.get(name) or {}).items())
 
         def whole(image: Mapping[str, Any]) -> bool:
             return any(
-                held.lower() == key.lower() and all(one(value) for one in conditions)
-                for held, value in entries(image)
+                held.lower() == key.lower() and holds(value) for held, value in entries(image)
             )
 
         def before(image: Mapping[str, Any]) -> bool:
-            return any(held.lower() == key.lower() for held, _ in entries(image)) and all(
-                any(one(value) for _, value in entries(image)) for one in conditions
+            return any(held.lower() == key.lower() for held, _ in entries(image)) and any(
+                holds(value) for _, value in entries(image)
             )
 
         return _Passing(self._where(whole), self._where(before), known=False)
