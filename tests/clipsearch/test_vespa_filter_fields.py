@@ -1,4 +1,4 @@
-"""The keys of numbers and tags: a filter's range passes all that it should, and columns stay apart."""
+"""Keys of numbers and tags: a range passes all that it should, and columns stay apart."""
 
 import json
 import math

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ from clipsearch.engine import (
     NumberFilter,
     Page,
     TagFilter,
-    Update,
     Upsert,
 )
 from clipsearch.engines.metadata import Metadata
@@ -222,7 +220,7 @@ def documents_of(draw: st.DrawFn) -> list[Document]:
     source = np.random.default_rng(draw(st.integers(0, 2**32)))
     documents = []
     for number in range(draw(st.integers(1, 40))):
-        vector = source.standard_normal(4) + (2, 0, 0, 0)
+        vector = source.standard_normal(4) + np.array([2, 0, 0, 0])
         documents.append(
             Document(
                 f"{number:02}",
