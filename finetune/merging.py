@@ -22,7 +22,14 @@ import numpy as np
 from finetune.column_kinds import ColumnKinds
 from finetune.composed import composed
 from finetune.errors import ManifestError
-from finetune.formats.rows import MetadataValue, Row, Source, in_composed_form, looks_like_list
+from finetune.formats.rows import (
+    MetadataValue,
+    Row,
+    Source,
+    in_composed_form,
+    looks_like_list,
+    with_whole_characters,
+)
 from finetune.image_lookup import ImageLookup, normalise
 from finetune.numerals import without_point_zero
 from finetune.problems import Problems
@@ -145,8 +152,12 @@ class Merger:
         self.database.executescript("DROP TABLE member; DROP TABLE row; DROP TABLE given_id")
 
     def _keyed_rows(self) -> Iterator[tuple[int, str, bytes]]:
-        for row in map(in_composed_form, self._source.rows(self._problems)):
-            self._last_number = max(self._last_number, row.number)
+        for read in self._source.rows(self._problems):
+            self._last_number = max(self._last_number, read.number)
+            whole = with_whole_characters(read, self._problems)
+            if whole is None:
+                continue
+            row = in_composed_form(whole)
             image = normalise(row.image) if row.image else ""
             if image:
                 key = self._lookup.id_of(image)

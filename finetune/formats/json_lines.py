@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.formats.lines import first_lines, open_lines, report_not_utf8
-from finetune.formats.rows import Columns, Row, refuse_lone_surrogates
+from finetune.formats.rows import Columns, Row
 from finetune.problems import Problems
 
 
@@ -51,7 +51,7 @@ class JsonLines:
                     report_not_utf8(problems, f"{name}:{lines.number}")
                     continue
                 try:
-                    values = _parsed(text, raw)
+                    values = _parsed(text)
                     yield self.columns.row(values, number, name, lines.number)
                 except (ValueError, RecursionError) as error:
                     problems.add("bad row", f"{name}:{lines.number}", _reason(error))
@@ -81,12 +81,10 @@ def _loaded(line: str) -> object:
         return None
 
 
-def _parsed(text: str, raw: bytes) -> dict[str, Any]:
+def _parsed(text: str) -> dict[str, Any]:
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError("the line is no JSON object")
-    if b"\\ud" in raw or b"\\uD" in raw:
-        refuse_lone_surrogates(json.dumps(values, ensure_ascii=False))
     return values
 
 

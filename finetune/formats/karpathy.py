@@ -6,6 +6,7 @@ COCO's is 144 MB on one line.
 """
 
 import codecs
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,22 @@ import ijson
 
 from finetune.errors import ManifestError
 from finetune.formats.lines import report_not_utf8
-from finetune.formats.rows import MetadataValue, Row, metadata_value, refuse_lone_surrogates
+from finetune.formats.rows import MetadataValue, Row, metadata_value
 from finetune.problems import Problems
 
 _KNOWN = frozenset({"filename", "filepath", "split", "sentences", "sentids", "id", "image"})
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+# ijson fails on half of a surrogate pair: another escape stands for it on its way through.
+_STANDS_FOR_HALF = "\uffff"
+_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF_LENGTH = len(r"\uffff")
+_ESCAPES = re.compile(rf"\\\\|{_HIGH}{_LOW}|{_HIGH}|{_LOW}")
+# The beginning of an escape, or of a pair of them, that the next part of the file goes on with. An
+# even number of backslashes before it are backslashes themselves.
+_CUT_ESCAPE = re.compile(
+    rf"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{{0,3}})?|{_HIGH}(?:\\(?:u[0-9a-fA-F]{{0,3}})?)?)\Z"
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class KarpathyJson:
                 stream = _Utf8Stream(file)
                 for image in ijson.items(stream, "images.item", use_float=True):
                     number += 1
-                    row = self._checked_row(image, number, stream.mended, problems)
+                    row = self._checked_row(image, number, stream, problems)
                     if row is not None:
                         yield row
         except ijson.JSONError as error:
@@ -58,15 +70,15 @@ class KarpathyJson:
             ) from error
 
     def _checked_row(
-        self, image: object, number: int, mended: bool, problems: Problems
+        self, image: object, number: int, stream: "_Utf8Stream", problems: Problems
     ) -> Row | None:
         where = f"{self.path.name}:{number + 1}"
         try:
-            row = self._row(image, number)
+            row = self._row(_with_halves(image) if stream.halves else image, number)
         except ValueError as error:
             problems.add("bad row", where, str(error))
             return None
-        if mended and any(_REPLACEMENT in text for text in (row.image, *row.captions)):
+        if stream.mended and any(_REPLACEMENT in text for text in (row.image, *row.captions)):
             report_not_utf8(problems, where)
             return None
         return row
@@ -85,7 +97,6 @@ class KarpathyJson:
             if key not in _KNOWN and (value := metadata_value(given)) is not None
         }
         texts = [text for text in captions if text]
-        refuse_lone_surrogates(name, *texts, *map(str, metadata.values()))
         split = image.get("split")
         return Row(
             number,
@@ -127,28 +138,58 @@ def recognise(path: Path) -> KarpathyJson | None:
 
 
 class _Utf8Stream:
-    """Gives ijson valid UTF-8, as it stops at the first byte that is none.
+    """Gives ijson valid UTF-8, as it stops at the first byte, or the first escape, that is none.
 
     Attributes:
         mended: Whether any byte was replaced (by U+FFFD) so far.
+        halves: Whether any half of a surrogate pair was (by U+FFFF).
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self.mended = False
+        self.halves = False
         self._file = file
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+        self._cut = ""
 
     def read(self, size: int = -1) -> bytes:
         if size == 0:
             return b""
         while True:
             raw = self._file.read(size)
-            text = self._decoder.decode(raw, final=not raw)
+            text = self._cut + self._decoder.decode(raw, final=not raw)
+            self._cut = ""
             if not self.mended and _REPLACEMENT in text:
                 self.mended = True
+            if "\\" in text:
+                text = self._without_halves(text, final=not raw)
             # A part of a character alone decodes to nothing, which would look like the end.
             if text or not raw:
                 return text.encode()
+
+    def _without_halves(self, text: str, *, final: bool) -> str:
+        cut = None if final else _CUT_ESCAPE.search(text)
+        if cut is not None:
+            text, self._cut = text[: cut.start(1)], text[cut.start(1) :]
+        return _ESCAPES.sub(self._replaced, text)
+
+    def _replaced(self, found: re.Match[str]) -> str:
+        escape = found.group()
+        if len(escape) != _HALF_LENGTH:
+            return escape
+        self.halves = True
+        return r"\uffff"
+
+
+def _with_halves(value: Any) -> Any:
+    """The value as the file has it: what reads its texts further on tells of halves."""
+    if isinstance(value, str):
+        return value.replace(_STANDS_FOR_HALF, "\ud800")
+    if isinstance(value, list):
+        return [_with_halves(each) for each in value]
+    if isinstance(value, dict):
+        return {_with_halves(name): _with_halves(each) for name, each in value.items()}
+    return value
 
 
 def _sentence(sentence: Any) -> str:

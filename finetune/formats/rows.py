@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ MetadataValue = str | float | int | None
 LIST_MARKS = ("[", "(", "{")
 
 IMAGE_SUFFIXES = image_suffixes()
+HALF_CHARACTER = "half a character"
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Row(NamedTuple):
@@ -58,6 +62,38 @@ class Row(NamedTuple):
     def where(self) -> str:
         """The file and line, for messages."""
         return f"{self.source}:{self.line}"
+
+
+def with_whole_characters(row: Row, problems: Problems) -> Row | None:
+    r"""The row with a blank for each half of a surrogate pair, as JSON's "\ud800" alone is.
+
+    No file of UTF-8 holds such a half, so neither does an index: the rest of a caption is kept, and
+    a note tells. None, and a problem, where the image's name or the id holds one.
+    """
+    if _LONE_SURROGATE.search(row.image) or _LONE_SURROGATE.search(row.id or ""):
+        reason = "the image's name or the id holds half a character (a lone surrogate)"
+        problems.add("bad row", row.where, reason)
+        return None
+    metadata = row.metadata or {}
+    if all(map(_is_ascii, (*row.captions, row.split, *metadata, *metadata.values()))):
+        return row
+    mended = row._replace(
+        captions=tuple(text for each in row.captions if (text := _whole(each).strip())),
+        split=None if row.split is None else _whole(row.split),
+        metadata={
+            _whole(name): _whole(value) if isinstance(value, str) else value
+            for name, value in metadata.items()
+        }
+        or None,
+    )
+    if mended == row:
+        return row
+    problems.note(HALF_CHARACTER, row.where, "a lone surrogate; a blank stands for it")
+    return mended
+
+
+def _whole(text: str) -> str:
+    return text if text.isascii() else _LONE_SURROGATE.sub(" ", text)
 
 
 def in_composed_form(row: Row) -> Row:
@@ -294,19 +330,6 @@ def _listed_numbers(text: str) -> Any:
         return [
             float(number) for number in text.strip().removeprefix("[").removesuffix("]").split()
         ]
-
-
-def refuse_lone_surrogates(*texts: str) -> None:
-    r"""Raise ValueError where a text holds half a character, as JSON's "\ud800" alone is.
-
-    No file of UTF-8 can hold it, so no index could.
-    """
-    try:
-        for text in texts:
-            if not text.isascii():
-                text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text holds half a character (a lone surrogate)") from None
 
 
 def _text(value: object) -> str:

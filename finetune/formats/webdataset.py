@@ -18,7 +18,7 @@ from typing import Any
 
 from finetune.errors import ManifestError
 from finetune.formats.lines import report_not_utf8
-from finetune.formats.rows import IMAGE_SUFFIXES, Columns, Row, refuse_lone_surrogates
+from finetune.formats.rows import IMAGE_SUFFIXES, Columns, Row
 from finetune.problems import Problems
 
 MAGIC = b"ustar"
@@ -183,7 +183,6 @@ def _json_object(raw: bytes | None) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(raw.decode("utf-8-sig"))
-        refuse_lone_surrogates(json.dumps(values, ensure_ascii=False))
     except json.JSONDecodeError as error:
         raise ValueError(f"no valid JSON: {error.msg}") from error
     if not isinstance(values, dict):

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from small_manifests import (
 )
 
 from finetune.errors import ManifestError
+from finetune.formats import karpathy as karpathy_format
 from finetune.manifest import Manifest
 
 # Rows that cannot be used.
@@ -66,10 +68,80 @@ def test_json_lines_that_cannot_be_used(tmp_path: Path) -> None:
         ("bad row", "m.jsonl:2"),
         ("bad row", "m.jsonl:3"),
         ("not utf-8", "m.jsonl:4"),
-        ("bad row", "m.jsonl:5"),
+        ("half a character", "m.jsonl:5"),
+        ("empty caption", "m.jsonl:5"),
         ("bad row", "m.jsonl:6"),
         ("no image", "m.jsonl:7"),
     ]
+
+
+def test_half_a_character_costs_no_caption(tmp_path: Path) -> None:
+    r"""JSON's "\ud800" alone is no text that any file, or any index, could hold."""
+    pictures(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    lines = [
+        b'{"image": "a.jpg", "caption": "two\\ud800dogs", "cl\\udfffass": "be\\ud83dach"}',
+        b'{"image": "b.jpg", "id": "b\\ud800", "caption": "x"}',
+        b'{"image": "c\\ud800.jpg", "caption": "x"}',
+        b'{"image": "c.jpg", "caption": "\\ud83d\\ude00 whole"}',
+    ]
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    manifest, records = read(path)
+    assert captions(records) == {
+        "a.jpg": ("two dogs",),
+        "c.jpg": ("\N{GRINNING FACE} whole",),
+    }
+    (first, _) = records
+    assert first.metadata == {"cl ass": "be ach"}
+    assert manifest.problems.notes == {"half a character": 1}
+    assert kinds(manifest) == {"bad row": 2}
+
+
+@pytest.mark.parametrize("read_size", [1, 2, 5, 7, 64, 65_536])
+def test_halves_in_a_stream_are_told_from_what_only_looks_like_them(read_size: int) -> None:
+    texts = {
+        r"\ud83d\ude00": "\N{GRINNING FACE}",
+        r"a\ud800b": "a\uffffb",
+        r"\ude00\ud83d": "\uffff\uffff",
+        r"\ud83d\ud83d\ude00": "\uffff\N{GRINNING FACE}",
+        r"\\ud800": r"\ud800",
+        r"\\\ud800": "\\\uffff",
+        r"\\\\ud800 \u0041\\": r"\\ud800 A" + "\\",
+        r"\uD83D\uDE00 \u00e9": "\N{GRINNING FACE} é",
+        r"end\ud83d": "end\uffff",
+    }
+    raw = ('["' + '", "'.join(texts) + '"]').encode()
+    stream, file, parts = karpathy_format._Utf8Stream(io.BytesIO(raw)), io.BytesIO(), []
+    while part := stream.read(read_size):
+        parts.append(part)
+    file.write(b"".join(parts))
+    assert json.loads(file.getvalue()) == list(texts.values())
+    assert stream.halves and not stream.mended
+
+
+def test_half_a_character_in_other_formats(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.jpg")
+    path = tmp_path / "k.json"
+    sentences = [{"raw": "two\ud800dogs"}, {"raw": "a cat"}]
+    image = {"filename": "a.jpg", "split": "train", "sentences": sentences, "cl": "x\udfff"}
+    path.write_text(json.dumps({"images": [image]}))
+    manifest, records = read(path)
+    assert captions(records) == {"a.jpg": ("two dogs", "a cat")}
+    assert records[0].metadata == {"cl": "x "} and not manifest.problems.counts
+    shard = tmp_path / "0.tar"
+    with tarfile.open(shard, "w", errors="surrogateescape") as tar:
+        for name, data in (
+            ("s0.jpg", (tmp_path / "a.jpg").read_bytes()),
+            ("s0.json", json.dumps({"caption": "two\ud800dogs"}).encode()),
+            ("s\udcff.jpg", (tmp_path / "a.jpg").read_bytes()),
+            ("s\udcff.txt", b"x"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    manifest, records = read(shard)
+    assert captions(records) == {"0.tar/s0.jpg": ("two dogs",)}
+    assert kinds(manifest) == {"bad row": 1}
 
 
 def test_a_quotation_mark_that_is_never_closed_costs_no_other_row(tmp_path: Path) -> None:
