@@ -26,12 +26,13 @@ from clipsearch.engine import (
     Upsert,
 )
 from clipsearch.engines.local import LocalEngine
-from clipsearch.engines.vespa import VespaEngine, write_info
+from clipsearch.engines.vespa import VespaEngine
 from clipsearch.feed import FeedOptions, FeedReport, feed
 from clipsearch.query import Search
 from clipsearch.storable import MOST_ID_BYTES, blanked, shown_id, why_no_id
 from clipsearch.text import tokens
 from clipsearch.vespa.connection import ConnectionSettings, connect
+from clipsearch.vespa.index_info import write_info
 from finetune.errors import DocumentNotFoundError, UsageError
 
 INFO = IndexInfo(dimension=8, tag_columns=("class",), index_id="x")
