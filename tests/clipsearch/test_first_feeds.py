@@ -16,8 +16,8 @@ from clipsearch.engine import IndexInfo
 from clipsearch.engines import feed_lock, open_engine
 from clipsearch.engines.index_lock import index_lock
 from clipsearch.engines.local import LocalEngine
-from clipsearch.engines.vespa import write_info
 from clipsearch.vespa.connection import connect
+from clipsearch.vespa.index_info import write_info
 from finetune.errors import EngineError
 
 DOCUMENTS = 20

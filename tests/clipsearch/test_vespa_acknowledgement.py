@@ -3,13 +3,14 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from raw_server import RawServer, http_answer
 from vespa_stub import numbered_document
 
 from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert
-from clipsearch.engines.vespa import VespaEngine, read_info, write_info
+from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa import connection
 from clipsearch.vespa.connection import (
     Body,
@@ -19,12 +20,15 @@ from clipsearch.vespa.connection import (
     Reply,
 )
 from clipsearch.vespa.feeding import FeedStoppedError
+from clipsearch.vespa.index_info import read_info, write_info
 from finetune.errors import EngineError
 
 INFO = IndexInfo(dimension=8)
 SETTINGS = ConnectionSettings(connections=1, timeout=5, search_patience=0.3, feed_patience=0.3)
 NAME = "id:images:image::p/1.jpg"
 NAMED = json.dumps({"pathId": "/document/v1/images/image/docid/p%2F1.jpg", "id": NAME})
+# Without numbers: for those the index is asked first where their column has its place.
+DOCUMENT = replace(numbered_document(1), numbers={})
 FOUND = json.dumps({"id": NAME, "fields": {"id": "p/1.jpg"}})
 
 
@@ -56,7 +60,7 @@ DOUBTED = {
 }
 GOOD = {"with a length": http_answer(NAMED), "in chunks": chunked(NAMED)}
 OPERATIONS: dict[str, Callable[[], Operation]] = {
-    "put": lambda: Upsert(numbered_document(1)),
+    "put": lambda: Upsert(DOCUMENT),
     "update": lambda: Update("p/1.jpg", captions=("new",)),
     "delete": lambda: Delete("p/1.jpg"),
 }
@@ -105,7 +109,7 @@ def test_what_is_not_is_tried_again(server: RawServer, kind: str, doubt: str) ->
 def test_and_is_an_error_in_the_end(server: RawServer, doubt: str) -> None:
     server.answer = lambda request: DOUBTED[doubt]
     with pytest.raises(FeedStoppedError, match=r"tried for 0\.3 seconds") as caught:
-        fed(server, Upsert(numbered_document(1)))
+        fed(server, Upsert(DOCUMENT))
     assert "\n" not in str(caught.value) and writes(server) > 1
 
 
