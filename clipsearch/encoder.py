@@ -26,9 +26,10 @@ from finetune.encoder_folder import (
 )
 from finetune.errors import EncoderError, UsageError
 from finetune.images import ImageSource, load_pixels, normalize, resize_and_crop
+from finetune.tokenized_captions import TokenizedCaptions, tokenized
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 DEVICES = ("cpu", "cuda")
 
@@ -136,6 +137,16 @@ class Encoder:
             embeddings[chosen] = self._checked(self._towers.texts(ids, mask), "text", len(chosen))
         return embeddings
 
+    def tokenize(self, texts: Sequence[str]) -> TokenizedCaptions:
+        """The tokens that the text tower sees, and how many of the texts are cut."""
+        encodings = self._encodings(texts)
+        return tokenized(
+            [encoding.ids for encoding in encodings],
+            pad_token_id=self.description.pad_token_id,
+            pad_to=self.description.max_tokens if self.description.pad_to_max else None,
+            cut=sum(bool(encoding.overflowing) for encoding in encodings),
+        )
+
     def encode_images(self, images: Iterable[Picture], *, batch_size: int = 32) -> Embeddings:
         """Embed pictures (files, bytes or Pillow images), decoding them in this process.
 
@@ -178,12 +189,16 @@ class Encoder:
         return load_pixels(source, self.preprocessing)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._encodings(texts)]
+
+    def _encodings(self, texts: Sequence[str]) -> "list[Encoding]":
         with self._lock:
             if self._tokenizer is None:
-                self._tokenizer = _load_tokenizer(self.folder, self.description.max_tokens)
+                self._tokenizer = load_tokenizer(self.folder, self.description.max_tokens)
         # Half of a surrogate pair, as in file names that are not UTF-8, cannot be encoded.
         clean = [composed(text).encode("utf-8", "replace").decode("utf-8") for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
+        encodings: list[Encoding] = self._tokenizer.encode_batch(clean)
+        return encodings
 
     def _pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
         """Token ids and mask, int64[n, t]; t is the longest text's length, or the maximum."""
@@ -235,7 +250,8 @@ def _towers(folder: Path, device: str, threads: int) -> Towers:
     raise UsageError(f"device {device!r} is not known; take one of {', '.join(DEVICES)}")
 
 
-def _load_tokenizer(folder: Path, max_tokens: int) -> "Tokenizer":
+def load_tokenizer(folder: Path, max_tokens: int) -> "Tokenizer":
+    """The tokenizer of an encoder folder, which cuts texts. Raises EncoderError."""
     from tokenizers import Tokenizer  # a query by picture needs none
 
     path = folder / TOKENIZER_FILE

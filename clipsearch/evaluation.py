@@ -5,7 +5,7 @@
 Estimate(value=0.88, low=0.86, high=0.9)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -28,6 +28,7 @@ from clipsearch.split_embeddings import (
     read_split_images,
 )
 from finetune.class_labels import ClassLabels, read_class_labels
+from finetune.cut_captions import cut_sentence
 from finetune.errors import ManifestError, UsageError
 from finetune.manifest import Manifest, Problem
 from finetune.measurement import Measurement, Sampling
@@ -194,7 +195,7 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
     measurements: list[Measurement] = []
     if retrieval is not None:
         measurements += measure_retrieval(retrieval, options.in_batches, options.sampling)
-        notes += _notes(retrieval, options.in_batches)
+        notes += [*_cut_notes(retrieval, encoders), *_notes(retrieval, options.in_batches)]
     elif labels is not None:
         notes.append("fewer than two images have captions: only the classes are measured")
     templates = (options.templates or TEMPLATES) if labels is not None else ()
@@ -245,6 +246,15 @@ def _check_images(
             f"{where}, only one has a caption: a pool of one image ranks nothing; choose another"
             f" with --split, or --split all{why}"
         )
+
+
+def _cut_notes(retrieval: Retrieval, encoders: Sequence[Encoder]) -> Iterator[str]:
+    captions = len(retrieval.data.captions)
+    counts = zip(encoders, retrieval.cut, retrieval.alike, strict=True)
+    for encoder, cut, alike in counts:
+        sentence = cut_sentence(cut, captions, encoder.description.max_tokens, alike=alike)
+        if sentence is not None:
+            yield f"{encoder.folder}: {sentence}"
 
 
 def _notes(retrieval: Retrieval, in_batches: int | None) -> list[str]:

@@ -28,12 +28,16 @@ class Retrieval:
         pool: Their q distinct captions.
         text_embeds: Of each encoder, float32[q, d].
         image_embeds: Of each encoder, float32[n, d].
+        cut: Captions that each encoder does not see to their ends.
+        alike: Different captions that each encoder cannot tell from an earlier one.
     """
 
     data: CaptionedImages
     pool: Pool
     text_embeds: tuple[Embeddings, ...]
     image_embeds: tuple[Embeddings, ...]
+    cut: tuple[int, ...] = ()
+    alike: tuple[int, ...] = ()
 
     def caption(self, query: int) -> str:
         """A distinct caption, as its first image has it."""
@@ -43,13 +47,18 @@ class Retrieval:
 def embed_captions(
     encoders: Sequence[Encoder], images: SplitImages, image_embeds: Sequence[Embeddings]
 ) -> Retrieval | None:
-    """The captioned images with their captions embedded; None where there are not two."""
+    """The captioned images with their captions embedded; None where there are not two.
+
+    Captions of different texts are different queries, also where an encoder cannot tell them
+    apart: that is its fault, which the figures show.
+    """
     captioned = np.array([row for row, texts in enumerate(images.captions) if texts], np.int64)
     if len(captioned) < 2:
         return None
     data = captioned_images(
         (images.ids[row], images.sources[row], images.captions[row]) for row in captioned
     )
+    tokens = [encoder.tokenize(data.captions) for encoder in encoders]
     pool = pool_of(data)
     texts = [data.captions[row] for row in pool.captions]
     return Retrieval(
@@ -57,6 +66,8 @@ def embed_captions(
         pool=pool,
         text_embeds=tuple(encoder.encode_texts(texts) for encoder in encoders),
         image_embeds=tuple(embeds[captioned] for embeds in image_embeds),
+        cut=tuple(each.cut for each in tokens),
+        alike=tuple(data.alike(each.keys()) for each in tokens),
     )
 
 

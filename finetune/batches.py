@@ -5,7 +5,6 @@ neighbours that the model gave): a resumed run makes the same batches again and 
 where it stopped. Imports without torch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,8 @@ from finetune.batch_plan import sample_captions as sample_captions
 from finetune.dataset import CaptionedImages, Int64
 from finetune.edge_coloring import spread_apart
 from finetune.hard_negatives import Int32, batches_of_groups, group_neighbours
+from finetune.tokenized_captions import TokenizedCaptions as TokenizedCaptions
+from finetune.tokenized_captions import tokenized as tokenized
 
 # Last words of the seeds, beside those of finetune.batch_plan.
 SPREADING, GROUPING, MIXING = 3, 4, 5
@@ -142,9 +143,9 @@ def _grouped(
 def positives(data: CaptionedImages, batch: Batch) -> npt.NDArray[np.bool_]:
     """bool[b, b]: true where text (column) describes the image (row).
 
-    That is so where it is, word for word, among the captions of the image, or of another of the
-    batch with the same content. So the captions of one image are never each other's negatives,
-    and neither are images that share a caption.
+    That is so where a caption of equal key is among those of the image, or of another of the batch
+    with the same content. So the captions of one image are never each other's negatives, and
+    neither are images that share a caption, or captions that the model cannot tell apart.
     """
     starts, ends = data.starts[batch.images], data.starts[batch.images + 1]
     counts = ends - starts
@@ -158,41 +159,3 @@ def positives(data: CaptionedImages, batch: Batch) -> npt.NDArray[np.bool_]:
         copies = group == number
         described[copies] = described[copies].any(axis=0)
     return described
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedCaptions:
-    """Token ids of all captions, one after the other.
-
-    Attributes:
-        tokens: int32[total].
-        starts: int64[t + 1]; caption i is tokens[starts[i]:starts[i + 1]].
-        pad_token_id: Fills shorter captions of a batch.
-        pad_to: Length to which every batch is filled; None is the batch's longest caption.
-    """
-
-    tokens: npt.NDArray[np.int32]
-    starts: Int64
-    pad_token_id: int
-    pad_to: int | None = None
-
-    def padded(self, captions: Int64) -> tuple[Int64, Int64]:
-        """Token ids and attention mask (1 is a token), int64[len(captions), longest]."""
-        starts = self.starts[captions]
-        lengths = self.starts[captions + 1] - starts
-        width = int(lengths.max()) if self.pad_to is None else self.pad_to
-        columns = np.arange(width)
-        mask = columns < lengths[:, None]
-        positions = np.where(mask, starts[:, None] + columns, 0)
-        ids = np.where(mask, self.tokens[positions], self.pad_token_id)
-        return ids.astype(np.int64), mask.astype(np.int64)
-
-
-def tokenized(
-    rows: Sequence[Sequence[int]], *, pad_token_id: int, pad_to: int | None = None
-) -> TokenizedCaptions:
-    """TokenizedCaptions from the token ids of each caption."""
-    starts = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in rows], out=starts[1:])
-    flat = np.fromiter((token for row in rows for token in row), np.int32, int(starts[-1]))
-    return TokenizedCaptions(flat, starts, pad_token_id, pad_to)

@@ -26,7 +26,8 @@ class CaptionedImages:
         sources: Of the images, n.
         captions: All captions, t.
         starts: int64[n + 1]; the captions of image i are captions[starts[i]:starts[i + 1]].
-        keys: int64[t]; equal captions, but for case and white space, have equal keys.
+        keys: int64[t]; equal captions, but for case and white space, have equal keys. So have those
+            that the model cannot tell apart, once `with_token_keys` has said which these are.
         image_keys: int64[n]; images of equal content have equal keys. All differ until
             `with_image_keys` says more.
         datasets: int64[n]; the manifest that each image comes from, 0 where there is one.
@@ -75,14 +76,34 @@ class CaptionedImages:
             raise ValueError(f"{len(self)} images, but keys of shape {image_keys.shape}")
         return replace(self, image_keys=image_keys.astype(np.int64))
 
+    def with_token_keys(self, token_keys: Int64) -> "CaptionedImages":
+        """The same, knowing which captions the model cannot tell apart.
+
+        `token_keys`, int64[t], are equal for captions of equal tokens, such as
+        `TokenizedCaptions.keys`: two texts may differ only behind the last token that it takes.
+        """
+        if token_keys.shape != self.keys.shape:
+            raise ValueError(f"{len(self.captions)} captions, but keys of shape {token_keys.shape}")
+        return replace(self, keys=joined_keys(self.keys, token_keys))
+
+    def alike(self, token_keys: Int64) -> int:
+        """How many different captions are equal to an earlier one by `token_keys`, int64[t]."""
+        joined = joined_keys(self.keys, token_keys)
+        return len(np.unique(self.keys)) - len(np.unique(joined))
+
     def fingerprint(self) -> str:
-        """sha256, in hex, over ids, captions, and which images are equal or merged, in order."""
+        """sha256, in hex, over ids, captions, and what is equal or merged, in order."""
         total = hashlib.sha256()
         for i, image_id in enumerate(self.ids):
             texts = self.captions[self.starts[i] : self.starts[i + 1]]
             total.update("\x1f".join((image_id, *texts)).encode("utf-8", "surrogatepass"))
             total.update(b"\x1e")
-        for column in (numbered(self.image_keys), self.datasets):
+        columns = [numbered(self.image_keys), self.datasets]
+        keys = numbered(self.keys)
+        # Where only equal texts are equal, as nearly everywhere, runs of earlier versions go on.
+        if not np.array_equal(keys, caption_keys(self.captions)):
+            columns.append(keys)
+        for column in columns:
             total.update(column.tobytes())
         return total.hexdigest()
 

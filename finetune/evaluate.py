@@ -171,12 +171,13 @@ class Evaluator:
         parts = np.array_split(order, -(-len(order) // self.batch_size))
         _, text_of = np.unique(self.val.keys, return_inverse=True)
         captions = self.val.starts[:-1]
+        by_tokens = self.val.with_token_keys(self.tokens.keys())
         losses = [
             self.loss_of(
                 self._tensor(embedded.images[part]),
                 self._tensor(embedded.texts[text_of[captions[part]]]),
                 self.dual.logit_scale,
-                self._tensor(positives(self.val, Batch(part, captions[part]))),
+                self._tensor(positives(by_tokens, Batch(part, captions[part]))),
             ).item()
             for part in parts
         ]

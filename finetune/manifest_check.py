@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from finetune.cut_captions import CaptionTokenizer, CutCaptionCounter, CutCaptions
 from finetune.errors import ImageError
 from finetune.image_formats import FORMATS
 from finetune.images import ImageSource, open_picture
@@ -53,6 +54,7 @@ class ManifestSummary:
         same_content_in_two_splits: Those whose earlier image is in another split.
         decoded: Whether images were decoded in full, or their headers read.
         problems, notes: Kind to number.
+        tokens: How many captions a model cuts; None where none was named.
     """
 
     manifest: str
@@ -73,6 +75,7 @@ class ManifestSummary:
     decoded: bool
     problems: dict[str, int]
     notes: dict[str, int]
+    tokens: CutCaptions | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -80,7 +83,11 @@ class ManifestSummary:
 
 
 def check_manifest(
-    manifest: Manifest, *, decode: bool = False, quiet: bool = False
+    manifest: Manifest,
+    *,
+    decode: bool = False,
+    quiet: bool = False,
+    tokenizer: CaptionTokenizer | None = None,
 ) -> ManifestSummary:
     """Open every image of a manifest and count what there is; adds to `manifest.problems`.
 
@@ -94,8 +101,11 @@ def check_manifest(
     dimension: int | None = None
     widths, heights = array("I"), array("I")
     unreadable = 0
+    counter = None if tokenizer is None else CutCaptionCounter(tokenizer, manifest.problems)
     with SameContent() as same, Progress("check", len(manifest), unit="images", quiet=quiet) as bar:
         for record in manifest.records():
+            if counter is not None:
+                counter.add(record.id, record.captions)
             captions += len(record.captions)
             count = min(len(record.captions), MOST_CAPTIONS_COUNTED)
             caption_counts[count] = caption_counts.get(count, 0) + 1
@@ -113,6 +123,7 @@ def check_manifest(
                     unreadable += 1
                     manifest.problems.add("unreadable image", record.path, str(error))
             bar.advance()
+        tokens = None if counter is None else counter.result()
         copies, across_splits = _report_same_content(manifest, same)
     return ManifestSummary(
         str(manifest.path),
@@ -133,6 +144,7 @@ def check_manifest(
         decode,
         dict(manifest.problems.counts),
         dict(manifest.problems.notes),
+        tokens,
     )
 
 

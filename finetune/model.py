@@ -153,6 +153,14 @@ class DualEncoder(nn.Module):
         )
         return batch["input_ids"], batch["attention_mask"]
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before any cut, begin and end of the text included."""
+        if not texts:
+            return []
+        # Not verbose: a text longer than the tower is what is asked about.
+        found = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return [len(ids) for ids in found]
+
     def embed_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Token ids and mask, int64[n, t], to unit vectors, float32[n, d]."""
         if self.pad_to_max:

@@ -51,6 +51,7 @@ class Result:
         best_step: Of the weights in `out`; 0 is the base model itself.
         stopped_early: Whether patience ran out.
         rejected: Rows and pictures that could not be used; `out`/rejected.csv names them.
+        notes: Sentences for the user: how many captions are cut, at how many tokens.
     """
 
     out: Path
@@ -61,6 +62,7 @@ class Result:
     best_step: int
     stopped_early: bool
     rejected: int
+    notes: tuple[str, ...] = ()
 
 
 def train(config: TrainConfig, *, stream: TextIO | None = None, quiet: bool = False) -> Result:
@@ -126,6 +128,8 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
             ):
                 if rejected:
                     shown.message(f"{manifests.problems.summary()}; see {work.report}")
+                for note in data.notes:
+                    shown.message(note)
                 if state.step:
                     shown.message(f"Continuing after step {state.step:,} of {total:,}.")
                 run = Run(
@@ -152,6 +156,7 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
         best_step=state.stopping.best_step if config.evaluates else state.step,
         stopped_early=state.step < total,
         rejected=rejected,
+        notes=data.notes,
     )
 
 

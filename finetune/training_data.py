@@ -17,7 +17,8 @@ from finetune.batch_plan import BatchPlan
 from finetune.batches import Batch, TokenizedCaptions, epoch_batches, positives, tokenized
 from finetune.caption_augment import CaptionAugmentConfig, augment_captions
 from finetune.config import TrainConfig
-from finetune.dataset import CaptionedImages, Int64, caption_keys
+from finetune.cut_captions import cut_sentence
+from finetune.dataset import CaptionedImages, Int64, caption_keys, joined_keys
 from finetune.decoding import Decoder, Pixels
 from finetune.distributed import World
 from finetune.errors import ManifestError, UsageError
@@ -50,9 +51,9 @@ class CaptionVariations:
         """The texts of these captions in an epoch."""
         return augment_captions(self.captions, captions, self.config, seed=self.seed, epoch=epoch)
 
-    def padded(self, shown: Sequence[str]) -> tuple[Int64, Int64]:
-        """As `TokenizedCaptions.padded`."""
-        return tokenize(self.dual, tuple(shown)).padded(np.arange(len(shown)))
+    def tokenized(self, shown: Sequence[str]) -> TokenizedCaptions:
+        """The texts' tokens."""
+        return tokenize(self.dual, tuple(shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class TrainingData:
         vary: From a step and its number of images to what varies its pictures; None changes
             none.
         caption_variations: None shows captions as they are.
+        notes: Sentences for the user about the captions.
     """
 
     splits: Splits
@@ -82,6 +84,7 @@ class TrainingData:
     world: World
     vary: VaryStep | None = None
     caption_variations: CaptionVariations | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -148,8 +151,9 @@ class TrainingData:
             else:
                 epoch = step // self.steps_per_epoch
                 shown = self.caption_variations.shown(batch.captions, epoch)
-                ids, mask = self.caption_variations.padded([shown[i] for i in own])
-                matches = joined_columns(matches, caption_keys(shown))
+                tokens = self.caption_variations.tokenized(shown)
+                ids, mask = tokens.padded(own)
+                matches = joined_columns(matches, joined_keys(caption_keys(shown), tokens.keys()))
             yield chosen, ids, mask, matches
 
     def _batches(self, first: int, end: int, neighbours: Int32 | None) -> Iterator[Batch]:
@@ -220,13 +224,20 @@ def load_training_data(
     train = readable.train.with_image_keys(loaded.keys[: len(readable.train)])
     readable = replace(readable, train=add_captions(train, source.new_captions))
     captions = readable.train.captions
+    train_tokens, val_tokens = tokenize(dual, captions), tokenize(dual, readable.val.captions)
+    notes = [
+        *_cut_notes("train", readable.train, train_tokens, dual.max_tokens),
+        *_cut_notes("val", readable.val, val_tokens, dual.max_tokens),
+    ]
+    # Not those of val: that the model cannot tell captions apart is a fault, and the ranks show it.
+    readable = replace(readable, train=readable.train.with_token_keys(train_tokens.keys()))
     config.batch_plan.check_fits(readable.train, len(config.manifests))
     check_shares(config, readable.train, world)
     return TrainingData(
         readable,
         loaded.store,
-        tokenize(dual, captions),
-        tokenize(dual, readable.val.captions),
+        train_tokens,
+        val_tokens,
         config.batch_plan,
         config.accumulate_separate_batches,
         Normalizer(dual.preprocessing, world.device),
@@ -235,7 +246,17 @@ def load_training_data(
         CaptionVariations(captions, config.caption_augment, config.seed, dual)
         if config.caption_augment.is_on
         else None,
+        tuple(notes),
     )
+
+
+def _cut_notes(
+    split: str, data: CaptionedImages, tokens: TokenizedCaptions, max_tokens: int
+) -> Iterator[str]:
+    alike = data.alike(tokens.keys())
+    sentence = cut_sentence(tokens.cut, len(data.captions), max_tokens, alike=alike)
+    if sentence is not None:
+        yield f"Split {split}: {sentence}."
 
 
 def joined_columns(matches: npt.NDArray[np.bool_], keys: Int64) -> npt.NDArray[np.bool_]:
@@ -280,13 +301,22 @@ def vary_step(config: TrainConfig, dual: DualEncoder) -> VaryStep | None:
 def tokenize(dual: DualEncoder, captions: tuple[str, ...]) -> TokenizedCaptions:
     """Token ids of all captions, cut at the model's limit."""
     rows: list[list[int]] = []
+    cut = 0
     for start in range(0, len(captions), TOKENIZE_AT_ONCE):
         part = list(captions[start : start + TOKENIZE_AT_ONCE])
-        rows += dual.tokenizer(part, truncation=True, max_length=dual.max_tokens)["input_ids"]
+        found = dual.tokenizer(part, truncation=True, max_length=dual.max_tokens)["input_ids"]
+        # Only one that fills the tower may have been longer.
+        full = [text for text, ids in zip(part, found, strict=True) if len(ids) >= dual.max_tokens]
+        if full:
+            # It still cuts as it was just told to; another setting would be exported with it.
+            encodings = dual.tokenizer.backend_tokenizer.encode_batch(full)
+            cut += sum(bool(encoding.overflowing) for encoding in encodings)
+        rows += found
     return tokenized(
         rows,
         pad_token_id=dual.pad_token_id,
         pad_to=dual.max_tokens if dual.pad_to_max else None,
+        cut=cut,
     )
 
 

@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from clipsearch.caption_tokens import tokenizer_of_encoder, tokenizer_of_model
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import images_option, json_option
-from finetune.errors import ManifestError
+from finetune.cut_captions import CutCaptions
+from finetune.errors import ManifestError, UsageError
 from finetune.manifest import Manifest, Problems
 from finetune.manifest_check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
 from finetune.outputs import check_output, is_report
@@ -46,9 +48,27 @@ def manifest() -> None:
     metavar="FILE",
     help="Write every problem and note to a CSV file: kind, where, reason.",
 )
+@click.option(
+    "--encoder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Count the captions that this encoder folder's text tower cuts, and at how many tokens.",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="The same for a model before fine-tuning, as finetune --model takes it.",
+)
 @json_option
 def check(
-    path: str, images: Path | None, decode: bool, strict: bool, report: Path | None, as_json: bool
+    path: str,
+    images: Path | None,
+    decode: bool,
+    strict: bool,
+    report: Path | None,
+    encoder: Path | None,
+    model: str | None,
+    as_json: bool,
 ) -> int:
     """Read the manifest PATH and its images, and tell what is wrong.
 
@@ -60,11 +80,20 @@ def check(
       clipsearch manifest check photos.csv
       clipsearch manifest check dataset_rsicd.json --images RSICD_images --report problems.csv
       clipsearch manifest check "shards/{000..012}.tar" --decode --json
+      clipsearch manifest check photos.csv --model openai/clip-vit-base-patch32
     """
     if report is not None:
         check_output(report, f"--report {report}", is_report(",".join(HEADER)), [path])
+    if encoder is not None and model is not None:
+        raise UsageError("--encoder and --model both name a text tower: give one of them")
     with Manifest.open(path, images=images) as opened:
-        summary = check_manifest(opened, decode=decode)
+        tokenizer = None
+        if encoder is not None:
+            tokenizer = tokenizer_of_encoder(encoder)
+        elif model is not None:
+            texts = [text for record in opened.records("train") for text in record.captions]
+            tokenizer = tokenizer_of_model(model, texts)
+        summary = check_manifest(opened, decode=decode, tokenizer=tokenizer)
         if report is not None:
             _write_report(opened.problems, report)
         if as_json:
@@ -119,6 +148,7 @@ def _lines(summary: ManifestSummary) -> list[tuple[str, str]]:
         ("images", f"{summary.images:,}"),
         ("captions", f"{summary.captions:,}"),
         ("captions an image", captions),
+        *([] if summary.tokens is None else [("captions cut", _cut(summary.tokens))]),
         ("splits", ", ".join(f"{name} {count:,}" for name, count in summary.splits.items())),
         ("columns", ", ".join(f"{name} ({kind})" for name, kind in summary.columns.items()) or "-"),
     ]
@@ -135,6 +165,13 @@ def _lines(summary: ManifestSummary) -> list[tuple[str, str]]:
         ("notes", _counts(summary.notes)),
     ]
     return lines
+
+
+def _cut(tokens: CutCaptions) -> str:
+    return (
+        f"{tokens.cut:,} of {tokens.captions:,} at the {tokens.max_tokens} tokens that"
+        f" {tokens.name} takes; the longest has {tokens.longest:,}"
+    )
 
 
 def _same_content(summary: ManifestSummary) -> str:

@@ -298,5 +298,6 @@ def test_article(clip: Path, squares: Path, tmp_path: Path) -> None:
 IMAGECLEF_LOSSES = [2.88670, 2.80782, 2.68051, 3.12058]
 RSICD_LOSSES = [1.62592, 3.52256, 2.98738, 0.53268]
 ICONS_LOSSES = [3.77488, 3.76392, 4.37992, 3.97130]
-DERMATOLOGY_LOSSES = [1.55025, 1.62293, 1.51224, 1.53949]
+# The made-up text tower takes 16 tokens, a letter each: several captions are equal behind the cut.
+DERMATOLOGY_LOSSES = [1.43263, 1.35334, 1.30627, 1.44282]
 ARTICLE_LOSSES = [3.30378, 3.30373, 3.45288, 3.39567]
