@@ -10,6 +10,7 @@ import click
 from clipsearch.cli.options import index_option, json_option, ledger_option
 from clipsearch.storable import shown_id
 from finetune.errors import DocumentNotFoundError, EngineError, UsageError
+from finetune.terminal import printable
 
 MOST_NAMED = 5
 
@@ -66,7 +67,7 @@ def check_known(found: Sequence[object], ids: Sequence[str], index: str) -> None
     missing = [name for name, document in zip(ids, found, strict=True) if document is None]
     if not missing:
         return
-    named = ", ".join(map(shown_id, missing[:MOST_NAMED]))
+    named = ", ".join(printable(shown_id(name)) or "''" for name in missing[:MOST_NAMED])
     if len(missing) > MOST_NAMED:
         named += f" and {len(missing) - MOST_NAMED:,} more"
     raise DocumentNotFoundError(f"{index}: has no document {named}")

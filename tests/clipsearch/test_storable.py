@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -259,6 +261,38 @@ def test_a_feed_counts_what_it_wrote_with_blanks(
     ]
     assert search.get(["a"])[0].tags["class"] == "be ach"  # type: ignore[union-attr]
     search.close()
+
+
+@pytest.mark.parametrize("where", ["local", "vespa"])
+def test_the_commands_say_that_an_impossible_id_is_not_there(
+    where: str, stub: StubVespa, tmp_path: Path
+) -> None:
+    index = str(tmp_path / "an.index") if where == "local" else stub.url
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+
+    def run(*arguments: str, typed: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "clipsearch", *arguments, "--index", index],
+            cwd=tmp_path,
+            env=environment,
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    fed = run("feed", str(write_manifest(tmp_path)))
+    assert fed.returncode == 3 and "2 images have characters" in fed.stdout, fed.stderr
+    shown = r"\x07, \udcff, .., " + "x" * 120 + "… (70,000 characters), ''"
+    ids = ("\x07", "\udcff", "..", "x" * 70_000, "")
+    got = run("get", "a", *ids)
+    assert (got.returncode, got.stderr) == (1, f"Error: {index}: has no document {shown}\n")
+    removed = run("delete", "-", "--yes", typed=f"a\n\x07\n..\n{'x' * 70_000}\n")
+    assert removed.returncode == 1 and f"{index}: has no document" in removed.stderr
+    similar = run("similar", "\x07")
+    assert (similar.returncode, similar.stdout) == (1, "")
+    assert "no document has the id '\\x07'" in similar.stderr
+    assert run("get", "a").returncode == 0, "nothing was removed"
 
 
 def test_columns_of_a_manifest_that_become_one_are_wrong_usage(tmp_path: Path) -> None:
