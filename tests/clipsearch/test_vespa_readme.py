@@ -16,6 +16,7 @@ from test_vespa_app import encoder, query_profiles, rank_profiles, text_of
 from clipsearch.documents import Document
 from clipsearch.engine import MODES
 from clipsearch.vespa.connection import ConnectionSettings
+from clipsearch.vespa.filter_fields import tag_value
 from clipsearch.vespa.operations import document_path
 from clipsearch.vespa.package import Package, PackageValues, render
 
@@ -91,6 +92,7 @@ def test_statements_are_of_the_forms_that_were_recorded(package: Package, curl: 
     head = re.match(r"select (?:\*|[\w, ]+) from (\w+) where ", statement)
     assert head is not None and head.group(1) == "image"
     used = set(re.findall(r"\b(\w+) contains (?:sameElement|\()", statement))
+    used |= set(re.findall(r"\b(\w+) contains (?:@|\")", statement)) - {"key", "value"}
     used |= set(re.findall(r"nearestNeighbor\((\w+), q\)", statement))
     used |= set(re.findall(r"\b(\w+)\{\"", grouping))
     assert used <= fields
@@ -100,7 +102,8 @@ def test_statements_are_of_the_forms_that_were_recorded(package: Package, curl: 
         r"\{targetHits:100, hnsw\.exploreAdditionalHits:900\}nearestNeighbor\(embedding, q\)",
         r'\(\{grammar:"linguistics"\}userInput\(@text\)\)',
         r'\{grammar:"linguistics"\}userInput\(@text\)',
-        r'tags contains sameElement\(key contains (?:@\w+|"\w+"), value contains (?:@\w+|"\w+")\)',
+        r"\(\{targetHits:100, approximate:false\}nearestNeighbor\(embedding, q\)\)",
+        r'tag_values contains (?:@\w+|"\w+\\t[^"A-Z]+")',
         r'numbers contains sameElement\(key contains "\w+"(?:, value (?:>=|>|<=|<) \d+)+\)',
         r"captions contains \(\{stem:false, normalizeCase:false, accentDrop:false\}@t\d\)",
     ]
@@ -116,9 +119,27 @@ def test_statements_are_of_the_forms_that_were_recorded(package: Package, curl: 
     assert grouping in ("", "X", "all(X X)"), grouping
 
 
+@pytest.mark.parametrize("curl", SEARCHES, ids=lambda curl: curl.text[:70])
+def test_no_line_loses_results_to_its_filter(package: Package, curl: Curl) -> None:
+    """Beside an approximate search, a filter on a map drops what was found instead of it."""
+    yql = resolved(package, curl)["yql"]
+    if "nearestNeighbor" in yql and "sameElement" in yql:
+        assert "approximate:false" in yql, curl.text
+    for name, value in curl.parameters.items():
+        if f"tag_values contains @{name}" in yql:
+            column, tab, tag = value.partition("\t")
+            assert tab and tag_value(column, tag) == value, "not as the field has it"
+
+
 def test_filters_facets_and_embed_are_shown() -> None:
     shown = " ".join(curl.parameters.get("yql", "") for curl in SEARCHES)
-    for needed in ("tags contains", "numbers contains", "!(tags", 'group(tags{"', "avg(numbers"):
+    for needed in (
+        "tag_values contains",
+        "numbers contains",
+        "!(tag_values",
+        'group(tags{"',
+        "avg(numbers",
+    ):
         assert needed in shown, needed
     assert "embed(@text)" in [curl.parameters.get("input.query(q)") for curl in SEARCHES]
 
