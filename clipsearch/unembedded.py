@@ -39,6 +39,7 @@ def settle_unembedded(engine: Engine, before: int | None) -> list[str]:
     if left:
         return [
             f"{left:,} documents have no embedding, so that no search by vector finds them: this"
-            f" manifest does not have them (--prune removes what was its own), or they were rejected"
+            f" manifest does not have them (--prune removes what was its own), or they were"
+            f" rejected"
         ]
     return [f"{before:,} documents had lost their embedding, and have one again"] if before else []
