@@ -3,7 +3,6 @@
 Each step is the command that a user would type, shown before it runs.
 """
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from finetune.manifest import Manifest
 from finetune.metrics import RetrievalMetrics, text_to_image
 from finetune.model import DualEncoder, load_dual_encoder
 from finetune.ownership import MARK_FILE, Kind, check_replaceable, claim, read_mark, remove, seal
+from finetune.strict_json import dumps
 
 MARKER = MARK_FILE
 # What earlier versions left in its place.
@@ -123,7 +123,7 @@ def run_demo(
     search(wanted, folder, index, run)
     seconds = time.monotonic() - start
     (folder / "metrics.json").write_text(
-        json.dumps({"before": before.as_dict(), "after": after.as_dict()}, indent=2) + "\n"
+        dumps({"before": before.as_dict(), "after": after.as_dict()}, indent=2) + "\n"
     )
     seal(folder, DEMO_FOLDER)
     echo(f"\nDone in {seconds:.0f} s. Look at {folder / 'contact-sheet.png'}, or ask for more:")

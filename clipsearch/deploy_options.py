@@ -14,6 +14,7 @@ from clipsearch.vespa.providers import DOCKER_INDEX
 from finetune.encoder_folder import EncoderDescription
 from finetune.errors import UsageError
 from finetune.outputs import check_no_input
+from finetune.several import check_several
 
 QUERY_PORT = 8080
 
@@ -46,6 +47,7 @@ def check_destination(options: DeployOptions) -> None:
     """Raises UsageError where the options do not say one place that can be deployed to."""
     if not 0 <= options.wait < math.inf:
         raise UsageError(f"--wait {options.wait:g}: must be a number of seconds, 0 or more")
+    check_several(options.allow, "DeployOptions.allow")
     given = {
         "--config-server": options.config_server is not None,
         "--docker": options.docker,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from clipsearch.storable import blanked, shown_id, why_no_id
 from finetune.errors import ClipsearchError
+from finetune.several import is_one_text
 
 Embedding = npt.NDArray[np.float32]
 
@@ -53,6 +54,8 @@ def check_document(document: Document, dimension: int) -> None:
     """
     check_id(document.id)
     name = document.id
+    if is_one_text(document.captions):
+        raise DocumentError(f"{name}: its captions are one text, not several; put it into a tuple")
     for column, value in document.numbers.items():
         if not math.isfinite(value):
             raise DocumentError(f"{name}: {column} is {value}; numbers must be finite")

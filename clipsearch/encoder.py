@@ -26,6 +26,8 @@ from finetune.encoder_folder import (
 )
 from finetune.errors import EncoderError, UsageError
 from finetune.images import ImageSource, load_pixels, normalize, resize_and_crop
+from finetune.memory import raise_too_little
+from finetune.several import check_several
 from finetune.tokenized_captions import TokenizedCaptions, tokenized
 
 if TYPE_CHECKING:
@@ -125,8 +127,7 @@ class Encoder:
         Returns:
             float32[n, d], unit length.
         """
-        if isinstance(texts, str):
-            raise UsageError("encode_texts takes a list of texts, not one text")
+        check_several(texts, "encode_texts")
         embeddings = np.empty((len(texts), self.dimension), np.float32)
         tokens = self._tokens(texts)
         # Texts of like length together, since each batch is padded to its longest.
@@ -259,6 +260,7 @@ def load_tokenizer(folder: Path, max_tokens: int) -> "Tokenizer":
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
         # The library raises plain Exception.
+        raise_too_little(error, str(path))
         raise EncoderError(f"{path}: cannot be read ({error}); export the encoder again") from error
     # What the checkpoint's own tokenizer.json cuts and pads may be made for something else.
     tokenizer.no_padding()

@@ -9,12 +9,16 @@ from typing import Any, Literal, Protocol, Self, get_args, get_origin, get_type_
 
 from clipsearch.documents import Document, Embedding, storable_names, storable_tags
 from clipsearch.storable import blanked
+from finetune.errors import UsageError
 
 Mode = Literal["bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 Precision = Literal["float", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+MAX_WEIGHT = 1e9
+"""Of bm25, vector or a part of a query: far above any use, and no sum of scores can overflow."""
 
 DEFAULT_CANDIDATES = 100
 DEFAULT_BM25_WEIGHT = 0.1
@@ -309,10 +313,21 @@ def target_hits(query: EngineQuery) -> int:
     return query.candidates
 
 
+def check_weights(*weights: float | None) -> None:
+    """Raise UsageError unless each weight of a hybrid is a number from 0 to MAX_WEIGHT, or None."""
+    for weight in weights:
+        if weight is not None and not 0 <= weight <= MAX_WEIGHT:
+            raise UsageError(
+                f"a weight of {weight:g}: the weights of bm25 and vector must be finite numbers"
+                f" from 0 to {MAX_WEIGHT:g}"
+            )
+
+
 def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:
     """The (bm25, vector) weights that hold for `query`: its own, or else the index's."""
     bm25 = info.bm25_weight if query.bm25_weight is None else query.bm25_weight
     vector = info.vector_weight if query.vector_weight is None else query.vector_weight
+    check_weights(bm25, vector)
     return bm25, vector
 
 

@@ -45,6 +45,7 @@ from finetune.images import ImageSource
 from finetune.manifest import Manifest
 from finetune.problems import OWN_RANGE
 from finetune.progress import Progress
+from finetune.several import check_several
 
 # Starting worker processes takes longer than decoding this many pictures here.
 FEW_PICTURES = 64
@@ -99,6 +100,8 @@ class FeedOptions:
 
     def check(self) -> None:
         """Raise UsageError for a value that cannot work."""
+        for name in ("splits", "tags", "numbers"):
+            check_several(getattr(self, name), f"FeedOptions.{name}")
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
         if self.workers is not None and self.workers < 0:

@@ -18,6 +18,7 @@ from clipsearch.storable import blanked
 from finetune.composed import composed, forms
 from finetune.errors import UsageError
 from finetune.numerals import number_text, read_number, value_text
+from finetune.several import check_several
 
 # What a column may be asked for from Python; text is taken as the whole value, bars included.
 Wanted = str | float | None | Sequence[str] | Sequence[float | None]
@@ -69,6 +70,7 @@ def parse_filter(text: str, info: IndexInfo) -> Filter:
 
 def check_facets(columns: Iterable[str], info: IndexInfo) -> tuple[str, ...]:
     """The columns, once each, if the index has them as tags; otherwise UsageError."""
+    check_several(columns, "facets")
     wanted = dict.fromkeys(map(composed, columns))
     for column in wanted:
         if column in map(composed, info.number_columns):
@@ -189,6 +191,8 @@ def _from_value(column: str, wanted: Wanted, info: IndexInfo) -> Filter:
 def _check_ready(ready: Filter, info: IndexInfo) -> Filter:
     """A filter that was built by the caller, if its column is of its kind."""
     numbers = isinstance(ready, NumberFilter)
+    if isinstance(ready, TagFilter):
+        check_several(ready.values, "TagFilter.values")
     known = info.number_columns if numbers else info.tag_columns
     column = _known_column(ready.column, known, f"filter by {'number' if numbers else 'tag'}")
     return replace(ready, column=column)

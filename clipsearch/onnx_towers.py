@@ -9,6 +9,7 @@ import onnxruntime
 
 from finetune.encoder_folder import IMAGE_TOWER, TEXT_TOWER
 from finetune.errors import EncoderError
+from finetune.memory import raise_too_little
 
 Embeddings = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -41,6 +42,7 @@ class OnnxTowers:
             (output,) = session.run(None, {k: v for k, v in inputs.items() if k in names})
         except Exception as error:
             # The runtime's exceptions share no class of their own.
+            raise_too_little(error, str(self._folder / tower))
             reason = " ".join(str(error).split())
             raise EncoderError(f"{self._folder / tower}: failed ({reason})") from error
         embeddings: Embeddings = output.astype(np.float32, copy=False)
@@ -65,6 +67,7 @@ class OnnxTowers:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
+            raise_too_little(error, str(path))
             reason = " ".join(str(error).split())
             raise EncoderError(
                 f"{path}: ONNX Runtime cannot load it ({reason}); export the encoder again"

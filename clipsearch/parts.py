@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from clipsearch.documents import Embedding
+from clipsearch.engine import MAX_WEIGHT
 from clipsearch.text import tokens
 from finetune.errors import UsageError
 
@@ -29,11 +31,11 @@ class Part:
         kind: What `value` is.
         value: The text; the picture (a file, its bytes, or a Pillow image); the id of an indexed
             picture; or a vector float32[d] of any length but 0 (an array, or a .npy file).
-        weight: Finite; a negative one moves the answer away from the part.
+        weight: At most MAX_WEIGHT; a negative one moves the answer away from the part.
     """
 
     kind: PartKind
-    value: "str | Path | bytes | Image | Embedding"
+    value: "str | Path | bytes | Image | npt.ArrayLike"
     weight: float = 1.0
 
 
@@ -60,16 +62,32 @@ def lexical_tokens(parts: Iterable[Part], language: str) -> tuple[str, ...]:
 
 
 def check_parts(parts: Sequence[Part]) -> None:
-    """Raise UsageError where there is nothing to search for, or a weight is not finite."""
+    """Raise UsageError where there is nothing to search for, or a weight or a text is none."""
     if not parts:
         raise UsageError("nothing to search for: give a text, an image or an id")
     for part in parts:
         if part.kind not in get_args(PartKind):
             raise UsageError(f"unknown kind of part {part.kind!r}: text, image, id or vector")
-        if not math.isfinite(part.weight):
-            raise UsageError(f"a part has the weight {part.weight}; weights must be finite")
+        if not abs(part.weight) <= MAX_WEIGHT:
+            raise UsageError(
+                f"a part has the weight {part.weight:g}; weights must be from -{MAX_WEIGHT:g} to"
+                f" {MAX_WEIGHT:g}"
+            )
+        if part.kind in ("text", "id") and not _is_text(str(part.value)):
+            raise UsageError(
+                f"the {part.kind} {part.value!r} holds half of a character (a lone surrogate);"
+                f" give text that can be written in UTF-8"
+            )
         if isinstance(part.value, str) and not part.value.strip():
             raise UsageError(f"an empty {part.kind} is nothing to search for; give some")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def words_only(parts: Sequence[Part]) -> list[str]:
@@ -93,15 +111,34 @@ def unit_vector(part: Part, dimension: int) -> Embedding:
     vector, name = part.value, "the query's vector"
     if isinstance(vector, str | Path):
         name = str(vector)
-        try:
-            vector = np.load(vector, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UsageError(f"{name}: is no .npy file of one vector ({error})") from error
-    values = np.asarray(vector, np.float32)
+        vector = _read_vector(Path(vector))
+    try:
+        values = np.asarray(vector)
+    except ValueError as error:  # lists of unequal lengths
+        raise UsageError(f"{name}: is no vector of numbers ({error})") from error
+    if values.dtype.kind not in "iuf":
+        raise UsageError(f"{name}: is no vector of numbers, but of {values.dtype}")
     if values.shape not in ((dimension,), (1, dimension)):
         raise UsageError(f"{name}: has the shape {values.shape}, the index needs ({dimension},)")
-    length = float(np.linalg.norm(values))
-    if not math.isfinite(length) or length == 0:
+    values = values.reshape(dimension).astype(np.float64)
+    largest = float(np.abs(values).max())
+    if not math.isfinite(largest) or largest == 0:
         raise UsageError(f"{name}: must be finite and not all zeros")
-    unit: Embedding = values.reshape(dimension) / np.float32(length)
+    values = values / largest  # whose squares neither overflow nor vanish
+    unit: Embedding = (values / np.linalg.norm(values)).astype(np.float32)
     return unit
+
+
+def _read_vector(path: Path) -> npt.NDArray[Any]:
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file; give a .npy file of one vector")
+    try:
+        # Mapped: a header may tell of any size, and its array need not be read to see that.
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy raises nearly anything for a broken header
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: is no .npy file of one vector ({reason})") from error
+    if not isinstance(loaded, np.ndarray):
+        loaded.close()
+        raise UsageError(f"{path}: is an archive of arrays, not the .npy file of one vector")
+    return loaded

@@ -8,20 +8,28 @@ A mix is one vector: the weighted sum of the parts' unit embeddings, brought to 
 lexical half of a ranking takes the words of the texts with a positive weight.
 """
 
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.documents import Document, Embedding
-from clipsearch.engine import DEFAULT_CANDIDATES, MODES, Engine, EngineQuery, IndexInfo, Mode, Page
+from clipsearch.engine import (
+    DEFAULT_CANDIDATES,
+    MODES,
+    Engine,
+    EngineQuery,
+    IndexInfo,
+    Mode,
+    Page,
+    check_weights,
+)
 from clipsearch.engines import open_engine
 from clipsearch.filters import Filters, check_facets, parse_filters
 from clipsearch.finding import find_documents
@@ -36,6 +44,7 @@ from finetune.errors import (
     ImageError,
     UsageError,
 )
+from finetune.several import check_several
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -157,13 +166,15 @@ class Search:
         Raises UsageError for options that cannot work, DocumentNotFoundError for an unknown id,
         ImageError for a picture that cannot be read, EncoderError and EngineError.
         """
+        check_several(parts, "parts")
         given = (
             *([] if text is None else [Part("text", text)]),
             *([] if image is None else [Part("image", image)]),
-            *([] if vector is None else [Part("vector", np.asarray(vector, np.float32))]),
+            *([] if vector is None else [Part("vector", vector)]),
             *parts,
         )
         check_parts(given)
+        check_several(facets, "facets")
         given = self._with_known_ids(given)
         notes: list[str] = []
         if mode is None:
@@ -232,6 +243,7 @@ class Search:
 
         An id is found in whichever Unicode form it is written.
         """
+        check_several(ids, "Search.get")
         return find_documents(self.engine, ids, embeddings=embeddings)
 
     def count(self) -> int:
@@ -263,10 +275,13 @@ class Search:
         ids = [str(part.value) for part in parts if part.kind == "id"]
         indexed = self._indexed_vectors(ids)
         total = np.zeros(self.info.dimension, np.float64)
-        for part in parts:
-            total += part.weight * self._unit_vector(part, indexed)
+        # Only their proportion counts; as they are, the smallest ones would lose their digits.
+        largest = max(abs(part.weight) for part in parts) or 1.0
+        weights = [part.weight / largest for part in parts]
+        for part, weight in zip(parts, weights, strict=True):
+            total += weight * self._unit_vector(part, indexed)
         length = float(np.linalg.norm(total))
-        if length <= _CANCELLED * sum(abs(part.weight) for part in parts):
+        if length <= _CANCELLED * sum(map(abs, weights)):
             raise UsageError("the parts of the query cancel each other out; change a weight")
         return (total / length).astype(np.float32)
 
@@ -292,8 +307,8 @@ class Search:
             picture = Path(picture)
             if not picture.is_file():
                 raise ImageError(f"{picture}: no such picture file; give the path of an image")
-        assert not isinstance(picture, np.ndarray)
-        embedding: Embedding = self.encoder.encode_images([picture])[0]
+        image = cast("Path | bytes | Image", picture)
+        embedding: Embedding = self.encoder.encode_images([image])[0]
         return embedding
 
     def _indexed_vectors(self, ids: Sequence[str]) -> dict[str, Embedding]:
@@ -335,8 +350,8 @@ def _check_encoder(folder: Path, description: EncoderDescription, info: IndexInf
         raise EncoderMismatchError(
             f"the index was filled by the encoder {info.encoder_name or 'without a name'}"
             f" ({str(info.encoder_fingerprint)[:12]}), but {folder} is {description.name}"
-            f" ({description.fingerprint[:12]}): give the former with --encoder,"
-            f" or feed the index again with the latter"
+            f" ({description.fingerprint[:12]}): give the former with --encoder, or feed a new"
+            f" index with the latter (a Vespa: clipsearch deploy --encoder {folder}, then feed)"
         )
     if description.dimension != info.dimension:
         raise EncoderMismatchError(
@@ -365,7 +380,6 @@ def _check_options(
     weights = [weight for weight in (bm25_weight, vector_weight) if weight is not None]
     if weights and mode not in _WEIGHTED_MODES:
         raise UsageError(f"{mode} takes no weights: only {', '.join(_WEIGHTED_MODES)} do")
-    if any(not math.isfinite(weight) or weight < 0 for weight in weights):
-        raise UsageError("the weights of bm25 and vector must be 0 or more, and finite")
+    check_weights(*weights)
     if bm25_weight == 0 and vector_weight == 0:
         raise UsageError("the weights of bm25 and vector are both 0; give one that is above")

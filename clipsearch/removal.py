@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from clipsearch.engine import Delete, Engine, Outcome
 from clipsearch.ledger import IdSet, Ledger
+from finetune.several import check_several
 
 # Problems of a manifest that take no record away; any other may hide one.
 HARMLESS_PROBLEMS = frozenset({"empty caption", "duplicate id", "two splits", "unknown split"})
@@ -15,6 +16,7 @@ def delete(engine: Engine, ledger: Ledger, ids: Sequence[str]) -> Iterator[Outco
     The ledger forgets them before they go: stopped in between, a later feed writes them again,
     and never takes a document that is gone for one that is unchanged.
     """
+    check_several(ids, "delete")
     ledger.forget(ids)
     yield from engine.feed(Delete(document_id) for document_id in ids)
 

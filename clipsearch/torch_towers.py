@@ -1,5 +1,7 @@
 """The towers of an encoder folder on torch, for machines with a GPU."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import UsageError
+from finetune.memory import raise_too_little
 
 if TYPE_CHECKING:
     import torch
@@ -36,11 +39,12 @@ class TorchTowers:
             )
         self._device = device
         self._torch = torch
-        self._model = load_dual_encoder(folder.resolve()).to(device).eval()
+        with self._memory():
+            self._model = load_dual_encoder(folder.resolve()).to(device).eval()
 
     def texts(self, input_ids: Ids, attention_mask: Ids) -> Embeddings:
         """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
-        with self._torch.inference_mode():
+        with self._torch.inference_mode(), self._memory():
             return self._array(
                 self._model.embed_texts(self._move(input_ids), self._move(attention_mask))
             )
@@ -49,8 +53,17 @@ class TorchTowers:
         """float32[n, 3, h, w] to float32[n, d], unit length."""
         # The patches are cut by a convolution, which torch would do in TF32 (10 bits) on a GPU.
         exact = self._torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with self._torch.inference_mode(), exact:
+        with self._torch.inference_mode(), self._memory(), exact:
             return self._array(self._model.embed_images(self._move(pixel_values)))
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Name it where the memory of the device is too little: torch's own error is a page."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            raise_too_little(error, f"device {self._device}")
+            raise
 
     def _move(self, values: npt.NDArray[np.generic]) -> "torch.Tensor":
         return self._torch.from_numpy(values).to(self._device)

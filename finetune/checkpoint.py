@@ -25,6 +25,7 @@ from finetune.config import TrainConfig
 from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
 from finetune.errors import TrainingError, UsageError
 from finetune.ownership import Kind, claim, is_mark, look, read_mark, refusal, remove
+from finetune.strict_json import dumps
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -228,7 +229,7 @@ class WorkFolder:
         for partial in self.path.glob("*" + PARTIAL):
             if TRAINING_FOLDER.writes(partial.name):
                 partial.unlink()
-        write_text_atomically(run, json.dumps(asked.as_dict(), indent=2) + "\n")
+        write_text_atomically(run, dumps(asked.as_dict(), indent=2, ensure_ascii=True) + "\n")
 
     def _clear(self) -> None:
         held = look(self.path, TRAINING_FOLDER)

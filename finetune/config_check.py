@@ -23,6 +23,7 @@ from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
 from finetune.outputs import check_no_input
 from finetune.selection import Selection
+from finetune.several import check_several
 from finetune.trackers import check_trackers
 from finetune.zeroshot import check_templates
 
@@ -50,6 +51,8 @@ def check_config(config: TrainConfig, *, with_device: bool = True) -> None:
 
     `with_device` False leaves out whether this machine has the device and can do the precision.
     """
+    for name in ("more_manifests", "freeze", "lora_towers", "zero_shot_template", "trackers"):
+        check_several(getattr(config, name), name)
     _check_numbers(config)
     _check_words(config)
     config.augment.check()

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.errors import EncoderError
+from finetune.memory import raise_too_little
 from finetune.ownership import Kind
+from finetune.strict_json import dumps
 
 FORMAT_VERSION = 1
 DESCRIPTION_FILE = "encoder.json"
@@ -125,7 +127,7 @@ def fingerprint(folder: Path) -> str:
 
 def write_description(folder: Path, description: EncoderDescription) -> None:
     """Write encoder.json."""
-    text = json.dumps(asdict(description), indent=2, ensure_ascii=False)
+    text = dumps(asdict(description), indent=2)
     (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -146,6 +148,7 @@ def read_description(folder: Path) -> EncoderDescription:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        raise_too_little(error, str(path))
         raise EncoderError(f"{path}: cannot be read ({error}); export the encoder again") from error
     return _parse_description(path, data)
 

@@ -51,3 +51,7 @@ class DocumentNotFoundError(EngineError):
 
 class TrainingError(ClipsearchError):
     """Training cannot start or cannot go on (loss not finite, checkpoint broken, disk full)."""
+
+
+class TooLittleMemoryError(ClipsearchError):
+    """Memory ran out; nothing that was read or written is broken."""

@@ -4,7 +4,6 @@ The folder is built beside its place and renamed into it, so that a full disk or
 older encoder whole (`finetune.replacement`).
 """
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +35,7 @@ from finetune.lora import merge_lora
 from finetune.model import DualEncoder, load_dual_encoder, quiet_transformers
 from finetune.ownership import Kind, check_replaceable, read_mark
 from finetune.replacement import built_aside
+from finetune.strict_json import dumps
 
 # Opset 17 has LayerNormalization; every onnxruntime since 1.12 runs it.
 OPSET = 17
@@ -321,4 +321,4 @@ def _write_reports(
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,5 @@
 """Write an OpenCLIP checkpoint, as `open_clip.create_model("local-dir:FOLDER")` loads it."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from finetune.openclip_layout import open_clip_model_config, to_open_clip
 from finetune.ownership import Kind
 from finetune.pretrained import quiet_transformers
 from finetune.replacement import built_aside
+from finetune.strict_json import dumps
 
 OPEN_CLIP_FOLDER = Kind(
     "OpenCLIP folder", (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES, "README.md")
@@ -118,7 +118,7 @@ def _write(
 ) -> None:
     if dual.logit_bias is not None:
         tensors["logit_bias"] = dual.logit_bias.detach().float().cpu().clone()
-    text = json.dumps(config, indent=2, ensure_ascii=False)
+    text = dumps(config, indent=2)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
     save_file(contiguous, folder / WEIGHTS_FILE, metadata={"format": "pt"})

@@ -23,6 +23,7 @@ from huggingface_hub.utils import (
 from finetune.card import without_places
 from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE, DESCRIPTION_FILE
 from finetune.errors import ClipsearchError, UsageError
+from finetune.strict_json import dumps
 
 # The base of all errors of the client that the hub's library uses (httpx, since 2.0 httpx2).
 HTTPError: type[Exception] = errors.HTTPError
@@ -111,7 +112,7 @@ def _content(path: Path) -> Path | bytes:
         return path
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        value = json.dumps(without_places(json.loads(text)), indent=2, ensure_ascii=False) + "\n"
+        value = dumps(without_places(json.loads(text)), indent=2) + "\n"
     else:
         value = yaml.safe_dump(
             without_places(yaml.safe_load(text)), sort_keys=False, allow_unicode=True

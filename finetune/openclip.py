@@ -16,6 +16,7 @@ from transformers.utils.hub import cached_file
 
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import EncoderError, UsageError
+from finetune.memory import raise_too_little
 from finetune.openclip_layout import clip_config, to_transformers
 from finetune.pretrained import Pretrained, check_pooling, check_vocabulary, load_tokenizer
 
@@ -139,6 +140,7 @@ def _load_tokenizer(name: str, source: str) -> PreTrainedTokenizerFast:
         )
     except Exception as error:
         # The tokenizers library raises plain Exception.
+        raise_too_little(error, name)
         raise EncoderError(
             f"{name}: its tokenizer cannot be read ({error}); copy it again"
         ) from error
@@ -156,8 +158,10 @@ def _read_weights(name: str, source: str) -> dict[str, torch.Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)  # a checkpoint of open_clip's own training
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise_too_little(error, f"{name}: {path.name}")
         raise EncoderError(f"{name}: {path.name} cannot be read; download it again") from error
     except Exception as error:  # pickle's errors are many
+        raise_too_little(error, f"{name}: {path.name}")
         raise EncoderError(
             f"{name}: {path.name} holds more than tensors, or is broken ({type(error).__name__})"
         ) from error

@@ -17,6 +17,7 @@ import numpy as np
 
 from finetune.errors import ClipsearchError, UsageError
 from finetune.metrics import Floats, Ints, best_ranks
+from finetune.several import check_several
 
 PLACEHOLDER = "{category}"
 TEMPLATES = (f"a photo of a {PLACEHOLDER}",)
@@ -73,6 +74,7 @@ def class_prompts(classes: Sequence[str], templates: Sequence[str] = TEMPLATES) 
 
 def check_templates(templates: Sequence[str]) -> None:
     """Raise UsageError for a template without {category}, or where there is none."""
+    check_several(templates, "the templates")
     if not templates:
         raise UsageError(f'give at least one template, such as "{TEMPLATES[0]}"')
     for template in templates:

@@ -20,6 +20,10 @@ from finetune.errors import ClipsearchError
 
 EXIT_SOME_REJECTED = 3
 EXIT_INTERRUPTED = 130
+_TOO_LITTLE_MEMORY = (
+    "too little memory; close other programs, or take less at once (--batch-size, --workers, -k),"
+    " and run the same command again"
+)
 
 # Command to module; each module has a click command of the same name, with - as _.
 COMMANDS = {
@@ -126,6 +130,11 @@ def _run(arguments: list[str], debug: bool) -> int:
             traceback.print_exc()
         click.echo(f"Error: {_sentence(error)}", err=True)
         return 1
+    except MemoryError:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"Error: {_TOO_LITTLE_MEMORY}", err=True)
+        return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -138,6 +147,8 @@ def _run(arguments: list[str], debug: bool) -> int:
 def _sentence(error: OSError) -> str:
     """What the system refused, and where it says so."""
     where = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.ENOMEM:
+        return f"{where}{_TOO_LITTLE_MEMORY}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{where}the disk is full; free some space and run the same command again"
     return f"{where}{error.strerror or error} (--debug shows the traceback)"

@@ -1,22 +1,22 @@
 """`clipsearch delete`: remove documents by id."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from clipsearch.cli.options import index_option, json_option, ledger_option
+from clipsearch.cli.options import UTF8, index_option, json_option, ledger_option
 from clipsearch.storable import shown_id
 from finetune.errors import DocumentNotFoundError, EngineError, UsageError
+from finetune.strict_json import dumps
 from finetune.terminal import printable
 
 MOST_NAMED = 5
 
 
 @click.command()
-@click.argument("ids", metavar="ID…|-", nargs=-1, required=True)
+@click.argument("ids", metavar="ID…|-", nargs=-1, required=True, type=UTF8)
 @index_option
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @ledger_option
@@ -57,7 +57,7 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
         engine.close()
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     removed = len(outcomes) - len(failed)
-    click.echo(json.dumps({"removed": removed}) if as_json else f"removed {removed:,}")
+    click.echo(dumps({"removed": removed}) if as_json else f"removed {removed:,}")
     if failed:
         raise EngineError(f"{failed[0].operation.id}: was not removed: {failed[0].error}")
 

@@ -1,6 +1,5 @@
 """`clipsearch deploy`: the application package onto a Vespa."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from clipsearch.cli.options import json_option
 from finetune.errors import UsageError
+from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
     from clipsearch.deploy import Deployed
@@ -161,7 +161,7 @@ def deploy(
         click.echo("Nothing was changed.", err=True)
         return 1
     if as_json:
-        click.echo(json.dumps(_as_json(deployed), ensure_ascii=False, indent=2))
+        click.echo(dumps(_as_json(deployed), indent=2))
     else:
         click.echo(_as_text(deployed, render))
     return 0

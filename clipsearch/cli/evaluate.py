@@ -1,15 +1,15 @@
 """`clipsearch evaluate`: how good an encoder is, and whether it is better than another."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import images_option, json_option
+from clipsearch.cli.options import UTF8, images_option, json_option
 from finetune.errors import UsageError
 from finetune.significance import RESAMPLES
+from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
     from clipsearch.evaluation import Evaluation
@@ -54,6 +54,7 @@ QUERIES = {"text-to-image": "captions", "image-to-text": "images", "zero-shot": 
 @click.option(
     "--template",
     "templates",
+    type=UTF8,
     metavar="TEXT",
     multiple=True,
     help='A class prompt, such as "An aerial photograph of {category}"; several are averaged.'
@@ -135,7 +136,7 @@ def evaluate(
     options = EvaluateOptions(sampling=Sampling(resamples=resamples, seed=seed), **values)
     evaluation = evaluate(options)
     if as_json:
-        click.echo(json.dumps(evaluation.as_dict(), indent=2))
+        click.echo(dumps(evaluation.as_dict(), indent=2, ensure_ascii=True))
     else:
         _print(evaluation)
     if plots is not None:

@@ -1,13 +1,12 @@
 """`clipsearch export`: any checkpoint as an encoder folder, without training."""
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsearch.cli.options import json_option
+from clipsearch.cli.options import UTF8, json_option
 from finetune.encoder_folder import (
     DESCRIPTION_FILE,
     EncoderDescription,
@@ -16,6 +15,7 @@ from finetune.encoder_folder import (
 )
 from finetune.errors import ClipsearchError, UsageError
 from finetune.outputs import check_no_input
+from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
     from finetune.model import DualEncoder
@@ -125,9 +125,13 @@ class Outcome:
     metavar="ID_OR_FOLDER",
     help="For --wise-ft.  [default: the model that the encoder's training started from]",
 )
-@click.option("--name", help="The encoder's name for people; the folder's name unless given.")
+@click.option(
+    "--name", type=UTF8, help="The encoder's name for people; the folder's name unless given."
+)
 @click.option("--max-tokens", type=int, help="Cut texts earlier than the model does.")
-@click.option("--license", help="Of the weights, for the model card, as the hub writes it: mit.")
+@click.option(
+    "--license", type=UTF8, help="Of the weights, for the model card, as the hub writes it: mit."
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is already in the folder to write.")
 @click.option(
     "--yes",
@@ -314,7 +318,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
         places = {"out": outcome.out, "open_clip": outcome.open_clip}
         values = {name: None if path is None else str(path) for name, path in places.items()}
         described = {} if outcome.encoder is None else asdict(outcome.encoder)
-        click.echo(json.dumps({**values, "pushed": outcome.pushed, **described}))
+        click.echo(dumps({**values, "pushed": outcome.pushed, **described}, ensure_ascii=True))
         return
     if outcome.out is not None and outcome.encoder is not None:
         _print_encoder(outcome.out, outcome.encoder)

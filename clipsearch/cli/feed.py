@@ -1,6 +1,5 @@
 """`clipsearch feed`: write captioned images into an index."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import images_option, index_option, json_option, ledger_option
+from clipsearch.cli.options import UTF8, images_option, index_option, json_option, ledger_option
+from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
     from clipsearch.feed import FeedReport
@@ -33,10 +33,20 @@ if TYPE_CHECKING:
     help="Feed only this part; may be repeated. All parts unless given.",
 )
 @click.option(
-    "--tag", "tags", metavar="COL", multiple=True, help="Keep this column as a tag, as text."
+    "--tag",
+    "tags",
+    type=UTF8,
+    metavar="COL",
+    multiple=True,
+    help="Keep this column as a tag, as text.",
 )
 @click.option(
-    "--number", "numbers", metavar="COL", multiple=True, help="Keep this column as numbers."
+    "--number",
+    "numbers",
+    type=UTF8,
+    metavar="COL",
+    multiple=True,
+    help="Keep this column as numbers.",
 )
 @click.option(
     "--prune", is_flag=True, help="Remove documents that the manifest no longer has, at the end."
@@ -85,7 +95,7 @@ def feed(as_json: bool, **values: Any) -> int:
 
     report = feed(FeedOptions(**values))
     if as_json:
-        click.echo(json.dumps(_as_dict(report), indent=2))
+        click.echo(dumps(_as_dict(report), indent=2, ensure_ascii=True))
     else:
         click.echo(summary(report))
     return 0 if report.complete else EXIT_SOME_REJECTED

@@ -1,6 +1,5 @@
 """`clipsearch finetune`: train an encoder on one's own captions."""
 
-import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from finetune.config import TrainConfig
 from finetune.config_check import check_config
 from finetune.config_mapping import config_from_mapping
 from finetune.recipe import load_recipe
+from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
     from finetune.trainer import Result
@@ -104,7 +104,7 @@ def finetune(
     if os.environ.get("RANK", "0") != "0":
         return 0  # of several processes the first one talks
     if as_json:
-        click.echo(json.dumps(asdict(result), default=str, indent=2))
+        click.echo(dumps(asdict(result), default=str, indent=2, ensure_ascii=True))
     else:
         _print(result)
     if os.environ.get("WORLD_SIZE", "1") != "1":

@@ -1,13 +1,13 @@
 """`clipsearch get`: show documents by id."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from clipsearch.cli.delete import check_known
-from clipsearch.cli.options import index_option, json_option
+from clipsearch.cli.options import UTF8, index_option, json_option
 from finetune.numerals import number_text, whole_or_float
+from finetune.strict_json import dumps
 from finetune.terminal import printable
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("ids", metavar="ID…", nargs=-1, required=True)
+@click.argument("ids", metavar="ID…", nargs=-1, required=True, type=UTF8)
 @index_option
 @click.option("--embedding", is_flag=True, help="Show the embedding too.")
 @json_option
@@ -38,7 +38,7 @@ def get(ids: tuple[str, ...], index: str, embedding: bool, as_json: bool) -> Non
     check_known(found, ids, index)
     documents = [document for document in found if document is not None]
     if as_json:
-        click.echo(json.dumps([as_dict(each) for each in documents], ensure_ascii=False, indent=2))
+        click.echo(dumps([as_dict(each) for each in documents], indent=2))
     else:
         click.echo("\n\n".join(as_text(each) for each in documents))
 

@@ -1,6 +1,5 @@
 """`clipsearch manifest check`: what a manifest holds and what is wrong with it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from finetune.manifest import Manifest, Problems
 from finetune.manifest_check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
 from finetune.outputs import check_output, is_report
 from finetune.problems import HEADER
+from finetune.strict_json import dumps
 
 
 @click.group()
@@ -102,7 +102,7 @@ def check(
                 for each in opened.problems.examples
             ]
             answer = {**summary.as_dict(), "examples": examples}
-            click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+            click.echo(dumps(answer, indent=2))
         else:
             _print(summary, opened.problems)
         if strict and len(opened.problems):

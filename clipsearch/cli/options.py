@@ -6,7 +6,29 @@ from typing import Any, TypeVar
 
 import click
 
+from finetune.errors import UsageError
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Utf8(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """Text in UTF-8, as from standard input; a path may hold other bytes."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text itself. Raises UsageError where the shell gave bytes that are no UTF-8."""
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            name = "the argument" if param is None else param.get_error_hint(ctx)
+            raise UsageError(f"{name}: {shown!r} is not UTF-8; write it in UTF-8") from error
+        return text
+
+
+UTF8 = Utf8()
 
 
 def index_option(command: Command) -> Command:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.options import UTF8
 from clipsearch.cli.results import Answer, as_dict, exit_code, json_text, show
 from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.engine import DEFAULT_CANDIDATES, MODES, Mode, Page
@@ -17,7 +18,7 @@ from finetune.sheet import check_sheet
 
 
 @click.command()
-@click.argument("text", required=False)
+@click.argument("text", required=False, type=UTF8)
 @click.option(
     "--mode",
     type=click.Choice(MODES),
@@ -26,6 +27,7 @@ from finetune.sheet import check_sheet
 @click.option(
     "--text",
     "texts",
+    type=UTF8,
     multiple=True,
     metavar="TEXT[:WEIGHT]",
     help="One more text; a negative weight moves away from it.",
@@ -38,7 +40,12 @@ from finetune.sheet import check_sheet
     help="A picture to search by.",
 )
 @click.option(
-    "--id", "ids", multiple=True, metavar="ID[:WEIGHT]", help="A picture of the index to search by."
+    "--id",
+    "ids",
+    type=UTF8,
+    multiple=True,
+    metavar="ID[:WEIGHT]",
+    help="A picture of the index to search by.",
 )
 @click.option(
     "--vector",

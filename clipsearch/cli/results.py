@@ -1,6 +1,5 @@
 """An answer as people and programs read it: a table, JSON, or a contact sheet."""
 
-import json
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from clipsearch.highlight import best_caption, match_spans
 from clipsearch.pictures import PictureFolders
 from finetune.numerals import whole_or_float
 from finetune.spans import pieces
+from finetune.strict_json import dumps
 from finetune.terminal import printable
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: PictureFolders) -> d
 
 def json_text(value: object, indent: int | None = None) -> str:
     """JSON in which other scripts stay readable and nothing can steer a terminal."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = dumps(value, indent=indent)
     return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from clipsearch.cli.options import index_option, json_option
+from clipsearch.cli.options import UTF8, index_option, json_option
 from clipsearch.query import MAX_HITS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -52,6 +52,7 @@ _OPTIONS = (
     click.option(
         "--filter",
         "filters",
+        type=UTF8,
         multiple=True,
         metavar="FILTER",
         help="class=airport, class=a|b, class!=x, year=2010..2014, 'year>=2010'; all must hold.",
@@ -59,6 +60,7 @@ _OPTIONS = (
     click.option(
         "--facet",
         "facets",
+        type=UTF8,
         multiple=True,
         metavar="COLUMN",
         help="Count the values of this tag over all matches.",

@@ -2,6 +2,7 @@
 
 import click
 
+from clipsearch.cli.options import UTF8
 from clipsearch.cli.results import Answer, show
 from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.query import Search
@@ -9,7 +10,7 @@ from finetune.sheet import check_sheet
 
 
 @click.command()
-@click.argument("id")
+@click.argument("id", type=UTF8)
 @search_options
 def similar(id: str, options: SearchOptions) -> int:
     """The pictures nearest to one of the index, which is itself left out. Needs no encoder.

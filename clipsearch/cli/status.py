@@ -1,6 +1,5 @@
 """`clipsearch status`: what an index holds and knows about itself."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import click
 
 from clipsearch.cli.options import index_option, json_option
 from finetune.errors import UsageError
+from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
     from clipsearch.engine import Engine
@@ -48,7 +48,7 @@ def status(index: str, verify: bool, as_json: bool) -> None:
             "broken": {str(path): reason for path, reason in verified.broken.items()},
             "notes": list(verified.notes),
         }
-    click.echo(json.dumps(facts, ensure_ascii=False, indent=2) if as_json else _as_text(facts))
+    click.echo(dumps(facts, indent=2) if as_json else _as_text(facts))
     if verified is not None:
         verified.check(Path(index))
 

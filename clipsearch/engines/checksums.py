@@ -5,8 +5,8 @@ What is covered, and where its SHA-256 lies:
     snapshot-*/*        every array that a search reads: in snapshot.json, whose own is in
                         current.json
     documents.lance/**  every file of the table, hashed when the feed that wrote it is done: in the
-                        mark of the folder. LanceDB never changes a file, so that only new ones are
-                        hashed; it says itself whether it could write them
+                        mark of the folder. Of data and vector index LanceDB never changes a file,
+                        so that only new ones are hashed; it says itself whether it could write them
     index.json          in itself
     ledger.sqlite       SQLite's own check of its structure, where it lies in the folder
 
@@ -36,6 +36,8 @@ from clipsearch.engines.folder import (
 )
 from finetune.errors import EngineError
 from finetune.ownership import Mark, read_mark, sha256_of, write_mark
+
+_NEVER_CHANGED = (f"{TABLE_FOLDER}/data/", f"{TABLE_FOLDER}/_indices/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def list_table(folder: Path) -> None:
     files = {}
     for path in _table_files(folder):
         name = path.relative_to(folder).as_posix()
-        files[name] = known[name] if name in known else (sha256_of(path),)
+        is_known = name in known and name.startswith(_NEVER_CHANGED)
+        files[name] = known[name] if is_known else (sha256_of(path),)
     write_mark(folder, Mark(INDEX_FOLDER.name, files, whole=True))
 
 
@@ -136,8 +139,9 @@ def _expected(folder: Path, notes: list[str]) -> Iterator[tuple[Path, str]]:
     if not any(name.startswith(f"{TABLE_FOLDER}/") for name in listed):
         notes.append("the table has no checksums yet; the next feed that writes makes them")
     for name, digests in listed.items():
-        # A feed that was stopped may have replaced files by new ones.
-        if snapshot is not None or (folder / name).is_file():
+        # A feed that was stopped may have replaced files, and LanceDB's own about versions.
+        is_there = name.startswith(_NEVER_CHANGED) and (folder / name).is_file()
+        if snapshot is not None or is_there:
             yield folder / name, digests[0]
 
 

@@ -114,7 +114,7 @@ def replace_json(path: Path, content: object) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False, indent=2)
+            json.dump(content, file, ensure_ascii=False, indent=2, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

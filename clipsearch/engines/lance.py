@@ -25,6 +25,7 @@ from lancedb.index import HnswSq
 from clipsearch.documents import Document, Embedding
 from clipsearch.engines.rows import from_row, to_row
 from finetune.errors import EngineError
+from finetune.memory import is_too_little
 
 TABLE = "documents"
 Addresses = npt.NDArray[np.uint64]
@@ -224,6 +225,8 @@ def _clear_errors(folder: Path) -> Iterator[None]:
 def storage_error(folder: Path, error: Exception) -> str:
     """One sentence for a failure of the disk or of LanceDB."""
     text = str(error)
+    if is_too_little(error):
+        return f"{folder}: too little memory; close other programs and run the same command again"
     if any(sign in text for sign in ("os error 28", "No space left", "StorageFull")):
         return f"{folder}: the disk is full; free some space and run the same command again"
     if any(sign in text for sign in ("os error 27", "File too large", "os error 122", "Quota")):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from clipsearch.documents import Document, Embedding
-from clipsearch.engine import EngineQuery, IndexInfo, Operation, Outcome, Page
+from clipsearch.engine import EngineQuery, IndexInfo, Operation, Outcome, Page, check_weights
 from clipsearch.engines import checksums
 from clipsearch.engines.folder import (
     clear_unfinished,
@@ -44,6 +44,7 @@ from clipsearch.engines.snapshot import Snapshot
 from clipsearch.ranking import Rows
 from clipsearch.text import check_language
 from finetune.errors import EngineError, UsageError
+from finetune.several import check_several
 
 if TYPE_CHECKING:  # light path: LanceDB takes a second to import, and searching goes without
     from clipsearch.engines.lance import DocumentTable
@@ -132,6 +133,7 @@ class LocalEngine:
             raise EngineError(
                 f"{self.target}: dimension and language of an index cannot change; feed a new one"
             )
+        check_weights(info.bm25_weight, info.vector_weight)
         if info != known:
             try:
                 write_info(self._folder, info)
@@ -167,6 +169,7 @@ class LocalEngine:
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """The documents of these ids, in their order; None where there is none."""
+        check_several(ids, "get")
         snapshot = self._saved_snapshot()
         if snapshot is None:
             found = _again(lambda: self._table().fetch(ids, embeddings=embeddings))

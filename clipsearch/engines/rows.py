@@ -29,6 +29,7 @@ def to_row(document: Document) -> str:
             "numbers": {column: float(value) for column, value in document.numbers.items()},
         },
         ensure_ascii=False,
+        allow_nan=False,
         separators=(",", ":"),
     )
 

@@ -21,6 +21,7 @@ from clipsearch.engine import (
     Hit,
     IndexInfo,
     Page,
+    check_weights,
     fused_weights,
     target_hits,
 )
@@ -93,9 +94,7 @@ def check_query(query: EngineQuery, dimension: int) -> None:
             f"k {query.k}, offset {query.offset}, candidates {query.candidates}: k and candidates"
             f" must be at least 1, and the offset not below 0"
         )
-    for weight in (query.bm25_weight, query.vector_weight):
-        if weight is not None and not np.isfinite(weight):
-            raise UsageError(f"a weight of {weight}: weights must be finite numbers")
+    check_weights(query.bm25_weight, query.vector_weight)
     if query.mode == "bm25":
         return
     if query.vector is None:

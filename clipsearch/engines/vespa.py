@@ -31,6 +31,7 @@ from clipsearch.vespa.unembedded import UnembeddedCount, embedded_body
 from clipsearch.vespa.upgrade import upgrade
 from clipsearch.vespa.visiting import visit
 from finetune.errors import EngineError
+from finetune.several import check_several
 
 NO_INDEX = "holds no clipsearch index; make one with: clipsearch deploy"
 # Gets at once: enough to hide the way there and back, few enough to leave room for queries.
@@ -113,6 +114,7 @@ class VespaEngine:
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """See `Engine.get`."""
+        check_several(ids, "get")
         fields = operations.shown_fields(embeddings=embeddings)
         wanted = f"?fieldSet={operations.field_set(fields)}"
         left = threading.Event()

@@ -321,7 +321,7 @@ class Client:
         returned as it is. `about` is the document that an answer must name (`document_name`) to
         count as done, or as "there is none". Raises EngineError where none came at all.
         """
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else json.dumps(body, allow_nan=False).encode()
         status, content, failure = self._retry(method, path, data, patience, stop, about)
         if failure is not None:
             tried = f"; tried for {patience:g} seconds" if patience else ""

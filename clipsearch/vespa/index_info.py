@@ -150,7 +150,7 @@ def _parse_or_none(text: str | None, target: str) -> IndexInfo | None:
 
 def _text(info: IndexInfo) -> str:
     # In ASCII, so that it can stand in a condition.
-    return json.dumps({"format_version": FORMAT_VERSION, **asdict(info)})
+    return json.dumps({"format_version": FORMAT_VERSION, **asdict(info)}, allow_nan=False)
 
 
 def _condition(text: str | None) -> str:

@@ -6,7 +6,6 @@ comments, <!-- {{#name}} --> and <!-- {{/name}} -->. An unknown name is an error
 
 import hashlib
 import importlib.resources
-import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from decimal import Decimal
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from clipsearch.engine import PRECISIONS, Precision
+from clipsearch.engine import PRECISIONS, Precision, check_weights
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import TEXT_TOWER, TOKENIZER_FILE
 from finetune.errors import EncoderError, UsageError
@@ -200,9 +199,7 @@ def _check(values: PackageValues) -> None:
         raise UsageError(f"unknown precision {values.precision!r}; known: {', '.join(PRECISIONS)}")
     if values.language not in LANGUAGES:
         raise UsageError(f"unknown language {values.language!r}; known: {', '.join(LANGUAGES)}")
-    for weight in (values.bm25_weight, values.vector_weight):
-        if not math.isfinite(weight):
-            raise UsageError(f"the weight {weight} is not a finite number")
+    check_weights(values.bm25_weight, values.vector_weight)
     for allowed in values.allowed:
         if not re.fullmatch(r"[a-z0-9-]+", allowed):
             raise UsageError(f"{allowed!r} is no validation id; Vespa's message names the one")

@@ -16,6 +16,7 @@ from finetune.formats.list_texts import listed_texts
 from finetune.image_formats import image_suffixes
 from finetune.numerals import value_text
 from finetune.problems import Problems
+from finetune.strict_json import dumps
 
 MetadataValue = str | float | int | None
 # What a list in a field begins with; no empty text.
@@ -297,7 +298,7 @@ def metadata_value(value: object) -> MetadataValue:
         texts = (metadata_value(each) for each in value)
         return "; ".join(value_text(text) for text in texts if text is not None) or None
     if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False, default=str) if value else None
+        return dumps(value, default=str) if value else None
     return str(value)
 
 

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from finetune.errors import ClipsearchError, UsageError
+from finetune.several import check_several
 from finetune.trackers.background import FINISH_SECONDS, START_SECONDS, Trackers, start_background
 from finetune.trackers.run import RunState, TrackedRun
 
@@ -40,6 +41,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
     Imports none of them.
     """
+    check_several(names, "trackers")
     for name in names:
         if name not in REQUIREMENTS:
             raise UsageError(f"--trackers must be among {', '.join(TRACKERS)}, not {name}")
@@ -82,8 +84,8 @@ def start_trackers(
     Raises UsageError for an unknown name, ClipsearchError where one is not installed or `folder`
     cannot be written.
     """
-    names = tuple(dict.fromkeys(names))
     check_trackers(names)
+    names = tuple(dict.fromkeys(names))
     if not names:
         return Trackers((), warn, finish_seconds)
     starts = {name: _module(name).start for name in names}

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 
 from finetune.errors import UsageError
 from finetune.ownership import replace_file
+from finetune.strict_json import dumps
 
 STATE_FILE = "trackers.json"
 DEFAULT_PROJECT = "clipsearch"
@@ -88,7 +89,7 @@ class RunState:
             self._write()
 
     def _write(self) -> None:
-        replace_file(self._path, [json.dumps(self._values, indent=1).encode()])
+        replace_file(self._path, [dumps(self._values, indent=1, ensure_ascii=True).encode()])
 
 
 def _is_state(path: Path) -> bool:
@@ -125,5 +126,5 @@ class TrackedRun:
 
     def plain_config(self) -> dict[str, Any]:
         """The settings as JSON holds them; paths and the like become strings."""
-        plain: dict[str, Any] = json.loads(json.dumps(dict(self.config), default=str))
+        plain: dict[str, Any] = json.loads(dumps(dict(self.config), default=str))
         return plain
