@@ -318,8 +318,7 @@ def check_weights(*weights: float | None) -> None:
     for weight in weights:
         if weight is not None and not 0 <= weight <= MAX_WEIGHT:
             raise UsageError(
-                f"a weight of {weight:g}: the weights of bm25 and vector must be finite numbers"
-                f" from 0 to {MAX_WEIGHT:g}"
+                f"the weight {weight:g} is not a finite number of 0 or more, up to {MAX_WEIGHT:g}"
             )
 
 

@@ -70,8 +70,8 @@ def check_parts(parts: Sequence[Part]) -> None:
             raise UsageError(f"unknown kind of part {part.kind!r}: text, image, id or vector")
         if not abs(part.weight) <= MAX_WEIGHT:
             raise UsageError(
-                f"a part has the weight {part.weight:g}; weights must be from -{MAX_WEIGHT:g} to"
-                f" {MAX_WEIGHT:g}"
+                f"a part has the weight {part.weight:g}; weights must be finite, and at most"
+                f" {MAX_WEIGHT:g} either way"
             )
         if part.kind in ("text", "id") and not _is_text(str(part.value)):
             raise UsageError(
@@ -131,7 +131,7 @@ def unit_vector(part: Part, dimension: int) -> Embedding:
 
 def _read_vector(path: Path) -> npt.NDArray[Any]:
     if not path.is_file():
-        raise UsageError(f"{path}: there is no such file; give a .npy file of one vector")
+        raise UsageError(f"{path}: there is no .npy file of one vector")
     try:
         # Mapped: a header may tell of any size, and its array need not be read to see that.
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -24,7 +24,7 @@ from clipsearch.parts import Part, unit_vector
 from clipsearch.query import Search
 from finetune.config import TrainConfig
 from finetune.config_check import check_config
-from finetune.errors import UsageError
+from finetune.errors import EncoderMismatchError, UsageError
 from finetune.strict_json import dumps
 from finetune.trackers import check_trackers
 from finetune.zeroshot import check_templates
@@ -83,9 +83,12 @@ def test_json_of_other_things_takes_the_default() -> None:
 
 @pytest.mark.parametrize("weight", ["1e308", "inf", "nan", "-1", "1e10"])
 def test_a_weight_that_overflows_is_refused(index: Path, weight: str) -> None:
-    with Search.open(index) as search, pytest.raises(UsageError, match="finite numbers from 0"):
+    with (
+        Search.open(index) as search,
+        pytest.raises(UsageError, match="finite number of 0 or more"),
+    ):
         search.query("dog", vector=np.ones(DIMENSION), mode="hybrid", bm25_weight=float(weight))
-    with pytest.raises(UsageError, match="finite numbers"):
+    with pytest.raises(UsageError, match="finite number of 0 or more"):
         fused_weights(EngineQuery("hybrid"), IndexInfo(DIMENSION, vector_weight=float(weight)))
 
 
@@ -114,7 +117,7 @@ def test_weights_of_parts_count_by_their_proportion(index: Path) -> None:
         for scale in (1e-320, 1e-12, 4e8):
             assert scores(scale) == pytest.approx(scores(1.0), abs=1e-6 if scale > 1e-300 else 1e-3)
         for weight in (1e308, math.inf, math.nan):
-            with pytest.raises(UsageError, match="weights must be from"):
+            with pytest.raises(UsageError, match="weights must be finite"):
                 search.query(parts=[Part("vector", one, weight)])
 
 
@@ -240,3 +243,14 @@ def test_too_little_memory_is_called_that(encoder_folder: Path) -> None:
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "too little memory" in done.stderr and "export the encoder" not in done.stderr
+
+
+def test_what_is_said_of_another_encoder_is_not_refused_then(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    engine = LocalEngine.create(
+        tmp_path / "i", IndexInfo(16, encoder_fingerprint="0" * 64, encoder_name="old")
+    )
+    engine.close()
+    with pytest.raises(EncoderMismatchError, match="feed a new index with the latter"):
+        Search.open(tmp_path / "i", encoder=encoder_folder)

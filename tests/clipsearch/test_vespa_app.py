@@ -231,7 +231,7 @@ def test_filling_in_is_strict(text: str, reason: str) -> None:
     [
         (PackageValues(dimension=0), "at least 1"),
         (PackageValues(dimension=8, language="de"), "unknown language 'de'"),
-        (PackageValues(dimension=8, bm25_weight=float("nan")), "must be finite numbers"),
+        (PackageValues(dimension=8, bm25_weight=float("nan")), "not a finite number"),
         (PackageValues(dimension=8, allowed=("<x>",)), "no validation id"),
     ],
 )
