@@ -11,6 +11,7 @@ from clipsearch.vespa.operations import DOCUMENT_TYPE
 REFERENCE = "https://docs.vespa.ai/en/reference/applications/validation-overrides.html"
 
 _ALLOW = re.compile(r"<allow until='[^']*'>([a-z0-9-]+)</allow>")
+_NAMED_FIELD = re.compile(r"Field '([^']+)' changed")
 _NAMED_TYPE = re.compile(r"Document type '([^']+)'")
 _TAKEN_HOST = re.compile(r"host '([^']+)', but the host is already taken by '([^']+)'")
 _ACTIVE_CHANGED = re.compile(r"currently active session|active session .* has changed")
@@ -20,13 +21,8 @@ _FREE_WITHOUT_DOCUMENTS = frozenset(
     {"field-type-change", "hnsw-settings-change", "indexing-change"}
 )
 
-_FIELD = (
-    "{documents} lose what the field held: an embedding's dimension or precision changed, they are"
-    " found by words alone until all are fed again (captions, tags and numbers stay)"
-)
+_FIELD_CHANGES = ("field-type-change", "tensor-type-change")
 _COSTS = {
-    "field-type-change": _FIELD,
-    "tensor-type-change": _FIELD,
     "hnsw-settings-change": "as the content nodes start, the graph of all embeddings is built anew,"
     " which may take long ({documents})",
     "indexing-change": "{documents} are indexed anew, which deploy starts; until that is through,"
@@ -89,10 +85,10 @@ def explain(message: str, documents: Documents, other: str | None) -> str:
     if other is not None and ids:
         return (
             f"{whose(other)}; Vespa says: {message}\nDeploy to another Vespa. Or give that"
-            f" application up for good, with {_options(ids)}: {costs(ids, documents)}"
+            f" application up for good, with {_options(ids)}: {_costs(message, documents)}"
         )
     if ids:
-        return f"{message}\nTo go on, add {_options(ids)}. It costs: {costs(ids, documents)}"
+        return f"{message}\nTo go on, add {_options(ids)}. It costs: {_costs(message, documents)}"
     if taken:
         name = re.split(r"[.:]", taken.group(2))
         return (
@@ -109,13 +105,27 @@ def whose(other: str) -> str:
     return f"the application {other}, with documents of its own, runs there"
 
 
-def costs(ids: tuple[str, ...], documents: Documents) -> str:
-    """What the validation overrides `ids` cost, in the middle of a sentence."""
-    unknown = "what it does to documents, {reference} says"
+def _costs(message: str, documents: Documents) -> str:
+    """What the overrides that a refusal asks for cost, in the middle of a sentence."""
+    unknown = f"what it does to documents, {REFERENCE} says"
     told = [
-        _COSTS.get(one, unknown).format(documents=documents, reference=REFERENCE) for one in ids
+        _lost_with_the_field(message, documents)
+        if one in _FIELD_CHANGES
+        else _COSTS.get(one, unknown).format(documents=documents)
+        for one in validation_ids(message)
     ]
     return "; ".join(dict.fromkeys(told))
+
+
+def _lost_with_the_field(message: str, documents: Documents) -> str:
+    fields = set(_NAMED_FIELD.findall(message))
+    if fields == {"embedding"}:
+        return (
+            f"{documents} lose their embeddings, and are found by words alone until they are fed"
+            f" again (captions, tags and numbers stay)"
+        )
+    held = " and ".join(sorted(fields)) or "the field"
+    return f"{documents} lose what {held} held, until they are fed again (the rest stays)"
 
 
 def _options(ids: tuple[str, ...]) -> str:

@@ -83,7 +83,7 @@ class Services:
         """None where no config server can be asked."""
         self._server = server
         self._last: Convergence | None = None
-        self._unknown = "no config server was asked"
+        self._unknown: str | None = "no config server was asked"
         self._answered: set[tuple[str, str, int]] = set()
         self._stops: dict[tuple[str, str, int], int] = {}
 
@@ -93,6 +93,7 @@ class Services:
             return None
         try:
             self._last = self._server.convergence(seconds)
+            self._unknown = None
         except EngineError as error:
             self._unknown = str(error)
             return None
@@ -124,9 +125,10 @@ class Services:
             return f"{service}: {self._state(service)}; its health: {healthy}"
 
         with ThreadPoolExecutor(_HEALTHS_AT_ONCE) as pool:
-            return list(pool.map(line, self._last.services)) or [
-                "the config server names no services"
-            ]
+            lines = list(pool.map(line, self._last.services))
+        if self._unknown is not None:
+            lines.append(f"that was before the config server said no more: {self._unknown}")
+        return lines or ["the config server names no services"]
 
     def _state(self, service: Service) -> str:
         assert self._last is not None

@@ -76,7 +76,7 @@ class StubConfigServer:
 
     def answer(self, method: str, path: str, query: str, data: bytes) -> tuple[int, Any]:
         step = path.rstrip("/").rsplit("/", 1)[-1]
-        if self.refusal is not None and step == self.refusal[0] and method in ("POST", "PUT"):
+        if self.refusal is not None and step == self.refusal[0]:
             return self.refusal[1], self.refusal[2]
         if path == "/state/v1/health":
             return 200, {"status": {"code": "up" if self.up else "initializing"}}
