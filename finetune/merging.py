@@ -243,8 +243,14 @@ class Merger:
         metadata = first.metadata if len(rows) == 1 else self._merged_metadata(rows, id)
         if metadata:
             self.columns.watch(metadata)
-        split = self._split(rows, id) or self._hashed_split(id)
-        earlier = self._lookup.earlier_id_of(first.image) if written is None else written
+        in_shard = first.shard is not None
+        # An id of a sample's JSON was none before: neither split nor document move.
+        split = self._split(rows, id) or self._hashed_split(
+            self._lookup.id_of(first.image) if in_shard else id
+        )
+        earlier = written
+        if in_shard or written is None:
+            earlier = self._lookup.earlier_id_of(first.image)
         earlier_id = None if earlier == id else earlier
         stored = (tuple(place), captions, metadata, embedding, earlier_id)
         return id, split, marshal.dumps(stored)

@@ -24,7 +24,7 @@ class Problem:
             "picture not taken", "linked folder", "unreadable folder", "unreadable captions";
             notes are "no caption", "text without picture",
             "no image file", "different values", "stray quote", "unread list",
-            "column not read", "half a character", "own range", "cut caption",
+            "column not read", "half a character", "own range", "cut caption", "image not taken",
             "same content" and "same content in two splits".
         where: The file and line, or the image.
         reason: What is wrong there, for people.

@@ -1,9 +1,10 @@
 """webdataset: tar shards in which files of the same key are one sample.
 
 `000001.jpg`, `000001.txt` (the caption) and `000001.json` (caption and metadata) are a sample,
-as img2dataset writes it. The key is the member's path up to the first dot of its file name, and
-a sample's files follow each other (https://github.com/webdataset/webdataset). Images are not
-unpacked: a record knows where in the shard its picture lies.
+as img2dataset writes it; what else may be in one is said in `webdataset_sample`. The key is the
+member's path up to the first dot of its file name, and a sample's files follow each other
+(https://github.com/webdataset/webdataset). Images are not unpacked: a record knows where in the
+shard its picture lies.
 """
 
 import itertools
@@ -11,7 +12,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ from typing import Any
 from finetune.errors import ManifestError
 from finetune.formats.lines import report_not_utf8
 from finetune.formats.rows import IMAGE_SUFFIXES, Columns, Row
+from finetune.formats.webdataset_sample import (
+    JSON_SUFFIXES,
+    READ_SUFFIXES,
+    captions_and_metadata,
+    chosen_picture,
+    merged,
+)
 from finetune.problems import Problems
 
 MAGIC = b"ustar"
@@ -30,7 +38,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 @dataclass(frozen=True)
 class WebDataset:
-    """Tar shards, read in order. An id is `shard.tar/member.jpg`."""
+    """Tar shards, read in order. An id is the JSON's `id`, else `shard.tar/member.jpg`."""
 
     root: Path
     shards: tuple[Path, ...]
@@ -129,7 +137,7 @@ def _samples(shard: Path) -> Iterator[_Sample]:
                     extension = member.name[len(key) :].lower()
                     if extension.endswith(IMAGE_SUFFIXES):
                         sample.images.append(member)
-                    elif extension in (".txt", ".json"):
+                    elif extension.endswith(READ_SUFFIXES):
                         file = tar.extractfile(member)
                         sample.texts[extension] = b"" if file is None else file.read()
                 if sample.images or sample.texts:
@@ -159,28 +167,43 @@ def _row(sample: _Sample, shard: str, number: int, position: int, problems: Prob
     if not sample.images:
         problems.add("no image", where, "the sample has no image")
         return None
-    image = sample.images[0]
-    for other in sample.images[1:]:
-        problems.add("bad row", where, f"{other.name}: the sample has an image already")
+    extensions = [each.name[len(sample.key) :].lower() for each in sample.images]
+    image = sample.images[chosen_picture(extensions, where, problems)]
     image.name.encode()
-    values = _json_object(sample.texts.get(".json"))
-    values.pop("image", None)
+    values = merged(_json_objects(sample.texts, where, problems))
     columns = Columns.of(["image", *values])
-    text = sample.texts.get(".txt", b"").decode("utf-8-sig").strip()
     row = columns.row({**values, "image": image.name}, number, shard, position)
+    texts = {
+        extension: raw.decode("utf-8-sig")
+        for extension, raw in sample.texts.items()
+        if not extension.endswith(JSON_SUFFIXES)
+    }
+    captions, metadata = captions_and_metadata(texts, bool(row.captions))
     return row._replace(
         image=f"{shard}/{image.name}",
-        captions=(text,) if text else row.captions,
-        id=None,
+        captions=tuple(dict.fromkeys((*captions, *row.captions))),
+        metadata={**metadata, **(row.metadata or {})} or None,
         shard=shard,
         offset=image.offset_data,
         size=image.size,
     )
 
 
-def _json_object(raw: bytes | None) -> dict[str, Any]:
-    if raw is None:
-        return {}
+def _json_objects(
+    texts: Mapping[str, bytes], where: str, problems: Problems
+) -> Iterator[dict[str, Any]]:
+    """The sample's JSON objects, `.json` itself first; another that is none becomes a note."""
+    found = [extension for extension in texts if extension.endswith(JSON_SUFFIXES)]
+    for extension in sorted(found, key=lambda each: each not in JSON_SUFFIXES):
+        try:
+            yield _json_object(texts[extension])
+        except (ValueError, RecursionError) as error:
+            if extension in JSON_SUFFIXES:
+                raise
+            problems.note("column not read", where, f"{extension}: {error}")
+
+
+def _json_object(raw: bytes) -> dict[str, Any]:
     try:
         values = json.loads(raw.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
