@@ -41,7 +41,7 @@ def every_package(encoder: Path) -> Iterator[PackageValues]:
             dimension=512, precision=precision, language=language, encoder=held, **place
         )
         yield values
-    yield replace(values, bm25_weight=-1e-9, vector_weight=1e9, max_tokens=64)
+    yield replace(values, bm25_weight=1e-9, vector_weight=1e9, max_tokens=64)
     yield replace(values, allowed=("field-type-change", "indexing-change"))
 
 
