@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from clipsearch.engine import IndexInfo
 from finetune.composed import forms
+from finetune.tar_members import open_shard, regular_members
 
 if TYPE_CHECKING:
     from finetune.images import ImageSource
@@ -66,11 +67,11 @@ class PictureFolders:
         """Member name to (offset, size) of its bytes."""
         if archive not in self._shards:
             try:
-                with tarfile.open(archive, "r:") as tar:
+                with open_shard(archive) as tar:
                     self._shards[archive] = {
                         member.name.removeprefix("./"): (member.offset_data, member.size)
-                        for member in tar
-                        if member.isfile()
+                        for member in regular_members(tar)
+                        if not member.issparse()
                     }
             except (OSError, tarfile.TarError):
                 self._shards[archive] = {}

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from finetune import bounded_json
 from finetune.errors import EncoderError
 from finetune.memory import raise_too_little
 from finetune.ownership import Kind
@@ -146,7 +147,7 @@ def read_description(folder: Path) -> EncoderDescription:
             f" turn a transformers checkpoint into one with: clipsearch export"
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = bounded_json.read(path)
     except (OSError, ValueError) as error:
         raise_too_little(error, str(path))
         raise EncoderError(f"{path}: cannot be read ({error}); export the encoder again") from error

@@ -5,13 +5,13 @@ Settings, figures and plots of an encoder's training go along; figures only wher
 what was measured.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from finetune import bounded_json, bounded_yaml
 from finetune.card import TWO_TOWERS
 from finetune.config import TINY
 from finetune.encoder_folder import DESCRIPTION_FILE, read_description
@@ -115,8 +115,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        if path.suffix == ".json":
+            value = bounded_json.read(path)
+        else:
+            value = yaml.safe_load(bounded_yaml.read_text(path))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise EncoderError(f"{path}: cannot be read ({reason}); mend it or remove it") from error

@@ -3,7 +3,6 @@
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer, PreTrainedTokenizerFast
 from transformers.utils.hub import cached_file
 
+from finetune import bounded_json
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import EncoderError, UsageError
 from finetune.memory import raise_too_little
@@ -46,9 +46,9 @@ def is_open_clip(source: str) -> bool:
     config = _fetch(source, "config.json")
     if config is not None:
         try:
-            if "model_type" in json.loads(config.read_text(encoding="utf-8")):
+            if "model_type" in bounded_json.read(config):
                 return False
-        except (ValueError, TypeError):
+        except (OSError, ValueError, TypeError):
             pass  # not readable as any
     return _fetch(source, CONFIG_FILE) is not None
 
@@ -110,7 +110,7 @@ def _read_config(name: str, source: str) -> dict[str, Any]:
     path = _fetch(source, CONFIG_FILE)
     assert path is not None, "is_open_clip says that it is there"
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = bounded_json.read(path)
         model = settings["model_cfg"]
         if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(model):
             raise KeyError("embed_dim, vision_cfg or text_cfg")

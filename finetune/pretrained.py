@@ -23,6 +23,7 @@ from transformers import (
 from transformers.image_processing_utils import ImageProcessingMixin
 from transformers.utils import logging
 
+from finetune import bounded_json
 from finetune.config import TINY
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import ClipsearchError, EncoderError, UsageError
@@ -62,11 +63,15 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def local_folder(name: str) -> str | None:
-    """The folder meant by `name`, or None where it is a hub id. Raises UsageError for neither."""
+    """The folder meant by `name`, or None where it is a hub id.
+
+    Raises UsageError for neither, and EncoderError for settings that no checkpoint has.
+    """
     path = Path(name).expanduser()
     if path.is_file():
         raise UsageError(f"{name}: is a file; give a checkpoint's folder or a Hugging Face id")
     if path.is_dir():
+        _check_settings_files(path)
         return str(path)
     # Ids are "name" or "owner/name"; anything else can only have been meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or not name:
@@ -74,11 +79,21 @@ def local_folder(name: str) -> str | None:
     return None
 
 
+def _check_settings_files(folder: Path) -> None:
+    """Raise EncoderError where a file is above the limits within which it would be parsed."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            bounded_json.check_file(path)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise EncoderError(f"{path}: cannot be read ({reason}); download it again") from error
+
+
 def load_config(name: str, source: str) -> PretrainedConfig:
     """config.json of a folder or id. Raises UsageError or EncoderError."""
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise not_loaded(name, source, error) from error
     for part in (config, *(getattr(config, key, None) for key in config.sub_configs)):
         # transformers would load what is named so from the hub, and run it.
@@ -125,7 +140,7 @@ def load_tokenizer(name: str, source: str) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a folder or id. Raises EncoderError where it cannot fill texts."""
     try:
         tokenizer = _fast_tokenizer(source)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise not_loaded(name, source, error) from error
     if tokenizer.pad_token_id is None:
         raise EncoderError(f"{name}: its tokenizer has no padding token; set pad_token in it")
@@ -154,7 +169,7 @@ def load_preprocessing(name: str, source: str) -> Preprocessing:
     """What preprocessor_config.json of a folder or id describes. Raises EncoderError."""
     try:
         config, _ = ImageProcessingMixin.get_image_processor_dict(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EncoderError(
             f"{name}: has no preprocessor_config.json, so how its pictures are resized and"
             f" normalised is unknown; copy the file from the model that it was made from"

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from finetune import bounded_yaml
 from finetune.config import TrainConfig
 from finetune.errors import UsageError
 
@@ -177,12 +178,12 @@ class _Loader(yaml.SafeLoader):
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        document = yaml.load(bounded_yaml.read_text(path), _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}" if mark is not None else ""
         raise UsageError(f"{path}{where}: no recipe in YAML ({error.problem})") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(document, Mapping) or not all(isinstance(key, str) for key in document):
         raise UsageError(f"{path}: a recipe is a mapping of names and values, such as epochs: 3")

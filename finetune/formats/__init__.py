@@ -21,6 +21,7 @@ from finetune.formats import (
 )
 from finetune.formats.lines import UTF8_BOM, first_lines
 from finetune.formats.rows import Source
+from finetune.regular_files import NotRegularError, open_regular, what_it_is
 
 HEAD_BYTES = 1 << 20
 
@@ -49,11 +50,14 @@ def recognise(path: str | Path, has_vectors: bool = False) -> Source:
         if path.is_dir():
             return _recognise_folder(path.absolute())
         if path.is_file():
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 head = file.read(HEAD_BYTES)
             return _recognise_file(path.absolute(), head, has_vectors)
         if path.exists():
-            raise ManifestError(f"{path}: is neither a file nor a folder")
+            reason = what_it_is(path.stat()) or "is neither a file nor a folder"
+            raise ManifestError(f"{path}: {reason}; name a manifest or a folder of pictures")
+    except NotRegularError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from error
     if any(sign in text for sign in "{*?["):

@@ -13,6 +13,7 @@ from finetune.errors import ManifestError
 from finetune.formats import delimited, json_lines, parquet
 from finetune.formats.rows import Row, Source
 from finetune.problems import Problems
+from finetune.regular_files import open_regular
 from finetune.splits import split_of_word
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -79,7 +80,7 @@ def _part(folder: Path) -> Source | None:
 
 def _read_part(found: Sequence[Path]) -> Source | None:
     path = found[0]
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
     # Another table may have that name too; Parquet has its columns at the end.
     if b"file_name" not in head.lower() and not head.startswith(parquet.MAGIC):

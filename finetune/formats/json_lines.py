@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune import bounded_json
+from finetune.bounded_json import JsonLimitError
 from finetune.formats.lines import first_lines, open_lines, report_not_utf8
 from finetune.formats.rows import Columns, Row
 from finetune.problems import Problems
@@ -53,7 +55,7 @@ class JsonLines:
                 try:
                     values = _parsed(text)
                     yield self.columns.row(values, number, name, lines.number)
-                except (ValueError, RecursionError) as error:
+                except ValueError as error:
                     problems.add("bad row", f"{name}:{lines.number}", _reason(error))
 
 
@@ -65,8 +67,10 @@ def recognise(path: Path, head: bytes, has_vectors: bool) -> JsonLines | None:
     """
     lines = first_lines(head, 100)
     objects = [values for line in lines if isinstance(values := _loaded(line), dict)]
+    if len(objects) * 2 <= len(lines) or not any(objects):
+        return None
     # A whole Karpathy file may stand on one line.
-    if len(objects) * 2 <= len(lines) or isinstance(objects[0].get("images"), list):
+    if isinstance(objects[0].get("images"), list):
         return None
     names = list(dict.fromkeys(name for values in objects for name in values))
     columns = Columns.of(names)
@@ -76,19 +80,22 @@ def recognise(path: Path, head: bytes, has_vectors: bool) -> JsonLines | None:
 
 def _loaded(line: str) -> object:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return bounded_json.loads(line)
+    except JsonLimitError:
+        # An object nevertheless; its row is reported when it is read.
+        return {} if line.lstrip().startswith("{") else None
+    except ValueError:
         return None
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    values = json.loads(text)
+    values = bounded_json.loads(text)
     if not isinstance(values, dict):
         raise ValueError("the line is no JSON object")
     return values
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"no valid JSON: {error.msg} at column {error.colno}"
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return str(error)

@@ -14,10 +14,12 @@ from typing import Any, BinaryIO
 
 import ijson
 
+from finetune.bounded_json import JsonGuard, JsonLimitError
 from finetune.errors import ManifestError
 from finetune.formats.lines import report_not_utf8
 from finetune.formats.rows import MetadataValue, Row, metadata_value
 from finetune.problems import Problems
+from finetune.regular_files import open_regular
 
 _KNOWN = frozenset({"filename", "filepath", "split", "sentences", "sentids", "id", "image"})
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -56,13 +58,15 @@ class KarpathyJson:
         """
         number = -1
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 stream = _Utf8Stream(file)
                 for image in ijson.items(stream, "images.item", use_float=True):
                     number += 1
                     row = self._checked_row(image, number, stream, problems)
                     if row is not None:
                         yield row
+        except JsonLimitError as error:
+            raise ManifestError(f"{self.path}: behind image {number + 1:,}: {error}") from error
         except ijson.JSONError as error:
             raise ManifestError(
                 f"{self.path}: no valid JSON behind image {number + 1:,}: {_one_line(error)}; "
@@ -117,7 +121,7 @@ def recognise(path: Path) -> KarpathyJson | None:
     """
     is_coco = False
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             # An object may tell about its data set at length before its images.
             for prefix, event, _ in ijson.parse(_Utf8Stream(file)):
                 if prefix.startswith("images.item.sentences") or prefix == "images.item.filename":
@@ -127,6 +131,8 @@ def recognise(path: Path) -> KarpathyJson | None:
                     return KarpathyJson(path)
                 if (prefix, event) == ("images.item", "end_map"):
                     break
+    except JsonLimitError as error:
+        raise ManifestError(f"{path}: {error}, which no manifest is") from error
     except ijson.JSONError as error:
         raise ManifestError(f"{path}: no valid JSON: {_one_line(error)}") from error
     if is_coco:
@@ -140,6 +146,8 @@ def recognise(path: Path) -> KarpathyJson | None:
 class _Utf8Stream:
     """Gives ijson valid UTF-8, as it stops at the first byte, or the first escape, that is none.
 
+    It keeps within the limits of `finetune.bounded_json`.
+
     Attributes:
         mended: Whether any byte was replaced (by U+FFFD) so far.
         halves: Whether any half of a surrogate pair was (by U+FFFF).
@@ -149,6 +157,7 @@ class _Utf8Stream:
         self.mended = False
         self.halves = False
         self._file = file
+        self._guard = JsonGuard()
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
         self._cut = ""
 
@@ -165,7 +174,9 @@ class _Utf8Stream:
                 text = self._without_halves(text, final=not raw)
             # A part of a character alone decodes to nothing, which would look like the end.
             if text or not raw:
-                return text.encode()
+                piece = text.encode()
+                self._guard.check(piece)
+                return piece
 
     def _without_halves(self, text: str, *, final: bool) -> str:
         cut = None if final else _CUT_ESCAPE.search(text)

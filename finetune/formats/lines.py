@@ -5,7 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from finetune.errors import ManifestError
 from finetune.problems import Problems
+from finetune.regular_files import open_regular
+
+# A file with a hole in it (sparse) has a line of the hole's length.
+MAX_LINE_BYTES = 64 << 20
 
 UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -13,21 +18,29 @@ UTF8_BOM = b"\xef\xbb\xbf"
 class DecodedLines:
     """Iterates the lines of a file as text, each with its line end, without a byte order mark.
 
+    Raises ManifestError for a line of more than MAX_LINE_BYTES.
+
     Attributes:
         number: Lines given so far: the number of the last one.
         pending: The lines given since `clear`, in bytes.
         undecodable: The number of the first line since `clear` that is no UTF-8; 0 for none.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, name: str = "the file") -> None:
         self.number = 0
+        self._name = name
         self.pending: list[bytes] = []
         self.undecodable = 0
         self._file = file
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._file:
+        while line := self._file.readline(MAX_LINE_BYTES + 1):
             self.number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise ManifestError(
+                    f"{self._name}: line {self.number:,} is longer than the limit of"
+                    f" {MAX_LINE_BYTES >> 20} MiB; it may be damaged"
+                )
             if self.number == 1:
                 line = line.removeprefix(UTF8_BOM)
             self.pending.append(line)
@@ -46,8 +59,8 @@ class DecodedLines:
 @contextmanager
 def open_lines(path: Path) -> Iterator[DecodedLines]:
     """The decoded lines of a file."""
-    with path.open("rb") as file:
-        yield DecodedLines(file)
+    with open_regular(path) as file:
+        yield DecodedLines(file, str(path))
 
 
 def report_not_utf8(problems: Problems, where: str) -> None:

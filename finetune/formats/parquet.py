@@ -1,5 +1,6 @@
 """Parquet with our own columns; embeddings as list or fixed-size list of floats."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,19 @@ from typing import Any
 
 from finetune.errors import ManifestError
 from finetune.formats.lines import report_not_utf8
+from finetune.formats.parquet_values import (
+    batches,
+    is_beyond,
+    text_paths,
+    text_size,
+    values_of,
+    why_bomb,
+)
 from finetune.formats.rows import Columns, Row
 from finetune.problems import Problems
+from finetune.regular_files import open_regular
 
 MAGIC = b"PAR1"
-BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -20,12 +29,14 @@ class ParquetTable:
 
     Attributes:
         unread: Columns of bytes, which have no place in a document.
+        text_paths: Columns of texts that are read as dictionaries.
     """
 
     path: Path
     columns: Columns
     names: tuple[str, ...]
     unread: tuple[str, ...]
+    text_paths: tuple[str, ...] = ()
     format: str = "parquet"
 
     @property
@@ -56,11 +67,26 @@ class ParquetTable:
         for name in self.unread:
             problems.note("column not read", self.path.name, f"{name} holds bytes, no text")
         number = -1
+        characters = 0
         try:
-            with pyarrow.parquet.ParquetFile(self.path) as file:
-                for batch in file.iter_batches(BATCH_ROWS, columns=list(self.names)):
+            with (
+                open_regular(self.path) as stream,
+                pyarrow.parquet.ParquetFile(stream, read_dictionary=self.text_paths) as file,
+            ):
+                size = os.fstat(stream.fileno()).st_size
+                for batch in batches(file, self.names, self.text_paths):
                     for values in self._values(batch):
                         number += 1
+                        try:
+                            characters += text_size(values.values())
+                        except ValueError as error:
+                            self._refuse(number, str(error), problems)
+                            continue
+                        if is_beyond(characters, size):
+                            raise ManifestError(
+                                f"{self.path}: its first {number + 1:,} rows repeat a few texts to"
+                                f" {characters / 2**20:,.0f} MiB, as a decompression bomb does"
+                            )
                         row = self._row(values, number, problems)
                         if row is not None:
                             yield row
@@ -75,13 +101,16 @@ class ParquetTable:
         try:
             return self.columns.row(values, number, self.path.name, number + 1)
         except ValueError as error:
-            problems.add("bad row", where, str(error))
+            self._refuse(number, str(error), problems)
             return None
+
+    def _refuse(self, number: int, reason: str, problems: Problems) -> None:
+        problems.add("bad row", f"{self.path.name}:{number + 1}", reason)
 
     def _values(self, batch: Any) -> Iterator[dict[str, Any]]:
         """The rows of a batch; a text that is no UTF-8 comes as the error that it raised."""
         columns = [
-            _vectors(column) if name == self.columns.embedding else _values_of(column)
+            _vectors(column) if name == self.columns.embedding else values_of(column)
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
         ]
         for values in zip(*columns, strict=True):
@@ -98,7 +127,8 @@ def recognise(path: Path, has_vectors: bool) -> ParquetTable:
     import pyarrow.parquet
 
     try:
-        schema = pyarrow.parquet.read_schema(path)
+        with open_regular(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
+            schema, metadata = file.schema_arrow, file.metadata
     except (pyarrow.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
     unread = tuple(field.name for field in schema if _is_bytes(field.type))
@@ -110,7 +140,9 @@ def recognise(path: Path, has_vectors: bool) -> ParquetTable:
             "to files and their paths to the column"
         )
     columns.check(path, schema.names, has_vectors)
-    return ParquetTable(path, columns, names, unread)
+    if (reason := why_bomb(metadata, names)) is not None:
+        raise ManifestError(f"{path}: {reason}")
+    return ParquetTable(path, columns, names, unread, tuple(text_paths(metadata)))
 
 
 def _is_bytes(type: Any) -> bool:
@@ -122,28 +154,13 @@ def _is_bytes(type: Any) -> bool:
     )
 
 
-def _values_of(column: Any) -> list[Any]:
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        return [_value_or_error(scalar) for scalar in column]
-    return values
-
-
-def _value_or_error(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError as error:
-        return error
-
-
 def _vectors(column: Any) -> list[Any]:
     """Embeddings as arrays where they are lists of numbers, without an object for each number."""
     import pyarrow
 
     type = column.type
     if not (hasattr(type, "value_type") and pyarrow.types.is_floating(type.value_type)):
-        return _values_of(column)
+        return values_of(column)
     return [
         scalar.values.to_numpy(zero_copy_only=False) if scalar.is_valid else None
         for scalar in column

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from finetune import bounded_json
 from finetune.composed import composed
 from finetune.errors import ManifestError
 from finetune.formats.list_texts import listed_texts
@@ -325,8 +326,8 @@ def embedding_value(value: object) -> bytes | None:
 
 def _listed_numbers(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return bounded_json.loads(text)
+    except json.JSONDecodeError:
         # NumPy writes no commas: "[0.1 0.2\n 0.3]".
         return [
             float(number) for number in text.strip().removeprefix("[").removesuffix("]").split()

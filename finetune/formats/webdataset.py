@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune import bounded_json
 from finetune.errors import ManifestError
 from finetune.formats.lines import report_not_utf8
 from finetune.formats.rows import IMAGE_SUFFIXES, Columns, Row
@@ -28,9 +29,11 @@ from finetune.formats.webdataset_sample import (
     merged,
 )
 from finetune.problems import Problems
+from finetune.tar_members import SPARSE, open_shard, read_member, regular_members
 
 MAGIC = b"ustar"
 MAGIC_OFFSET = 257
+MOST_SHARDS = 100_000
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -61,7 +64,7 @@ class WebDataset:
                     row = _row(sample, name, number, position, problems)
                 except UnicodeDecodeError:
                     report_not_utf8(problems, f"{name}/{sample.key}")
-                except (ValueError, RecursionError) as error:
+                except ValueError as error:
                     problems.add("bad row", f"{name}/{sample.key}", str(error))
                 else:
                     if row is not None:
@@ -103,7 +106,10 @@ def recognise_pattern(pattern: str) -> WebDataset:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The names that a pattern with braces means, as in a shell: ranges keep leading zeros."""
+    """The names that a pattern with braces means, as in a shell: ranges keep leading zeros.
+
+    Raises ManifestError above MOST_SHARDS.
+    """
     braces = _BRACES.search(pattern)
     if braces is None:
         return [pattern]
@@ -112,49 +118,64 @@ def expand_braces(pattern: str) -> list[str]:
         inner = braces[1].split(",")
     else:
         first, last = int(bounds[1]), int(bounds[2])
+        if abs(last - first) >= MOST_SHARDS:
+            raise ManifestError(f"{pattern}: means more than {MOST_SHARDS:,} shards")
         step = 1 if first <= last else -1
         width = max(map(len, bounds.groups())) if "0" in (bounds[1][0], bounds[2][0]) else 1
         inner = [f"{number:0{width}}" for number in range(first, last + step, step)]
     before, after = pattern[: braces.start()], pattern[braces.end() :]
-    return [name for each in inner for name in expand_braces(before + each + after)]
+    names: list[str] = []
+    for each in inner:
+        names += expand_braces(before + each + after)
+        if len(names) > MOST_SHARDS:
+            raise ManifestError(f"{pattern}: means more than {MOST_SHARDS:,} shards")
+    return names
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """A sample's key, its images as members and its texts as bytes by extension."""
+    """A sample's key, its images as members and its texts as bytes by extension.
+
+    Attributes:
+        refused: Why others of its members cannot be used.
+    """
 
     key: str
     images: list[tarfile.TarInfo]
     texts: dict[str, bytes]
+    refused: list[str]
+
+    def add_image(self, member: tarfile.TarInfo) -> None:
+        """Raise ValueError where its bytes do not lie in the shard as they are."""
+        if member.issparse():
+            raise ValueError(f"{member.name}: {SPARSE}")
+        self.images.append(member)
 
 
 def _samples(shard: Path) -> Iterator[_Sample]:
     try:
-        with tarfile.open(shard, "r:") as tar:
-            for key, members in itertools.groupby(_members(tar), key=lambda each: _key(each.name)):
-                sample = _Sample(key, [], {})
+        with open_shard(shard) as tar:
+            found = regular_members(tar)
+            for key, members in itertools.groupby(found, key=lambda each: _key(each.name)):
+                sample = _Sample(key, [], {}, [])
                 for member in members:
                     extension = member.name[len(key) :].lower()
-                    if extension.endswith(IMAGE_SUFFIXES):
-                        sample.images.append(member)
-                    elif extension.endswith(READ_SUFFIXES):
-                        file = tar.extractfile(member)
-                        sample.texts[extension] = b"" if file is None else file.read()
-                if sample.images or sample.texts:
+                    try:
+                        if extension.endswith(IMAGE_SUFFIXES):
+                            sample.add_image(member)
+                        elif extension.endswith(READ_SUFFIXES):
+                            sample.texts[extension] = read_member(tar, member)
+                    except ValueError as error:
+                        sample.refused.append(str(error))
+                if sample.images or sample.texts or sample.refused:
                     yield sample
+    except OSError as error:
+        raise ManifestError(f"{shard}: cannot be read: {error.strerror or error}") from error
     except (tarfile.TarError, EOFError) as error:
         raise ManifestError(
             f"{shard}: damaged, cut off or compressed, no valid tar: {error}; "
             "shards are read in place and must not be compressed"
         ) from error
-
-
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while (member := tar.next()) is not None:
-        # The module keeps every member that it has seen.
-        tar.members.clear()  # type: ignore[attr-defined]
-        if member.isfile() and not member.name.rpartition("/")[2].startswith("."):
-            yield member
 
 
 def _key(name: str) -> str:
@@ -164,6 +185,8 @@ def _key(name: str) -> str:
 
 def _row(sample: _Sample, shard: str, number: int, position: int, problems: Problems) -> Row | None:
     where = f"{shard}/{sample.key}"
+    for reason in sample.refused:
+        problems.add("bad row", where, reason)
     if not sample.images:
         problems.add("no image", where, "the sample has no image")
         return None
@@ -197,7 +220,7 @@ def _json_objects(
     for extension in sorted(found, key=lambda each: each not in JSON_SUFFIXES):
         try:
             yield _json_object(texts[extension])
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             if extension in JSON_SUFFIXES:
                 raise
             problems.note("column not read", where, f"{extension}: {error}")
@@ -205,7 +228,7 @@ def _json_objects(
 
 def _json_object(raw: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(raw.decode("utf-8-sig"))
+        values = bounded_json.loads(raw.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ValueError(f"no valid JSON: {error.msg}") from error
     if not isinstance(values, dict):
