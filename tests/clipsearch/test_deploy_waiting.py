@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from config_server_stub import StubConfigServer
-from test_deploy import Asked, make_encoder, options, quiet
+from test_deploy import Asked, make_encoder, options, quiet, run
 from test_deploy_faults import known
 from vespa_stub import StubVespa
 
@@ -62,6 +62,19 @@ def test_a_container_that_restarts_in_a_loop(
     assert "/opt/vespa/logs/vespa/vespa.log" in lines[3]
     progress = [line for line in said if line.startswith("waiting for http://127.0.0.1:1 (")]
     assert progress and "does not run yet on container on 127.0.0.1:1" in progress[0]
+
+
+def test_the_command_says_it_in_the_same_words(server: StubConfigServer, encoder: Path) -> None:
+    server.services, server.loops = [("container", "127.0.0.1", 1)], True
+    done = run(
+        "--encoder", str(encoder), "--config-server", server.url,
+        "--index", "http://127.0.0.1:1", "--wait", "3",
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stdout == ""
+    assert "\nwaiting for http://127.0.0.1:1 (" in done.stderr
+    assert "\nError: http://127.0.0.1:1 was not ready in 3 seconds (" in done.stderr
+    assert "\n  container on 127.0.0.1:1: " in done.stderr
+    assert "Traceback" not in done.stderr and "tried for 0" not in done.stderr
 
 
 def test_a_config_server_that_never_answers_and_one_that_is_slow_share_the_deadline(
