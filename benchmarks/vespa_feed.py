@@ -209,6 +209,7 @@ def _body(document: Document) -> dict[str, object]:
         document.tags,
         document.numbers,
         document.embedding,
+        places={"year": 1},
     )
 
 

@@ -57,10 +57,14 @@ def attributes(held: Collection) -> float:
     unique = GROWTH * n * (1 + held.id_length + 2 * REFERENCE)
     id_ = each * REFERENCE + unique + each * REFERENCE + each * REFERENCE
     path = each * REFERENCE + unique
-    lists = each * REFERENCE * 4  # keys and values of tags and of numbers
-    tags = each * held.tags * 2 * (REFERENCE + POSTING)
+    lists = each * REFERENCE * 6  # keys and values of tags and of numbers; what filters ask
+    # Keys, values, and tag_values, in which each different one stands with its column once more.
+    tags = each * held.tags * 3 * (REFERENCE + POSTING)
     tags += GROWTH * held.tag_values * (1 + held.tag_length + 3 * REFERENCE)
+    tags += GROWTH * held.tag_values * (1 + 2 * held.tag_length + 3 * REFERENCE)
     numbers = each * held.numbers * (REFERENCE + 8)
+    # number_keys are in a dictionary too; at most, all are different.
+    numbers += each * held.numbers * (REFERENCE + POSTING + 8 + 2 * REFERENCE)
     return id_ + path + lists + tags + numbers + n * DOCUMENT_META
 
 

@@ -93,7 +93,10 @@ def _as_text(facts: dict[str, object]) -> str:
     size = facts["disk_bytes"]
     rows = {
         "index": facts["index"],
-        "documents": f"{facts['count']:,}{_without_embedding(facts['without_embedding'])}",
+        "documents": (
+            f"{facts['count']:,}{_without_embedding(facts['without_embedding'])}"
+            f"{_earlier_form(facts['document_form'])}"
+        ),
         "dimension": facts["dimension"],
         "language": facts["language"],
         "encoder": "none: ready-made vectors" if fingerprint is None else encoder,
@@ -119,6 +122,14 @@ def _verdict(verified: object) -> str:
     assert isinstance(verified, dict)
     broken = len(verified["broken"])
     return f"{verified['files']:,} files, " + (f"{broken:,} BROKEN" if broken else "all whole")
+
+
+def _earlier_form(form: object) -> str:
+    from clipsearch.engine import DOCUMENT_FORM  # light path: NumPy
+
+    if form == DOCUMENT_FORM:
+        return ""
+    return " (fed by an earlier version: queries with filters are slow until the next feed)"
 
 
 def _columns(columns: object) -> str:

@@ -156,7 +156,7 @@ class _Writer:
                         document.numbers,
                         document.embedding,
                         self._info.precision,
-                        self._places_of(document.numbers),
+                        places=self._places_of(document.numbers),
                     )
                     return self._send(operation, "POST", body)
                 case FilterFields():

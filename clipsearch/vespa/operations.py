@@ -62,7 +62,8 @@ def put_fields(
     numbers: Mapping[str, float],
     embedding: Embedding,
     precision: Precision = "float",
-    places: Mapping[str, int] | None = None,
+    *,
+    places: Mapping[str, int],
 ) -> dict[str, Json]:
     """The JSON body of a put. The embedding goes as hex: half the bytes, 10–40 % faster to feed.
 
@@ -77,7 +78,7 @@ def put_fields(
             "tags": dict(tags),
             "numbers": dict(numbers),
             TAG_VALUES: tag_values(tags),
-            NUMBER_KEYS: number_keys(numbers, places or {}),
+            NUMBER_KEYS: number_keys(numbers, places),
             "embedding": {"values": hex_values(embedding, precision)},
         }
     }

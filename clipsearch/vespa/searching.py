@@ -53,7 +53,7 @@ class Searcher:
         target = target_hits(query)
         exact = query.exact or self._compare_all(query, passing.total)
         answer = self._hits(query, exact=exact)
-        if not exact and answer.total < min(target, passing.total):
+        if not exact and self._too_few(answer, min(target, passing.total)):
             answer = self._hits(query, exact=True)
         page = self._page(query, answer, passing)
         return replace(page, candidates=min(target, answer.total, passing.total))
@@ -63,7 +63,10 @@ class Searcher:
             return self._page(query, self._hits(query))
         passing = self._count(replace(query, facets=())).total
         exact = query.exact or self._compare_all(query, passing)
-        if not exact and self._candidates(query) >= min(query.candidates, passing):
+        if not exact:
+            nearest = queries.nearest_body(query, self.info, self.timeout, 0, exact=False)
+            exact = self._too_few(self.ask(nearest), min(query.candidates, passing))
+        if not exact:
             return self._page(query, self._hits(query))
         least = None if passing <= query.candidates else self._least_cosine(query)
         return self._page(query, self._hits(query, exact=True, least_cosine=least))
@@ -87,9 +90,10 @@ class Searcher:
         """How many documents pass the filters, with the facets over them."""
         return self.ask(queries.count_body(self.timeout, query, self.info))
 
-    def _candidates(self, query: EngineQuery) -> int:
-        """How many of the nearest an approximate search finds."""
-        return self.ask(queries.nearest_body(query, self.info, self.timeout, 0, exact=False)).total
+    @staticmethod
+    def _too_few(found: SearchAnswer, wanted: int) -> bool:
+        """Whether an approximate search left candidates out; one cut short would be so again."""
+        return found.partial is None and found.total < wanted
 
     def _least_cosine(self, query: EngineQuery) -> float | None:
         """A bound between the last candidate and the next document; None where there is no next.

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vespa_recorded import assert_same_pages
-from vespa_stub import StubVespa
+from vespa_stub import Request, StubVespa
 from vespa_twin import answer_search
 
 from clipsearch.documents import Document, Embedding
@@ -189,6 +189,37 @@ def test_leaving_a_document_out_is_tight_too(filters: Recorded) -> None:
     assert first.id not in {hit.document.id for hit in page.hits}
     assert page.total == page.candidates == len(page.hits) == 319
     assert not [one for one in statements(filters.vespa) if "approximate:false" in one]
+    engine.close()
+
+
+def test_an_answer_cut_short_is_partial_and_not_asked_for_again(
+    filters: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the search that only counts, too: what was found is shown."""
+    answer = filters.vespa.answer
+
+    def degraded(request: Request) -> tuple[int, Any]:
+        status, content = answer(request)
+        if request.path == "/search/":
+            coverage = {"full": False, "degraded": {"anntimeout": True}}
+            content["root"]["coverage"].update(coverage)
+        return status, content
+
+    monkeypatch.setattr(searching, "FEW_PASSING", 0)
+    monkeypatch.setattr(filters.vespa, "found_share", 0.3)
+    monkeypatch.setattr(filters.vespa, "answer", degraded)
+    engine = VespaEngine.open(filters.vespa.url)
+    for mode in ("vector", "hybrid"):
+        filters.vespa.requests.clear()
+        query = EngineQuery(
+            mode,
+            ("red",) if mode == "hybrid" else (),
+            filters.documents[0].embedding,
+            filters=FILTERS["place is circle"],
+        )
+        page = engine.search(query)
+        assert page.hits and page.partial is not None and "only in part" in page.partial
+        assert not [one for one in statements(filters.vespa) if "approximate:false" in one]
     engine.close()
 
 

@@ -213,6 +213,19 @@ def test_the_next_feed_upgrades_whatever_its_manifest_has(vespa: StubVespa, tmp_
     assert len(whole) == 1, "no document but the new one was written whole"
 
 
+def test_status_says_that_an_earlier_version_fed_it(vespa: StubVespa) -> None:
+    def told() -> str:
+        command = [sys.executable, "-m", "clipsearch", "status", "--index", vespa.url]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+
+    assert "fed by an earlier version: queries with filters are slow" in told()
+    vespa.filter_fields = True
+    upgrade(vespa)
+    assert "earlier version" not in told()
+
+
 def test_earlier_versions_refuse_an_index_of_this_form(vespa: StubVespa) -> None:
     vespa.filter_fields = True
     upgrade(vespa)
