@@ -82,7 +82,7 @@ def test_the_table_shows_score_parts_marks_and_facets(run: Run) -> None:
     assert re.search(r"# +score +bm25 +id, path +caption", out)
     assert re.search(r"1 +(\d\.\d{4}) +\1 +a\.png +two \*dogs\* on a \*beach\* with a \*dog\*", out)
     assert "1-3 of 3, page 1 of 1" in out
-    assert "class: Beach 1, beach 1, home 1" in out
+    assert "class: Beach 2, home 1" in out
 
 
 def test_the_table_of_a_hybrid_by_vector(run: Run, tmp_path: Path) -> None:
@@ -90,6 +90,22 @@ def test_the_table_of_a_hybrid_by_vector(run: Run, tmp_path: Path) -> None:
     _, out, _ = run("query", "--vector", str(tmp_path / "v.npy"), "-k", "1", "--mode", "hybrid")
     assert re.search(r"# +score +bm25 +cosine +id, path", out)
     assert re.search(r"1 +1\.0000 +0\.0000 +1\.0000 +a\.png", out)
+
+
+@pytest.mark.parametrize("k", ["1", "2", "50"])
+def test_the_total_of_vector_does_not_depend_on_k(run: Run, tmp_path: Path, k: str) -> None:
+    np.save(tmp_path / "v.npy", unit(1, 0, 0, 0))
+    asked = ["query", "--vector", str(tmp_path / "v.npy"), "--mode", "vector", "-k", k]
+    asked += ["--candidates", "2", "--filter", "class!=home", "--facet", "class"]
+    page = answer(run, *asked)
+    passing = [one for one in DOCUMENTS if one.tags.get("class") != "home"]
+    ranked = min(max(2, int(k)), len(passing))
+    assert (page["total"], page["candidates"]) == (len(passing), ranked)
+    assert sum(one["count"] for one in page["facets"]["class"]) == sum(
+        "class" in one.tags for one in passing
+    )
+    _, out, _ = run(*asked)
+    assert f" of {len(passing)}, page 1 of " in out and f"the nearest {ranked} ranked" in out
 
 
 def test_captions_cannot_steer_the_terminal(run: Run) -> None:
