@@ -4,12 +4,14 @@ import os
 import re
 import unicodedata
 
+from finetune.errors import UsageError
+
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # Variables that hold a secret for us or for a library that we call.
 SECRET_VARIABLES = (
     "VESPA_CLOUD_SECRET_TOKEN",
     "VESPA_TEAM_API_KEY",
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
+    *HUB_TOKENS,
     "WANDB_API_KEY",
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
@@ -33,6 +35,19 @@ def masked(text: str) -> str:
 def has_control_characters(text: str) -> bool:
     """Whether something is in it that no header may hold, as a line end that was copied along."""
     return any(unicodedata.category(character) == "Cc" for character in text)
+
+
+def check_token(variable: str) -> None:
+    """Raise UsageError, without the value, where a variable's token is none that can be sent.
+
+    White space at its ends is no fault: the libraries that send it cut that off.
+    """
+    value = os.environ.get(variable, "").strip()
+    if has_control_characters(value) or not value.isascii():
+        raise UsageError(
+            f"{variable} holds a character that no header can (a line end that was copied along,"
+            f" perhaps); set the token alone"
+        )
 
 
 def _known() -> list[str]:

@@ -28,6 +28,7 @@ from finetune.config import TINY
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import ClipsearchError, EncoderError, UsageError
 from finetune.images import preprocessing_from_config
+from finetune.masking import HUB_TOKENS, check_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ def quiet_transformers() -> Iterator[None]:
 def local_folder(name: str) -> str | None:
     """The folder meant by `name`, or None where it is a hub id.
 
-    Raises UsageError for neither, and EncoderError for settings that no checkpoint has.
+    Raises UsageError for neither, and for a hub id where the hub's token is none that can be sent;
+    EncoderError for settings that no checkpoint has.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -76,6 +78,8 @@ def local_folder(name: str) -> str | None:
     # Ids are "name" or "owner/name"; anything else can only have been meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or not name:
         raise UsageError(f"{name or '(empty)'}: no such folder, and not a Hugging Face id")
+    for variable in HUB_TOKENS:
+        check_token(variable)
     return None
 
 

@@ -6,6 +6,7 @@ A command's module imports at its top what is light, and heavy rooms inside the 
 
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import click
 
 from clipsearch.version import __version__
 from finetune.errors import ClipsearchError
+from finetune.masking import masked
 
 EXIT_SOME_REJECTED = 3
 EXIT_INTERRUPTED = 130
@@ -114,21 +116,19 @@ def _run(arguments: list[str], debug: bool) -> int:
         click.echo("Stopped.", err=True)
         return EXIT_INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(masked(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except ClipsearchError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"Error: {error}", err=True)
+        _tell(str(error), debug)
         return error.exit_code
     except BrokenPipeError:
         # The reader (head, less) has gone; python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"Error: {_sentence(error)}", err=True)
+        _tell(_sentence(error), debug)
         return 1
     except MemoryError:
         if debug:
@@ -136,12 +136,16 @@ def _run(arguments: list[str], debug: bool) -> int:
         click.echo(f"Error: {_TOO_LITTLE_MEMORY}", err=True)
         return 1
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        name = type(error).__name__
-        click.echo(f"Error: {name}: {error} (--debug shows the traceback)", err=True)
+        _tell(f"{type(error).__name__}: {error} (--debug shows the traceback)", debug)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _tell(sentence: str, debug: bool) -> None:
+    """Print the error that is being handled, without secrets."""
+    if debug:
+        click.echo(masked(traceback.format_exc()), err=True, nl=False)
+    click.echo(masked(f"Error: {sentence}"), err=True)
 
 
 def _sentence(error: OSError) -> str:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def is_remote(target: str) -> bool:
     """Whether `target` is the address of a Vespa rather than a folder."""
-    return target.startswith(("http://", "https://"))
+    # No folder is meant by another scheme either: that is refused as an address.
+    return "://" in target
 
 
 def index_exists(target: str) -> bool:

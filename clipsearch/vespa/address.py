@@ -39,16 +39,17 @@ class Address:
     def parse(cls, address: str) -> Self:
         """Raises EngineError where it is no address, or would send a password in the open."""
         shown = without_credentials(address)
+        reason, port = "", None
         try:
             parts = urlsplit(address)
             host, port = parts.hostname or "", parts.port
-            if parts.scheme not in ("http", "https") or not _can_be_host(host):
-                raise ValueError("not of the form http://HOST:PORT")
         except ValueError as error:
-            # The reason may quote a part of the password.
-            reason = "write / ? # @ % in a password as %2F %3F %23 %40 %25"
-            reason = reason if "@" in address else str(error)
-            raise EngineError(f"{shown}: is no address ({reason})") from None
+            parts, host, reason = urlsplit(""), "", str(error)
+        if reason or parts.scheme not in ("http", "https") or not _can_be_host(host):
+            reason = reason or "not of the form http://HOST:PORT"
+            if "@" in address:  # the reason may quote a part of the password
+                reason = "write / ? # @ % in a password as %2F %3F %23 %40 %25"
+            raise EngineError(f"{shown}: is no address ({reason})")
         authorization = None
         if parts.username is not None:
             authorization = _basic(shown, unquote(parts.username), unquote(parts.password or ""))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from finetune.masking import masked
 from finetune.trackers.run import Row, Tracker
 
 START_SECONDS = 15.0
@@ -214,7 +215,7 @@ class Trackers:
     def _report(self) -> None:
         for tracker in self._trackers:
             if (failure := tracker.take_failure()) is not None:
-                self._warn(f"{tracker.name}: {failure}; training goes on without it")
+                self._warn(masked(f"{tracker.name}: {failure}; training goes on without it"))
 
 
 def start_background(
