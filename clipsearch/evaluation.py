@@ -236,15 +236,16 @@ def _check_images(
         if not np.any(images.classes != NO_CLASS):
             raise ManifestError(f"{where}, none has a class in {labels.source}{why}")
         return
+    more = "give more of them captions"
+    if options.split != ALL_SPLITS:
+        more = "choose another with --split, or --split all"
     if not captioned:
         raise ManifestError(
-            f"{where}, none has a caption; choose another with --split, or classify with"
-            f" --zero-shot{why}"
+            f"{where}, none has a caption; {more}, or classify with --zero-shot{why}"
         )
     if len(captioned) == 1:
         raise ManifestError(
-            f"{where}, only one has a caption: a pool of one image ranks nothing; choose another"
-            f" with --split, or --split all{why}"
+            f"{where}, only one has a caption: a pool of one image ranks nothing; {more}{why}"
         )
 
 

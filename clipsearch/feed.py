@@ -259,9 +259,11 @@ def _prepare(options: FeedOptions, target: FeedTarget, manifest: Manifest) -> So
     )
     vector = None if target.fingerprint else _first_vector(manifest)
     if not target.fingerprint and vector is None:
+        mend = "name the encoder with --encoder"
+        if not target.is_new:
+            mend = f"{options.index} takes no others: give some, or feed a new index with --encoder"
         raise UsageError(
-            f"{options.manifest}: has no ready-made vectors (a column named embedding),"
-            f" so name the encoder with --encoder"
+            f"{options.manifest}: has no ready-made vectors (a column named embedding), so {mend}"
         )
     root = None if manifest.root is None else os.fspath(manifest.root.absolute())
     absolute_paths = target.settle(columns, root, None if vector is None else vector.size)

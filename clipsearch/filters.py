@@ -118,8 +118,9 @@ def _known_column(column: str, known: Sequence[str], what: str) -> str:
 def _tag_filter(text: str, column: str, operator: str, value: str) -> TagFilter:
     if operator not in ("=", "!="):
         raise UsageError(
-            f"the filter {text!r} compares numbers, but {column} is kept as text: use = or !=,"
-            f" or feed it with --number {column}"
+            f"the filter {text!r} compares numbers, but {column} is kept as text: use = or !=;"
+            f" where its every value is a number (a date as 20240131), feed a new index with"
+            f" --number {column}"
         )
     values = tuple(part.replace("\\|", "|").strip() for part in _BAR.split(value))
     if not all(values):

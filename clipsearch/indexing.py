@@ -82,6 +82,11 @@ class FeedTarget:
         return self._engine
 
     @property
+    def is_new(self) -> bool:
+        """Whether nothing is there yet: an encoder may still be chosen."""
+        return self._engine is None or self._engine.count() == 0
+
+    @property
     def fingerprint(self) -> str:
         """Of the encoder; empty for ready-made vectors."""
         return "" if self._description is None else self._description.fingerprint
@@ -207,10 +212,13 @@ def _check_same_encoder(engine: Engine, description: EncoderDescription | None) 
     given = None if description is None else description.fingerprint
     if held == given or (held is None and engine.count() == 0):
         return
+    mend = "name the encoder that filled it"
+    if held is None:
+        mend = "leave --encoder out and give such vectors"
     raise EncoderMismatchError(
         f"{engine.target}: was filled by {_named(engine.info.encoder_name, held)}, not by"
         f" {_named(None if description is None else description.name, given)};"
-        f" name the encoder that filled it, or feed a new index"
+        f" {mend}, or feed a new index"
     )
 
 

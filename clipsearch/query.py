@@ -330,7 +330,8 @@ class Search:
             if self.info.encoder_path is None:
                 raise EncoderError(
                     f"{self.engine.target} was fed with ready-made vectors and names no encoder:"
-                    f" say which one made them with --encoder DIR, or search with --mode bm25"
+                    f" say which one made them with --encoder DIR, or search for words with"
+                    f" --mode bm25"
                 )
             folder = Path(self.info.encoder_path)
             if not folder.is_dir():

@@ -32,6 +32,7 @@ resident memory for the whole process, in every text format; benchmarks/manifest
 """
 
 import marshal
+import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -290,7 +291,8 @@ class Manifest:
         if strict and problems.counts:
             raise ManifestError(
                 f"{self.path}: {problems.summary()}{example} (strict; "
-                "`clipsearch manifest check --report FILE` names them all)"
+                f"`clipsearch manifest check {shlex.quote(str(self.path))} --report FILE` names"
+                " them all)"
             )
 
 
