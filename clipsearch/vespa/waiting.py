@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from clipsearch.vespa.config_server import ConfigServer, Convergence, Service, health
-from clipsearch.vespa.connection import ConnectionSettings, PoolTransport
+from clipsearch.vespa.connection import ConnectionSettings
+from clipsearch.vespa.requests_transport import RequestsTransport
 from finetune.errors import EngineError, IndexAccessError, IndexVersionError
 
 POLL_SECONDS = 0.5
@@ -119,7 +120,7 @@ class Services:
         def line(service: Service) -> str:
             where = f"[{service.host}]" if ":" in service.host else service.host
             url = f"http://{where}:{service.port}"
-            transport = PoolTransport(url, ConnectionSettings())
+            transport = RequestsTransport(url, ConnectionSettings())
             healthy = health(transport, HEALTH_SECONDS) or "up"
             transport.close()
             return f"{service}: {self._state(service)}; its health: {healthy}"

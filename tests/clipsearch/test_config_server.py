@@ -3,12 +3,15 @@
 import contextlib
 import copy
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raw_server import RawServer, Step, for_ever, http_answer
 from test_vespa_malformed import VALUES, places
 
 from clipsearch.vespa.config_server import ConfigServer, Running, health
@@ -114,3 +117,40 @@ def test_only_a_config_servers_own_words_say_that_nothing_is_deployed() -> None:
 )
 def test_health(body: Any, reason: str | None) -> None:
     assert server_that_says(200, body).failure(1.0) == reason
+
+
+def test_a_server_that_drips_is_not_waited_for() -> None:
+    head = b"HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n"
+
+    def script() -> Iterator[Step]:
+        yield head
+        yield from for_ever(b"x", 0.1)
+
+    with RawServer(script=script) as raw:
+        start = time.monotonic()
+        assert ConfigServer(raw.url).failure(1.0) == "no whole answer in 1 seconds"
+        assert time.monotonic() - start < 20
+    broken = http_answer('{"status"', length="100")
+    with RawServer(answer=lambda request: broken) as raw:
+        assert "broke" in str(ConfigServer(raw.url).failure(2.0))
+
+
+def test_credentials_go_to_the_server_that_was_named_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login other password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("VESPA_CLOUD_SECRET_TOKEN", "a-secret-token")
+    with RawServer(answer=lambda request: http_answer("{}")) as there:
+        moved = f"HTTP/1.1 302 X\r\nLocation: {there.url}\r\nContent-Length: 0\r\n\r\n".encode()
+        with RawServer(answer=lambda request: moved) as raw:
+            assert ConfigServer(raw.url).failure(5.0) == "answered 302, and not as Vespa does"
+            assert b"Authorization: Bearer a-secret-token\r\n" in raw.requests[0]
+            ConfigServer(raw.url.replace("://", "://me:mine@")).failure(5.0)
+            assert b"Authorization: Basic bWU6bWluZQ==\r\n" in raw.requests[1]
+        assert there.requests == []
+    monkeypatch.delenv("VESPA_CLOUD_SECRET_TOKEN")
+    with RawServer(answer=lambda request: http_answer("{}")) as raw:
+        ConfigServer(raw.url).failure(5.0)
+        assert b"uthorization" not in raw.requests[0], "not what ~/.netrc has for the host"
