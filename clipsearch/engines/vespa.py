@@ -1,6 +1,7 @@
 """The engine on a Vespa, over plain HTTP; the index is made by `clipsearch deploy`."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -34,6 +35,8 @@ from finetune.errors import EngineError
 from finetune.several import check_several
 
 NO_INDEX = "holds no clipsearch index; make one with: clipsearch deploy"
+# So long after it was read, an index of an earlier form is looked at again by a query with filters.
+UPGRADE_SECONDS = 30.0
 # Gets at once: enough to hide the way there and back, few enough to leave room for queries.
 _GETS_AT_ONCE = 8
 
@@ -45,6 +48,7 @@ class VespaEngine:
         """Use `open`."""
         self._client = client
         self._info = info
+        self._info_read = time.monotonic()
         self._unembedded = UnembeddedCount(self.count_without_embedding)
 
     @classmethod
@@ -145,6 +149,8 @@ class VespaEngine:
 
     def search(self, query: EngineQuery) -> Page:
         """See `Engine.search`."""
+        if query.filters and self._info.document_form != DOCUMENT_FORM:
+            self._look_for_upgrade()
         page = Searcher(self._info, self._client.settings.timeout, self._ask).page(query)
         return replace(page, notes=(*page.notes, *self._unembedded.note(self._info, query, page)))
 
@@ -172,6 +178,12 @@ class VespaEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._client.close()
+
+    def _look_for_upgrade(self) -> None:
+        """Whether a feed has brought the documents to this form since it was last looked at."""
+        if time.monotonic() - self._info_read > UPGRADE_SECONDS:
+            self._info = read_info(self._client) or self._info
+            self._info_read = time.monotonic()
 
     def _places(self) -> ColumnPlaces:
         patience = self._client.settings.feed_patience

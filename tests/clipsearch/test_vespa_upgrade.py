@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,6 +29,7 @@ from clipsearch.engine import (
     Update,
     Upsert,
 )
+from clipsearch.engines import vespa as vespa_engine
 from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa import connection, index_info
 from clipsearch.vespa.connection import ConnectionSettings, connect
@@ -182,24 +184,54 @@ def test_a_document_that_another_feed_changes_meanwhile_is_right_in_the_end(
     assert_all_right(vespa)
 
 
-def test_the_next_feed_upgrades_whatever_its_manifest_has(vespa: StubVespa, tmp_path: Path) -> None:
+def test_an_engine_that_was_open_before_finds_out(
+    vespa: StubVespa, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vespa.filter_fields = True
-    encoder = KEPT / "encoder"
+    monkeypatch.setattr(vespa_engine, "UPGRADE_SECONDS", 0.0)
+    engine = VespaEngine.open(vespa.url, SETTINGS)
+    asked = query("vector", FILTERS[0])
+    before = engine.search(asked)
+    upgrade(vespa)
+    after = engine.search(asked)
+    assert (EARLIER_FORM in before.notes, EARLIER_FORM in after.notes) == (True, False)
+    assert before.hits == after.hits
+
+
+@pytest.fixture
+def feeding(vespa: StubVespa, tmp_path: Path) -> subprocess.Popen[str]:
+    """A feed of one new picture, just started, by the encoder that filled the index."""
+    vespa.filter_fields = True
     Image.new("RGB", (8, 8), "red").save(tmp_path / "new.png")
     (tmp_path / "one.csv").write_text(
         "image,caption,depth\nnew.png,a red nothing,0.25\n", encoding="utf-8"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "clipsearch", "feed", "one.csv", "--encoder", os.fspath(encoder),
-         "--index", vespa.url, "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "XDG_STATE_HOME": os.fspath(tmp_path)},
-        capture_output=True,
+    return start_feed(vespa, tmp_path)
+
+
+def start_feed(vespa: StubVespa, folder: Path) -> subprocess.Popen[str]:
+    encoder = os.fspath(KEPT / "encoder")
+    arguments = ("feed", "one.csv", "--encoder", encoder, "--index", vespa.url, "--json")
+    return subprocess.Popen(
+        [sys.executable, "-m", "clipsearch", *arguments],
+        cwd=folder,
+        env={**os.environ, "XDG_STATE_HOME": os.fspath(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    )
+
+
+def upgraded(vespa: StubVespa) -> int:
+    return sum(TAG_VALUES in fields for fields in vespa.images().values())
+
+
+def test_the_next_feed_upgrades_whatever_its_manifest_has(
+    vespa: StubVespa, feeding: subprocess.Popen[str]
+) -> None:
+    out, error = feeding.communicate(timeout=120)
+    assert feeding.returncode == 0, error
+    report = json.loads(out)
     assert report["fed"] == 1
     assert any(f"{DOCUMENTS} documents were given the fields" in one for one in report["notes"])
     assert len(vespa.images()) == DOCUMENTS + 1
@@ -211,6 +243,34 @@ def test_the_next_feed_upgrades_whatever_its_manifest_has(vespa: StubVespa, tmp_
     )
     whole = [one for one in vespa.writes() if one.method == "POST"]
     assert len(whole) == 1, "no document but the new one was written whole"
+
+
+def test_a_feed_killed_meanwhile_goes_on(
+    vespa: StubVespa, feeding: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    vespa.delay = 0.1
+    throttled = threading.Semaphore(10)  # so many writes pass, and all others wait
+    vespa.choose_fault = lambda request: (
+        "503"
+        if request.method == "PUT"
+        and "/image/" in request.path
+        and not throttled.acquire(blocking=False)
+        else None
+    )
+    deadline = time.monotonic() + 60
+    while upgraded(vespa) < 10 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    feeding.kill()
+    feeding.communicate()
+    assert upgraded(vespa) == 10
+    assert VespaEngine.open(vespa.url, SETTINGS).info.document_form == 1, "still asked exactly"
+    vespa.delay, vespa.choose_fault = 0.0, None
+    again = start_feed(vespa, tmp_path)
+    out, error = again.communicate(timeout=120)
+    assert again.returncode == 0, error
+    notes = json.loads(out)["notes"]
+    assert any(f"{DOCUMENTS - 10} documents were given the fields" in one for one in notes)
+    assert_all_right(vespa)
 
 
 def test_status_says_that_an_earlier_version_fed_it(vespa: StubVespa) -> None:
