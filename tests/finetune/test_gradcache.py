@@ -13,7 +13,9 @@ from finetune.backward import accumulated_backward, shares, whole_backward
 from finetune.gradcache import cached_backward
 from finetune.losses import build_loss
 from finetune.losses.contrastive import contrastive_loss
+from finetune.model import DualEncoder
 from finetune.recomputation import enable_gradient_checkpointing
+from finetune.tensor_batch import TensorBatch
 
 
 @pytest.mark.parametrize("loss", ["contrastive", "sigmoid"])
@@ -211,25 +213,94 @@ def test_pixels_may_be_made_when_they_are_asked_for() -> None:
     assert max(asked) == 4
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_on_the_gpu_dropout_is_replayed_too(dtype: torch.dtype) -> None:
-    dual = small_dual(dropout=0.4).cuda()
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
+
+
+def dual_and_batch(device: str) -> tuple[DualEncoder, TensorBatch]:
+    dual = small_dual(dropout=0.4).to(device)
     batch = random_batch(dual, 12)
-    batch = replace(
-        batch,
-        **{name: getattr(batch, name).cuda()
-           for name in ("pixel_values", "input_ids", "attention_mask", "positives")},
-    )  # fmt: skip
-    scaler = torch.amp.GradScaler("cuda", enabled=dtype == torch.float16)
+    tensors = ("pixel_values", "input_ids", "attention_mask", "positives")
+    return dual, replace(batch, **{name: getattr(batch, name).to(device) for name in tensors})
+
+
+def random_state(device: str) -> torch.Tensor:
+    return torch.cuda.get_rng_state() if device == "cuda" else torch.get_rng_state()
+
+
+def in_one_graph(
+    dual: DualEncoder, batch: TensorBatch, scaler: torch.amp.GradScaler, dtype: torch.dtype
+) -> None:
     torch.manual_seed(3)
     loss = chunks_in_one_graph(dual, batch, contrastive_loss, 5, dtype)
     scaler.scale(loss).backward()
-    expected, after = gradients(dual), torch.cuda.get_rng_state()
+
+
+def in_chunks(
+    dual: DualEncoder, batch: TensorBatch, scaler: torch.amp.GradScaler, dtype: torch.dtype
+) -> None:
     torch.manual_seed(3)
     cached_backward(dual, batch, contrastive_loss, 5, scaler=scaler, dtype=dtype)
-    assert_close(gradients(dual), expected, 1e-5 if dtype == torch.float32 else 1e-3)
-    assert torch.equal(torch.cuda.get_rng_state(), after)
+
+
+def scale_without_overflow(dual: DualEncoder, batch: TensorBatch, device: str) -> float:
+    """What a scaler comes down to in fp16, as it halves its start scale; and a little less.
+
+    At the start scale the gradients of this batch are infinite, with GradCache and without.
+    """
+    scale = 2.0**16
+    while scale > 1:
+        in_one_graph(dual, batch, torch.amp.GradScaler(device, init_scale=scale), torch.float16)
+        if all(gradient.isfinite().all() for gradient in gradients(dual).values()):
+            break
+        scale /= 2
+    return max(scale / 4, 1.0)
+
+
+def assert_dropout_is_replayed(device: str, dtype: torch.dtype, tolerance: float) -> None:
+    dual, batch = dual_and_batch(device)
+    scale = scale_without_overflow(dual, batch, device) if dtype == torch.float16 else 1.0
+    scaler = torch.amp.GradScaler(device, init_scale=scale, enabled=dtype == torch.float16)
+    in_one_graph(dual, batch, scaler, dtype)
+    expected, after = gradients(dual), random_state(device)
+    assert all(gradient.isfinite().all() for gradient in expected.values())
+    assert max(gradient.abs().max() for gradient in expected.values()) > 0
+    in_chunks(dual, batch, scaler, dtype)
+    assert_close(gradients(dual), expected, tolerance)
+    assert torch.equal(random_state(device), after)
+
+
+def test_in_fp16_dropout_is_replayed_too() -> None:
+    assert_dropout_is_replayed("cpu", torch.float16, 1e-5)
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_on_the_gpu_dropout_is_replayed_too(dtype: torch.dtype) -> None:
+    assert_dropout_is_replayed("cuda", dtype, 1e-5 if dtype == torch.float32 else 1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backward", [in_one_graph, in_chunks])
+def test_an_overflow_in_fp16_skips_the_step(backward, device: str) -> None:
+    dual, batch = dual_and_batch(device)
+    optimizer = torch.optim.SGD(dual.parameters(), lr=1.0)
+
+    def step(scale: float) -> tuple[bool, float]:
+        """Whether anything changed, and the scale for the next step."""
+        before = [parameter.detach().clone() for parameter in dual.parameters()]
+        scaler = torch.amp.GradScaler(device, init_scale=scale)
+        backward(dual, batch, scaler, torch.float16)
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        pairs = zip(before, dual.parameters(), strict=True)
+        return any(not torch.equal(old, new) for old, new in pairs), scaler.get_scale()
+
+    assert step(2.0**40) == (False, 2.0**39)
+    scale = scale_without_overflow(dual, batch, device)
+    assert step(scale) == (True, scale), "the same batch at a scale that fits"
 
 
 @pytest.mark.parametrize("parts", [1, 3, 4, 50])
