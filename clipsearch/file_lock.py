@@ -3,12 +3,15 @@
 The lock is the kernel's (`flock`), so it goes with the process, also by kill -9; the file may stay.
 """
 
+import errno
 import fcntl
 import os
+import re
 from pathlib import Path
 from typing import IO
 
 HOLDER_BYTES = 64
+_HOLDER = re.compile(rb"[a-z]{0,%d}" % HOLDER_BYTES)
 
 
 class HeldElsewhereError(Exception):
@@ -22,7 +25,7 @@ def hold(path: Path, work: str) -> IO[bytes]:
         path: Its folder must be there.
         work: What this process is about to do, for the message of the next one.
 
-    Raises HeldElsewhereError, and OSError where the file cannot be opened.
+    Raises HeldElsewhereError, and OSError where the file cannot be opened, or is none of ours.
     """
     while True:
         lock = path.open("a+b")
@@ -33,6 +36,9 @@ def hold(path: Path, work: str) -> IO[bytes]:
             lock.close()
             raise HeldElsewhereError(holder or "feed") from error
         if _is_at(lock, path):
+            if not _HOLDER.fullmatch(os.pread(lock.fileno(), HOLDER_BYTES + 1, 0)):
+                lock.close()
+                raise OSError(errno.EEXIST, "another file has the name of the lock", str(path))
             os.ftruncate(lock.fileno(), 0)
             os.write(lock.fileno(), work.encode())
             return lock

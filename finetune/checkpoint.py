@@ -38,8 +38,8 @@ FORMAT_VERSION = 2
 PARTIAL = ".partial"
 WRITTEN = (
     RUN_FILE, CHECKPOINT_FILE, HISTORY_FILE, REPORT_FILE, PIXELS_FILE, BASELINE_FILE, LOCK_FILE,
-    "best-*.pt", "loss.png", "learning-rate.png", "retrieval.png", "ranks.png", "similarity.png",
-    CHANGES_PAGE, CHANGES_PICTURE,
+    "best-[0-9]*.pt", "loss.png", "learning-rate.png", "retrieval.png", "ranks.png",
+    "similarity.png", CHANGES_PAGE, CHANGES_PICTURE,
 )  # fmt: skip
 TRAINING_FOLDER = Kind("training folder", (*WRITTEN, *(name + PARTIAL for name in WRITTEN)))
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -170,7 +170,7 @@ class WorkFolder:
             raise self._not_written(f"the checkpoint of step {state['step']:,}", error) from error
         needed = {self.weights(step) for step in kept}
         for file in self.path.glob("best-*.pt"):
-            if file not in needed:
+            if file not in needed and file.stem.removeprefix("best-").isdecimal():
                 file.unlink()
 
     def _not_written(self, what: str, error: OSError) -> TrainingError:

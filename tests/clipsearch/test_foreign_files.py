@@ -3,23 +3,34 @@
 Every refusal is followed by a comparison of every file that was there before.
 """
 
+import contextlib
 import csv
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
-from local_collection import make_embedding
+from local_collection import DIMENSION, feed, make_document, make_embedding
 from PIL import Image
 
+from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engines import checksums
 from clipsearch.engines.folder import is_unfinished
+from clipsearch.engines.lance import DocumentTable
+from clipsearch.engines.local import LocalEngine
+from clipsearch.evaluation_plots import check_plots
 from clipsearch.vespa.package import PackageValues, render, write_folder
+from finetune.checkpoint import WorkFolder
+from finetune.config import TrainConfig
+from finetune.config_check import check_config
 from finetune.errors import UsageError
 from finetune.export import export_encoder
 from finetune.model import load_dual_encoder
@@ -179,8 +190,8 @@ def test_a_folder_of_others_at_the_place_of_checkpoints_stays(work: Path) -> Non
 
 
 def test_a_snapshot_of_others_stays(work: Path) -> None:
-    feed = ("feed", "m.csv", "--index", "i")
-    assert clipsearch(*feed, cwd=work).returncode in (0, 3)
+    command = ("feed", "m.csv", "--index", "i")
+    assert clipsearch(*command, cwd=work).returncode in (0, 3)
     mine = work / "i" / "snapshot-holidays"
     mine.mkdir()
     np.save(mine / "embeddings.npy", np.zeros(2))
@@ -188,6 +199,103 @@ def test_a_snapshot_of_others_stays(work: Path) -> None:
     (current.parent / "notes.txt").write_text("mine")
     rows = [("p9.jpg", "a cat", json.dumps(make_embedding(np.random.default_rng(9)).tolist()))]
     write_csv(work / "m.csv", ("image", "caption", "embedding"), rows)
-    assert clipsearch(*feed, cwd=work).returncode in (0, 3)
+    assert clipsearch(*command, cwd=work).returncode in (0, 3)
     assert (mine / "embeddings.npy").exists()
     assert [path.name for path in current.parent.iterdir()] == ["notes.txt"]
+
+
+class Killed(BaseException):
+    """In place of kill -9: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_an_index_whose_making_was_killed_is_made_by_the_next_feed(
+    tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [steps]
+
+    def killed_after(action: Any) -> Any:
+        def act(*arguments: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return action(*arguments, **options)
+
+        return act
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed_after(Path.replace))
+        patch.setattr(DocumentTable, "create", killed_after(DocumentTable.create))
+        with contextlib.suppress(Killed):
+            LocalEngine.create(tmp_path / "i", IndexInfo(DIMENSION)).close()
+    if not (tmp_path / "i" / "index.json").exists():
+        assert not (tmp_path / "i").exists() or is_unfinished(tmp_path / "i")
+        LocalEngine.create(tmp_path / "i", IndexInfo(DIMENSION)).close()
+    engine = LocalEngine.open(tmp_path / "i")
+    feed(engine, [Upsert(make_document(1))])
+    assert engine.count() == 1 and not checksums.verify(tmp_path / "i").broken
+    engine.close()
+
+
+def test_a_file_of_others_with_the_name_of_a_lock_stays(work: Path) -> None:
+    (work / "mine.sqlite.lock").write_text("my own notes, with digits 123")
+    command = ("feed", "m.csv", "--index", "i", "--ledger", "mine.sqlite")
+    done = clipsearch(*command, cwd=work)
+    assert done.returncode == 1 and "another file has the name of the lock" in done.stderr
+    assert (work / "mine.sqlite.lock").read_text() == "my own notes, with digits 123"
+
+
+def test_a_database_of_others_is_no_ledger(work: Path) -> None:
+    with contextlib.closing(sqlite3.connect(work / "photos.db")) as database:
+        database.execute("CREATE TABLE albums (name TEXT)")
+    command = ("feed", "m.csv", "--index", "i", "--ledger", "photos.db")
+    refused(work, *command, says="has the table albums, which is not ours", code=1)
+
+
+def test_plots_never_go_over_others_or_into_an_encoder(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "text-to-image-ranks.png").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"text-to-image-ranks\.png: .*did not write"):
+        check_plots(tmp_path / "plots")
+    (tmp_path / "link").symlink_to(encoder_folder)
+    with pytest.raises(UsageError, match="which is read here"):
+        check_plots(tmp_path / "link", [encoder_folder])
+    with pytest.raises(UsageError, match="which is read"):
+        check_plots(encoder_folder / "onnx", [encoder_folder])
+    with pytest.raises(UsageError, match="which is read"):
+        check_sheet(encoder_folder / "mine.html", inputs=[encoder_folder])
+
+
+def test_a_sheet_is_not_put_among_the_pictures_that_are_read(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "photos" / "a.jpg")
+    with pytest.raises(UsageError, match="would be a part of"):
+        check_sheet(tmp_path / "photos" / "sheet.png", inputs=[tmp_path / "photos"])
+    check_sheet(tmp_path / "photos" / "sheet.html", inputs=[tmp_path / "photos"])
+
+
+def test_a_model_is_not_trained_into_itself(tmp_path: Path) -> None:
+    for out in ("model", "link", "MODEL", "x/../model"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "x").mkdir(exist_ok=True)
+        if not (tmp_path / "link").is_symlink():
+            (tmp_path / "link").symlink_to("model")
+        config = TrainConfig(
+            manifest="m.csv", model=str(tmp_path / "model"), out=tmp_path / out, overwrite=True
+        )
+        with pytest.raises(UsageError, match="which is read here"):
+            check_config(config)
+
+
+def test_what_is_beside_a_run_stays_when_it_is_thrown_away(tmp_path: Path) -> None:
+    config = TrainConfig(manifest="m.csv", model="tiny", out=tmp_path / "encoder", restart=True)
+    with WorkFolder.open(config) as work:
+        folder = work.path
+    (folder / "diary.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"diary\.txt was not written by clipsearch"):
+        WorkFolder.open(config)
+    work.remove()
+    assert {path.name for path in folder.iterdir()} == {"diary.txt", MARK_FILE}
+    assert (folder / "diary.txt").read_text() == "mine"
