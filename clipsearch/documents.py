@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.storable import blanked, shown_id, why_no_id
+from clipsearch.storable import blanked, blanked_path, shown_id, why_no_id
 from finetune.errors import ClipsearchError
 from finetune.several import is_one_text
 
@@ -79,7 +79,7 @@ def storable(document: Document) -> Document:
     changed = replace(
         document,
         captions=tuple(map(blanked, document.captions)),
-        path=blanked(document.path),
+        path=blanked_path(document.path),
         tags=storable_tags(document.tags),
         numbers=storable_names(document.numbers),
     )

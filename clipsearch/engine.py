@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, get_args, get_origin, get_type_hints
 
 from clipsearch.documents import Document, Embedding, storable_names, storable_tags
-from clipsearch.storable import blanked
+from clipsearch.storable import blanked, blanked_path
 from finetune.errors import UsageError
 
 Mode = Literal["bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"]
@@ -302,7 +302,7 @@ def storable_update(update: Update) -> Update:
         captions=None if update.captions is None else tuple(map(blanked, update.captions)),
         tags=None if update.tags is None else storable_tags(update.tags),
         numbers=None if update.numbers is None else storable_names(update.numbers),
-        path=None if update.path is None else blanked(update.path),
+        path=None if update.path is None else blanked_path(update.path),
     )
 
 

@@ -5,6 +5,10 @@ noncharacters and no halves of surrogate pairs (`com.yahoo.text.Text` in its sou
 tags, paths and column names blanks stand for them, and none of these characters is part of a word:
 nothing that can be searched for is lost. An id is never changed; one that holds any of them is
 refused, as is one that the address of a document cannot hold.
+
+The control characters U+007F to U+009F are "discouraged" there. Nobody reads them, so that in
+captions, tags and column names blanks stand for them too; but names of files that were once decoded
+wrongly hold them ("Ã\\x89" was an É), so that ids and paths keep them.
 """
 
 import re
@@ -18,23 +22,30 @@ path, options, host and credentials."""
 _PLANES = "".join(
     chr(plane + last) for plane in range(0, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF)
 )
-_UNSTORABLE = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufdd0-\ufdef{_PLANES}]")
+_REFUSED = f"\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufdd0-\ufdef{_PLANES}"
+_NO_TEXT = re.compile(f"[{_REFUSED}]")
+_NO_WORDS = re.compile(f"[{_REFUSED}\x7f-\x9f]")
 # So much of an id is shown in a sentence.
 _SHOWN = 120
 
 
 def blanked(text: str) -> str:
-    """The text with a blank for each character that no index can hold."""
+    """The text (of a caption, a tag, a column's name) with a blank for each such character."""
     if text.isascii() and text.isprintable():  # most texts, and ten times as quick
         return text
-    return _UNSTORABLE.sub(" ", text)
+    return _NO_WORDS.sub(" ", text)
+
+
+def blanked_path(path: str) -> str:
+    """The path with a blank for each character that no index can hold."""
+    return _NO_TEXT.sub(" ", path)
 
 
 def why_no_id(id_: str) -> str | None:
     """Why no document can have this id, as the end of a sentence; None where one can."""
     if not id_:
         return "is empty; give every row an image or an id"
-    found = _UNSTORABLE.search(id_)
+    found = _NO_TEXT.search(id_)
     if found is not None:
         return (
             f"holds the character U+{ord(found.group()):04X}, which no index can hold;"
