@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsearch.cli.options import index_option, json_option
-from finetune.errors import UsageError
+from finetune.errors import EngineError, UsageError
 from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
@@ -63,17 +63,27 @@ def _verify(folder: Path) -> "Verified":
 
 
 def facts_of(engine: "Engine") -> dict[str, object]:
-    """What `--json` prints: target, counts, disk_bytes (None for Vespa) and the IndexInfo."""
+    """What `--json` prints: target, counts, disk_bytes (None for Vespa) and the IndexInfo.
+
+    Of the counts, `without_embedding` is None where Vespa had no time to compare all vectors.
+    """
     from clipsearch.engines import is_remote
 
     size = None if is_remote(engine.target) else disk_bytes(Path(engine.target))
     facts = {
         "index": engine.target,
         "count": engine.count(),
-        "without_embedding": engine.count_without_embedding(),
+        "without_embedding": _count_without_embedding(engine),
         "disk_bytes": size,
     }
     return facts | asdict(engine.info)
+
+
+def _count_without_embedding(engine: "Engine") -> int | None:
+    try:
+        return engine.count_without_embedding()
+    except EngineError:
+        return None
 
 
 def disk_bytes(folder: Path) -> int:
@@ -113,6 +123,8 @@ def _as_text(facts: dict[str, object]) -> str:
 
 
 def _without_embedding(count: object) -> str:
+    if count is None:
+        return " (how many are without an embedding could not be counted)"
     if not count:
         return ""
     return f" ({count:,} of them without an embedding: no search by vector finds them; feed again)"

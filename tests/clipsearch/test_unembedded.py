@@ -179,4 +179,7 @@ def test_an_answer_does_not_fail_for_want_of_the_count(place: Place) -> None:
         engine.count_without_embedding()
     (note,) = engine.search(EngineQuery("hybrid", ("dog",), np.eye(8, dtype=np.float32)[0])).notes
     assert "some documents may have no embedding" in note and "could not be counted" in note
+    shown = json.loads(status(place, "--json"))
+    assert (shown["count"], shown["without_embedding"]) == (DOCUMENTS, None)
+    assert "6 (how many are without an embedding could not be counted)" in status(place)
     assert place.feed().fed == DOCUMENTS, "a feed goes on as well"
