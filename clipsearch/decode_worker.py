@@ -7,8 +7,10 @@ import contextlib
 import hashlib
 import os
 import pickle
+import select
 import signal
 import sys
+import threading
 from typing import BinaryIO
 
 import numpy as np
@@ -47,6 +49,19 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.flush()
 
 
+def end_with_reader(replies: BinaryIO) -> None:
+    """End this process as soon as nobody can read its replies, even while it decodes."""
+
+    def wait() -> None:
+        poll = select.poll()
+        # An error alone: that the other side is gone. It is told of without being asked for.
+        poll.register(replies, 0)
+        poll.poll()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main() -> None:
     """Run as a process of its own."""
     # Ctrl-C is the parent's to handle; a parent that died, however, closes our pipes.
@@ -54,6 +69,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # Whatever a library prints must not come between the replies.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    end_with_reader(replies)
     # Half a request, or nobody to reply to: the parent was killed.
     with contextlib.suppress(BrokenPipeError, EOFError, pickle.UnpicklingError):
         serve(sys.stdin.buffer, replies)

@@ -74,8 +74,11 @@ class Decoder:
         self.close()
 
     def close(self) -> None:
-        """End the workers; what they have not begun is dropped."""
+        """End the workers; what they have not done is dropped."""
         if self._pool is not None:
+            # Killed, not asked: a decoding picture may take seconds, and nothing is lost with it.
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 

@@ -11,6 +11,14 @@ class Interrupted(Exception):  # noqa: N818  # no error: the user asked for it
     """The user asked to stop, and the state is one that can be saved."""
 
 
+_current: "Interruption | None" = None
+
+
+def current() -> "Interruption | None":
+    """The one that is in force: it takes the next signal, and the state will be saved."""
+    return _current
+
+
 class Interruption:
     """Remembers the first signal and lets the second one through as KeyboardInterrupt.
 
@@ -22,9 +30,11 @@ class Interruption:
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> Self:
+        global _current
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._handle)
+            _current = self
         return self
 
     def __exit__(
@@ -33,6 +43,9 @@ class Interruption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        global _current
+        if _current is self:
+            _current = None
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from clipsearch.cli.stopping import end_soon_after_signals
 from clipsearch.version import __version__
 from finetune.errors import ClipsearchError
 from finetune.masking import masked
@@ -104,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments or bool(os.environ.get("CLIPSEARCH_DEBUG"))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
+    end_soon_after_signals(EXIT_INTERRUPTED)
     sys.exit(_run(arguments, debug))
 
 
