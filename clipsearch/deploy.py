@@ -50,7 +50,7 @@ from clipsearch.vespa.providers import (
     start_docker,
 )
 from clipsearch.vespa.refusals import Documents, explain, free_overrides
-from clipsearch.vespa.waiting import Services, Waiting, wait_for_services
+from clipsearch.vespa.waiting import Services, Waiting, short, wait_for_services
 from finetune.encoder_folder import check_fingerprint, read_description
 from finetune.errors import EngineError, IndexVersionError, UsageError
 
@@ -208,7 +208,7 @@ class _Deployment:
         except IndexVersionError:
             raise
         except EngineError as error:
-            unknown = str(error)
+            unknown = short(str(error))
         try:
             rendered = deployed_info(server)
         except EngineError as error:

@@ -59,7 +59,7 @@ class Waiting:
                 if now - told_at >= pause:
                     waited = self.seconds - self.left + now - start
                     said = f"waiting for {what} ({waited:.0f} of {self.seconds:g} s)"
-                    self._say(f"{said}: {_short(reason, what)}")
+                    self._say(f"{said}: {short(reason, what)}")
                     told, told_at = reason, now
                 time.sleep(min(POLL_SECONDS, deadline - now))
 
@@ -169,7 +169,7 @@ def wait_for_services(
         return
     lines = "".join(f"\n  {line}" for line in services.report())
     raise EngineError(
-        f"{index} was not ready in {waiting.seconds:g} seconds ({_short(failure, index)}); what was"
+        f"{index} was not ready in {waiting.seconds:g} seconds ({short(failure, index)}); what was"
         f" deployed stays: when it is up, run the same command with --index {index} as its only"
         f" place. Of its services:{lines}\nWhy one does not start stands in its machine's log,"
         f" /opt/vespa/logs/vespa/vespa.log"
@@ -186,8 +186,8 @@ def _failure(attempt: Callable[[float], None], seconds: float) -> str | None:
     return None
 
 
-def _short(reason: str, what: str) -> str:
-    """A failure without the address that stands before it already, and without its question."""
+def short(reason: str, what: str = "") -> str:
+    """A failure without its question, and without `what` it begins with, which was said before."""
     return reason.removeprefix(f"{what}: ").partition("; is Vespa running there")[0]
 
 

@@ -282,7 +282,8 @@ def test_an_index_that_does_not_answer_keeps_what_its_package_says(
     deploy(options(server, vespa, encoder=encoder), consent=asked, say=quiet)
     assert server.active == before, "precision, language and weights as they were"
     assert asked.changes[0].costs == (), "the same text encoder: nothing is lost"
-    assert any("cannot be read" in line for line in asked.changes[0].differences)
+    (line,) = [one for one in asked.changes[0].differences if "cannot be read (" in one]
+    assert vespa.url in line and line.endswith(")") and "is Vespa running" not in line
     info = known(vespa)
     assert (info.precision, info.language, info.bm25_weight) == ("bfloat16", "fr", 0.3)
 
