@@ -20,8 +20,17 @@ def recorded() -> Path:
 
 
 @pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """Files that tests were given and nobody recorded."""
+    return REPOSITORY / "tests" / "fixtures"
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of large data beside the repository; tests that need it skip without it."""
+    """The folder of large data beside the repository; tests that need it skip without it.
+
+    Each has a small twin that does not.
+    """
     folder = REPOSITORY.parent / "shared"
     if not folder.is_dir():
         pytest.skip("needs the large data sets, which are not in the repository")

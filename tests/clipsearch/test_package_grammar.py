@@ -130,9 +130,9 @@ def test_a_file_that_is_missing_is_found_out(encoder: Path, gone: str, complaint
     assert any(complaint in one for one in complaints(package))
 
 
-def test_the_package_that_was_recorded_has_nothing_wrong(shared: Path) -> None:
+def test_the_package_that_was_recorded_has_nothing_wrong(recorded: Path) -> None:
     """A real Vespa took it: what is complained of there would be an invention of ours."""
-    root = shared / "vespa" / "app"
+    root = recorded / "app"
     package = {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in root.rglob("*")

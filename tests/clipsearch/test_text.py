@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from text_twin import twin_tokens
 
 from clipsearch.text import LANGUAGES, check_language, token_spans, tokens
 from finetune.errors import UsageError
@@ -26,11 +27,29 @@ def test_edge_cases_equal_vespa(recorded: Path) -> None:
         assert tokens(str(case["text"])) == case["tokens"], case["text"]
 
 
+def test_made_up_captions_equal_the_rules(fixtures: Path) -> None:
+    """As long, and of the same kinds, as those that Vespa cut; the twin made their tokens."""
+    cases = _lines(fixtures / "captions.jsonl")
+    assert len(cases) == 300
+    for case in cases:
+        assert tokens(str(case["text"])) == case["tokens"] == twin_tokens(str(case["text"]))
+
+
+def test_the_twin_reads_the_rules_as_vespa_does(recorded: Path) -> None:
+    for case in _lines(recorded / "edges.jsonl"):
+        assert twin_tokens(str(case["text"])) == case["tokens"], case["text"]
+
+
+@given(st.text() | st.from_regex(r"[aeiou]?[a-z]?([bdfglmnprst])\1(ed|ing|er|edly|ings)"))
+def test_any_text_is_cut_as_the_twin_cuts_it(text: str) -> None:
+    assert tokens(text) == twin_tokens(text)
+
+
 def test_english_captions_equal_vespa(shared: Path) -> None:
     cases = _lines(shared / "vespa" / "tokens" / "english.jsonl")
     assert len(cases) == 3000
-    different = [case["text"] for case in cases if tokens(str(case["text"])) != case["tokens"]]
-    assert different == []
+    for cut in (tokens, twin_tokens):
+        assert [case["text"] for case in cases if cut(str(case["text"])) != case["tokens"]] == []
 
 
 @pytest.mark.parametrize(

@@ -199,13 +199,13 @@ def _without_comments(text: str) -> list[str]:
     return text.split()
 
 
-def test_the_schema_holds_what_the_recorded_one_had(shared: Path) -> None:
+def test_the_schema_holds_what_the_recorded_one_had(recorded: Path) -> None:
     """Every word of the schema that a real Vespa took is in ours, in its order."""
-    probe = _without_comments((shared / "vespa" / "app" / "schemas" / "image.sd").read_text())
+    probe = _without_comments((recorded / "app" / "schemas" / "image.sd").read_text())
     ours = _without_comments(text_of(render(PackageValues(dimension=64)), "schemas/image.sd"))
     rest = iter(ours)
     assert all(word in rest for word in probe)
-    theirs = ElementTree.fromstring((shared / "vespa" / "app" / "services.xml").read_text())
+    theirs = ElementTree.fromstring((recorded / "app" / "services.xml").read_text())
     mine = parsed(render(PackageValues(dimension=64)), "services.xml")
     for path in ("container/config", "container/search", "container/document-api"):
         one, other = theirs.find(path), mine.find(path)

@@ -4,10 +4,12 @@ import csv
 import gzip
 import io
 import json
+import random
 import tarfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -378,16 +380,32 @@ def test_training_needs_two_images_with_captions(tmp_path: Path) -> None:
     Manifest.open(tmp_path).check_trainable()
 
 
-# Real data.
+def write_many_captions(folder: Path) -> Path:
+    """300 captions of 90 images as people write them, all over the place in one CSV."""
+    dice = random.Random(5)
+    texts = [
+        "two dogs, on a beach", 'a "striped" kite', "line one\nline two", "Café — naïve", "x" * 900,
+        " blanks around ", "NA", "007", "=1+1", "12", "’quoted’", "🚲 bicycle", "null", "nan",
+    ]  # fmt: skip
+    names = [f"{place}/{number:03}.png" for number in range(30) for place in ("a b", "é", "c")]
+    rows = [
+        (name, dice.choice(texts), (name in names[::7] and "test") or "train") for name in names
+    ]
+    rows += [
+        (
+            name,
+            f"{dice.choice(texts)} {dice.randrange(40)}",
+            (name in names[::7] and "test") or "train",
+        )
+        for name in dice.choices(names, k=210)
+    ]
+    dice.shuffle(rows)
+    for name in names:
+        picture(folder / name)
+    return write_csv(folder / "captions.csv", ("image", "caption", "split"), *rows)
 
 
-@pytest.mark.parametrize(
-    ("name", "images", "rows"), [("openstax-figures", 4818, 11320), ("noto-emoji", 853, 1696)]
-)
-def test_real_data_against_pandas(shared: Path, name: str, images: int, rows: int) -> None:
-    import pandas as pd
-
-    path = shared / "data" / name / "captions.csv"
+def assert_as_pandas_reads_it(path: Path, images: int, rows: int) -> None:
     with Manifest.open(path, strict=True) as manifest:
         assert (len(manifest), manifest.row_count) == (images, rows)
         frame = pd.read_csv(path, keep_default_na=False)
@@ -401,3 +419,17 @@ def test_real_data_against_pandas(shared: Path, name: str, images: int, rows: in
         records = list(manifest.records())
         assert captions(records) == expected
         assert [record.id for record in records] == list(expected)
+
+
+def test_made_up_data_against_pandas(tmp_path: Path) -> None:
+    assert_as_pandas_reads_it(write_many_captions(tmp_path), 90, 300)
+
+
+# Real data.
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "rows"), [("openstax-figures", 4818, 11320), ("noto-emoji", 853, 1696)]
+)
+def test_real_data_against_pandas(shared: Path, name: str, images: int, rows: int) -> None:
+    assert_as_pandas_reads_it(shared / "data" / name / "captions.csv", images, rows)

@@ -170,7 +170,7 @@ def test_several_nodes_are_what_they_are_said_to_be() -> None:
     assert len({len(group.findall("node")) for group in groups}) == 1, "groups of one size"
 
 
-def test_several_nodes_have_the_form_that_a_config_server_prepared(shared: Path) -> None:
+def test_several_nodes_have_the_form_that_a_config_server_prepared(recorded: Path) -> None:
     """All that the recorded services.xml says is said in ours, and only a document type more."""
 
     def told(root: ElementTree.Element) -> list[tuple[str, tuple[tuple[str, str], ...], str]]:
@@ -179,13 +179,12 @@ def test_several_nodes_have_the_form_that_a_config_server_prepared(shared: Path)
             for one in root.iter()
         ]
 
-    recorded = told(elements(shared / "vespa" / "app-several-nodes" / "services.xml"))
+    prepared = recorded / "app-several-nodes"
     ours = told(elements(NODES / "services.xml"))
     ours = [(tag, at, "77" if tag == "max-tokens" else text) for tag, at, text in ours]
     more = ("document", (("mode", "index"), ("type", "index_info")), "")
-    assert sorted(ours) == sorted([*recorded, more])
-    theirs = elements(shared / "vespa" / "app-several-nodes" / "hosts.xml")
-    assert told(elements(NODES / "hosts.xml")) == told(theirs)
+    assert sorted(ours) == sorted([*told(elements(prepared / "services.xml")), more])
+    assert told(elements(NODES / "hosts.xml")) == told(elements(prepared / "hosts.xml"))
 
 
 def test_the_package_is_the_same_but_for_the_machines(tmp_path: Path) -> None:
