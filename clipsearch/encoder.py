@@ -198,7 +198,14 @@ class Encoder:
                 self._tokenizer = load_tokenizer(self.folder, self.description.max_tokens)
         # Half of a surrogate pair, as in file names that are not UTF-8, cannot be encoded.
         clean = [composed(text).encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encodings: list[Encoding] = self._tokenizer.encode_batch(clean)
+        try:
+            encodings: list[Encoding] = self._tokenizer.encode_batch(clean)
+        except BaseException as error:
+            # A panic of the Rust library is no Exception: where it can start no thread, say.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise_too_little(error, str(self.folder / TOKENIZER_FILE))
+            raise EncoderError(f"{self.folder / TOKENIZER_FILE}: failed ({error})") from error
         return encodings
 
     def _pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:

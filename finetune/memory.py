@@ -8,12 +8,12 @@ from finetune.errors import TooLittleMemoryError
 _SIGNS = (
     "bad_alloc", "failed to allocate memory", "cannot allocate memory", "can't allocate memory",
     "not enough memory", "out of memory", "unable to allocate", "malloc of size",
-    "memory allocation",
+    "memory allocation", "resource temporarily unavailable",
 )  # fmt: skip
 
 
 def is_too_little(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that memory ran out."""
+    """Whether an error says that memory ran out, or that no thread starts for want of it."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:

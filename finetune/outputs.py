@@ -41,6 +41,8 @@ def check_output(
         is_ours: Whether an existing file is one that we wrote.
         inputs: Files and folders that the same command reads; None counts for nothing.
     """
+    if path.is_dir():
+        raise UsageError(f"{what}: is a folder; name a file")
     read = [Path(each) for each in inputs if each is not None]
     check_no_input(path, what, read)
     for folder in read:

@@ -20,6 +20,7 @@ from clipsearch.cli.stopping import end_soon_after_signals
 from clipsearch.version import __version__
 from finetune.errors import ClipsearchError
 from finetune.masking import masked
+from finetune.memory import is_too_little
 
 EXIT_SOME_REJECTED = 3
 EXIT_INTERRUPTED = 130
@@ -132,13 +133,9 @@ def _run(arguments: list[str], debug: bool) -> int:
     except OSError as error:
         _tell(_sentence(error), debug)
         return 1
-    except MemoryError:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"Error: {_TOO_LITTLE_MEMORY}", err=True)
-        return 1
     except Exception as error:
-        _tell(f"{type(error).__name__}: {error} (--debug shows the traceback)", debug)
+        what = f"{type(error).__name__}: {error} (--debug shows the traceback)"
+        _tell(_TOO_LITTLE_MEMORY if is_too_little(error) else what, debug)
         return 1
     return result if isinstance(result, int) else 0
 

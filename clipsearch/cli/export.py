@@ -14,7 +14,7 @@ from finetune.encoder_folder import (
     read_description,
 )
 from finetune.errors import ClipsearchError, UsageError
-from finetune.outputs import check_no_input
+from finetune.outputs import check_no_input, is_same_place
 from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
@@ -195,8 +195,8 @@ def _check(request: Request) -> None:
                     f"{option} cannot be had with --text-model, whose projections are new and"
                     f" which is no CLIP; leave one of them out"
                 )
-    folders = [path.resolve() for path in (request.out, request.open_clip) if path is not None]
-    if len(folders) > len(set(folders)):
+    folders = [path for path in (request.out, request.open_clip) if path is not None]
+    if len(folders) == 2 and is_same_place(*folders):
         raise UsageError(f"--out and --open-clip are both {request.out}; give two folders")
     for option, path in (("--out", request.out), ("--open-clip", request.open_clip)):
         if path is not None:

@@ -162,7 +162,7 @@ def write_folder(package: Package, folder: Path, *, yes: bool = False) -> None:
                 f"{folder}: holds something that is no application package; name another"
             )
         if mark is not None and mark.kind != APPLICATION_PACKAGE:
-            raise UsageError(f"{folder}: is a {mark.kind}; name another folder for the package")
+            raise UsageError(f"{folder}: is another kind of folder, {mark.kind}; name another")
     update_files(folder, _kind(package), package, what=f"--render {folder}", yes=yes)
 
 

@@ -1,11 +1,13 @@
 """Values that cannot work are refused at the start, in one sentence, and JSON is always JSON."""
 
+import errno
 import json
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from local_collection import DIMENSION, feed, make_document
 
+from clipsearch import onnx_towers
 from clipsearch.deploy_options import DeployOptions, check_destination
 from clipsearch.documents import Document, DocumentError, check_document
 from clipsearch.encoder import Encoder
@@ -24,7 +27,12 @@ from clipsearch.parts import Part, unit_vector
 from clipsearch.query import Search
 from finetune.config import TrainConfig
 from finetune.config_check import check_config
-from finetune.errors import EncoderMismatchError, UsageError
+from finetune.errors import (
+    EncoderError,
+    EncoderMismatchError,
+    TooLittleMemoryError,
+    UsageError,
+)
 from finetune.strict_json import dumps
 from finetune.trackers import check_trackers
 from finetune.zeroshot import check_templates
@@ -219,30 +227,72 @@ def test_half_a_surrogate_is_no_query(index: Path) -> None:
 SCARCE = """
 import resource, sys
 import numpy as np
+import clipsearch.cli, clipsearch.onnx_towers, tokenizers
 from clipsearch.encoder import Encoder
-from clipsearch.cli import main
-encoder = Encoder.load(sys.argv[1], threads=1)
-encoder.encode_texts(["warm"])
-pages = int(open("/proc/self/statm").read().split()[0])
-limit = pages * resource.getpagesize() + (300 << 20)
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-side = (encoder.preprocessing.height, encoder.preprocessing.width, 3)
-import click, clipsearch.cli as cli
-@cli.cli.command("scarce")
+
+@clipsearch.cli.cli.command("scarce")
 def scarce():
-    batch = np.zeros((int(sys.argv[2]), *side), np.uint8)
-    encoder.encode_pixels(batch)
-cli.LazyGroup.get_command = lambda self, context, name: scarce
-main(["scarce"])
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * resource.getpagesize() + (int(sys.argv[2]) << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    encoder = Encoder.load(sys.argv[1], threads=1)
+    encoder.encode_texts(["a dog"])
+    size = (encoder.preprocessing.height, encoder.preprocessing.width, 3)
+    encoder.encode_pixels(np.zeros((int(sys.argv[3]), *size), np.uint8))
+
+clipsearch.cli.LazyGroup.get_command = lambda self, context, name: scarce
+clipsearch.cli.main(["scarce"])
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory as Linux has them")
 def test_too_little_memory_is_called_that(encoder_folder: Path) -> None:
-    code = [sys.executable, "-c", SCARCE, str(encoder_folder), "20000"]
+    code = [sys.executable, "-c", SCARCE, str(encoder_folder), "300", "20000"]
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "too little memory" in done.stderr and "export the encoder" not in done.stderr
+
+
+class PanicException(BaseException):
+    """What tokenizers raises, which is no Exception."""
+
+
+@pytest.mark.parametrize(
+    ("error", "too_little"),
+    [
+        (RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc"), True),
+        (RuntimeError("Failed to allocate memory for requested buffer of size 9"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (MemoryError(), True),
+        (
+            PanicException('ThreadPoolBuildError { message: "Resource temporarily unavailable" }'),
+            True,
+        ),
+        (RuntimeError("Protobuf parsing failed."), False),
+        (OSError(errno.ENOENT, "No such file or directory"), False),
+    ],
+    ids=str,
+)
+def test_too_little_memory_is_told_from_a_broken_file(
+    encoder_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    too_little: bool,
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    encoder = Encoder.load(encoder_folder, threads=1)
+    expected = TooLittleMemoryError if too_little else EncoderError
+    if isinstance(error, Exception):
+        monkeypatch.setattr(onnx_towers.onnxruntime, "InferenceSession", fail)
+        with pytest.raises(expected):
+            encoder.encode_texts(["a dog"])
+    encoder = Encoder.load(encoder_folder, threads=1)
+    monkeypatch.setattr(encoder, "_tokenizer", SimpleNamespace(encode_batch=fail))
+    with pytest.raises(expected if isinstance(error, PanicException) else type(error)):
+        encoder.encode_texts(["a dog"])
 
 
 def test_what_is_said_of_another_encoder_is_not_refused_then(
