@@ -68,7 +68,8 @@ class Rejections:
         try:
             if self._writer is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("w", encoding="utf-8", newline="")
+                # By lines, so that a feed that is killed has told of what it rejected.
+                self._file = self.path.open("w", buffering=1, encoding="utf-8", newline="")
                 self._writer = csv.writer(self._file)
                 self._writer.writerow(HEADER)
             self._writer.writerow((record_id, kind, reason))

@@ -13,9 +13,12 @@ from finetune.composed import composed
 from finetune.errors import ManifestError, UsageError
 from finetune.manifest import Manifest, MetadataValue, Record
 from finetune.numerals import value_text
+from finetune.regular_files import read_regular
 
 IMAGE_COLUMNS = ("image", "id", "path", "filename", "file_name", "filepath")
 CLASS_COLUMNS = ("class", "category", "label")
+
+MAX_FILE_BYTES = 64 << 20
 
 ClassOf = Callable[[Record], str | None]
 
@@ -120,7 +123,7 @@ def _read_file(path: Path) -> tuple[frozenset[str], ClassOf]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path, MAX_FILE_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     lines = [line.strip() for line in text.splitlines()]

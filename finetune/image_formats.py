@@ -5,10 +5,11 @@ from functools import cache
 
 # Formats of Pillow that hold pixels. Not among them: EPS (Pillow would run Ghostscript on the
 # file), WMF and EMF (drawings, on Windows alone), BUFR, GRIB, HDF5 and MPEG (Pillow only knows
-# their headers), IPTC and PDF (other pictures' envelopes), IM (leaves Pillow with version 15).
+# their headers), IPTC and PDF (other pictures' envelopes), IM (leaves
+# Pillow with version 15), FITS (Pillow reads its signed samples as unsigned ones).
 FORMATS = (
     "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
-    "ICNS", "TGA", "PCX", "SGI", "QOI", "DDS", "PSD", "FITS", "SUN", "PIXAR", "XBM", "XPM", "MSP",
+    "ICNS", "TGA", "PCX", "SGI", "QOI", "DDS", "PSD", "SUN", "PIXAR", "XBM", "XPM", "MSP",
     "CUR", "DCX", "PCD", "FLI", "BLP", "FTEX", "GBR",
 )  # fmt: skip
 
@@ -19,7 +20,7 @@ _SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".ppm",
     ".jfif", ".jpe", ".mpo", ".tga", ".pgm", ".pbm", ".pnm", ".pfm", ".apng", ".dib", ".avifs",
     ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ico", ".icns", ".icb", ".vda", ".vst", ".pcx",
-    ".bw", ".rgb", ".rgba", ".sgi", ".qoi", ".dds", ".psd", ".fit", ".fits", ".ras", ".pxr",
+    ".bw", ".rgb", ".rgba", ".sgi", ".qoi", ".dds", ".psd", ".ras", ".pxr",
     ".xbm", ".xpm", ".msp", ".cur", ".dcx", ".pcd", ".fli", ".flc", ".blp", ".ftc", ".ftu",
     ".gbr",
 )  # fmt: skip
@@ -41,7 +42,8 @@ _NOT_READ = {
     ),
     **dict.fromkeys(
         (".jxl", ".jxr", ".wdp", ".hdp", ".exr", ".hdr", ".psb", ".xcf", ".kra", ".djvu", ".djv",
-         ".dcm", ".bpg", ".flif", ".pct", ".pict", ".palm", ".iim", ".jng", ".mng"),
+         ".dcm", ".fit", ".fits", ".bpg", ".flif", ".pct", ".pict", ".palm", ".iim", ".jng",
+         ".mng"),
         _UNKNOWN,
     ),
 }  # fmt: skip

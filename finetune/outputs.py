@@ -18,6 +18,7 @@ from pathlib import Path
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
 from finetune.ownership import read_mark, replace_file
+from finetune.regular_files import open_regular
 
 _HTML_MARK = re.compile(rb"<!-- clipsearch ([0-9a-f]{64}) -->\n\Z")
 _SQLITE = b"SQLite format 3\0"
@@ -105,7 +106,7 @@ def is_report(*headers: str) -> IsOurs:
 
     def is_ours(path: Path) -> bool:
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 return file.readline(1 << 16).rstrip(b"\r\n") in {each.encode() for each in headers}
         except OSError:
             return False

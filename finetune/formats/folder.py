@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.composed import composed
 from finetune.formats.lines import report_not_utf8
 from finetune.formats.rows import IMAGE_SUFFIXES, Row
 from finetune.image_formats import HEAD_BYTES, suffix_of_content, why_not_read
@@ -147,7 +148,7 @@ def _walk(root: Path, *, looks_closely: bool = True) -> Iterator[_Found | NotTak
             if name.startswith("."):
                 continue
             stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a Path a file is slow
-            suffix = suffix.lower()
+            stem, suffix = composed(stem), suffix.lower()
             if suffix != TEXT_SUFFIX:
                 stems.add(stem)
             if suffix in IMAGE_SUFFIXES:
@@ -163,12 +164,12 @@ def _walk(root: Path, *, looks_closely: bool = True) -> Iterator[_Found | NotTak
 
 
 def _texts(names: list[str]) -> dict[str, str]:
-    """The text file of each stem; one in capitals counts where there is no other."""
+    """The text file of each stem, composed; one in capitals counts where there is no other."""
     texts: dict[str, str] = {}
     for name in sorted(names):
         # In this order ".txt" comes last and stays.
         if name[-len(TEXT_SUFFIX) :].lower() == TEXT_SUFFIX:
-            texts[name[: -len(TEXT_SUFFIX)]] = name
+            texts[composed(name[: -len(TEXT_SUFFIX)])] = name
     return texts
 
 

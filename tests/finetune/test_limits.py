@@ -417,3 +417,15 @@ def test_a_manifest_that_is_no_regular_file(tmp_path: Path, kind: str) -> None:
     word = {"pipe": "is a pipe", "device": "is a device", "kernel": "is a file of the kernel"}[kind]
     with pytest.raises(ManifestError, match=rf"m\.csv: {word}"):
         Manifest.open(path)
+
+
+def test_classes_and_reports_that_are_no_regular_files(tmp_path: Path) -> None:
+    from clipsearch.rejections import Rejections
+    from finetune.class_labels import _lines
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ManifestError, match="is a pipe"):
+        _lines(tmp_path / "pipe")
+    with Rejections(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()

@@ -52,6 +52,15 @@ def test_every_suffix_that_can_be_decoded_is_scanned_with_its_captions(tmp_path:
     assert json.loads(done.stdout)["images"] == 4
 
 
+def test_names_of_either_unicode_form_belong_together(tmp_path: Path) -> None:
+    pictures(tmp_path, "caf\u00e9.jpg", "cafe\u0301s.jpg")
+    (tmp_path / "cafe\u0301.txt").write_text("one")
+    (tmp_path / "caf\u00e9s.txt").write_text("two")
+    manifest, records = read(tmp_path)
+    assert sorted(record.captions for record in records) == [("one",), ("two",)]
+    assert not manifest.problems and not manifest.problems.notes
+
+
 def test_one_captioned_picture_among_many_is_a_note(tmp_path: Path) -> None:
     pictures(tmp_path, *(f"{number}.jpg" for number in range(9)))
     (tmp_path / "3.txt").write_text("the only one")
