@@ -99,5 +99,5 @@ def cut_sentence(cut: int, captions: int, max_tokens: int, *, alike: int = 0) ->
         f" {'its end' if cut == 1 else 'their ends'}"
     )
     if alike:
-        said += f", and {alike:,} different ones are the same to it as another"
+        said += f", and cannot tell {alike:,} captions from earlier ones of other text"
     return said
