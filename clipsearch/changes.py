@@ -1,20 +1,20 @@
 """What changed since the last feed: each record of a manifest against the ledger."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from pathlib import Path
 
 import numpy as np
 
 from clipsearch.columns import Columns, document_of
+from clipsearch.contents import content_of, place_of_stamp, size_of_stamp, stamp_of
+from clipsearch.data_sets import HELD_KIND, UNCLAIMED, held_sentence
 from clipsearch.documents import Document, DocumentError, Embedding, check_document, storable
-from clipsearch.engine import Update
-from clipsearch.ledger import Entry, IdSet, Ledger, hash_of_fields
+from clipsearch.engine import DataSet, Update
+from clipsearch.ledger import Entry, Ledger, hash_of_fields
+from clipsearch.ledger_tables import IdSet
 from clipsearch.pipeline import Picture, Rejection, Step, closed_after
 from clipsearch.rejections import Rejections
-from finetune.images import ImageSource
 from finetune.manifest import Manifest, Record
 from finetune.progress import Progress
 
@@ -26,8 +26,11 @@ class Work(IntEnum):
 
     NONE = 0  # of a split that is not fed, or rejected already
     UNCHANGED = 1
-    UPDATE = 2  # other captions, path, tags or numbers; the embedding stays
+    UPDATE = 2  # other captions, path, tags, numbers or data set; the embedding stays
     EMBED = 3
+    REUSE = 4  # its embedding is in the index, under another document
+    DUPLICATE = 5  # its picture equals one that this feed encodes
+    DONE = 6
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Source:
         manifest: That is fed.
         columns: Of the index.
         encoder: Fingerprint; empty for ready-made vectors.
+        data_set: That the manifest is, in the index.
+        manifests: Where the manifests of all data sets of the index lie, by name.
+        claims_all: The user has said that it is: what nobody has claimed is then its own.
         splits: To feed; all where empty.
         absolute_paths: The index resolves relative paths from another folder than this
             manifest's, so that these documents need whole paths.
@@ -46,6 +52,9 @@ class Source:
     manifest: Manifest
     columns: Columns
     encoder: str
+    data_set: DataSet
+    manifests: Mapping[str, str]
+    claims_all: bool = False
     splits: frozenset[str] = frozenset()
     absolute_paths: bool = False
 
@@ -53,19 +62,43 @@ class Source:
         """Whether the record is of a split to feed."""
         return not self.splits or record.split in self.splits
 
+    def id_of(self, record: Record) -> str:
+        """The id of the record's document."""
+        return self.data_set.id_prefix + record.id
+
     def picture(self, record: Record) -> Picture:
         """The record as a document and ledger entry, both without what the image's bytes give.
 
         Raises DocumentError where its metadata do not fit the index.
         """
-        path = None
-        if self.absolute_paths and record.image is not None and record.image.offset is None:
-            path = record.image.path.resolve().as_posix()
+        path = self._absolute_path(record) if self.absolute_paths else None
         described = document_of(record, self.columns, path=path)
+        described = replace(described, id=self.id_of(record), data_set=self.data_set.name)
         document = storable(described)
         stamp = "" if record.image is None or not self.encoder else stamp_of(record.image)
-        entry = Entry(record.id, stamp, "", self.encoder, hash_of_fields(document))
+        entry = Entry(
+            document.id,
+            stamp,
+            "",
+            self.encoder,
+            hash_of_fields(document),
+            self.data_set.name,
+            size_of_stamp(stamp),
+        )
         return Picture(document, entry, blanked=document is not described)
+
+    def content_of(self, record: Record) -> str | None:
+        """The sha256 of what the embedding is made from; None where it cannot be read."""
+        return content_of(record, encoded=bool(self.encoder))
+
+    def _absolute_path(self, record: Record) -> str | None:
+        if record.image is None:
+            return None
+        if record.image.offset is None:
+            return record.image.path.resolve().as_posix()
+        # A member of a shard: its name stays as it is, ".." too.
+        root = self.manifest.root
+        return None if root is None else f"{root.resolve().as_posix()}/{record.path}"
 
 
 @dataclass
@@ -80,12 +113,18 @@ class Plan:
     blanked: int = 0
     by_earlier_id: set[int] = field(default_factory=set)
 
-    def count(self, work: Work) -> int:
-        """Number of records that need `work`."""
-        return self.works.count(work)
+    def count(self, *works: Work) -> int:
+        """Number of records that need one of `works`."""
+        return sum(self.works.count(work) for work in works)
 
     def records(self, manifest: Manifest, work: Work) -> Iterator[Record]:
         """The records that need `work`, by the ids that the index knows them by."""
+        with closed_after(self.numbered(manifest, work)) as numbered:
+            for _, record in numbered:
+                yield record
+
+    def numbered(self, manifest: Manifest, work: Work) -> Iterator[tuple[int, Record]]:
+        """The same, with their places among the works."""
         if not self.count(work):
             return
         with closed_after(manifest.records()) as records:
@@ -94,7 +133,7 @@ class Plan:
                     continue
                 if place in self.by_earlier_id and record.earlier_id is not None:
                     record = replace(record, id=record.earlier_id)
-                yield record
+                yield place, record
 
 
 def compare(
@@ -104,35 +143,37 @@ def compare(
     progress: Progress,
     seen: IdSet | None = None,
 ) -> Plan:
-    """Look at every record once. Images are read only where their size or time changed.
+    """Look at every record once. Images are read only where their stamp changed.
 
     Args:
         source: The manifest and how its records become documents.
-        ledger: Of the index. An image whose bytes are as they were, under another time, gets
-            its new stamp here.
-        rejections: Takes the records whose metadata do not fit.
+        ledger: Of the index, and as the index is. An image whose bytes are as they were, under
+            another stamp, gets its new one here.
+        rejections: Takes the records whose metadata do not fit, and those whose id is that of
+            another data set's document.
         progress: Advances by one a record.
         seen: Is given the id of every record of the manifest, whatever its split.
     """
     plan = Plan()
     with closed_after(source.manifest.records()) as records:
         for place, record in enumerate(records):
-            if _is_known_by_earlier_id(record, ledger) and record.earlier_id is not None:
+            if _is_known_by_earlier_id(record, source, ledger) and record.earlier_id is not None:
                 # Fed by its new id it would be in the index twice.
                 plan.by_earlier_id.add(place)
                 record = replace(record, id=record.earlier_id)
             if seen is not None:
-                seen.add(record.id)
+                seen.add(source.id_of(record))
             plan.works.append(_work(record, source, ledger, rejections, plan))
             progress.advance()
     ledger.commit()
     return plan
 
 
-def _is_known_by_earlier_id(record: Record, ledger: Ledger) -> bool:
-    if record.earlier_id is None or ledger.get(record.earlier_id) is None:
+def _is_known_by_earlier_id(record: Record, source: Source, ledger: Ledger) -> bool:
+    if record.earlier_id is None or ledger.get(source.id_of(record)) is not None:
         return False
-    return ledger.get(record.id) is None
+    known = ledger.get(source.data_set.id_prefix + record.earlier_id)
+    return known is not None and known.data_set in (UNCLAIMED, source.data_set.name)
 
 
 def _work(
@@ -145,19 +186,37 @@ def _work(
         # All but the embedding is checked before any image work is spent on it.
         check_document(replace(picture.document, embedding=ANY_EMBEDDING), ANY_EMBEDDING.size)
     except DocumentError as error:
-        rejections.add(record.id, "rejected document", str(error))
+        rejections.add(source.id_of(record), "rejected document", str(error))
+        return Work.NONE
+    new = picture.entry
+    known = ledger.get(new.id)
+    holder = None if known is None else _other_holder(known, record, source)
+    if holder is not None:
+        rejections.add(new.id, HELD_KIND, held_sentence(holder, source.data_set, source.manifests))
         return Work.NONE
     plan.blanked += picture.blanked
-    new = picture.entry
-    known = ledger.get(record.id)
     if known is None or known.encoder != new.encoder:
         return Work.EMBED
     if not new.stamp or known.stamp != new.stamp:
-        if _content(record, source) != known.content:
+        if source.content_of(record) != known.content:
             return Work.EMBED
         if known.stamp != new.stamp:
-            ledger.put(replace(known, stamp=new.stamp))
+            ledger.put(replace(known, stamp=new.stamp, size=new.size))
     return Work.UNCHANGED if known.fields == new.fields else Work.UPDATE
+
+
+def _other_holder(known: Entry, record: Record, source: Source) -> str | None:
+    """Who holds the document, where that is not the data set that is fed; else None."""
+    if known.data_set:
+        return None if known.data_set == source.data_set.name else known.data_set
+    place = place_of_stamp(known.stamp)
+    if place is None or source.claims_all or record.image is None:
+        return None  # nobody can say: the first feed that holds it has it
+    path, offset = place
+    same = (path, offset) == (record.image.path.absolute(), record.image.offset or 0)
+    if same or not path.exists() or source.content_of(record) == known.content:
+        return None
+    return str(path)
 
 
 def updates(plan: Plan, source: Source, ledger: Ledger) -> Iterator[Step | Rejection]:
@@ -165,45 +224,20 @@ def updates(plan: Plan, source: Source, ledger: Ledger) -> Iterator[Step | Rejec
     with closed_after(plan.records(source.manifest, Work.UPDATE)) as records:
         for record in records:
             picture = source.picture(record)
-            known = ledger.get(record.id)
+            known = ledger.get(picture.document.id)
             if known is not None:
-                entry = replace(picture.entry, content=known.content)
-                yield Step(_update(picture.document), entry)
+                # The stamp of the comparison: the picture may have changed since.
+                entry = replace(picture.entry, content=known.content, stamp=known.stamp)
+                yield Step(_update(picture.document, known.content), entry)
 
 
-def _update(document: Document) -> Update:
+def _update(document: Document, content: str) -> Update:
     return Update(
-        document.id, document.captions, document.tags, document.numbers, path=document.path
+        document.id,
+        document.captions,
+        document.tags,
+        document.numbers,
+        path=document.path,
+        data_set=document.data_set,
+        content=content,
     )
-
-
-def stamp_of(image: ImageSource) -> str:
-    """Place, size and time of change of the image's bytes; empty where they cannot be looked at."""
-    try:
-        status = image.path.stat()
-    except OSError:
-        return ""
-    place = f"{_absolute(image.path)}@{image.offset or 0}"
-    size = status.st_size if image.size is None else image.size
-    return f"{place} {size} {status.st_mtime_ns}"
-
-
-def _absolute(path: Path) -> str:
-    return path.absolute().as_posix()
-
-
-def content_of_vector(embedding: Embedding) -> str:
-    """The sha256, in hex, of a ready-made vector as the manifest gives it."""
-    return hashlib.sha256(np.ascontiguousarray(embedding).tobytes()).hexdigest()
-
-
-def _content(record: Record, source: Source) -> str | None:
-    """The sha256 of what the embedding is made from; None where it cannot be read."""
-    if not source.encoder:
-        return None if record.embedding is None else content_of_vector(record.embedding)
-    if record.image is None:
-        return None
-    try:
-        return hashlib.sha256(record.image.read()).hexdigest()
-    except OSError:
-        return None

@@ -37,6 +37,10 @@ class Document:
         numbers: Column to value; finite.
         embedding: float32[d], unit length to 1e-3, finite. None where the document has none
             (`get` and `visit` may be asked to leave it out).
+        data_set: Name of the manifest that it comes from (`clipsearch.data_sets`); empty where an
+            earlier version wrote it, and in the hits of a search on Vespa.
+        content: sha256, in hex, of what the embedding was made from: the picture's bytes, or the
+            ready-made vector. Empty in the same cases.
     """
 
     id: str
@@ -45,6 +49,8 @@ class Document:
     tags: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
     embedding: Embedding | None = None
+    data_set: str = ""
+    content: str = ""
 
 
 def check_document(document: Document, dimension: int) -> None:

@@ -32,6 +32,40 @@ DOCUMENT_FORM = 2
 
 
 @dataclass(frozen=True, slots=True)
+class DataSet:
+    """A manifest that documents of an index come from; see `clipsearch.data_sets`.
+
+    Attributes:
+        name: Unique in the index and never changed: its documents carry it.
+        manifest: Where it lay at its last feed, as it was named; absolute.
+        resolved: The same with symbolic links followed.
+        beside: The same from the index's folder; None for an index on a Vespa.
+        id_prefix: What the ids of its documents begin with.
+    """
+
+    name: str
+    manifest: str
+    resolved: str
+    beside: str | None = None
+    id_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFeed:
+    """A feed that has begun and not said that it ended: it is at work, or was killed.
+
+    Attributes:
+        token: Random.
+        began: Seconds since 1970.
+        after: Token of the feed that had begun last before.
+    """
+
+    token: str
+    began: float
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class IndexInfo:
     """What an index knows about itself; travels with it.
 
@@ -50,6 +84,9 @@ class IndexInfo:
             the one that it wrote about, and not a new one at the same address.
         may_lack_embeddings: Dimension or precision changed while there were documents, and no
             feed has found since that each has an embedding.
+        data_sets: What its documents come from, in the order of their first feeds.
+        last_feed: Token of the last feed that began (`clipsearch.feed_mark`); empty before.
+        open_feeds: Those that have not ended.
         column_order: Columns whose numbers were written to a Vespa, in the order in which they
             came. A column's place here, from 1, stands in the documents: it never changes.
         document_form: Of the documents on a Vespa; see DOCUMENT_FORM.
@@ -68,6 +105,9 @@ class IndexInfo:
     precision: Precision = "float"
     index_id: str = ""
     may_lack_embeddings: bool = False
+    data_sets: tuple[DataSet, ...] = ()
+    last_feed: str = ""
+    open_feeds: tuple[OpenFeed, ...] = ()
     column_order: tuple[str, ...] = ()
     document_form: int = DOCUMENT_FORM
 
@@ -83,6 +123,9 @@ class IndexInfo:
             for name, value in values.items()
             if name in known
         }
+        for name, kind in (("data_sets", DataSet), ("open_feeds", OpenFeed)):
+            if isinstance(kept.get(name), tuple):
+                kept[name] = tuple(_from_object(kind, each) for each in kept[name])
         for name, kind in get_type_hints(cls).items():
             if name in kept and not _is_of(kept[name], kind):
                 raise TypeError(f"{name} is not of the kind that it should be")
@@ -210,6 +253,8 @@ class Update:
     tags: Mapping[str, str] | None = None
     numbers: Mapping[str, float] | None = None
     path: str | None = None
+    data_set: str | None = None
+    content: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +333,9 @@ class Engine(Protocol):
         A change of dimension or precision leaves such on Vespa; the embedded engine has none.
         """
 
+    def count_by_data_set(self) -> Mapping[str, int]:
+        """Data set to its number of documents; under "" those that an earlier version wrote."""
+
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         """Every document, each once, in no particular order."""
 
@@ -328,6 +376,21 @@ def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:
     vector = info.vector_weight if query.vector_weight is None else query.vector_weight
     check_weights(bm25, vector)
     return bm25, vector
+
+
+def _from_object(kind: Any, value: Any) -> Any:
+    """A part of IndexInfo from the object that JSON has for it; anything else as it is.
+
+    Raises TypeError where a field is missing or not of its kind.
+    """
+    if not isinstance(value, dict):
+        return value
+    kinds = get_type_hints(kind)
+    kept = {name: each for name, each in value.items() if name in kinds}
+    for name, each in kept.items():
+        if not _is_of(each, kinds[name]):
+            raise TypeError(f"{name} is not of the kind that it should be")
+    return kind(**kept)
 
 
 def _is_of(value: Any, kind: Any) -> bool:

@@ -2,9 +2,12 @@
 
 1. Take the index's lock, then open it (or make it at the first feed) and refuse another
    encoder's vectors.
-2. Compare every record with the ledger: unchanged, changed in words only, or to be encoded.
-3. Decode, encode and write at the same time; the ledger follows each acknowledgement.
-4. With `prune`, remove what the manifest no longer has.
+2. Bring the ledger to what the index holds, where others may have fed it (`feed_mark`), and find
+   out which data set the manifest is (`data_sets`).
+3. Compare every record with the ledger: unchanged, changed in words only, or of a picture whose
+   embedding is there already (`reuse`), or is to be made.
+4. Decode, encode and write at the same time; the ledger follows each acknowledgement.
+5. With `prune`, remove what the manifest no longer has of its data set.
 
 Stopped at any moment, the same call goes on from there: an operation that was acknowledged but
 not yet in the ledger is done once more, to the same end.
@@ -12,43 +15,35 @@ not yet in the ledger is done once more, to the same end.
 
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
-from clipsearch.changes import Plan, Source, Work, compare, content_of_vector, updates
-from clipsearch.columns import choose_columns
+from clipsearch.changes import Plan, Source, Work, compare
+from clipsearch.columns import Columns, choose_columns
+from clipsearch.data_sets import Place, Wish, fed_from, settle_data_set
 from clipsearch.documents import Embedding
-from clipsearch.encoder import Encoder, available_cores
-from clipsearch.engine import DOCUMENT_FORM, Engine, Operation, Outcome, Update, Upsert
+from clipsearch.engine import DOCUMENT_FORM, DataSet, Engine
 from clipsearch.engines import feed_lock, is_remote
+from clipsearch.feed_mark import FeedMark
+from clipsearch.feed_writing import Encoding, Tally, Writing
 from clipsearch.indexing import FeedTarget
-from clipsearch.ledger import Entry, IdSet, Ledger, check_ledger, ledger_path
-from clipsearch.pipeline import (
-    Picture,
-    Rejection,
-    Step,
-    closed_after,
-    encode,
-    run_ahead,
-    upsert_step,
-)
+from clipsearch.ledger import Ledger, check_ledger, ledger_path
+from clipsearch.ledger_check import reconcile
+from clipsearch.ledger_tables import ContentTable, IdSet
+from clipsearch.pipeline import closed_after
 from clipsearch.rejections import Rejections, check_report, report_path
-from clipsearch.removal import prune, why_not_prune
+from clipsearch.removal import delete, gone_from, why_not_prune
+from clipsearch.reuse import plan_reuse
 from clipsearch.unembedded import forget_unembedded, settle_unembedded
 from finetune.errors import ManifestError, UsageError
-from finetune.images import ImageSource
 from finetune.manifest import Manifest
-from finetune.problems import OWN_RANGE
 from finetune.progress import Progress
 from finetune.several import check_several
 
-# Starting worker processes takes longer than decoding this many pictures here.
-FEW_PICTURES = 64
+WRITTEN = (Work.UPDATE, Work.EMBED, Work.REUSE, Work.DUPLICATE)
 # Comparing fewer records than this is over before a line about it could be read.
 MANY_RECORDS = 50_000
 # The manifest's note about a ready-made vector, which is just what is wanted here.
@@ -57,7 +52,6 @@ BLANKED = (
     "{:,} images have characters in captions, tags or paths that no index can hold (control"
     " characters, noncharacters, halves of surrogate pairs): blanks stand for them"
 )
-NO_IMAGE = "has no image to encode; feed ready-made vectors into an index of their own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +66,10 @@ class FeedOptions:
         images: Where relative paths are looked for last.
         splits: Of "train", "val", "test"; all where empty.
         tags, numbers: New metadata columns to keep as that kind, whatever their values suggest.
-        prune: Remove documents that the manifest no longer has.
+        prune: Remove documents of this data set that the manifest no longer has.
+        data_set: The name of the data set that the manifest is; None finds out
+            (`clipsearch.data_sets`).
+        id_prefix: What the ids of its documents begin with; None is the data set's.
         language: Of the text analysis; None is the index's, or English for a new one.
         workers: Processes that decode pictures; None is one a core. 0 decodes in this process.
         batch_size: Pictures encoded at once.
@@ -90,6 +87,8 @@ class FeedOptions:
     tags: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     prune: bool = False
+    data_set: str | None = None
+    id_prefix: str | None = None
     language: str | None = None
     workers: int | None = None
     batch_size: int = 32
@@ -106,6 +105,7 @@ class FeedOptions:
             raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"--workers {self.workers}: must be 0 or more")
+        Wish(self.data_set, self.id_prefix).check()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +113,25 @@ class FeedReport:
     """What a feed did.
 
     Attributes:
-        fed: Documents written whole, their picture encoded.
-        updated: Documents of which only captions, path, tags or numbers changed.
+        fed: New documents.
+        updated: Documents that were there and have changed: picture, words, path or metadata.
+        reused: Of both, those whose embedding the index had already, under another document.
         unchanged: Documents that were as the manifest says already.
-        removed: Documents that the manifest no longer has.
+        removed: Documents of this data set that the manifest no longer has.
         rejected: Records that did not reach the index as they are.
         problems: Of the manifest, by kind.
         blanked: Records with characters that no index can hold in captions, tags or path: they are
             in the index with blanks in their place.
         seconds: From start to end.
-        images_per_second: Documents written whole, over the time of that stage alone.
+        images_per_second: Documents written whole, with an embedding that the index did not have,
+            over the time of that stage alone.
         report_path: With a row for each rejection, problem and note; None where there is none.
         notes: Sentences for the user.
     """
 
     fed: int
     updated: int
+    reused: int
     unchanged: int
     removed: int
     rejected: int
@@ -145,20 +148,22 @@ class FeedReport:
         return not self.rejected and not self.problems
 
 
-@dataclass
-class _Tally:
-    fed: int = 0
-    updated: int = 0
-    removed: int = 0
-    notes: list[str] = field(default_factory=list)
+# Asked before documents are removed: how many, and of which data set.
+Consent = Callable[[int, str], bool]
 
 
-def feed(options: FeedOptions, progress_stream: TextIO | None = None) -> FeedReport:
+def feed(
+    options: FeedOptions,
+    progress_stream: TextIO | None = None,
+    *,
+    consent: Consent | None = None,
+) -> FeedReport:
     """Bring the index to what the manifest says; see the module's page.
 
     Args:
         options: What to feed.
         progress_stream: Standard error where None.
+        consent: Asked by `prune` before it removes anything; None for yes.
 
     Raises:
         EncoderMismatchError: The index was filled by another encoder, or by ready-made vectors.
@@ -184,60 +189,150 @@ def feed(options: FeedOptions, progress_stream: TextIO | None = None) -> FeedRep
         )
         if not len(manifest):
             raise ManifestError(f"{options.manifest}: has no images to feed")
-        source = _prepare(options, target, manifest)
+        columns, absolute_paths = _prepare(options, target, manifest)
         # In the folder of an index that may have been made just now.
         if ledger is None:
             ledger = stack.enter_context(Ledger.open(ledger_file))
-        return _feed_manifest(options, target, source, ledger, started, progress_stream)
+        rejections = stack.enter_context(Rejections(options.report or report_path(options.index)))
+        run = _Feed(options, target, manifest, ledger, rejections, progress_stream, consent)
+        run.manifest_into_index(columns, absolute_paths)
+        return run.report(started)
 
 
-def _feed_manifest(
-    options: FeedOptions,
-    target: FeedTarget,
-    source: Source,
-    ledger: Ledger,
-    started: float,
-    stream: TextIO | None,
-) -> FeedReport:
-    manifest, engine = source.manifest, target.engine
-    report_file = options.report or report_path(options.index)
-    tally = _Tally(notes=_upgrade(engine, stream))
-    with Rejections(report_file) as rejections:
-        tally.notes += _trust(ledger, engine)
+@dataclass
+class _Feed:
+    """One feed, once everything is open."""
+
+    options: FeedOptions
+    target: FeedTarget
+    manifest: Manifest
+    ledger: Ledger
+    rejections: Rejections
+    stream: TextIO | None
+    consent: Consent | None
+    tally: Tally = field(default_factory=Tally)
+    plan: Plan = field(default_factory=Plan)
+    problem_count: int = 0
+    writing_seconds: float = 0.0
+
+    def manifest_into_index(self, columns: Columns, absolute_paths: bool) -> None:
+        """Everything from the comparison to the last mark."""
+        options, engine, ledger = self.options, self.target.engine, self.ledger
+        notes = self.tally.notes
+        notes += _upgrade(engine, self.stream)
+        mark = FeedMark(engine, ledger, alone=not is_remote(options.index))
+        source = self._source(mark, columns, absolute_paths)
         unembedded = forget_unembedded(ledger, engine)
-        _add_problems(manifest, rejections, tally)
-        problems = rejections.count
+        self._add_problems()
         seen = ledger.id_set() if options.prune else None
-        quiet = len(manifest) < MANY_RECORDS
-        with Progress("compare", len(manifest), stream=stream, quiet=quiet) as progress:
-            plan = compare(source, ledger, rejections, progress, seen)
-        if plan.blanked:
-            tally.notes.append(BLANKED.format(plan.blanked))
-        written = time.monotonic()
-        _write(options, target, source, plan, ledger, rejections, tally, stream)
-        writing_seconds = max(time.monotonic() - written, 1e-9)
+        contents = ledger.content_table()
+        self._compare(source, contents, seen)
+        started = time.monotonic()
+        if self.plan.count(*WRITTEN):
+            mark.begin(source.data_set.name)
+            encoding = Encoding(options.workers, options.batch_size, options.device)
+            Writing(
+                self.target, source, self.plan, ledger, contents, self.rejections, self.tally,
+                encoding,
+            ).run(self.stream)  # fmt: skip
+        self.writing_seconds = max(time.monotonic() - started, 1e-9)
         if seen is not None:
-            _prune(target, manifest, ledger, seen, rejections, tally)
+            self._prune(source.data_set.name, seen, mark)
         engine.finish_feed()
-        if rejections.note_count:
-            tally.notes.append(
-                f"{rejections.note_count:,} pictures use a part of their range of samples alone"
-                f" and were stretched to it (see the report)"
+        mark.end()
+        if self.rejections.note_count:
+            notes.append(
+                f"{self.rejections.note_count:,} pictures use a part of their range of samples"
+                f" alone and were stretched to it (see the report)"
             )
-        tally.notes += settle_unembedded(engine, unembedded)
+        notes += settle_unembedded(engine, unembedded)
+
+    def report(self, started: float) -> FeedReport:
+        """What was done since `started`, by the monotonic clock."""
+        tally, rejections = self.tally, self.rejections
         return FeedReport(
             fed=tally.fed,
             updated=tally.updated,
-            unchanged=plan.count(Work.UNCHANGED),
+            reused=tally.reused,
+            unchanged=self.plan.count(Work.UNCHANGED),
             removed=tally.removed,
-            rejected=rejections.count - problems,
-            problems=dict(manifest.problems.counts),
-            blanked=plan.blanked,
+            rejected=rejections.count - self.problem_count,
+            problems=dict(self.manifest.problems.counts),
+            blanked=self.plan.blanked,
             seconds=time.monotonic() - started,
-            images_per_second=tally.fed / writing_seconds,
+            images_per_second=tally.whole / self.writing_seconds,
             report_path=rejections.path if rejections.count or rejections.note_count else None,
             notes=tuple(tally.notes),
         )
+
+    def _source(self, mark: FeedMark, columns: Columns, absolute_paths: bool) -> Source:
+        """Make the ledger say what the index holds, and find out which data set this is."""
+        options, engine, ledger = self.options, self.target.engine, self.ledger
+        wish = Wish(options.data_set, options.id_prefix)
+        place = Place.of(options.manifest, options.index)
+        fed_before = fed_from(place, ledger, wish)
+        self.tally.notes += reconcile(ledger, engine, mark, fed_before)
+        known = {each.name: each for each in engine.info.data_sets}
+        encoded = bool(self.target.fingerprint)
+        data_set = settle_data_set(engine, ledger, self.manifest, place, wish, encoded=encoded)
+        self.tally.notes += _about(data_set, known)
+        return Source(
+            self.manifest,
+            columns,
+            self.target.fingerprint,
+            data_set,
+            {each.name: each.manifest for each in engine.info.data_sets},
+            claims_all=options.data_set is not None,
+            splits=frozenset(options.splits),
+            absolute_paths=absolute_paths,
+        )
+
+    def _add_problems(self) -> None:
+        """Copy the manifest's problems into the report; its notes are named in a sentence."""
+        problems = self.manifest.problems
+        for problem in problems if problems.counts else ():
+            if problem.kind in problems.counts:
+                self.rejections.add(problem.where, problem.kind, problem.reason)
+        self.problem_count = self.rejections.count
+        notes = {kind: count for kind, count in problems.notes.items() if kind != VECTOR_ALONE}
+        if notes:
+            listed = ", ".join(f"{kind} {count:,}" for kind, count in notes.items())
+            self.tally.notes.append(
+                f"clipsearch manifest check has notes about the manifest ({listed})"
+            )
+
+    def _compare(self, source: Source, contents: ContentTable, seen: IdSet | None) -> None:
+        quiet = len(self.manifest) < MANY_RECORDS
+        with Progress("compare", len(self.manifest), stream=self.stream, quiet=quiet) as progress:
+            self.plan = compare(source, self.ledger, self.rejections, progress, seen)
+        if source.encoder:
+            plan_reuse(self.plan, source, self.ledger, contents)
+        if self.plan.blanked:
+            self.tally.notes.append(BLANKED.format(self.plan.blanked))
+
+    def _prune(self, data_set: str, manifest_ids: IdSet, mark: FeedMark) -> None:
+        tally, engine = self.tally, self.target.engine
+        reason = why_not_prune(self.manifest.problems.counts)
+        if reason is not None:
+            tally.notes.append(reason)
+            return
+        gone, unclaimed = gone_from(data_set, engine, self.ledger, manifest_ids)
+        if unclaimed:
+            tally.notes.append(
+                f"{unclaimed:,} documents of an earlier version are of no data set that is known,"
+                f" and stay: clipsearch delete removes them"
+            )
+        if not gone:
+            return
+        if self.consent is not None and not self.consent(len(gone), data_set):
+            tally.notes.append(f"{len(gone):,} documents stay that the manifest no longer has")
+            return
+        mark.begin(data_set)
+        for outcome in delete(engine, self.ledger, gone):
+            if outcome.error is None:
+                tally.removed += 1
+            else:
+                self.rejections.add(outcome.operation.id, "not removed", outcome.error)
 
 
 def _upgrade(engine: Engine, stream: TextIO | None) -> list[str]:
@@ -252,8 +347,33 @@ def _upgrade(engine: Engine, stream: TextIO | None) -> list[str]:
     ]
 
 
-def _prepare(options: FeedOptions, target: FeedTarget, manifest: Manifest) -> Source:
-    """Settle columns and paths with the index, making it at the first feed."""
+def _about(data_set: DataSet, known: Mapping[str, DataSet]) -> list[str]:
+    """What a user should know of the data set that a manifest was found to be."""
+    before = known.get(data_set.name)
+    if before is None:
+        if not known:
+            return []
+        return [
+            f"this manifest is a data set of its own, {data_set.name}, beside {', '.join(known)}"
+        ]
+    notes = []
+    if before.manifest and data_set.manifest != before.manifest:
+        notes.append(
+            f"this manifest is the data set {data_set.name}, fed from {before.manifest} before"
+        )
+    if data_set.id_prefix != before.id_prefix:
+        notes.append(
+            f"the ids of {data_set.name} began with {before.id_prefix!r} before: documents under"
+            f" those stay until a feed with --prune"
+        )
+    return notes
+
+
+def _prepare(options: FeedOptions, target: FeedTarget, manifest: Manifest) -> tuple[Columns, bool]:
+    """Settle columns and paths with the index, making it at the first feed.
+
+    Returns the columns, and whether this manifest's documents need absolute paths.
+    """
     columns = choose_columns(
         manifest.columns(), target.columns, tags=options.tags, numbers=options.numbers
     )
@@ -266,177 +386,9 @@ def _prepare(options: FeedOptions, target: FeedTarget, manifest: Manifest) -> So
             f"{options.manifest}: has no ready-made vectors (a column named embedding), so {mend}"
         )
     root = None if manifest.root is None else os.fspath(manifest.root.absolute())
-    absolute_paths = target.settle(columns, root, None if vector is None else vector.size)
-    return Source(manifest, columns, target.fingerprint, frozenset(options.splits), absolute_paths)
+    return columns, target.settle(columns, root, None if vector is None else vector.size)
 
 
 def _first_vector(manifest: Manifest) -> Embedding | None:
     with closed_after(manifest.records()) as records:
         return next(records).embedding
-
-
-def _trust(ledger: Ledger, engine: Engine) -> list[str]:
-    """Make the ledger claim nothing that the index does not hold; sentences about what it forgot.
-
-    An index made anew has another id. Fewer documents than the ledger knows have been deleted
-    without it.
-    """
-    if ledger.index_id != engine.info.index_id:
-        notes = []
-        if len(ledger):
-            notes.append(f"{ledger.path} was about another index, so everything is fed anew")
-        ledger.start_over(engine.info.index_id)
-        return notes
-    if engine.count() < len(ledger):
-        forgotten = ledger.keep_only(document.id for document in engine.visit())
-        return [f"{forgotten:,} documents had gone from the index and are fed anew"]
-    return []
-
-
-def _add_problems(manifest: Manifest, rejections: Rejections, tally: _Tally) -> None:
-    """Copy the manifest's problems into the report; its notes are named in a sentence."""
-    problems = manifest.problems
-    for problem in problems if problems.counts else ():
-        if problem.kind in problems.counts:
-            rejections.add(problem.where, problem.kind, problem.reason)
-    notes = {kind: count for kind, count in problems.notes.items() if kind != VECTOR_ALONE}
-    if notes:
-        listed = ", ".join(f"{kind} {count:,}" for kind, count in notes.items())
-        tally.notes.append(f"clipsearch manifest check has notes about the manifest ({listed})")
-
-
-def _write(
-    options: FeedOptions,
-    target: FeedTarget,
-    source: Source,
-    plan: Plan,
-    ledger: Ledger,
-    rejections: Rejections,
-    tally: _Tally,
-    stream: TextIO | None,
-) -> None:
-    """Run the pipeline into the engine; the ledger follows each acknowledgement."""
-    total = plan.count(Work.EMBED) + plan.count(Work.UPDATE)
-    if not total:
-        return
-    if target.fingerprint:
-        embedded = _encoded_steps(options, target, source, plan)
-    else:
-        embedded = _vector_steps(source, plan)
-    steps = _in_turn(updates(plan, source, ledger), embedded, ahead=2 * options.batch_size)
-    pending: dict[str, Entry] = {}
-
-    with Progress("feed", total, unit="images", stream=stream) as progress:
-
-        def operations() -> Generator[Operation, None, None]:
-            with closing(steps):
-                for step in steps:
-                    if isinstance(step, Rejection):
-                        rejections.add(step.id, step.kind, step.reason)
-                        progress.advance()
-                    else:
-                        if step.note is not None:
-                            rejections.note(step.operation.id, OWN_RANGE, step.note)
-                        pending[step.operation.id] = step.entry
-                        yield step.operation
-
-        with closing(operations()) as running:
-            try:
-                for outcome in target.engine.feed(running):
-                    _settle(outcome, pending.pop(outcome.operation.id), ledger, rejections, tally)
-                    progress.advance()
-            except KeyboardInterrupt:
-                kept = tally.fed + tally.updated
-                progress.message(f"{kept:,} documents are kept; the same command goes on from here")
-                raise
-
-
-def _settle(
-    outcome: Outcome, entry: Entry, ledger: Ledger, rejections: Rejections, tally: _Tally
-) -> None:
-    if outcome.error is not None:
-        # Whatever the index holds of it now, the next feed writes it whole.
-        ledger.forget([entry.id])
-        rejections.add(entry.id, "rejected document", outcome.error)
-        return
-    ledger.put(entry)
-    tally.fed += isinstance(outcome.operation, Upsert)
-    tally.updated += isinstance(outcome.operation, Update)
-
-
-def _in_turn(
-    first: Iterator[Step | Rejection], then: Iterator[Step | Rejection], *, ahead: int
-) -> Generator[Step | Rejection, None, None]:
-    # The updates are quick, and read the ledger, which the thread of `run_ahead` must not.
-    yield from first
-    with closing(run_ahead(then, ahead)) as produced:
-        yield from produced
-
-
-def _encoded_steps(
-    options: FeedOptions, target: FeedTarget, source: Source, plan: Plan
-) -> Iterator[Step | Rejection]:
-    to_embed = plan.count(Work.EMBED)
-    if not to_embed:
-        return iter(())
-    encoder: Encoder = target.load_encoder()
-    workers = options.workers
-    if workers is None:
-        workers = 0 if to_embed < FEW_PICTURES else available_cores()
-    return _encode(options, source, plan, encoder, workers)
-
-
-def _encode(
-    options: FeedOptions, source: Source, plan: Plan, encoder: Encoder, workers: int
-) -> Iterator[Step | Rejection]:
-    without_image: list[Rejection] = []
-
-    def pictures() -> Iterator[tuple[Picture, ImageSource]]:
-        with closed_after(plan.records(source.manifest, Work.EMBED)) as records:
-            for record in records:
-                if record.image is None:
-                    without_image.append(Rejection(record.id, "no image", NO_IMAGE))
-                else:
-                    yield source.picture(record), record.image
-
-    # A GPU takes one batch at a time.
-    threads = available_cores() if options.device == "cpu" else 1
-    with closed_after(pictures()) as found:
-        yield from encode(
-            found, encoder, workers=workers, batch_size=options.batch_size, threads=threads
-        )
-    yield from without_image
-
-
-def _vector_steps(source: Source, plan: Plan) -> Iterator[Step | Rejection]:
-    """Ready-made vectors, brought to unit length."""
-    with closed_after(plan.records(source.manifest, Work.EMBED)) as records:
-        for record in records:
-            vector = record.embedding
-            length = 0.0 if vector is None else float(np.linalg.norm(vector.astype(np.float64)))
-            if vector is None:
-                yield Rejection(record.id, "rejected document", "has no embedding")
-            elif length == 0:
-                yield Rejection(record.id, "rejected document", "its embedding is all zeros")
-            else:
-                unit = (vector / length).astype(np.float32)
-                yield upsert_step(source.picture(record), unit, content_of_vector(vector))
-
-
-def _prune(
-    target: FeedTarget,
-    manifest: Manifest,
-    ledger: Ledger,
-    manifest_ids: IdSet,
-    rejections: Rejections,
-    tally: _Tally,
-) -> None:
-    reason = why_not_prune(manifest.problems.counts)
-    if reason is not None:
-        tally.notes.append(reason)
-        return
-    for outcome in prune(target.engine, ledger, manifest_ids):
-        if outcome.error is None:
-            tally.removed += 1
-        else:
-            rejections.add(outcome.operation.id, "not removed", outcome.error)

@@ -138,7 +138,7 @@ class FeedTarget:
                 f"{self._index}: holds vectors of {known.dimension} values, but these have"
                 f" {self._dimension(vector_size)}; feed a new index"
             )
-        elsewhere = _still_there(known.images_root) and known.images_root != images_root
+        elsewhere = _still_there(known.images_root) and not _same(known.images_root, images_root)
 
         def settled(now: IndexInfo) -> IndexInfo:
             return replace(
@@ -191,6 +191,13 @@ class FeedTarget:
 
 def _still_there(folder: str | None) -> bool:
     return folder is not None and Path(folder).is_dir()
+
+
+def _same(folder: str | None, other: str | None) -> bool:
+    """Whether both are one folder, perhaps through a link."""
+    if folder is None or other is None:
+        return folder == other
+    return os.path.realpath(folder) == os.path.realpath(other)
 
 
 def _encoder_of(engine: Engine | None) -> Path | None:

@@ -36,11 +36,13 @@ class Step:
 
     Attributes:
         note: What a user should know of how the picture was read; None for most.
+        reused: Whether the embedding came out of the index.
     """
 
     operation: Operation
     entry: Entry
     note: str | None = None
+    reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def _encode_batch(batch: list[Decoded[Picture]], encoder: Encoder) -> list[Step]
 
 def upsert_step(picture: Picture, embedding: Embedding, content: str) -> Step:
     """The picture with its embedding (float32[d]) and the sha256 of its content."""
-    document = replace(picture.document, embedding=embedding)
+    document = replace(picture.document, embedding=embedding, content=content)
     return Step(Upsert(document), replace(picture.entry, content=content))
 
 

@@ -1,9 +1,10 @@
-"""Removing documents, from the ledger first and then from the index."""
+"""Which documents to remove, and removing them: from the ledger first and then from the index."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from clipsearch.engine import Delete, Engine, Outcome
-from clipsearch.ledger import IdSet, Ledger
+from clipsearch.ledger import Ledger
+from clipsearch.ledger_tables import IdSet
 from finetune.several import check_several
 
 # Problems of a manifest that take no record away; any other may hide one.
@@ -21,11 +22,25 @@ def delete(engine: Engine, ledger: Ledger, ids: Sequence[str]) -> Iterator[Outco
     yield from engine.feed(Delete(document_id) for document_id in ids)
 
 
-def prune(engine: Engine, ledger: Ledger, manifest_ids: IdSet) -> Iterator[Outcome]:
-    """Remove every document whose id the manifest does not have."""
-    gone = [document.id for document in engine.visit() if document.id not in manifest_ids]
-    if gone:
-        yield from delete(engine, ledger, gone)
+def gone_from(
+    data_set: str, engine: Engine, ledger: Ledger, manifest_ids: IdSet
+) -> tuple[list[str], int]:
+    """The documents of a data set whose ids its manifest does not have.
+
+    And the number of documents that are of no known data set, and whose ids it does not have.
+    Visits every document of the index, without its embedding.
+    """
+    gone: list[str] = []
+    unclaimed = 0
+    for document in engine.visit():
+        if document.id in manifest_ids:
+            continue
+        known = None if document.data_set else ledger.get(document.id)
+        owner = document.data_set if known is None else known.data_set
+        if owner == data_set:
+            gone.append(document.id)
+        unclaimed += not owner
+    return gone, unclaimed
 
 
 def why_not_prune(problems: Mapping[str, int]) -> str | None:

@@ -19,7 +19,7 @@ def forget_unembedded(ledger: Ledger, engine: Engine) -> int | None:
     except EngineError:
         return None
     gone = [one.id for one in engine.visit(embeddings=True) if one.embedding is None]
-    ledger.forget(gone)
+    ledger.doubt(gone)
     return len(gone)
 
 

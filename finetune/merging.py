@@ -158,7 +158,7 @@ class Merger:
             if whole is None:
                 continue
             row = in_composed_form(whole)
-            image = normalise(row.image) if row.image else ""
+            image = _normalised(row)
             if image:
                 key = self._lookup.id_of(image)
             elif row.id is not None:
@@ -346,3 +346,10 @@ class Merger:
             reason = f"{id}: {name} differs from that of its first row, which is kept"
             self._problems.note("different values", where, reason)
         return merged or None
+
+
+def _normalised(row: Row) -> str:
+    """The row's image as records name it; a member of a shard never leaves its shard."""
+    if row.shard is not None and ".." in row.image.split("/"):
+        return "/".join(part for part in row.image.split("/") if part not in ("", "."))
+    return normalise(row.image) if row.image else ""

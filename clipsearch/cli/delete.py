@@ -32,7 +32,8 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
       clipsearch delete beach/0001.jpg --index photos.index
       clipsearch delete - --yes --index photos.index < ids.txt
     """
-    from clipsearch.engines import feed_lock, open_engine  # light path: lancedb
+    from clipsearch.engines import feed_lock, is_remote, open_engine  # light path: lancedb
+    from clipsearch.feed_mark import FeedMark
     from clipsearch.finding import find_documents
     from clipsearch.ledger import Ledger, ledger_path
     from clipsearch.removal import delete as remove
@@ -49,10 +50,17 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
         if not yes:
             click.confirm(f"Remove {len(wanted):,} documents from {index}?", abort=True, err=True)
         # Not before: a question that waits for its answer must not keep a feed out.
-        with feed_lock(index, "delete"):
-            with Ledger.open(ledger or ledger_path(index), "delete") as known:
-                outcomes = list(remove(engine, known, wanted))
+        with (
+            feed_lock(index, "delete"),
+            Ledger.open(ledger or ledger_path(index), "delete") as known,
+        ):
+            mark = FeedMark(engine, known, alone=not is_remote(index))
+            if known.index_id == engine.info.index_id and mark.is_current():
+                mark.agree()
+            mark.begin("")
+            outcomes = list(remove(engine, known, wanted))
             engine.finish_feed()
+            mark.end()
     finally:
         engine.close()
     failed = [outcome for outcome in outcomes if outcome.error is not None]

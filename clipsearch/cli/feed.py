@@ -1,5 +1,6 @@
 """`clipsearch feed`: write captioned images into an index."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import UTF8, images_option, index_option, json_option, ledger_option
+from finetune.errors import UsageError
 from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
@@ -49,7 +51,22 @@ if TYPE_CHECKING:
     help="Keep this column as numbers.",
 )
 @click.option(
-    "--prune", is_flag=True, help="Remove documents that the manifest no longer has, at the end."
+    "--prune",
+    is_flag=True,
+    help="Remove documents of this data set that the manifest no longer has, at the end.",
+)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before --prune removes.")
+@click.option(
+    "--id-prefix",
+    metavar="TEXT",
+    help="What the ids of this data set begin with, where another one of the index has the same:"
+    " 'birds/'. Remembered.",
+)
+@click.option(
+    "--data-set",
+    metavar="NAME",
+    help="Which data set of the index this manifest is, where it cannot be told from where it"
+    " lies; see clipsearch status.",
 )
 @click.option(
     "--language", metavar="CODE", help="Of the captions, for a new index: en (default), fr, es, …"
@@ -74,17 +91,19 @@ if TYPE_CHECKING:
 @ledger_option
 @click.option("--strict", is_flag=True, help="Feed nothing if the manifest has any problem.")
 @json_option
-def feed(as_json: bool, **values: Any) -> int:
+def feed(as_json: bool, yes: bool, **values: Any) -> int:
     """Write the captioned images of MANIFEST into an index.
 
     Only work that is left is done: images that have not changed are not encoded again, and a
     changed caption costs no image work. Stopped or killed at any moment, the same command goes
-    on from there.
+    on from there. An index may be fed from several manifests: each is a data set, and replaces and
+    removes documents of its own alone.
 
     \b
     Examples:
       clipsearch feed photos.csv --encoder encoder --index photos.index
-      clipsearch feed photos.csv --index photos.index --prune
+      clipsearch feed photos.csv --index photos.index --prune --yes
+      clipsearch feed birds.csv --index photos.index --id-prefix birds/
       clipsearch feed photos/ --encoder encoder --index photos.index --language fr
       clipsearch feed vectors.parquet --index vectors.index
       clipsearch feed photos.csv --encoder encoder --index http://localhost:8080
@@ -93,7 +112,15 @@ def feed(as_json: bool, **values: Any) -> int:
     """
     from clipsearch.feed import FeedOptions, feed  # light path: lancedb and onnxruntime
 
-    report = feed(FeedOptions(**values))
+    index = values["index"]
+
+    def consent(count: int, data_set: str) -> bool:
+        question = f"Remove {count:,} documents of {data_set} from {index}?"
+        return click.confirm(question, err=True)
+
+    if values["prune"] and not yes and not sys.stdin.isatty():
+        raise UsageError("nobody can be asked here: add --yes to prune without a question")
+    report = feed(FeedOptions(**values), consent=None if yes else consent)
     if as_json:
         click.echo(dumps(_as_dict(report), indent=2, ensure_ascii=True))
     else:
@@ -108,9 +135,12 @@ def summary(report: "FeedReport") -> str:
         f" removed {report.removed:,}, rejected {report.rejected:,}"
         f" in {report.seconds:.1f} s"
     )
-    if report.fed:
+    if report.images_per_second:
         words += f" ({report.images_per_second:,.1f} images/s)"
-    lines = [words, *(f"Note: {note}." for note in report.notes)]
+    lines = [words]
+    if report.reused:
+        lines.append(f"Of these, {report.reused:,} have embeddings that the index had already.")
+    lines += [f"Note: {note}." for note in report.notes]
     if report.problems:
         counts = ", ".join(f"{kind}: {count:,}" for kind, count in sorted(report.problems.items()))
         lines.append(f"Problems of the manifest: {counts}.")

@@ -44,7 +44,7 @@ def get(ids: tuple[str, ...], index: str, embedding: bool, as_json: bool) -> Non
 
 
 def as_dict(document: "Document") -> dict[str, object]:
-    """The document for JSON; without `embedding` where it has none."""
+    """The document for JSON; without `embedding` and `data_set` where it has none."""
     values: dict[str, object] = {
         "id": document.id,
         "captions": list(document.captions),
@@ -52,6 +52,8 @@ def as_dict(document: "Document") -> dict[str, object]:
         "tags": dict(document.tags),
         "numbers": {column: whole_or_float(value) for column, value in document.numbers.items()},
     }
+    if document.data_set:
+        values["data_set"] = document.data_set
     if document.embedding is not None:
         values["embedding"] = document.embedding.tolist()
     return values
@@ -60,6 +62,7 @@ def as_dict(document: "Document") -> dict[str, object]:
 def as_text(document: "Document") -> str:
     """The document for people: a line for each caption, tag and number."""
     lines = [document.id, f"  path: {document.path}"]
+    lines += [f"  data set: {document.data_set}"] if document.data_set else []
     lines += [f"  caption: {caption}" for caption in document.captions]
     lines += [f"  {column}: {value}" for column, value in sorted(document.tags.items())]
     lines += [

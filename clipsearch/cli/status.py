@@ -65,7 +65,9 @@ def _verify(folder: Path) -> "Verified":
 def facts_of(engine: "Engine") -> dict[str, object]:
     """What `--json` prints: target, counts, disk_bytes (None for Vespa) and the IndexInfo.
 
-    Of the counts, `without_embedding` is None where Vespa had no time to compare all vectors.
+    Of the counts, `without_embedding` is None where Vespa had no time to compare all vectors. Each
+    data set has its number of documents; where a feed is at work or was stopped, the embedded
+    engine reads all rows to count them.
     """
     from clipsearch.engines import is_remote
 
@@ -76,7 +78,20 @@ def facts_of(engine: "Engine") -> dict[str, object]:
         "without_embedding": _count_without_embedding(engine),
         "disk_bytes": size,
     }
-    return facts | asdict(engine.info)
+    return facts | asdict(engine.info) | {"data_sets": _data_sets(engine)}
+
+
+def _data_sets(engine: "Engine") -> list[dict[str, object]]:
+    """Each data set with its documents; last, without a name, what an earlier version wrote."""
+    counts = dict(engine.count_by_data_set())
+    listed: list[dict[str, object]] = [
+        asdict(each) | {"documents": counts.pop(each.name, 0)} for each in engine.info.data_sets
+    ]
+    return listed + [
+        {"name": name, "manifest": None, "id_prefix": "", "documents": count}
+        for name, count in sorted(counts.items(), key=lambda pair: (not pair[0], pair[0]))
+        if count
+    ]
 
 
 def _count_without_embedding(engine: "Engine") -> int | None:
@@ -107,6 +122,7 @@ def _as_text(facts: dict[str, object]) -> str:
             f"{facts['count']:,}{_without_embedding(facts['without_embedding'])}"
             f"{_earlier_form(facts['document_form'])}"
         ),
+        "data sets": _data_sets_as_text(facts["data_sets"]),
         "dimension": facts["dimension"],
         "language": facts["language"],
         "encoder": "none: ready-made vectors" if fingerprint is None else encoder,
@@ -142,6 +158,17 @@ def _earlier_form(form: object) -> str:
     if form == DOCUMENT_FORM:
         return ""
     return " (fed by an earlier version: queries with filters are slow until the next feed)"
+
+
+def _data_sets_as_text(data_sets: object) -> str:
+    assert isinstance(data_sets, list)
+    listed = [
+        f"{each['name'] or 'of none'} {each['documents']:,}"
+        + (f" ({each['manifest']})" if each["manifest"] else "")
+        + (f", ids {each['id_prefix']}…" if each["id_prefix"] else "")
+        for each in data_sets
+    ]
+    return ", ".join(listed) or "none"
 
 
 def _columns(columns: object) -> str:

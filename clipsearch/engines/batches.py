@@ -9,6 +9,8 @@ from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Ups
 from clipsearch.engines.lance import DocumentTable
 from clipsearch.text import tokens
 
+UPDATED_PARTS = ("captions", "tags", "numbers", "path", "data_set", "content")
+
 BATCH_OPERATIONS = 1000
 # So that a slow stream (pictures being encoded) has its work acknowledged as it goes.
 BATCH_SECONDS = 2.0
@@ -87,15 +89,10 @@ def _document(operation: Upsert | Update, existing: dict[str, Document]) -> Docu
     document = existing.get(operation.id)
     if document is None:
         raise DocumentError(f"{operation.id}: is not in the index, so it cannot be updated")
-    if operation.captions is not None:
-        document = replace(document, captions=operation.captions)
-    if operation.tags is not None:
-        document = replace(document, tags=operation.tags)
-    if operation.numbers is not None:
-        document = replace(document, numbers=operation.numbers)
-    if operation.path is not None:
-        document = replace(document, path=operation.path)
-    return document
+    changed = {name: getattr(operation, name) for name in UPDATED_PARTS}
+    return replace(
+        document, **{name: value for name, value in changed.items() if value is not None}
+    )
 
 
 def _checked_tokens(document: Document, info: IndexInfo) -> list[str]:

@@ -27,6 +27,8 @@ def to_row(document: Document) -> str:
             "path": document.path,
             "tags": dict(document.tags),
             "numbers": {column: float(value) for column, value in document.numbers.items()},
+            "data_set": document.data_set,
+            "content": document.content,
         },
         ensure_ascii=False,
         allow_nan=False,
@@ -44,6 +46,9 @@ def from_row(row: str | bytes, embedding: Embedding | None = None) -> Document:
         fields["tags"],
         fields["numbers"],
         embedding,
+        # Rows of earlier versions have neither.
+        fields.get("data_set", ""),
+        fields.get("content", ""),
     )
 
 

@@ -7,6 +7,8 @@ way, or was killed) a reader builds one in memory.
 """
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +45,7 @@ class Snapshot:
         addresses: uint64[documents], where the table holds each row.
         address_order: int64[documents], rows by address.
         has_vector_index: Whether the table has an approximate index of the embeddings.
+        data_sets: Data set to its number of documents.
     """
 
     version: int
@@ -53,6 +56,7 @@ class Snapshot:
     addresses: "Addresses"
     address_order: npt.NDArray[np.int64]
     has_vector_index: bool
+    data_sets: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -88,6 +92,7 @@ class Snapshot:
             addresses,
             address_order,
             table.has_vector_index(),
+            Counter(document.data_set for document in documents),
         )
         if folder is not None:
             snapshot._save(folder)
@@ -106,6 +111,7 @@ class Snapshot:
             "format": FORMAT,
             "version": self.version,
             "has_vector_index": self.has_vector_index,
+            "data_sets": self.data_sets,
             "sizes": {name: (folder / name).stat().st_size for name in digests},
             "sha256": digests,
         }
@@ -130,6 +136,8 @@ class Snapshot:
             map_array(folder / "addresses.npy"),
             map_array(folder / "address_order.npy"),
             facts["has_vector_index"],
+            # Snapshots of earlier versions do not say; no row of theirs has a data set.
+            facts.get("data_sets", {"": len(documents)}),
         )
 
     def cosines(self, vector: Embedding, rows: npt.NDArray[np.int64] | None = None) -> Embedding:

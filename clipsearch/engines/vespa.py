@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Self
@@ -119,7 +119,7 @@ class VespaEngine:
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """See `Engine.get`."""
         check_several(ids, "get")
-        fields = operations.shown_fields(embeddings=embeddings)
+        fields = operations.shown_fields(self._info.document_form, embeddings=embeddings)
         wanted = f"?fieldSet={operations.field_set(fields)}"
         left = threading.Event()
         client = self._client.through(lambda transport: LeavableTransport(transport, left))
@@ -170,9 +170,19 @@ class VespaEngine:
         # Documents that a feed adds in between are in the second count alone.
         return max(0, documents - self._counted(body))
 
+    def count_by_data_set(self) -> Mapping[str, int]:
+        """See `Engine.count_by_data_set`. Raises EngineError where not all could be counted."""
+        if self._info.document_form < DOCUMENT_FORM:  # the schema may have no such field
+            return {"": self.count()}
+        answer = self._ask(queries.data_sets_body(self._client.settings.timeout))
+        if answer.partial is not None:
+            raise EngineError(f"{self.target}: cannot count the documents: {answer.partial}")
+        return answer.data_sets
+
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         """See `Engine.visit`. Holds the ids: Vespa may send one twice while it moves documents."""
-        for entry in visit(self._client, operations.shown_fields(embeddings=embeddings)):
+        fields = operations.shown_fields(self._info.document_form, embeddings=embeddings)
+        for entry in visit(self._client, fields):
             yield parse_document(entry)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from clipsearch.facet_counts import counts_by_tag
 from clipsearch.vespa import checked
 from clipsearch.vespa.checked import MalformedAnswerError
 from clipsearch.vespa.connection import Json
+from clipsearch.vespa.operations import DATA_SET
 from finetune.errors import EngineError
 
 Facets = dict[str, tuple[tuple[str, int], ...]]
@@ -50,6 +51,7 @@ class SearchAnswer:
         facets: As in `clipsearch.engine.Page`.
         cut_facets: Columns with more values than were asked for.
         partial: Why the answer may be incomplete; None where it is whole.
+        data_sets: Matches by data set, where they were asked for.
     """
 
     hits: tuple[Hit, ...]
@@ -57,6 +59,7 @@ class SearchAnswer:
     facets: Facets
     cut_facets: tuple[str, ...]
     partial: str | None
+    data_sets: Mapping[str, int]
 
 
 def parse_search(status: int, content: Json, target: str) -> SearchAnswer:
@@ -95,7 +98,7 @@ def _search_answer(status: int, content: Json, target: str) -> SearchAnswer:
             continue
         hits.append(_hit(child))
     facets, cut = _facets(groups)
-    return SearchAnswer(tuple(hits), total, facets, cut, partial)
+    return SearchAnswer(tuple(hits), total, facets, cut, partial, _data_sets(groups))
 
 
 def parse_document(content: Mapping[str, Json]) -> Document:
@@ -283,6 +286,8 @@ def _document(id_: str, fields: Mapping[str, Json]) -> Document:
             for key, value in numbers.items()
         },
         embedding=None if values is None else checked.vector(values, "an embedding"),
+        data_set=checked.text(fields.get("data_set"), "a document's data set"),
+        content=checked.text(fields.get("content"), "a document's content"),
     )
 
 
@@ -310,6 +315,16 @@ def _facets(groups: Sequence[Mapping[str, Json]]) -> tuple[Facets, tuple[str, ..
 def _group_count(group: Mapping[str, Json]) -> int:
     fields = checked.mapping(group.get("fields"), "a facet's fields")
     return checked.count(fields.get("count()"), "a facet's count")
+
+
+def _data_sets(groups: Sequence[Mapping[str, Json]]) -> dict[str, int]:
+    return {
+        checked.text(group.get("value"), "a data set"): _group_count(group)
+        for root in groups
+        for listed in checked.objects(root.get("children"), "a count of data sets")
+        if listed.get("label") == DATA_SET
+        for group in checked.objects(listed.get("children"), "a count of data sets")
+    }
 
 
 def _after(message: str) -> str:

@@ -157,6 +157,8 @@ class _Writer:
                         document.embedding,
                         self._info.precision,
                         places=self._places_of(document.numbers),
+                        data_set=document.data_set,
+                        content=document.content,
                     )
                     return self._send(operation, "POST", body)
                 case FilterFields():

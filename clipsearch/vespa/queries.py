@@ -21,7 +21,7 @@ from clipsearch.engine import (
 )
 from clipsearch.vespa.connection import Json
 from clipsearch.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, tag_value
-from clipsearch.vespa.operations import DOCUMENT_TYPE, FIELDS
+from clipsearch.vespa.operations import DATA_SET, DOCUMENT_TYPE, FIELDS
 from clipsearch.vespa.restrictions import decimal, restricted_to
 from finetune.errors import UsageError
 
@@ -119,6 +119,13 @@ def count_body(
     body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(where)}"
     if query is not None and query.facets:
         body["yql"] += f" | {_grouping(query.facets)}"
+    return body
+
+
+def data_sets_body(timeout: float) -> dict[str, Json]:
+    """The JSON of a search that counts the documents of each data set."""
+    body = count_body(timeout)
+    body["yql"] += f" | all(group({DATA_SET}) max({_MOST_GROUPS}) each(output(count())))"
     return body
 
 

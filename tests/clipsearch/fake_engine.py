@@ -4,7 +4,8 @@ It keeps the contract of `clipsearch.engine.Engine.feed` to the letter, batches 
 pulled before an exception of the operations is written and acknowledged before it is raised.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clipsearch.documents import Document, DocumentError, check_document
@@ -78,10 +79,11 @@ class FakeEngine:
                 except DocumentError as error:
                     return str(error)
                 self.documents[document.id] = document
-            case Update(name, captions, tags, numbers, path):
+            case Update(name):
                 if name not in self.documents:
                     return "no such document"
-                new = {"captions": captions, "tags": tags, "numbers": numbers, "path": path}
+                parts = ("captions", "tags", "numbers", "path", "data_set", "content")
+                new = {part: getattr(operation, part) for part in parts}
                 given = {part: value for part, value in new.items() if value is not None}
                 self.documents[name] = replace(self.documents[name], **given)
             case Delete(name):
@@ -103,6 +105,9 @@ class FakeEngine:
 
     def count_without_embedding(self) -> int:
         return sum(one.embedding is None for one in self.documents.values())
+
+    def count_by_data_set(self) -> Mapping[str, int]:
+        return Counter(document.data_set for document in self.documents.values())
 
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         yield from list(self.documents.values())

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from clipsearch.documents import Document
@@ -53,6 +53,9 @@ class MemoryEngine:
 
     def count_without_embedding(self) -> int:
         return sum(one.embedding is None for one in self.documents.values())
+
+    def count_by_data_set(self) -> Mapping[str, int]:
+        return Counter(document.data_set for document in self.documents.values())
 
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         yield from self.documents.values()

@@ -190,7 +190,7 @@ def test_changed_and_new_pictures_are_encoded(fed: Photos) -> None:
     paint(fed.folder / "new.jpg", 1001)
     fed.rows.append({**fed.rows[0], "image": "new.jpg"})
     fed.write()
-    assert counts(fed.feed(None)) == (2, 0, 8, 0, 0)
+    assert counts(fed.feed(None)) == (1, 1, 8, 0, 0)
     after = documents(fed.index)
     assert set(after) == {*before, "new.jpg"}
     assert not np.allclose(after[changed].embedding, before[changed].embedding, atol=1e-3)
@@ -411,7 +411,7 @@ def test_changed_ready_made_vector_is_written(vectors: Path, tmp_path: Path) -> 
     rows = pd.read_parquet(vectors)
     rows["embedding"] = [[4.0, 3.0], [0.0, 1.0], [1.0, 1.0]]
     rows.to_parquet(vectors)
-    assert counts(feed(options, io.StringIO())) == (2, 0, 1, 0, 0)
+    assert counts(feed(options, io.StringIO())) == (1, 1, 1, 0, 0)
     assert documents(tmp_path / "vectors.index")["a"].embedding == pytest.approx([0.8, 0.6])
     rows["embedding"] = [[1.0, 0.0, 0.0]] * 3
     rows.to_parquet(vectors)

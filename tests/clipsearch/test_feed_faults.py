@@ -52,7 +52,10 @@ class Fed:
         self.engine = FakeEngine(IndexInfo(dimension=4))
         self.ledger = folder / "ledger.sqlite"
         self.options = FeedOptions(
-            manifest=manifest, index="fake", ledger=self.ledger, report=folder / "report.csv"
+            manifest=manifest,
+            index=str(folder / "fake"),
+            ledger=self.ledger,
+            report=folder / "report.csv",
         )
         monkeypatch.setattr(indexing, "index_exists", lambda index: True)
         monkeypatch.setattr(indexing, "open_engine", lambda index: self.engine)

@@ -182,4 +182,4 @@ def test_an_answer_does_not_fail_for_want_of_the_count(place: Place) -> None:
     shown = json.loads(status(place, "--json"))
     assert (shown["count"], shown["without_embedding"]) == (DOCUMENTS, None)
     assert "6 (how many are without an embedding could not be counted)" in status(place)
-    assert place.feed().fed == DOCUMENTS, "a feed goes on as well"
+    assert place.feed().updated == DOCUMENTS, "a feed goes on as well"

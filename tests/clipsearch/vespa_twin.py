@@ -343,4 +343,11 @@ def _groups(images: Sequence[Mapping[str, Any]], found: Found, grouping: str) ->
         ]
         more = {"next": "BGAAABEBGBC"} if len(counts) > int(most) else {}
         lists.append({"label": f'tags{{"{name}"}}', "continuation": more, "children": children})
+    if "group(data_set)" in grouping:
+        counts = Counter(images[number].get("data_set", "") for number in found)
+        children = [
+            {"id": f"group:string:{value}", "value": value, "fields": {"count()": count}}
+            for value, count in counts.most_common()
+        ]
+        lists.append({"label": "data_set", "continuation": {}, "children": children})
     return {"id": "group:root:0", "relevance": 1.0, "continuation": {"this": ""}, "children": lists}
