@@ -18,7 +18,6 @@ import numpy as np
 
 from finetune.dataset import CaptionedImages, caption_keys, joined_keys
 from finetune.errors import ClipsearchError, UsageError
-from finetune.masking import HUB_TOKENS, check_token
 from finetune.progress import Progress
 from finetune.translation_cache import TranslationCache
 
@@ -204,11 +203,12 @@ class Translator:
         Raises UsageError where it is in none of them, or is no MarianMT checkpoint.
         """
         check_installed()
-        for variable in HUB_TOKENS:
-            check_token(variable)
         from transformers import MarianMTModel, MarianTokenizer  # seconds; not where all is cached
 
+        from finetune.hub_client import prepare_hub
         from finetune.pretrained import quiet_transformers
+
+        prepare_hub()
 
         try:
             with quiet_transformers(), warnings.catch_warnings():

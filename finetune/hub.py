@@ -23,7 +23,7 @@ from huggingface_hub.utils import (
 from finetune.card import without_places
 from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE, DESCRIPTION_FILE
 from finetune.errors import ClipsearchError, UsageError
-from finetune.masking import HUB_TOKENS, check_token
+from finetune.hub_client import prepare_hub
 from finetune.strict_json import dumps
 
 # The base of all errors of the client that the hub's library uses (httpx, since 2.0 httpx2).
@@ -46,8 +46,7 @@ def check_push(repo: str) -> None:
         raise UsageError(f"--push {repo}: give the owner too, as in me/{repo or 'encoder'}")
     if constants.HF_HUB_OFFLINE:
         raise UsageError("--push needs the hub, but HF_HUB_OFFLINE is set; unset it")
-    for variable in HUB_TOKENS:
-        check_token(variable)
+    prepare_hub()
     if not get_token():
         raise UsageError(
             "--push needs a token that may write; set HF_TOKEN, or log in with: hf auth login"

@@ -27,8 +27,8 @@ from finetune import bounded_json
 from finetune.config import TINY
 from finetune.encoder_folder import Preprocessing
 from finetune.errors import ClipsearchError, EncoderError, UsageError
+from finetune.hub_client import prepare_hub
 from finetune.images import preprocessing_from_config
-from finetune.masking import HUB_TOKENS, check_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,7 @@ def local_folder(name: str) -> str | None:
     # Ids are "name" or "owner/name"; anything else can only have been meant as a path.
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or not name:
         raise UsageError(f"{name or '(empty)'}: no such folder, and not a Hugging Face id")
-    for variable in HUB_TOKENS:
-        check_token(variable)
+    prepare_hub()
     return None
 
 
