@@ -126,7 +126,7 @@ def _lines(path: Path) -> list[str]:
         text = read_regular(path, MAX_FILE_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in composed(text).splitlines()]
     return [line for line in lines if line]
 
 
@@ -136,7 +136,7 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, str]]:
         raise ManifestError(f"{folder}: has no .txt files, one for each class")
     for file in files:
         for line in _lines(file):
-            yield line, file.stem
+            yield line, composed(file.stem)
 
 
 def _table_rows(path: Path, lines: list[str], delimiter: str) -> Iterator[tuple[str, str]]:

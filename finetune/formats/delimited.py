@@ -7,6 +7,7 @@ round fields are cut, as filters cut them. A field may be as long as the file (`
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,8 @@ class _FieldReader:
 
     def __init__(self, text: DelimitedText, problems: Problems) -> None:
         self._delimiter = text.delimiter
+        behind = f'"[ \t]+(?={re.escape(text.delimiter)}|[\r\n]|$)'
+        self._blanks_behind_quotes = re.compile(behind)
         self._width = len(text.names)
         self._name = text.path.name
         self._problems = problems
@@ -164,14 +167,18 @@ class _FieldReader:
                 yield line, self._checked(self._fields_of_line(text), line)
 
     def _fields_of_line(self, text: str) -> list[str]:
-        try:
-            fields = next(
-                csv.reader([text], delimiter=self._delimiter, strict=True, skipinitialspace=True)
-            )
+        # Blanks behind a closing quotation mark break the quoting too: they mean nothing.
+        for line in (text, self._blanks_behind_quotes.sub('"', text)):
+            try:
+                fields = next(
+                    csv.reader(
+                        [line], delimiter=self._delimiter, strict=True, skipinitialspace=True
+                    )
+                )
+            except csv.Error:
+                continue
             if len(fields) == self._width:
                 return fields
-        except csv.Error:
-            pass
         return text.rstrip("\r\n").split(self._delimiter)
 
 

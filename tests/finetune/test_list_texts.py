@@ -153,6 +153,17 @@ def test_blanks_round_fields_are_cut(tmp_path: Path) -> None:
     assert dict(record.metadata) == {"class": "beach", "places": "a; b"}
 
 
+def test_blanks_behind_a_closing_quotation_mark(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.png", "b.png")
+    path = tmp_path / "m.csv"
+    path.write_text('image,caption,class\n"a.png" , "one, or two" ,"beach" \nb.png,three,sea\n')
+    manifest, records = read(path)
+    assert captions(records) == {"a.png": ("one, or two",), "b.png": ("three",)}
+    assert [record.metadata["class"] for record in records] == ["beach", "sea"]
+    assert not manifest.problems
+    assert manifest.problems.notes == {"stray quote": 1}
+
+
 def test_a_field_of_a_million_characters(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png", "b.png")
     long = "word, " * 170_000 + "end"
