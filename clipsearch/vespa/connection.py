@@ -14,18 +14,16 @@ import socket
 import ssl
 import threading
 import time
-from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPException, IncompleteRead
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from clipsearch.version import __version__
 from clipsearch.vespa.address import LOOPBACK, Address, without_credentials
+from clipsearch.vespa.network import Proxy, tls_context
 from clipsearch.vespa.timed import (
     CONNECT_SECONDS,
     LARGEST_ANSWER,
@@ -166,12 +164,16 @@ class PoolTransport:
         self._address = address = Address.parse(target)
         encrypted = address.scheme == "https"
         try:
-            self._proxy = _Proxy.of_environment(address.scheme, address.host)
-            self._tls = _tls_context(settings) if encrypted else None
+            self._proxy = Proxy.of_environment(address.scheme, address.host)
+            self._tls = (
+                tls_context(settings.authority, settings.certificate, settings.key)
+                if encrypted
+                else None
+            )
             # Taken from the right and put back there: the oldest are left alone, and time out.
             self._idle = deque([(self._new_connection(), 0.0)])
         except (ValueError, HTTPException) as error:
-            raise EngineError(f"{address.shown}: is no address ({masked(str(error))})") from None
+            raise EngineError(f"{address.shown}: is no address ({error})") from error
         self._headers = {"User-Agent": f"clipsearch/{__version__}"}
         if address.authorization is not None:
             self._headers["Authorization"] = address.authorization
@@ -266,35 +268,6 @@ class LeavableTransport:
         """See `Transport`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Proxy:
-    host: str
-    port: int
-    headers: Mapping[str, str]
-
-    @classmethod
-    def of_environment(cls, scheme: str, host: str) -> "_Proxy | None":
-        """The proxy that the environment names (https_proxy, no_proxy); none for this machine.
-
-        Raises EngineError where it is of a kind that is not known here.
-        """
-        named = None if host in LOOPBACK or proxy_bypass(host) else getproxies().get(scheme)
-        if not named:
-            return None
-        named = named if "://" in named else f"http://{named}"
-        parts = urlsplit(named)
-        if parts.scheme != "http" or not parts.hostname:
-            raise EngineError(
-                f"{masked(named)}: is no proxy of the form http://HOST:PORT"
-                f" (named in the environment by {scheme}_proxy)"
-            )
-        headers = {}
-        if parts.username is not None:
-            known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            headers["Proxy-Authorization"] = f"Basic {b64encode(known.encode()).decode()}"
-        return cls(parts.hostname, parts.port or 80, headers)
-
-
 class Client:
     """Sends through a transport, again and again where that may help."""
 
@@ -374,26 +347,6 @@ def connect(target: str, settings: ConnectionSettings | None = None) -> Client:
     return Client(
         without_credentials(target).rstrip("/"), PoolTransport(target, settings), settings
     )
-
-
-def _tls_context(settings: ConnectionSettings) -> ssl.SSLContext:
-    """Raises EngineError where a certificate cannot be used."""
-    import certifi  # beside the light path
-
-    try:
-        context = ssl.create_default_context(cafile=settings.authority or certifi.where())
-    except OSError as error:
-        raise EngineError(f"{settings.authority}: holds no certificates ({error})") from error
-    context.set_alpn_protocols(["http/1.1"])
-    if settings.certificate is not None:
-        try:
-            context.load_cert_chain(settings.certificate, settings.key)
-        except OSError as error:
-            raise EngineError(
-                f"{settings.certificate} and {settings.key}: are no client certificate and its"
-                f" key ({error})"
-            ) from error
-    return context
 
 
 def _doubt(reply: Reply, content: Json, about: str | None) -> str | None:

@@ -107,6 +107,17 @@ def test_nor_where_something_fails(kind: str, user: str) -> None:
         assert "would travel in the open" in shown or "is no address" in shown
 
 
+@pytest.mark.parametrize("user", [f"user:{QUOTED}", f"user:{PASSWORD}"], ids=["quoted", "as it is"])
+@pytest.mark.parametrize("proxy", ["http://{}@127.0.0.1:1", "http://{}@127.0.0.1:p", "ftp://{}@x"])
+def test_nor_that_of_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str, user: str) -> None:
+    monkeypatch.setenv("http_proxy", proxy.format(user))
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(EngineError) as caught:
+        VespaEngine.open("http://vespa.example", ConnectionSettings(search_patience=0.0))
+    shown = "".join(str(one) for one in (caught.value, caught.value.__context__) if one)
+    assert not [secret for secret in SECRETS if secret in shown]
+
+
 def test_the_command_line_does_not_show_it_either(tmp_path: Path) -> None:
     for address in FAILING.values():
         for command in (["status", "--index"], ["deploy", "--dimension", "8", "--config-server"]):

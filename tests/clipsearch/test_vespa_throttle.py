@@ -9,6 +9,7 @@ from clipsearch.engine import IndexInfo, Upsert
 from clipsearch.engines.vespa import VespaEngine
 from clipsearch.vespa import connection
 from clipsearch.vespa.connection import ConnectionFailedError, ConnectionSettings, Reply, connect
+from clipsearch.vespa.index_info import write_info
 from clipsearch.vespa.throttle import FIRST_LIMIT, SHRINK, Throttle, ThrottledTransport
 
 
@@ -114,6 +115,7 @@ def test_a_vespa_that_takes_six_is_asked_for_about_six(monkeypatch: pytest.Monke
     monkeypatch.setattr(connection, "FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(connection, "LONGEST_WAIT_SECONDS", 0.05)
     with StubVespa(dimension=8, delay=0.01) as stub:
+        write_info(connect(stub.url), IndexInfo(dimension=8))
         stub.choose_fault = lambda request: "429" if stub.under_way > 6 else None
         client = connect(stub.url, ConnectionSettings(connections=24, feed_patience=60))
         engine = VespaEngine(client, IndexInfo(dimension=8))

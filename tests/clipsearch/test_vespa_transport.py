@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from clipsearch.vespa import connection
+from clipsearch.vespa import connection, network
 from clipsearch.vespa.connection import (
     ConnectionFailedError,
     ConnectionSettings,
@@ -224,7 +224,8 @@ def test_connections_are_kept() -> None:
 
 def test_a_proxy_passes_tls_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = make_certificate(tmp_path, "server")
-    monkeypatch.setattr(connection, "LOOPBACK", frozenset())
+    for room in (connection, network):
+        monkeypatch.setattr(room, "LOOPBACK", frozenset())
     with recorder(server_context(own)) as server, recorder() as proxy:
         monkeypatch.setenv("https_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
         target = f"https://127.0.0.1:{server.port}"
