@@ -27,9 +27,10 @@ import pyarrow as pa
 from lancedb.index import FTS
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, IndexInfo, Mode, Page, Upsert
+from clipsearch.engine import EngineQuery, IndexInfo, Page, Upsert
 from clipsearch.engines.lance import TABLE
 from clipsearch.engines.local import EXACT_LIMIT, LocalEngine
+from clipsearch.modes import Mode
 from clipsearch.text import tokens
 
 # fmt: off

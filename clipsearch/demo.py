@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from clipsearch.encoder import Encoder
-from clipsearch.engine import MODES
 from clipsearch.engines.folder import INDEX_FOLDER
+from clipsearch.modes import MODES
 from clipsearch.shapes import write_shapes
 from finetune.checkpoint import TRAINING_FOLDER
 from finetune.encoder_folder import ENCODER_FOLDER

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, get_args, get_origin, get_type_hints
 
-from clipsearch.documents import Document, Embedding, storable_names, storable_tags
+from clipsearch.documents import (
+    Document,
+    DocumentError,
+    Embedding,
+    check_embedding,
+    storable_names,
+    storable_tags,
+)
+from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, Ranking, ranking_of
 from clipsearch.storable import blanked, blanked_path
 from finetune.errors import UsageError
-
-Mode = Literal["bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 Precision = Literal["float", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -25,6 +30,8 @@ DEFAULT_BM25_WEIGHT = 0.1
 DEFAULT_VECTOR_WEIGHT = 1.0
 RRF_K = 60
 RERANK_COUNT = 1000
+
+NO_WORDS = "the query has no word to look for, so nothing is found by text"
 
 # Of the documents on a Vespa: 1 are tags and numbers in maps alone; 2 have the fields beside them
 # that a filter of a search by vector needs (`clipsearch.vespa.filter_fields`).
@@ -186,6 +193,36 @@ class EngineQuery:
     vector_weight: float | None = None
     exact: bool = False
     exclude_ids: tuple[str, ...] = ()
+
+    @property
+    def ranking(self) -> Ranking:
+        """What the mode ranks by. Raises UsageError for an unknown mode."""
+        return ranking_of(self.mode)
+
+    def check(self, info: IndexInfo) -> None:
+        """Raise UsageError for a query that cannot work over the index of `info`.
+
+        Vespa would refuse it, or worse, take it and answer wrongly: a vector of too few values
+        ranks there without a word.
+        """
+        ranking = self.ranking
+        if self.k < 1 or self.offset < 0 or self.candidates < 1:
+            raise UsageError(
+                f"k {self.k}, offset {self.offset}, candidates {self.candidates}: k and candidates"
+                f" must be at least 1, and the offset not below 0"
+            )
+        check_weights(self.bm25_weight, self.vector_weight)
+        if not ranking.needs_vector:
+            return
+        if self.vector is None:
+            raise UsageError(
+                f"mode {self.mode} needs a vector, but the query has none;"
+                f" try {' or '.join(MODES_WITHOUT_VECTOR)}"
+            )
+        try:
+            check_embedding(self.vector, info.dimension, "the query")
+        except DocumentError as error:
+            raise UsageError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,9 +393,9 @@ def storable_update(update: Update) -> Update:
 
 def target_hits(query: EngineQuery) -> int:
     """Nearest by vector that are looked for; a deep page of `vector` raises them to its needs."""
-    if query.mode == "vector":
-        return max(query.candidates, query.offset + query.k)
-    return query.candidates
+    if query.ranking.uses_words:
+        return query.candidates
+    return max(query.candidates, query.offset + query.k)
 
 
 def check_weights(*weights: float | None) -> None:

@@ -22,17 +22,17 @@ import numpy.typing as npt
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import (
     DEFAULT_CANDIDATES,
-    MODES,
+    NO_WORDS,
     Engine,
     EngineQuery,
     IndexInfo,
-    Mode,
     Page,
     check_weights,
 )
 from clipsearch.engines import open_engine
 from clipsearch.filters import Filters, check_facets, parse_filters
 from clipsearch.finding import find_documents
+from clipsearch.modes import MODES_WITHOUT_VECTOR, WEIGHTED_MODES, Mode, ranking_of
 from clipsearch.parts import Part, check_parts, lexical_tokens, parse_part, unit_vector, words_only
 from clipsearch.storable import shown_id
 from finetune.encoder_folder import EncoderDescription, read_description
@@ -53,11 +53,9 @@ if TYPE_CHECKING:
 
 MAX_HITS = 10_000
 MAX_CANDIDATES = 10_000
+SIMILAR_MODE: Mode = "vector"
 NO_ENCODER = "the index names no encoder: searched by words alone (mode bm25)"
-# The embedded engine says the same in the same words; Vespa cannot know.
-NO_WORDS = "the query has no word to look for, so nothing is found by text"
 
-_WEIGHTED_MODES = ("hybrid", "hybrid-rrf", "hybrid-normalized")
 _TEXTS_REMEMBERED = 1024
 # Unit vectors that cancel leave rounding noise of about 1e-7 of their weights.
 _CANCELLED = 1e-5
@@ -179,9 +177,10 @@ class Search:
         notes: list[str] = []
         if mode is None:
             mode = self.default_mode(given)
-            notes += [NO_ENCODER] if mode == "bm25" else []
+            notes += [NO_ENCODER] if mode in MODES_WITHOUT_VECTOR else []
         _check_options(mode, k, page, candidates, bm25_weight, vector_weight)
-        words = () if mode == "vector" else lexical_tokens(given, self.info.language)
+        ranking = ranking_of(mode)
+        words = lexical_tokens(given, self.info.language) if ranking.uses_words else ()
         query = EngineQuery(
             mode=mode,
             tokens=words,
@@ -195,11 +194,11 @@ class Search:
             exact=exact,
             exclude_ids=tuple(str(part.value) for part in given if part.kind == "id"),
         )
-        if mode == "bm25":
-            notes += words_only(given)
-        else:
+        if ranking.needs_vector:
             query = replace(query, vector=self._mix(given))
-        if mode != "vector" and not words:
+        else:
+            notes += words_only(given)
+        if ranking.uses_words and not words:
             notes.append(NO_WORDS)
         answer = self.engine.search(query)
         return replace(answer, notes=tuple(dict.fromkeys((*notes, *answer.notes))))
@@ -230,7 +229,7 @@ class Search:
         """
         return self.query(
             parts=[Part("id", id)],
-            mode="vector",
+            mode=SIMILAR_MODE,
             k=k,
             page=page,
             filters=filters,
@@ -370,8 +369,7 @@ def _check_options(
     vector_weight: float | None,
 ) -> None:
     """Raise UsageError for a value out of range or a weight that the mode does not take."""
-    if mode not in MODES:
-        raise UsageError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+    weighted = ranking_of(mode).weighted
     if not 1 <= k <= MAX_HITS:
         raise UsageError(f"k is {k}, must be 1 to {MAX_HITS}")
     if page < 1:
@@ -379,8 +377,8 @@ def _check_options(
     if not 1 <= candidates <= MAX_CANDIDATES:
         raise UsageError(f"candidates is {candidates}, must be 1 to {MAX_CANDIDATES}")
     weights = [weight for weight in (bm25_weight, vector_weight) if weight is not None]
-    if weights and mode not in _WEIGHTED_MODES:
-        raise UsageError(f"{mode} takes no weights: only {', '.join(_WEIGHTED_MODES)} do")
+    if weights and not weighted:
+        raise UsageError(f"{mode} takes no weights: only {', '.join(WEIGHTED_MODES)} do")
     check_weights(*weights)
     if bm25_weight == 0 and vector_weight == 0:
         raise UsageError("the weights of bm25 and vector are both 0; give one that is above")

@@ -4,13 +4,22 @@ Rows are numbered by document id, ascending, wherever an order of equal scores m
 "equal scores by id" is "equal scores by row", and every function here keeps to it.
 """
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.engine import RRF_K
+from clipsearch.modes import Mode
 
 Scores = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.int64]
+Weights = tuple[float, float]
+"""Of bm25 and of the vector."""
+
+Fusion = Callable[[Scores, Scores, Weights], npt.NDArray[np.float64]]
+"""(bm25, cosine, weights) of the same documents to their scores."""
 
 BM25_K1 = 1.2
 BM25_B = 0.75
@@ -59,6 +68,41 @@ def normalize_linear(scores: Scores) -> npt.NDArray[np.float64]:
     if high == low:
         return np.full(len(scores), 0.5)
     return (scores.astype(np.float64) - low) / (high - low)
+
+
+def plain_sum(bm25: Scores, cosine: Scores, _: Weights) -> npt.NDArray[np.float64]:
+    """bm25 + closeness, the sum that the literature starts from; rises with the cosine."""
+    return bm25.astype(np.float64) + closeness(cosine.astype(np.float64))
+
+
+def weighted_sum(bm25: Scores, cosine: Scores, weights: Weights) -> npt.NDArray[np.float64]:
+    """The weighted sum of bm25 and cosine, each as it is."""
+    return weights[0] * bm25.astype(np.float64) + weights[1] * cosine.astype(np.float64)
+
+
+def fused_ranks(bm25: Scores, cosine: Scores, _: Weights) -> npt.NDArray[np.float64]:
+    """Reciprocal rank fusion of the two orders."""
+    return reciprocal_rank(bm25) + reciprocal_rank(cosine)
+
+
+def normalized_sum(bm25: Scores, cosine: Scores, weights: Weights) -> npt.NDArray[np.float64]:
+    """The weighted sum of both parts, each brought to 0..1 over the documents given."""
+    return weights[0] * normalize_linear(bm25) + weights[1] * normalize_linear(cosine)
+
+
+FUSIONS: Mapping[Mode, Fusion] = MappingProxyType(
+    {
+        "hybrid": weighted_sum,
+        "hybrid-sum": plain_sum,
+        "hybrid-rrf": fused_ranks,
+        "hybrid-normalized": normalized_sum,
+    }
+)
+"""How each mode with words and a vector joins them.
+
+One that reranks is given the first hits of the other mode, ordered best first. Any other scores
+each document by itself, and must not fall where the cosine rises and its weight is not negative.
+"""
 
 
 def best_rows(scores: Scores, k: int, rows: Rows | None = None) -> Rows:

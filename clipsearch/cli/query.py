@@ -10,7 +10,8 @@ from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import UTF8
 from clipsearch.cli.results import Answer, as_dict, exit_code, json_text, show
 from clipsearch.cli.search_options import SearchOptions, search_options
-from clipsearch.engine import DEFAULT_CANDIDATES, MODES, Mode, Page
+from clipsearch.engine import DEFAULT_CANDIDATES, Page
+from clipsearch.modes import MODES, Mode
 from clipsearch.parts import Part, lexical_tokens, parse_part
 from clipsearch.query import MAX_CANDIDATES, Search
 from finetune.errors import UsageError

@@ -5,7 +5,7 @@ import click
 from clipsearch.cli.options import UTF8
 from clipsearch.cli.results import Answer, show
 from clipsearch.cli.search_options import SearchOptions, search_options
-from clipsearch.query import Search
+from clipsearch.query import SIMILAR_MODE, Search
 from finetune.sheet import check_sheet
 
 
@@ -35,7 +35,7 @@ def similar(id: str, options: SearchOptions) -> int:
             asked={
                 "text": None,
                 "parts": [{"kind": "id", "value": id, "weight": 1.0}],
-                "mode": "vector",
+                "mode": SIMILAR_MODE,
             },
             heading=f"similar to {id}",
             words=frozenset(),

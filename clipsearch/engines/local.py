@@ -40,7 +40,7 @@ from clipsearch.engines.folder import (
     write_lock,
 )
 from clipsearch.engines.index_lock import index_lock
-from clipsearch.engines.search import VectorIndex, check_query, search
+from clipsearch.engines.search import VectorIndex, search
 from clipsearch.engines.snapshot import Snapshot
 from clipsearch.ranking import Rows
 from clipsearch.text import check_language
@@ -181,7 +181,7 @@ class LocalEngine:
     def search(self, query: EngineQuery) -> Page:
         """Rank. Raises UsageError for a query that cannot work."""
         start = time.perf_counter()
-        check_query(query, self._info.dimension)
+        query.check(self._info)
 
         def rank() -> Page:
             snapshot = self._current()

@@ -13,25 +13,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.documents import DocumentError, Embedding, check_embedding
+from clipsearch.documents import Embedding
 from clipsearch.engine import (
-    MODES,
+    NO_WORDS,
     RERANK_COUNT,
     EngineQuery,
     Hit,
     IndexInfo,
     Page,
-    check_weights,
     fused_weights,
     target_hits,
 )
 from clipsearch.engines.metadata import Mask
 from clipsearch.engines.snapshot import Snapshot
-from clipsearch.ranking import Rows, Scores, best_rows, closeness, normalize_linear, reciprocal_rank
-from finetune.errors import UsageError
+from clipsearch.modes import RANKINGS, Mode
+from clipsearch.ranking import FUSIONS, Rows, Scores, Weights, best_rows, closeness
 
-RERANKED_MODES = ("hybrid-rrf", "hybrid-normalized")
-NO_WORD = "the query has no word to look for, so nothing is found by text"
 ONLY_RERANKED = f"this mode ranks the first {RERANK_COUNT:,} hits; there are no pages beyond"
 
 # The index compares shortened vectors; so many more are asked for, and compared exactly.
@@ -85,26 +82,6 @@ class Ranked:
         )
 
 
-def check_query(query: EngineQuery, dimension: int) -> None:
-    """Raise UsageError for a query that cannot work."""
-    if query.mode not in MODES:
-        raise UsageError(f"unknown mode {query.mode!r}: choose one of {', '.join(MODES)}")
-    if query.k < 1 or query.offset < 0 or query.candidates < 1:
-        raise UsageError(
-            f"k {query.k}, offset {query.offset}, candidates {query.candidates}: k and candidates"
-            f" must be at least 1, and the offset not below 0"
-        )
-    check_weights(query.bm25_weight, query.vector_weight)
-    if query.mode == "bm25":
-        return
-    if query.vector is None:
-        raise UsageError(f"mode {query.mode} compares vectors, but the query has none; try bm25")
-    try:
-        check_embedding(query.vector, dimension, "the query")
-    except DocumentError as error:
-        raise UsageError(str(error)) from error
-
-
 def search(
     snapshot: Snapshot, query: EngineQuery, info: IndexInfo, index: VectorIndex | None = None
 ) -> Page:
@@ -156,13 +133,14 @@ class _Search:
 
     def ranked(self) -> Ranked:
         """At least the hits up to the page's last."""
-        if self.query.mode == "bm25":
+        ranking = self.query.ranking
+        if not ranking.needs_vector:
             return self._bm25()
-        if self.query.mode == "vector":
+        if not ranking.uses_words:
             return self._vector()
-        if self.query.mode in RERANKED_MODES:
-            return self._reranked()
-        return self._hybrid(self.last)
+        if ranking.reranks is not None:
+            return self._reranked(ranking.reranks)
+        return self._fused(self.query.mode, self.last)
 
     def _allowed(self) -> Mask | None:
         if not self.query.filters and not self.query.exclude_ids:
@@ -182,7 +160,7 @@ class _Search:
         return scores
 
     def _notes(self) -> tuple[str, ...]:
-        return () if self.query.tokens else (NO_WORD,)
+        return () if self.query.tokens else (NO_WORDS,)
 
     def _bm25(self) -> Ranked:
         scores = self._lexical()
@@ -205,7 +183,7 @@ class _Search:
         )
 
     def _vector_of_query(self) -> Embedding:
-        assert self.query.vector is not None  # check_query
+        assert self.query.vector is not None  # EngineQuery.check
         return np.ascontiguousarray(self.query.vector, np.float32)
 
     def _all_cosines(self) -> Embedding:
@@ -252,20 +230,17 @@ class _Search:
                 return rows
             fetched *= 4
 
-    def _hybrid(self, count: int) -> Ranked:
-        """The first `count` by weighted sum over lexical matches and nearest by vector."""
+    def _weights(self, mode: Mode) -> Weights:
+        """Of bm25 and the vector in `mode`; (1, 1) where it weighs nothing."""
+        return fused_weights(self.query, self.info) if RANKINGS[mode].weighted else (1.0, 1.0)
+
+    def _fused(self, mode: Mode, count: int) -> Ranked:
+        """The first `count` by `mode` over lexical matches and nearest by vector."""
         lexical = self._lexical()
-        if self.query.mode == "hybrid-sum":
-            weights = (1.0, 1.0)
-        else:
-            weights = fused_weights(self.query, self.info)
+        weights = self._weights(mode)
 
         def fuse(bm25: Scores, cosine: Scores) -> npt.NDArray[np.float64]:
-            vector_part = closeness(cosine) if self.query.mode == "hybrid-sum" else cosine
-            fused: npt.NDArray[np.float64] = (
-                weights[0] * bm25.astype(np.float64) + weights[1] * vector_part
-            )
-            return fused
+            return FUSIONS[mode](bm25, cosine, weights)
 
         # The bound needs a score that rises with the cosine; and among many matches so many
         # reach the first thousand hits that comparing every embedding is quicker.
@@ -283,7 +258,7 @@ class _Search:
             matches = lexical > 0
             matches[near] = True
             rows, cosines = self._threshold(lexical, matches, near, near_cosines, fuse, count)
-        scores = fuse(lexical[rows], cosines.astype(np.float64))
+        scores = fuse(lexical[rows], cosines)
         best = best_rows(scores, count)
         return Ranked(
             rows[best],
@@ -306,11 +281,11 @@ class _Search:
     ) -> tuple[Rows, Embedding]:
         """Rows, ascending, that hold the best `count` of all matches, with their cosines."""
         rows, cosines = near, near_cosines
-        scores = fuse(lexical[near], near_cosines.astype(np.float64))
+        scores = fuse(lexical[near], near_cosines)
         unseen = matches.copy()
         unseen[near] = False
         left = np.flatnonzero(unseen)
-        last_cosine = near_cosines[-1:].astype(np.float64) if len(near) else np.ones(1)
+        last_cosine = near_cosines[-1:] if len(near) else np.ones(1)
         bounds = fuse(lexical[left], last_cosine)
         chunk = max(FIRST_CHUNK, count)
         while True:
@@ -328,22 +303,18 @@ class _Search:
             taken = np.sort(left[order[:chunk]])
             found = self._cosines_of(taken)
             rows, cosines = np.concatenate([rows, taken]), np.concatenate([cosines, found])
-            scores = np.concatenate([scores, fuse(lexical[taken], found.astype(np.float64))])
+            scores = np.concatenate([scores, fuse(lexical[taken], found)])
             left, bounds = left[order[chunk:]], bounds[order[chunk:]]
             chunk *= 4
         ascending = np.argsort(rows)
         return rows[ascending], cosines[ascending]
 
-    def _reranked(self) -> Ranked:
-        """The first hits of `hybrid`, ordered anew by ranks or by normalised parts."""
-        first = self._hybrid(RERANK_COUNT)
+    def _reranked(self, first_by: Mode) -> Ranked:
+        """The first hits of the mode `first_by`, ordered anew."""
+        first = self._fused(first_by, RERANK_COUNT)
         assert first.bm25 is not None and first.cosine is not None
-        if self.query.mode == "hybrid-rrf":
-            scores = reciprocal_rank(first.bm25) + reciprocal_rank(first.cosine)
-        else:
-            bm25_weight, vector_weight = fused_weights(self.query, self.info)
-            scores = bm25_weight * normalize_linear(first.bm25)
-            scores = scores + vector_weight * normalize_linear(first.cosine)
+        mode = self.query.mode
+        scores = FUSIONS[mode](first.bm25, first.cosine, self._weights(mode))
         order = np.lexsort((first.rows, -scores))
         notes = first.notes
         if self.last > RERANK_COUNT < first.total:

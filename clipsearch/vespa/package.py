@@ -16,13 +16,14 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from clipsearch.engine import PRECISIONS, Precision, check_weights
+from clipsearch.modes import MODES, RANKINGS
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import TEXT_TOWER, TOKENIZER_FILE
 from finetune.errors import EncoderError, UsageError
 from finetune.ownership import Kind, chunks, read_mark, update_files
 
 # Query profiles that embed the text inside Vespa.
-EMBEDDING_PROFILES = ("vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized")
+EMBEDDING_PROFILES = tuple(mode for mode in MODES if RANKINGS[mode].needs_vector)
 SERVICES_FILE = "services.xml"
 HOSTS_FILE = "hosts.xml"
 PARTS = (SERVICES_FILE, "schemas", "search")

@@ -9,9 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from clipsearch.documents import UNIT_LENGTH_TOLERANCE, Embedding
 from clipsearch.engine import (
     EngineQuery,
     IndexInfo,
@@ -32,7 +29,6 @@ MOST_FACET_VALUES = 1000
 _MOST_GROUPS = 9000
 
 _WORD = "captions contains ({{stem:false, normalizeCase:false, accentDrop:false}}@t{0})"
-_WEIGHTED = ("hybrid", "hybrid-rrf", "hybrid-normalized")
 
 
 def search_body(
@@ -64,9 +60,9 @@ def search_body(
         "presentation.bolding": False,
     }
     parts = []
-    if query.mode != "bm25":
+    if query.ranking.needs_vector:
         parts.append(_nearest(query, body, exact, least_cosine))
-    if query.mode != "vector" and query.tokens:
+    if query.ranking.uses_words and query.tokens:
         parts.append(_words(query, body))
     where = " or ".join(parts)
     restrictions = restricted_to(query, info, body)
@@ -74,9 +70,9 @@ def search_body(
         where = f"({where})"
     where = " and ".join([where, *restrictions])
     body["yql"] = f"select {', '.join(FIELDS)} from {DOCUMENT_TYPE} where {where}"
-    if query.facets and query.mode != "vector":
+    if query.facets and query.ranking.uses_words:
         body["yql"] += f" | {_grouping(query.facets)}"
-    if query.mode in _WEIGHTED:
+    if query.ranking.weighted:
         lexical, cosine = fused_weights(query, info)
         body["input.query(bm25_weight)"] = lexical
         body["input.query(vector_weight)"] = cosine
@@ -143,10 +139,8 @@ def fields_body(timeout: float) -> dict[str, Json]:
     }
 
 
-def check_query(query: EngineQuery, info: IndexInfo) -> None:
-    """Raise UsageError for what Vespa would refuse, or worse, would take and answer wrongly."""
-    if query.k < 1 or query.offset < 0 or query.candidates < 1:
-        raise UsageError("hits and candidates must be at least 1, and the offset not negative")
+def check_filters(query: EngineQuery) -> None:
+    """Raise UsageError for a filter that Vespa would refuse, or take and answer wrongly."""
     for one in query.filters:
         if isinstance(one, NumberFilter):
             bounds = [bound for bound in (one.low, one.high) if bound is not None]
@@ -154,27 +148,6 @@ def check_query(query: EngineQuery, info: IndexInfo) -> None:
                 raise UsageError(f"the filter on {one.column} needs a finite number as its bound")
         elif not all(one.values) or not one.values:
             raise UsageError(f"the filter on {one.column} has an empty value")
-    if query.mode == "bm25":
-        return
-    if query.vector is None:
-        raise UsageError(f"the ranking {query.mode} needs a vector; only bm25 goes without one")
-    check_query_vector(query.vector, info.dimension)
-
-
-def check_query_vector(vector: Embedding, dimension: int) -> None:
-    """Raise UsageError unless `vector` is a finite unit vector of `dimension` values.
-
-    Vespa accepts a vector of too few values, and ranks by it without a word.
-    """
-    if vector.shape != (dimension,):
-        raise UsageError(
-            f"the query vector has the shape {vector.shape}, but the index holds {dimension} values"
-        )
-    if not np.isfinite(vector).all():
-        raise UsageError("the query vector has values that are not finite")
-    length = float(np.linalg.norm(vector))
-    if abs(length - 1.0) > UNIT_LENGTH_TOLERANCE:
-        raise UsageError(f"the query vector has the length {length:.4f}, must be 1")
 
 
 def _nearest(

@@ -36,13 +36,15 @@ class Searcher:
     def page(self, query: EngineQuery) -> Page:
         """The answer. Raises UsageError for a query that cannot work, and what `ask` raises."""
         start = time.monotonic()
-        queries.check_query(query, self.info)
-        if query.mode == "bm25" and not query.tokens:
+        query.check(self.info)
+        queries.check_filters(query)
+        ranking = query.ranking
+        if not ranking.needs_vector and not query.tokens:
             # Vespa answers a search for nothing with an error.
             return Page((), 0, query.offset, dict.fromkeys(query.facets, ()))
-        if query.mode == "bm25":
+        if not ranking.needs_vector:
             page = self._page(query, self._hits(query))
-        elif query.mode == "vector":
+        elif not ranking.uses_words:
             page = self._vector(query)
         else:
             page = self._hybrid(query)
@@ -129,6 +131,7 @@ class Searcher:
             f"{column} has more values than the {queries.MOST_FACET_VALUES:,} most frequent shown"
             for column in listed.cut_facets
         ]
-        if query.filters and query.mode != "bm25" and self.info.document_form != DOCUMENT_FORM:
+        earlier = self.info.document_form != DOCUMENT_FORM
+        if query.filters and query.ranking.needs_vector and earlier:
             notes.append(EARLIER_FORM)
         return tuple(notes)

@@ -56,7 +56,7 @@ class UnembeddedCount:
         Asked for only where `info` says that there may be some, or nothing at all was found.
         """
         empty = not (page.hits or query.filters or query.offset)
-        if query.mode == "bm25" or not (info.may_lack_embeddings or empty):
+        if not query.ranking.needs_vector or not (info.may_lack_embeddings or empty):
             return ()
         try:
             if time.monotonic() >= self._known_until:

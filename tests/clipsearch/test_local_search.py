@@ -12,18 +12,17 @@ from local_collection import DIMENSION, feed, make_document, make_embedding, sam
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import (
-    MODES,
     Delete,
     EngineQuery,
     Filter,
     IndexInfo,
-    Mode,
     NumberFilter,
     TagFilter,
     Upsert,
 )
 from clipsearch.engines.local import LocalEngine
 from clipsearch.engines.snapshot import Snapshot
+from clipsearch.modes import MODES, Mode
 from clipsearch.ranking import Rows, best_rows
 from clipsearch.text import tokens
 from finetune.errors import UsageError

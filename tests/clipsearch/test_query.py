@@ -10,9 +10,9 @@ from PIL import Image
 
 from clipsearch.documents import Document
 from clipsearch.encoder import Encoder
-from clipsearch.engine import IndexInfo
+from clipsearch.engine import NO_WORDS, IndexInfo
 from clipsearch.parts import Part, lexical_tokens, parse_part
-from clipsearch.query import NO_ENCODER, NO_WORDS, Search
+from clipsearch.query import NO_ENCODER, Search
 from finetune.errors import (
     DocumentNotFoundError,
     EncoderError,

@@ -19,9 +19,10 @@ from vespa_stub import Request, StubVespa
 
 from clipsearch.deploy import deploy
 from clipsearch.deploy_options import DeployOptions
-from clipsearch.engine import EngineQuery, Mode, Update
+from clipsearch.engine import EngineQuery, Update
 from clipsearch.engines.vespa import VespaEngine
 from clipsearch.feed import FeedOptions, FeedReport, feed
+from clipsearch.modes import Mode
 from clipsearch.query import Search
 from clipsearch.vespa.connection import ConnectionSettings
 from finetune.errors import EngineError

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clipsearch.engine import MODES, RERANK_COUNT, RRF_K
+from clipsearch.engine import RERANK_COUNT, RRF_K
+from clipsearch.modes import MODES
 from clipsearch.query import MAX_HITS
 from clipsearch.vespa.package import (
     EMBEDDING_PROFILES,

@@ -18,21 +18,13 @@ from vespa_stub import Request, StubVespa
 from vespa_twin import answer_search
 
 from clipsearch.documents import Document, Embedding
-from clipsearch.engine import (
-    MODES,
-    EngineQuery,
-    Filter,
-    IndexInfo,
-    NumberFilter,
-    Page,
-    TagFilter,
-    Upsert,
-)
+from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, Page, TagFilter, Upsert
 from clipsearch.engines.metadata import Metadata
 from clipsearch.engines.postings import Postings
 from clipsearch.engines.search import search
 from clipsearch.engines.snapshot import Snapshot
 from clipsearch.engines.vespa import VespaEngine
+from clipsearch.modes import MODES
 from clipsearch.text import tokens
 from clipsearch.vespa import searching
 from clipsearch.vespa.connection import connect

@@ -15,16 +15,9 @@ from live_vespa import DIMENSION, DOCUMENTS, Place, find_place, name_index, put_
 from vespa_recorded import assert_same_pages
 
 from clipsearch.documents import Document
-from clipsearch.engine import (
-    MODES,
-    EngineQuery,
-    Filter,
-    IndexInfo,
-    Mode,
-    NumberFilter,
-    TagFilter,
-)
+from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, TagFilter
 from clipsearch.engines.local import LocalEngine
+from clipsearch.modes import MODES, Mode
 from clipsearch.vespa.connection import connect
 from clipsearch.vespa.feeding import feed
 from clipsearch.vespa.index_info import ColumnPlaces, write_info

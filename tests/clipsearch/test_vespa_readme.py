@@ -14,7 +14,7 @@ from readme_curl import Curl, curls
 from test_vespa_app import encoder, query_profiles, rank_profiles, text_of
 
 from clipsearch.documents import Document
-from clipsearch.engine import MODES
+from clipsearch.modes import MODES
 from clipsearch.vespa.connection import ConnectionSettings
 from clipsearch.vespa.filter_fields import tag_value
 from clipsearch.vespa.operations import document_path

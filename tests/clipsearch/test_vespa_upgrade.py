@@ -19,11 +19,9 @@ from vespa_stub import Request, StubVespa, numbered_document
 from clipsearch.documents import Document
 from clipsearch.engine import (
     DOCUMENT_FORM,
-    MODES,
     EngineQuery,
     Filter,
     IndexInfo,
-    Mode,
     NumberFilter,
     TagFilter,
     Update,
@@ -31,6 +29,7 @@ from clipsearch.engine import (
 )
 from clipsearch.engines import vespa as vespa_engine
 from clipsearch.engines.vespa import VespaEngine
+from clipsearch.modes import MODES, Mode
 from clipsearch.vespa import connection, index_info
 from clipsearch.vespa.connection import ConnectionSettings, connect
 from clipsearch.vespa.filter_fields import (

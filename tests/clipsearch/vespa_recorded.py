@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 
 from clipsearch.documents import Document
-from clipsearch.engine import (
-    MODES,
-    EngineQuery,
-    IndexInfo,
-    Mode,
-    NumberFilter,
-    Page,
-    TagFilter,
-)
+from clipsearch.engine import EngineQuery, IndexInfo, NumberFilter, Page, TagFilter
+from clipsearch.modes import MODES, Mode
 
 INFO = IndexInfo(
     dimension=64, tag_columns=("category", "split", "set"), number_columns=("words", "year")

@@ -1,0 +1,54 @@
+"""The modes that a query may ask for, and what each needs and takes: one table for both engines.
+
+A new mode is an entry of `Mode` and of RANKINGS, a rank profile with its query profile in
+`vespa_app/`, and, for the embedded engine, a function in `clipsearch.ranking.FUSIONS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, cast, get_args
+
+from finetune.errors import UsageError
+
+Mode = Literal["bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What a mode ranks by.
+
+    Attributes:
+        uses_words: It finds every document with a word of the query.
+        needs_vector: It finds the documents nearest to the query's vector.
+        weighted: It weighs these two; a query may bring weights of its own.
+        reranks: The mode whose first hits it puts into another order; None where it scores every
+            match by itself.
+    """
+
+    uses_words: bool = True
+    needs_vector: bool = True
+    weighted: bool = False
+    reranks: Mode | None = None
+
+
+RANKINGS: Mapping[Mode, Ranking] = MappingProxyType(
+    {
+        "bm25": Ranking(needs_vector=False),
+        "vector": Ranking(uses_words=False),
+        "hybrid": Ranking(weighted=True),
+        "hybrid-sum": Ranking(),
+        "hybrid-rrf": Ranking(weighted=True, reranks="hybrid"),
+        "hybrid-normalized": Ranking(weighted=True, reranks="hybrid"),
+    }
+)
+WEIGHTED_MODES = tuple(mode for mode in MODES if RANKINGS[mode].weighted)
+MODES_WITHOUT_VECTOR = tuple(mode for mode in MODES if not RANKINGS[mode].needs_vector)
+
+
+def ranking_of(mode: str) -> Ranking:
+    """What `mode` ranks by. Raises UsageError, naming all modes, for one that does not exist."""
+    if mode not in RANKINGS:
+        raise UsageError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+    return RANKINGS[cast(Mode, mode)]
