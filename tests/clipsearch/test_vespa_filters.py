@@ -310,6 +310,7 @@ def snapshot_of(documents: list[Document]) -> Snapshot:
         addresses,
         addresses.astype(np.int64),
         False,
+        {"": len(documents)},
     )
 
 
