@@ -306,7 +306,10 @@ class _Feed:
         with Progress("compare", len(self.manifest), stream=self.stream, quiet=quiet) as progress:
             self.plan = compare(source, self.ledger, self.rejections, progress, seen)
         if source.encoder:
-            plan_reuse(self.plan, source, self.ledger, contents)
+            count = self.plan.count(Work.EMBED)
+            quiet = count < MANY_RECORDS
+            with Progress("look up", count, stream=self.stream, quiet=quiet) as progress:
+                plan_reuse(self.plan, source, self.ledger, contents, progress)
         if self.plan.blanked:
             self.tally.notes.append(BLANKED.format(self.plan.blanked))
 

@@ -28,17 +28,22 @@ from clipsearch.ledger import Entry, Ledger
 from clipsearch.ledger_tables import ContentTable, Hashed
 from clipsearch.pipeline import Step, upsert_step
 from finetune.manifest import Record
+from finetune.progress import Progress
 
 DOCUMENTS_AT_ONCE = 200
 
 
-def plan_reuse(plan: Plan, source: Source, ledger: Ledger, contents: ContentTable) -> None:
+def plan_reuse(
+    plan: Plan, source: Source, ledger: Ledger, contents: ContentTable, progress: Progress
+) -> None:
     """Find the pictures to be encoded whose embedding is there, or comes from an equal one.
 
-    Their work becomes REUSE or DUPLICATE. `contents` keeps what was hashed.
+    Their work becomes REUSE or DUPLICATE. `contents` keeps what was hashed; `progress` advances
+    by one for each picture that was to be encoded.
     """
     for number, record in plan.numbered(source.manifest, Work.EMBED):
         plan.works[number] = _work(record, source, ledger, contents)
+        progress.advance()
 
 
 def _work(record: Record, source: Source, ledger: Ledger, contents: ContentTable) -> Work:
