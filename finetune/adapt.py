@@ -1,13 +1,17 @@
 """The model of a run: loaded, then frozen, adapted and compiled as the settings say."""
 
+import torch
+
 from finetune.compilation import compile_layers
 from finetune.config import TrainConfig
 from finetune.faster_clip import speed_up
-from finetune.freezing import freeze
+from finetune.freezing import freeze, parameter_groups
 from finetune.interpolation import interpolate_with_base
 from finetune.lora import add_lora, merge_lora
-from finetune.losses import Loss, build_loss
+from finetune.losses import OPTIONS, build_loss
+from finetune.losses.loss import Loss
 from finetune.model import DualEncoder, load_dual_encoder, load_two_towers
+from finetune.optimization.optimizers import OPTIMIZERS, Moments
 from finetune.recomputation import enable_gradient_checkpointing
 
 
@@ -25,12 +29,8 @@ def prepare(dual: DualEncoder, config: TrainConfig) -> Loss:
 
     Raises UsageError where the model cannot be frozen, adapted or compiled so.
     """
-    loss_of = build_loss(
-        config.loss,
-        dual,
-        label_smoothing=config.label_smoothing,
-        hard_negative_beta=config.hard_negative_beta,
-    )
+    options = {name: getattr(config, name) for name in OPTIONS}
+    loss_of = build_loss(config.loss, dual, **options)
     speed_up(dual.model)
     freeze(
         dual,
@@ -53,6 +53,24 @@ def prepare(dual: DualEncoder, config: TrainConfig) -> Loss:
     if config.compile:
         compile_layers(dual)
     return loss_of
+
+
+def build_optimizer(dual: DualEncoder, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that want a gradient.
+
+    Decay applies to matrices alone (CLIP, arXiv:2103.00020, section 2.5: "all weights that are
+    not gains or biases"). Each group remembers its top rate as `base_lr`.
+    """
+    groups = parameter_groups(
+        dual,
+        learning_rate=config.effective_learning_rate,
+        weight_decay=config.weight_decay,
+        vision_learning_rate=config.vision_learning_rate,
+        text_learning_rate=config.text_learning_rate,
+        layer_decay=config.layer_decay,
+    )
+    moments = Moments(beta1=config.beta1, beta2=config.beta2, eps=config.eps)
+    return OPTIMIZERS[config.optimizer](groups, moments)
 
 
 def finished(dual: DualEncoder, config: TrainConfig) -> DualEncoder:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import torch
 
-from finetune.losses import Loss
+from finetune.losses.loss import ScoresBatch
 from finetune.model import DualEncoder
 from finetune.tensor_batch import TensorBatch
 
@@ -19,7 +19,7 @@ from finetune.tensor_batch import TensorBatch
 def whole_backward(
     dual: DualEncoder,
     batch: TensorBatch,
-    loss_of: Loss,
+    loss_of: ScoresBatch,
     *,
     scaler: torch.amp.GradScaler | None = None,
     dtype: torch.dtype = torch.float32,
@@ -51,7 +51,7 @@ def whole_backward(
 def accumulated_backward(
     dual: DualEncoder,
     batch: TensorBatch,
-    loss_of: Loss,
+    loss_of: ScoresBatch,
     parts: int,
     *,
     scaler: torch.amp.GradScaler | None = None,

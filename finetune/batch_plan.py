@@ -5,7 +5,7 @@ Everything is a pure function of the data, the seed and the epoch. Imports witho
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class BatchPlan:
         seed: Everything random follows from it and the epoch.
         samples_per_epoch: A fresh random subsample of so many each epoch, without replacement;
             None, or more than there are, is all of them.
-        captions: "sampled" or "all".
+        captions: One of CAPTIONS.
         dataset_weights: For each merged dataset how large its share of an epoch's samples is,
             relative to the others'. A dataset smaller than its share is repeated, a larger one is
             gone through over several epochs. None takes the datasets as they are.
@@ -39,10 +39,12 @@ class BatchPlan:
             off.
     """
 
+    CAPTIONS: ClassVar[tuple[str, ...]] = ("sampled", "all")
+
     batch_size: int
     seed: int
     samples_per_epoch: int | None = None
-    captions: Literal["sampled", "all"] = "sampled"
+    captions: str = "sampled"
     dataset_weights: tuple[float, ...] | None = None
     hard_negatives: int = 0
 
@@ -68,8 +70,8 @@ class BatchPlan:
                 f"--samples-per-epoch {self.samples_per_epoch} is less than one batch;"
                 f" give at least --batch-size, {self.batch_size}"
             )
-        if self.captions not in ("sampled", "all"):
-            raise UsageError(f"--captions {self.captions}: give sampled or all")
+        if self.captions not in self.CAPTIONS:
+            raise UsageError(f"--captions {self.captions}: give {' or '.join(self.CAPTIONS)}")
         weights = self.dataset_weights
         if weights is not None and not (
             all(math.isfinite(weight) and weight >= 0 for weight in weights) and sum(weights) > 0

@@ -4,16 +4,14 @@ Imports without torch.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from finetune.augment_config import AugmentConfig
 from finetune.batch_plan import BatchPlan
 from finetune.caption_augment import CaptionAugmentConfig
-from finetune.errors import UsageError
 
 TINY = "tiny"
 DEFAULT_PATIENCE = 5
@@ -31,12 +29,6 @@ OPERATIONAL = frozenset(
 )  # fmt: skip
 
 PathLike = str | Path
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SCHEDULES = ("cosine", "linear", "cosine-restarts", "constant", "inverse-sqrt")
-OPTIMIZERS = ("adamw", "adam", "adafactor")
-LOSSES = ("contrastive", "sigmoid")
-CAPTIONS = ("sampled", "all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +244,7 @@ class TrainConfig:
             self.pairs_per_step,
             self.seed,
             samples_per_epoch=self.samples_per_epoch,
-            captions="all" if self.captions == "all" else "sampled",
+            captions=self.captions,
             dataset_weights=self.dataset_weights,
             hard_negatives=self.hard_negatives,
         )
@@ -282,37 +274,6 @@ class TrainConfig:
         if self.warmup < 1:
             return round(self.warmup * total_steps)
         return int(self.warmup)
-
-    def resolve_device(self) -> str:
-        """The device that "auto" means here; raises UsageError where it is absent or unfit."""
-        import torch  # heavy, and needed for this question alone
-
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UsageError(f"--device must be auto, cpu, cuda or cuda:N, not {self.device}")
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        device = self.device
-        if device == "auto":
-            device = "cuda" if count else "cpu"
-        if device.startswith("cuda"):
-            wanted = int(device.partition(":")[2] or 0)
-            if wanted >= count:
-                raise UsageError(
-                    f"--device {device} is not there: this torch ({torch.__version__}) sees"
-                    f" {count} CUDA devices; use --device cpu, or install torch for CUDA"
-                )
-        elif self.precision == "fp16":
-            raise UsageError("--precision fp16 needs CUDA, but the device is cpu; use fp32 or bf16")
-        return device
-
-    def resolve_precision(self, device: str) -> Literal["fp32", "bf16", "fp16"]:
-        """The precision that "auto" means on the device."""
-        if self.precision == "auto":
-            import torch  # heavy, and needed for this question alone
-
-            has_bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-            return "bf16" if has_bf16 else "fp32"
-        assert self.precision in ("fp32", "bf16", "fp16")
-        return self.precision  # type: ignore[return-value]  # narrowed by the line above
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON and YAML hold them: paths as text, tuples as lists."""

@@ -5,22 +5,18 @@ Imports without torch, but for the question which devices there are.
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from finetune.backtranslate import parse_routes
-from finetune.config import (
-    CAPTIONS,
-    LOSSES,
-    OPTIMIZERS,
-    PRECISIONS,
-    SCHEDULES,
-    TINY,
-    TrainConfig,
-    option,
-)
+from finetune.batch_plan import BatchPlan
+from finetune.config import TINY, TrainConfig, option
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
+from finetune.losses import LOSSES, OPTIONS, check_loss
+from finetune.optimization.optimizers import OPTIMIZERS
+from finetune.optimization.precisions import PRECISIONS, resolve_device
+from finetune.optimization.schedules import SCHEDULES, WITH_CYCLES
 from finetune.outputs import check_no_input
 from finetune.selection import Selection
 from finetune.several import check_several
@@ -32,14 +28,14 @@ AT_LEAST: dict[str, float] = {
     "accumulate_separate_batches": 1, "weight_decay": 0, "warmup": 0, "cycles": 1,
     "max_grad_norm": 0, "train_last_image_layers": 0, "train_last_text_layers": 0, "lora": 1,
     "patience": 0, "min_delta": 0, "keep_best": 1, "batches_of": 2, "max_tokens": 3, "seed": 0,
-    "threads": 1, "workers": 0, "checkpoint_minutes": 0, "hard_negative_beta": 0,
+    "threads": 1, "workers": 0, "checkpoint_minutes": 0,
 }  # fmt: skip
 ABOVE_ZERO = ("learning_rate", "vision_learning_rate", "text_learning_rate", "eps", "lora_alpha")
 # Closed at 0, open at 1.
-BELOW_ONE = ("beta1", "beta2", "label_smoothing", "lora_dropout")
-ONE_OF: dict[str, Sequence[str]] = {
+BELOW_ONE = ("beta1", "beta2", "lora_dropout")
+ONE_OF: dict[str, Collection[str]] = {
     "precision": PRECISIONS, "schedule": SCHEDULES, "optimizer": OPTIMIZERS, "loss": LOSSES,
-    "captions": CAPTIONS,
+    "captions": BatchPlan.CAPTIONS,
 }  # fmt: skip
 SOME_OF: dict[str, Sequence[str]] = {
     "freeze": ("image", "text"), "lora_towers": ("image", "text")
@@ -67,7 +63,7 @@ def check_config(config: TrainConfig, *, with_device: bool = True) -> None:
     config.batch_plan.check()
     _check_folders(config)
     if with_device:
-        config.resolve_device()
+        resolve_device(config.device, config.precision)
 
 
 def _check_numbers(config: TrainConfig) -> None:
@@ -153,12 +149,11 @@ def _check_model(config: TrainConfig) -> None:
             raise UsageError(
                 "--lora needs peft; install it with: pip install 'clipsearch[finetune]'"
             )
-    if config.schedule != "cosine-restarts" and config.cycles != 1:
-        raise UsageError(f"--cycles {config.cycles} is for --schedule cosine-restarts")
-    if config.loss != "contrastive":
-        for name in ("label_smoothing", "hard_negative_beta"):
-            if getattr(config, name):
-                raise UsageError(f"{option(name)} is for --loss contrastive; leave it out")
+    if config.schedule not in WITH_CYCLES and config.cycles != 1:
+        raise UsageError(
+            f"--cycles {config.cycles} is for --schedule {' and '.join(sorted(WITH_CYCLES))}"
+        )
+    check_loss(config.loss, {name: getattr(config, name) for name in OPTIONS})
 
 
 def _check_memory(config: TrainConfig) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from finetune.backward import shares
 from finetune.errors import TrainingError, UsageError
-from finetune.losses import Loss
+from finetune.losses.loss import ScoresBatch
 
 # Long enough for the first process to evaluate a large pool while the others wait.
 TIMEOUT = timedelta(hours=2)
@@ -171,7 +171,7 @@ class GatheredLoss:
         world: The processes.
     """
 
-    loss_of: Loss
+    loss_of: ScoresBatch
     world: World
 
     def __call__(

@@ -12,7 +12,7 @@ from finetune.batches import Batch, TokenizedCaptions, positives
 from finetune.config import TrainConfig
 from finetune.dataset import CaptionedImages, Int64
 from finetune.history import DIRECTIONS, METRICS, VALIDATION_LOSS
-from finetune.losses import Loss
+from finetune.losses.loss import ScoresBatch
 from finetune.metrics import Floats, RetrievalMetrics, in_batches, summarize
 from finetune.model import DualEncoder
 from finetune.pixels import PixelStore
@@ -100,7 +100,7 @@ class Evaluator:
     tokens: TokenizedCaptions
     normalizer: Normalizer
     batch_size: int
-    loss_of: Loss
+    loss_of: ScoresBatch
     classes: ValidationClasses | None = None
     prompts: TokenizedCaptions | None = None
     templates: int = 1
@@ -201,7 +201,7 @@ class Evaluator:
 
 
 def evaluator(
-    config: TrainConfig, data: TrainingData, dual: DualEncoder, loss_of: Loss
+    config: TrainConfig, data: TrainingData, dual: DualEncoder, loss_of: ScoresBatch
 ) -> Evaluator:
     """Of a run's validation split."""
     classes, templates = data.splits.classes, config.zero_shot_template

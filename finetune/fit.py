@@ -16,7 +16,9 @@ from finetune.evaluate import Evaluator, Figures, embed_captions, embed_images
 from finetune.hard_negatives import Int32, nearest_neighbours
 from finetune.history import DIRECTIONS, History
 from finetune.interruption import Interrupted, Interruption
-from finetune.optim import Schedule, set_learning_rate
+from finetune.losses.loss import Loss
+from finetune.optimization.optimizers import set_learning_rate
+from finetune.optimization.schedules import Schedule
 from finetune.progress import Progress
 from finetune.selection import Selection
 from finetune.step import Backward, training_step
@@ -36,6 +38,7 @@ class Run:
         data: Batches and the validation split.
         work: Where checkpoints go.
         world: The processes of the run.
+        loss: That is trained with.
         backward: Takes a batch's gradients.
         evaluate: None where nothing is evaluated.
         trackers: That are told what happens.
@@ -46,6 +49,7 @@ class Run:
     data: TrainingData
     work: WorkFolder
     world: World
+    loss: Loss
     backward: Backward
     evaluate: Evaluator | None
     trackers: Trackers
@@ -116,13 +120,7 @@ def fit(run: Run, state: TrainState, history: History) -> None:
                 state.dual.train()
                 rate = set_learning_rate(state.optimizer, schedule.factor(state.step))
                 loss, norm = training_step(
-                    state,
-                    batch,
-                    run.backward,
-                    world,
-                    config.max_grad_norm,
-                    # SigLIP's checkpoints have a scale above CLIP's most, 100
-                    clamps_scale=config.loss == "contrastive",
+                    state, batch, run.backward, world, config.max_grad_norm, run.loss.clamp
                 )
                 log.add(state.step, rate, loss, state.dual.logit_scale, norm)
                 state.step += 1

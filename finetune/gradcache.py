@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from finetune.backward import autocast, shares, whole_backward
-from finetune.losses import Loss
+from finetune.losses.loss import ScoresBatch
 from finetune.model import DualEncoder
 from finetune.tensor_batch import TensorBatch
 
@@ -32,7 +32,7 @@ Embed = Callable[[slice], torch.Tensor]
 def cached_backward(
     dual: DualEncoder,
     batch: TensorBatch,
-    loss_of: Loss,
+    loss_of: ScoresBatch,
     chunk_size: int,
     *,
     scaler: torch.amp.GradScaler | None = None,

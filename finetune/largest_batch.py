@@ -8,6 +8,7 @@ from finetune.adapt import load_model, prepare
 from finetune.batch_size import find_batch_size
 from finetune.config import TrainConfig
 from finetune.distributed import World
+from finetune.optimization.precisions import resolve_device, resolve_precision
 from finetune.step import build_backward
 from finetune.training_splits import TrainingManifests
 
@@ -17,13 +18,19 @@ def report_largest_batch(config: TrainConfig) -> str:
 
     Raises UsageError where not even one pair fits.
     """
-    device = torch.device(config.resolve_device())
+    device = torch.device(resolve_device(config.device, config.precision))
     # neither --batch-size nor the split val matters here, and must not stand in the way
     with TrainingManifests.open(config) as manifests:
         train = manifests.splits(replace(config, batch_size=2, eval_every="never")).train
     dual = load_model(config, train.captions).to(device)
     loss_of = prepare(dual, config)
-    backward = build_backward(config, loss_of, World(0, 1, device))
+    backward = build_backward(
+        loss_of,
+        World(0, 1, device),
+        resolve_precision(config.precision, device.type).dtype,
+        chunk_size=config.chunk_size,
+        parts=config.accumulate_separate_batches,
+    )
     dual.train()
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     found = find_batch_size(

@@ -6,31 +6,37 @@ from functools import partial
 import torch
 
 from finetune.backward import accumulated_backward, whole_backward
-from finetune.config import TrainConfig
 from finetune.distributed import GatheredLoss, World
 from finetune.gradcache import cached_backward
-from finetune.losses import Loss
-from finetune.optim import clamp_logit_scale
+from finetune.losses.loss import ScoresBatch
 from finetune.tensor_batch import TensorBatch
 from finetune.train_state import TrainState
 
-AUTOCAST: dict[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 # Adds a batch's gradients to the parameters' own and returns its loss.
 Backward = Callable[..., torch.Tensor]
 
 
-def build_backward(config: TrainConfig, loss_of: Loss, world: World) -> Backward:
-    """How the run takes a batch's gradients: `f(dual, batch, scaler=…)` gives the loss."""
+def build_backward(
+    loss_of: ScoresBatch,
+    world: World,
+    dtype: torch.dtype,
+    *,
+    chunk_size: int | None = None,
+    parts: int = 1,
+) -> Backward:
+    """How a run takes a batch's gradients: `f(dual, batch, scaler=…)` gives the loss.
+
+    Args:
+        loss_of: The loss.
+        world: The processes that share each batch.
+        dtype: Of autocast; float32 is without.
+        chunk_size: Pairs whose activations are held at a time; None holds all.
+        parts: Separate batches that a batch is cut into.
+    """
     loss = loss_of if world.size == 1 else GatheredLoss(loss_of, world)
-    dtype = AUTOCAST[config.resolve_precision(world.device.type)]
-    if config.chunk_size is not None:
-        return partial(cached_backward, loss_of=loss, chunk_size=config.chunk_size, dtype=dtype)
-    if config.accumulate_separate_batches > 1:
-        parts = config.accumulate_separate_batches
+    if chunk_size is not None:
+        return partial(cached_backward, loss_of=loss, chunk_size=chunk_size, dtype=dtype)
+    if parts > 1:
         return partial(
             accumulated_backward, loss_of=loss, parts=parts, dtype=dtype, own=world.share
         )
@@ -43,10 +49,18 @@ def training_step(
     backward: Backward,
     world: World,
     max_norm: float,
-    *,
-    clamps_scale: bool = True,
+    clamp: Callable[[torch.nn.Parameter], None],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of the optimizer; the loss and the norm of the gradient, still on the device."""
+    """Take one step of the optimizer; the loss and the norm of the gradient, still on the device.
+
+    Args:
+        state: Its weights, optimizer, loss scaling and average are changed.
+        batch: On the model's device.
+        backward: Takes its gradients.
+        world: The processes that share it.
+        max_norm: Gradients are clipped to this norm; 0 clips nothing.
+        clamp: Keeps the scale of the logits in bounds, `Loss.clamp`.
+    """
     optimizer, scaler = state.optimizer, state.scaler
     loss = backward(state.dual, batch, scaler=scaler)
     trained = state.trained
@@ -56,8 +70,7 @@ def training_step(
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    if clamps_scale:
-        clamp_logit_scale(state.dual.logit_scale)
+    clamp(state.dual.logit_scale)
     if state.average is not None:
         state.average.update()
     return loss, norm

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from finetune.adapt import build_optimizer
 from finetune.checkpoint import WorkFolder, random_states, restore_random_states
 from finetune.config import TrainConfig
 from finetune.distributed import World
@@ -15,7 +16,7 @@ from finetune.evaluate import Figures
 from finetune.hard_negatives import Int32
 from finetune.history import History
 from finetune.model import DualEncoder
-from finetune.optim import build_optimizer
+from finetune.optimization.precisions import resolve_precision
 from finetune.selection import Selection
 from finetune.stopping import EarlyStopping
 from finetune.training_data import TrainingData
@@ -95,10 +96,11 @@ def start_or_resume(
     images or captions.
     """
     device = world.device.type
+    precision = resolve_precision(config.precision, device)
     state = TrainState(
         dual,
         build_optimizer(dual, config),
-        torch.amp.GradScaler(device, enabled=config.resolve_precision(device) == "fp16"),
+        torch.amp.GradScaler(device, enabled=precision.scales_loss),
         EarlyStopping(config.effective_patience, config.min_delta),
         average=None if config.ema is None else MovingAverage(dual, config.ema),
     )

@@ -28,6 +28,7 @@ from finetune.export import check_out
 from finetune.finish import finish
 from finetune.fit import Run, fit
 from finetune.history import Row
+from finetune.optimization.precisions import resolve_device, resolve_precision
 from finetune.progress import Progress
 from finetune.step import build_backward
 from finetune.trackers import start_trackers
@@ -84,7 +85,7 @@ def train(config: TrainConfig, *, stream: TextIO | None = None, quiet: bool = Fa
     check_out(Path(config.out), yes=config.yes)
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(config))
-        world = stack.enter_context(join_world(config.resolve_device()))
+        world = stack.enter_context(join_world(resolve_device(config.device, config.precision)))
         if not world.is_first:
             # what these write, nobody reads
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="clipsearch-")))
@@ -137,7 +138,14 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
                     data,
                     work,
                     world,
-                    build_backward(config, loss_of, world),
+                    loss_of,
+                    build_backward(
+                        loss_of,
+                        world,
+                        resolve_precision(config.precision, world.device.type).dtype,
+                        chunk_size=config.chunk_size,
+                        parts=config.accumulate_separate_batches,
+                    ),
                     evaluator(config, data, dual, loss_of) if config.evaluates else None,
                     trackers,
                     shown,

@@ -15,6 +15,7 @@ from finetune.caption_augment import CaptionAugmentConfig
 from finetune.config import TrainConfig
 from finetune.config_check import check_config
 from finetune.config_mapping import config_from_mapping
+from finetune.optimization.precisions import resolve_device
 from finetune.recipe import load_recipe
 from finetune.strict_json import dumps
 
@@ -156,7 +157,7 @@ def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> N
     check_sheet(path, inputs=_inputs(config, recipe), what="--show-augmentation")
     with (
         TrainingManifests.open(config) as manifests,
-        join_world(config.resolve_device()) as world,
+        join_world(resolve_device(config.device, config.precision)) as world,
     ):
         splits = manifests.splits(config)
         dual = load_model(config, splits.train.captions)

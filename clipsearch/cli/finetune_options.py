@@ -7,15 +7,13 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 
-from finetune.config import (
-    CAPTIONS,
-    LOSSES,
-    OPTIMIZERS,
-    PRECISIONS,
-    SCHEDULES,
-    TrainConfig,
-)
+from finetune.batch_plan import BatchPlan
+from finetune.config import TrainConfig
 from finetune.config_mapping import NONE
+from finetune.losses import LOSSES
+from finetune.optimization.optimizers import OPTIMIZERS
+from finetune.optimization.precisions import PRECISIONS
+from finetune.optimization.schedules import SCHEDULES
 from finetune.trackers import TRACKERS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -97,7 +95,7 @@ BATCHES = (
     setting(
         "captions",
         "Of an image's captions show one an epoch (sampled), or every one (all).",
-        type=click.Choice(CAPTIONS),
+        type=click.Choice(BatchPlan.CAPTIONS),
     ),
     setting(
         "dataset_weights",
@@ -126,10 +124,10 @@ BATCHES = (
 )
 
 OPTIMIZATION = (
-    setting("loss", "contrastive is CLIP's, sigmoid SigLIP's.", type=click.Choice(LOSSES)),
+    setting("loss", "contrastive is CLIP's, sigmoid SigLIP's.", type=click.Choice(tuple(LOSSES))),
     setting("label_smoothing", "Of the contrastive loss.", type=float),
     setting("hard_negative_beta", "Weight on hard negatives, of the contrastive loss.", type=float),
-    setting("optimizer", "What takes the steps.", type=click.Choice(OPTIMIZERS)),
+    setting("optimizer", "What takes the steps.", type=click.Choice(tuple(OPTIMIZERS))),
     setting(
         "learning_rate",
         "After warm-up.  [default: 1e-5, or 1e-3 for a model from scratch]",
@@ -143,7 +141,7 @@ OPTIMIZATION = (
     setting("beta2", "Of AdamW and Adam.", type=float),
     setting("eps", "Of AdamW and Adam.", type=float),
     setting("warmup", "Steps over which the rate rises; below 1, their share.", type=float),
-    setting("schedule", "The learning rate after warm-up.", type=click.Choice(SCHEDULES)),
+    setting("schedule", "The learning rate after warm-up.", type=click.Choice(tuple(SCHEDULES))),
     setting("cycles", "Of cosine-restarts.", type=int),
     setting(
         "precision",

@@ -1,82 +1,82 @@
-"""Losses of dual encoders, one a file, all called alike."""
+"""Losses of dual encoders, one a file, all called alike.
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Protocol
+Imports without torch until a loss is built. A new loss is a file here and a line in LOSSES; its
+options are settings of the same name.
 
-from torch import Tensor
+>>> loss = build_loss("contrastive", dual, label_smoothing=0.1)
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from finetune.errors import UsageError
-from finetune.losses.contrastive import contrastive_loss
-from finetune.losses.sigmoid import sigmoid_loss
+from finetune.ranges import Range
 
 if TYPE_CHECKING:
-    from finetune.model import DualEncoder
+    from finetune.losses.loss import BiasedModel, Loss
 
 
-class Loss(Protocol):
-    """Scores a batch of n images and m texts; lower is better."""
+@dataclass(frozen=True, slots=True)
+class LossKind:
+    """A loss that is imported when it is built.
 
-    def __call__(
-        self, image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, positives: Tensor
-    ) -> Tensor:
-        """The mean loss, a scalar float32.
+    Attributes:
+        module, name: Of the class, a `finetune.losses.loss.Loss`.
+        options: Settings that no other loss has, with their ranges; 0 is without effect.
+    """
 
-        Args:
-            image_embeds: float[n, d], unit length.
-            text_embeds: float[m, d], unit length.
-            logit_scale: The model's scalar parameter; its exponent multiplies cosines.
-            positives: bool[n, m], true where the text describes the image.
-        """
-        ...
+    module: str
+    name: str
+    options: Mapping[str, Range] = field(default_factory=dict)
 
 
-def build_loss(
-    name: str,
-    dual: "DualEncoder",
-    *,
-    label_smoothing: float = 0.0,
-    hard_negative_beta: float = 0.0,
-) -> Loss:
+LOSSES: Mapping[str, LossKind] = {
+    "contrastive": LossKind(
+        "finetune.losses.contrastive",
+        "ContrastiveLoss",
+        {"label_smoothing": Range(least=0, below=1), "hard_negative_beta": Range(least=0)},
+    ),
+    "sigmoid": LossKind("finetune.losses.sigmoid", "SigmoidLoss"),
+}
+OPTIONS: Mapping[str, Range] = {
+    option: bounds for kind in LOSSES.values() for option, bounds in kind.options.items()
+}
+
+
+def check_loss(name: str, options: Mapping[str, float]) -> None:
+    """Raise UsageError for an unknown name, a value out of range, or an option of another loss."""
+    if name not in LOSSES:
+        raise UsageError(f"--loss must be one of {', '.join(LOSSES)}, not {name}")
+    own = LOSSES[name].options
+    for option, value in options.items():
+        flag = "--" + option.replace("_", "-")
+        OPTIONS[option].check(flag, value)
+        if value and option not in own:
+            others = [other for other, kind in LOSSES.items() if option in kind.options]
+            raise UsageError(
+                f"{flag} {value} is for --loss {' and '.join(others)};"
+                f" leave it out with --loss {name}"
+            )
+
+
+def build_loss(name: str, dual: "BiasedModel", **options: float) -> "Loss":
     """The loss of that name, for this model.
 
-    Call it before the optimizer is made: the sigmoid loss gives a model without a bias one.
+    Call it before the optimizer is made: a loss that needs a bias gives one to a model without.
 
     Args:
         name: One of LOSSES.
         dual: The model that will be trained.
-        label_smoothing, hard_negative_beta: See `contrastive_loss`; no other loss has them.
+        options: Of OPTIONS; those of other losses must be 0.
 
-    Raises UsageError for an unknown name, a value out of range, or an option of another loss.
+    Raises UsageError as `check_loss`.
     """
-    if name not in LOSSES:
-        raise UsageError(f"--loss must be one of {', '.join(LOSSES)}, not {name}")
-    if not 0 <= label_smoothing < 1:
-        raise UsageError(f"--label-smoothing must be at least 0 and below 1, not {label_smoothing}")
-    if not 0 <= hard_negative_beta < float("inf"):
-        raise UsageError(f"--hard-negative-beta must be at least 0, not {hard_negative_beta}")
-    return LOSSES[name](dual, label_smoothing, hard_negative_beta)
-
-
-def _contrastive(dual: "DualEncoder", label_smoothing: float, hard_negative_beta: float) -> Loss:
-    return partial(
-        contrastive_loss, label_smoothing=label_smoothing, hard_negative_beta=hard_negative_beta
-    )
-
-
-def _sigmoid(dual: "DualEncoder", label_smoothing: float, hard_negative_beta: float) -> Loss:
-    for option, value in (
-        ("--label-smoothing", label_smoothing),
-        ("--hard-negative-beta", hard_negative_beta),
-    ):
-        if value:
-            raise UsageError(
-                f"{option} {value} is for --loss contrastive; leave it out with --loss sigmoid"
-            )
-    return partial(sigmoid_loss, logit_bias=dual.ensure_logit_bias())
-
-
-LOSSES: Mapping[str, Callable[["DualEncoder", float, float], Loss]] = {
-    "contrastive": _contrastive,
-    "sigmoid": _sigmoid,
-}
+    check_loss(name, options)
+    wanted = LOSSES[name]
+    kind = getattr(importlib.import_module(wanted.module), wanted.name)
+    own = {option: value for option, value in options.items() if option in wanted.options}
+    bias = {"logit_bias": dual.ensure_logit_bias()} if kind.needs_bias else {}
+    loss: Loss = kind(**own, **bias)
+    return loss

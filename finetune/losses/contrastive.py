@@ -24,9 +24,42 @@ Two options, both without effect at 0 and both meant for one positive p among N(
   authors' code the gradient goes through the weights.
 """
 
+import math
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from finetune.losses.loss import Loss
+
+MAX_LOGIT_SCALE = math.log(100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContrastiveLoss(Loss):
+    """`contrastive_loss` with its options, see there; the scale of its logits is clamped."""
+
+    label_smoothing: float = 0.0
+    hard_negative_beta: float = 0.0
+
+    def __call__(
+        self, image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, positives: Tensor
+    ) -> Tensor:
+        """See `contrastive_loss`."""
+        return contrastive_loss(
+            image_embeds,
+            text_embeds,
+            logit_scale,
+            positives,
+            label_smoothing=self.label_smoothing,
+            hard_negative_beta=self.hard_negative_beta,
+        )
+
+    @torch.no_grad()
+    def clamp(self, logit_scale: nn.Parameter) -> None:
+        """Keep the scale of the logits between 1 and 100, as CLIP does (section 2.5)."""
+        logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
 
 
 def contrastive_loss(

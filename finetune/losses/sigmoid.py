@@ -9,9 +9,33 @@ where m is the number of texts: of pairs, where every text has one image. As no 
 pairs, a text with several images, or an image with several texts, needs no other treatment.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from finetune.losses.loss import Loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigmoidLoss(Loss):
+    """`sigmoid_loss` with the bias of a model.
+
+    The scale of its logits has no bounds: that of SigLIP's checkpoints is above 100, CLIP's most.
+    """
+
+    needs_bias: ClassVar[bool] = True
+    logit_bias: Tensor
+
+    def __call__(
+        self, image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, positives: Tensor
+    ) -> Tensor:
+        """See `sigmoid_loss`."""
+        return sigmoid_loss(
+            image_embeds, text_embeds, logit_scale, positives, logit_bias=self.logit_bias
+        )
 
 
 def sigmoid_loss(

@@ -9,16 +9,14 @@ from transformers import (
 )
 from transformers import get_cosine_with_hard_restarts_schedule_with_warmup as cosine_with_restarts
 
-from finetune.config import OPTIMIZERS, SCHEDULES, TrainConfig
+from finetune.adapt import build_optimizer
+from finetune.config import TrainConfig
 from finetune.freezing import freeze
+from finetune.losses.contrastive import MAX_LOGIT_SCALE, ContrastiveLoss
+from finetune.losses.sigmoid import SigmoidLoss
 from finetune.model import DualEncoder, load_dual_encoder
-from finetune.optim import (
-    MAX_LOGIT_SCALE,
-    Schedule,
-    build_optimizer,
-    clamp_logit_scale,
-    set_learning_rate,
-)
+from finetune.optimization.optimizers import OPTIMIZERS, set_learning_rate
+from finetune.optimization.schedules import SCHEDULES, Schedule
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(50, 10), (7, 0), (20, 1)])
@@ -123,5 +121,11 @@ def test_every_optimizer_goes_downhill(dual, name) -> None:
 @pytest.mark.parametrize(("value", "kept"), [(9.0, MAX_LOGIT_SCALE), (-1.0, 0.0), (2.5, 2.5)])
 def test_the_logit_scale_stays_between_1_and_100(value: float, kept: float) -> None:
     scale = torch.nn.Parameter(torch.tensor(value))
-    clamp_logit_scale(scale)
+    ContrastiveLoss().clamp(scale)
     assert scale.item() == pytest.approx(kept)
+
+
+def test_the_sigmoid_loss_lets_the_logit_scale_be() -> None:
+    scale = torch.nn.Parameter(torch.tensor(5.0))
+    SigmoidLoss(logit_bias=torch.tensor(-10.0)).clamp(scale)
+    assert scale.item() == 5.0

@@ -13,14 +13,14 @@ import yaml
 from squares import write_squares
 
 from finetune import TrainConfig, train
+from finetune.adapt import build_optimizer
 from finetune.backward import whole_backward
 from finetune.distributed import World
 from finetune.encoder_folder import check_fingerprint, read_description
 from finetune.errors import ManifestError, TrainingError, UsageError
 from finetune.images import normalize
-from finetune.losses.contrastive import contrastive_loss
+from finetune.losses.contrastive import ContrastiveLoss
 from finetune.model import load_dual_encoder
-from finetune.optim import build_optimizer
 from finetune.step import training_step
 from finetune.stopping import EarlyStopping
 from finetune.tensor_batch import Normalizer, TensorBatch
@@ -136,15 +136,16 @@ def test_fp16_skips_a_step_whose_gradient_overflows_and_takes_the_next() -> None
     state = TrainState(dual, build_optimizer(dual, config), scaler, EarlyStopping())
     ids, mask = dual.tokenize(["a red square", "a blue square"])
     batch = TensorBatch(torch.randn(2, 3, 64, 64), ids, mask, torch.eye(2, dtype=torch.bool))
-    backward = partial(whole_backward, loss_of=contrastive_loss, dtype=torch.float16)
+    loss_of = ContrastiveLoss()
+    backward = partial(whole_backward, loss_of=loss_of, dtype=torch.float16)
     world = World(0, 1, torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in dual.state_dict().items()}
-    loss, norm = training_step(state, batch, backward, world, 1.0)
+    loss, norm = training_step(state, batch, backward, world, 1.0, loss_of.clamp)
     assert torch.isfinite(loss)
     assert not torch.isfinite(norm)
     assert all(torch.equal(before[name], tensor) for name, tensor in dual.state_dict().items())
     for _ in range(40):
-        _, norm = training_step(state, batch, backward, world, 1.0)
+        _, norm = training_step(state, batch, backward, world, 1.0, loss_of.clamp)
         if torch.isfinite(norm):
             break
     assert torch.isfinite(norm)
