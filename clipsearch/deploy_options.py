@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clipsearch.engine import DOCUMENT_FORM, PRECISIONS, IndexInfo, Precision
+from clipsearch.engine import DOCUMENT_FORM, PRECISIONS, IndexInfo, Precision, check_weights
 from clipsearch.vespa.address import without_credentials
 from clipsearch.vespa.changes import same_field
 from clipsearch.vespa.deployed import EmbeddingField
@@ -48,6 +48,7 @@ def check_destination(options: DeployOptions) -> None:
     if not 0 <= options.wait < math.inf:
         raise UsageError(f"--wait {options.wait:g}: must be a number of seconds, 0 or more")
     check_several(options.allow, "DeployOptions.allow")
+    check_weights(*(options.weights or ()))
     given = {
         "--config-server": options.config_server is not None,
         "--docker": options.docker,

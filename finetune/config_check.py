@@ -42,10 +42,11 @@ SOME_OF: dict[str, Sequence[str]] = {
 }  # fmt: skip
 
 
-def check_config(config: TrainConfig, *, with_device: bool = True) -> None:
+def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool = True) -> None:
     """Raise UsageError for a wrong value, or for options that cannot work together.
 
-    `with_device` False leaves out whether this machine has the device and can do the precision.
+    `with_device` False leaves out whether this machine has the device and can do the precision,
+    `writes` False whether an encoder may be written to `out`.
     """
     for name in ("more_manifests", "freeze", "lora_towers", "zero_shot_template", "trackers"):
         check_several(getattr(config, name), name)
@@ -61,7 +62,9 @@ def check_config(config: TrainConfig, *, with_device: bool = True) -> None:
     _check_model(config)
     _check_memory(config)
     config.batch_plan.check()
-    _check_folders(config)
+    _check_images(config)
+    if writes:
+        _check_out(config)
     if with_device:
         resolve_device(config.device, config.precision)
 
@@ -164,9 +167,12 @@ def _check_memory(config: TrainConfig) -> None:
         )
 
 
-def _check_folders(config: TrainConfig) -> None:
+def _check_images(config: TrainConfig) -> None:
     if config.images is not None and not Path(config.images).is_dir():
         raise UsageError(f"--images {config.images}: no such folder")
+
+
+def _check_out(config: TrainConfig) -> None:
     out = Path(config.out)
     check_no_input(out, f"--out {out}", (*config.manifests, config.model, config.text_model))
     if out.is_dir():

@@ -85,8 +85,7 @@ def finetune(
     config = build_config(manifests, recipe, options)
     # what only shows something replaces nothing
     only_shows = print_config or find_batch_size or show_augmentation is not None
-    checked = replace(config, overwrite=True) if only_shows else config
-    check_config(checked, with_device=not print_config)
+    check_config(config, with_device=not print_config, writes=not only_shows)
     if print_config:
         click.echo(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), nl=False)
         return 0

@@ -135,6 +135,9 @@ def is_unfinished(folder: Path) -> bool:
         mark = read_mark(folder)
         if mark is None or mark.kind != INDEX_FOLDER.name or mark.whole:
             return False
+        # Ours is still empty: of a table that holds something, nobody's is a leftover.
+        if any((folder / TABLE_FOLDER / "data").glob("*")):
+            return False
     return names <= {TABLE_FOLDER, FEED_LOCK_FILE}
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from clipsearch.engine import IndexInfo, Upsert
 from clipsearch.engines import checksums
-from clipsearch.engines.folder import is_unfinished
+from clipsearch.engines.folder import INDEX_FOLDER, is_unfinished
 from clipsearch.engines.lance import DocumentTable
 from clipsearch.engines.local import LocalEngine
 from clipsearch.evaluation_plots import check_plots
@@ -34,7 +34,7 @@ from finetune.config_check import check_config
 from finetune.errors import UsageError
 from finetune.export import export_encoder
 from finetune.model import load_dual_encoder
-from finetune.ownership import MARK_FILE
+from finetune.ownership import MARK_FILE, claim
 from finetune.sheet import Cell, check_sheet, write_sheet
 
 
@@ -299,3 +299,24 @@ def test_what_is_beside_a_run_stays_when_it_is_thrown_away(tmp_path: Path) -> No
     work.remove()
     assert {path.name for path in folder.iterdir()} == {"diary.txt", MARK_FILE}
     assert (folder / "diary.txt").read_text() == "mine"
+
+
+def test_what_only_shows_may_name_the_folder_that_it_reads(tmp_path: Path) -> None:
+    model = str(tmp_path / "model")
+    config = TrainConfig(manifest="m.csv", model=model, out=model)
+    check_config(config, writes=False)
+    with pytest.raises(UsageError, match="which is read here"):
+        check_config(config)
+
+
+def test_a_table_with_documents_is_never_a_leftover(tmp_path: Path) -> None:
+    engine = LocalEngine.create(tmp_path / "i", IndexInfo(DIMENSION))
+    feed(engine, [Upsert(make_document(1))])
+    engine.close()
+    for name in ("index.json", "write.lock", "current.json"):
+        (tmp_path / "i" / name).unlink()
+    for snapshot in (tmp_path / "i").glob("snapshot-*"):
+        shutil.rmtree(snapshot)
+    assert not is_unfinished(tmp_path / "i")
+    claim(tmp_path / "i", INDEX_FOLDER)
+    assert not is_unfinished(tmp_path / "i")
