@@ -9,8 +9,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from finetune.regular_files import read_regular
 
 MAX_DEPTH = 64
@@ -26,8 +24,7 @@ _DIGITS = b"0123456789"
 _RUN = re.compile(rb"[0-9]*")
 _QUOTE = ord('"')
 _NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
-_STEPS = np.zeros(256, np.int64)
-_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+_OPENING = b"[{"
 
 
 class JsonLimitError(ValueError):
@@ -39,7 +36,7 @@ class JsonGuard:
 
     def __init__(self) -> None:
         self._depth = 0
-        self._in_string = 0
+        self._in_string = False
         self._digits = 0
         self._backslash = b""
 
@@ -54,16 +51,15 @@ class JsonGuard:
                 self._backslash, data = b"\\", data[:-1]
         self._check_digits(data)
         # Two quotation marks that follow each other change nothing for the brackets behind them.
-        marks = np.frombuffer(data.translate(None, _NO_MARKS).replace(b'""', b""), np.uint8)
-        if not marks.size:
-            return
-        in_string = (self._in_string + np.cumsum(marks == _QUOTE)) % 2
-        steps = _STEPS[marks]
-        steps[in_string == 1] = 0
-        depths = self._depth + np.cumsum(steps)
-        if depths.max() > MAX_DEPTH:
-            raise JsonLimitError(f"nested more than {MAX_DEPTH} levels deep")
-        self._depth, self._in_string = int(depths[-1]), int(in_string[-1])
+        depth, in_string = self._depth, self._in_string
+        for mark in data.translate(None, _NO_MARKS).replace(b'""', b""):
+            if mark == _QUOTE:
+                in_string = not in_string
+            elif not in_string:
+                depth += 1 if mark in _OPENING else -1
+                if depth > MAX_DEPTH:
+                    raise JsonLimitError(f"nested more than {MAX_DEPTH} levels deep")
+        self._depth, self._in_string = depth, in_string
 
     def _check_digits(self, data: bytes) -> None:
         start = len(data) - len(data.lstrip(_DIGITS))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,13 @@ def read(folder: Path, data: bytes) -> dict[str, tuple[tuple[str, ...], str]]:
 
 
 def merged(given_rows: list[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """What the rows mean: captions stripped, empty ones left out, each once, in order."""
+    """What the rows mean: captions composed and stripped, none empty, each once, in order."""
     expected: dict[str, list[str]] = {}
     for image, text in given_rows:
         kept = expected.setdefault(image, [])
-        if text.strip() and text.strip() not in kept:
-            kept.append(text.strip())
+        caption = unicodedata.normalize("NFC", text).strip()
+        if caption and caption not in kept:
+            kept.append(caption)
     return {image: tuple(kept) for image, kept in expected.items()}
 
 
