@@ -24,10 +24,9 @@ from finetune.images import load_pixels, normalize
 from finetune.manifest import Manifest
 from finetune.metrics import RetrievalMetrics, text_to_image
 from finetune.model import DualEncoder, load_dual_encoder
-from finetune.ownership import MARK_FILE, Kind, check_replaceable, claim, read_mark, remove, seal
+from finetune.ownership import Kind, check_replaceable, claim, read_mark, remove, seal
 from finetune.strict_json import dumps
 
-MARKER = MARK_FILE
 # What earlier versions left in its place.
 OLD_MARKER = "made-by-clipsearch-demo"
 ENCODER, INDEX = "encoder", "pictures.index"

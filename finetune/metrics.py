@@ -67,14 +67,6 @@ class RetrievalMetrics:
         }
         return values | {self._named(name): value for name, value in self._figures().items()}
 
-    def lines(self) -> list[str]:
-        """For people: a line a figure, each with its pool."""
-        where = f"{self.direction}, {self.scope}, pool of {self.pool:,}, {self.queries:,} queries"
-        return [
-            f"{name:<12} {value:9.{3 if '@' in name else 1}f}   ({where})"
-            for name, value in self._figures().items()
-        ]
-
     def _figures(self) -> dict[str, float]:
         values: dict[str, float] = {}
         for name, by_cutoff in (("mrr", self.mrr), ("recall", self.recall), ("ndcg", self.ndcg)):
@@ -110,30 +102,6 @@ def text_to_image(
     return summarize("text-to-image", len(image_embeds), ranks, np.diff(indptr), ks)
 
 
-def image_to_text(
-    text_embeds: Floats,
-    image_embeds: Floats,
-    image_of_text: Ints,
-    ks: Sequence[int] = CUTOFFS,
-    *,
-    chunk: tuple[int, int] = CHUNK,
-) -> RetrievalMetrics:
-    """Every picture that has captions looks for them among all captions.
-
-    Arguments and errors are those of `text_to_image`.
-    """
-    owners = _check_pairs(text_embeds, image_embeds, image_of_text)
-    captions = np.bincount(owners, minlength=len(image_embeds)).astype(np.int64)
-    asked = np.flatnonzero(captions)
-    counts = captions[asked]
-    indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
-    indices = np.argsort(owners, kind="stable").astype(np.int64)
-    ranks = positive_ranks(
-        image_embeds[asked], text_embeds, (indptr, indices), max(ks), chunk=chunk
-    )
-    return summarize("image-to-text", len(text_embeds), ranks, counts, ks)
-
-
 def in_batches(
     text_embeds: Floats,
     image_embeds: Floats,
@@ -144,7 +112,7 @@ def in_batches(
     direction: Direction = "text-to-image",
     seed: int = 0,
 ) -> RetrievalMetrics:
-    """The same within batches only, as some published figures count; not to be mixed with them.
+    """Rank within batches only, as some published figures count; not to be mixed with them.
 
     One caption of every captioned picture is drawn and the pairs are shuffled, both by `seed`.
     Each consecutive batch is a pool of its own in which the pair's other half is the only

@@ -103,11 +103,6 @@ class Holdings:
     ours: tuple[str, ...]
     others: Mapping[str, str]
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing lies there but perhaps a mark."""
-        return not self.ours and not self.others
-
 
 def read_mark(folder: Path) -> Mark | None:
     """The folder's mark; None where it has none that can be read."""

@@ -47,14 +47,6 @@ class ZeroShotMetrics:
         """Flat, for JSON: pool, queries, `hits@1` and so on."""
         return {"pool": self.pool, "queries": self.queries} | self._figures()
 
-    def lines(self) -> list[str]:
-        """For people: a line a figure, each with its pool."""
-        where = f"zero-shot, pool of {self.pool:,} classes, {self.queries:,} images"
-        return [
-            f"{name:<12} {value:9.{1 if name == 'mean_rank' else 3}f}   ({where})"
-            for name, value in self._figures().items()
-        ]
-
     def _figures(self) -> dict[str, float]:
         hits = {f"hits@{k}": value for k, value in self.hits.items()}
         return hits | {"mrr": self.mrr, "mean_rank": self.mean_rank}

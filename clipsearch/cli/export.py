@@ -143,7 +143,7 @@ def export(as_json: bool, **options: Any) -> None:
     """Turn MODEL into an encoder folder without training it.
 
     MODEL is the id of a CLIP, SigLIP or OpenCLIP checkpoint on the Hugging Face hub, or a folder
-    with one; an encoder folder too. The folder that comes out is what feed, query and serve take;
+    with one; an encoder folder too. The folder that comes out is what feed and query take;
     its ONNX towers are compared with torch before anything is replaced.
 
     An encoder folder with nothing but --push is uploaded as it is. The token for the hub comes

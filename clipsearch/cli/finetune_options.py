@@ -17,7 +17,6 @@ from finetune.optimization.schedules import SCHEDULES
 from finetune.trackers import TRACKERS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 DEFAULTS = {
     item.name: None if item.default is MISSING else item.default for item in fields(TrainConfig)

@@ -17,7 +17,6 @@ Facets = dict[str, tuple[tuple[str, int], ...]]
 
 # Vespa wraps what a content node says: [CODE @ node]: ReturnCode(NAME, sentence) [CODE @ node]: ...
 _RETURN_CODE = re.compile(r"ReturnCode\([A-Z_]+, (.*?)\)\s*(?=\[|$)")
-_TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 _FACET_LABEL = re.compile(r'tags\{"(.*)"\}')
 # Content, address and headers that are longer than the HTTP server, or a proxy before it, takes.
 TOO_LONG = frozenset({413, 414, 431})

@@ -85,22 +85,24 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
-    from clipsearch.demo import MARKER, make_folder
+    from clipsearch.demo import make_folder
+    from finetune.ownership import MARK_FILE
 
     out = tmp_path / "demo"
     make_folder(out)
     (out / "captions.csv").touch()  # of a demo that was killed
     make_folder(out)
-    assert [path.name for path in out.iterdir()] == [MARKER]
+    assert [path.name for path in out.iterdir()] == [MARK_FILE]
     (out / "captions.csv").touch()
     (out / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"mine\.txt was not written by clipsearch"):
         make_folder(out)
-    assert {path.name for path in out.iterdir()} == {MARKER, "captions.csv", "mine.txt"}
+    assert {path.name for path in out.iterdir()} == {MARK_FILE, "captions.csv", "mine.txt"}
 
 
 def test_a_demo_of_an_earlier_version_is_replaced_after_yes(tmp_path: Path) -> None:
-    from clipsearch.demo import MARKER, OLD_MARKER, make_folder
+    from clipsearch.demo import OLD_MARKER, make_folder
+    from finetune.ownership import MARK_FILE
 
     for name in (OLD_MARKER, "captions.csv", "encoder/encoder.json", "pictures.index/index.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -108,4 +110,4 @@ def test_a_demo_of_an_earlier_version_is_replaced_after_yes(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="add --yes"):
         make_folder(tmp_path)
     make_folder(tmp_path, yes=True)
-    assert [path.name for path in tmp_path.iterdir()] == [MARKER]
+    assert [path.name for path in tmp_path.iterdir()] == [MARK_FILE]

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from captions_of_images import image_to_text
 from huggingface_hub import ModelCard
 
 from finetune.card import model_card
 from finetune.encoder_folder import EncoderDescription, Preprocessing
-from finetune.metrics import image_to_text, in_batches, text_to_image
+from finetune.metrics import in_batches, text_to_image
 from finetune.recipe import PublishedFigure, Recipe, published_beside
 from finetune.zeroshot import zero_shot
 

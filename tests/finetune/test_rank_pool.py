@@ -2,10 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from captions_of_images import image_to_text
 
 from finetune.dataset import captioned_images
 from finetune.images import ImageSource
-from finetune.metrics import image_to_text, text_to_image
+from finetune.metrics import text_to_image
 from finetune.pool import pool_of, rank_pool
 
 
