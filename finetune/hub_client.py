@@ -6,15 +6,14 @@ long as it takes, while it comes at more than a crawl.
 """
 
 import importlib
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from huggingface_hub import errors, set_client_factory
 from huggingface_hub.utils import _http as hub_http
 
+from finetune.deadline import GivenUpError, within
 from finetune.masking import HUB_TOKENS, check_token
 
 # For the headers, redirects and all; and for the whole of an answer that is no file.
@@ -59,7 +58,11 @@ class DeadlineClient(_httpx.Client):  # type: ignore[misc]
                 answer.read()
             return answer
 
-        answer = _within(seconds, ask, request)
+        try:
+            answer = within(seconds, ask)
+        except GivenUpError:
+            message = f"no whole answer in {seconds:g} seconds"
+            raise _httpx.ReadTimeout(message, request=request) from None
         if stream:
             answer.stream = _Paced(answer.stream, request)
         return answer
@@ -113,24 +116,3 @@ def _limit_silence(request: Any) -> None:
         if limits.get(kind) is None:
             limits[kind] = ANSWER_SECONDS
     request.extensions["timeout"] = limits
-
-
-def _within(seconds: float, ask: Callable[[], Any], request: Any) -> Any:
-    """What `ask` gives; raises the client's ReadTimeout after `seconds`."""
-    done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            done.put((ask(), None))
-        except BaseException as error:
-            done.put((None, error))
-
-    threading.Thread(target=work, name="hub-request", daemon=True).start()
-    try:
-        answer, failure = done.get(timeout=seconds)
-    except queue.Empty:
-        message = f"no whole answer in {seconds:g} seconds"
-        raise _httpx.ReadTimeout(message, request=request) from None
-    if failure is not None:
-        raise failure
-    return answer

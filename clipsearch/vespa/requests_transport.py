@@ -12,7 +12,8 @@ import requests
 from clipsearch.version import __version__
 from clipsearch.vespa.address import LOOPBACK, Address
 from clipsearch.vespa.connection import Body, ConnectionFailedError, ConnectionSettings, Reply
-from clipsearch.vespa.timed import CONNECT_SECONDS
+from clipsearch.vespa.timed import CONNECT_SECONDS, LARGEST_ANSWER
+from finetune.deadline import GivenUpError, within
 from finetune.masking import masked
 
 
@@ -57,9 +58,10 @@ class RequestsTransport:
         timeout: float,
         left: threading.Event | None = None,
     ) -> Reply:
-        """See `Transport`; between packets the clock is looked at, and `left`."""
+        """See `Transport`."""
         deadline = time.monotonic() + timeout
-        try:
+
+        def ask() -> Reply:
             with self._session.request(
                 method,
                 self._url + path,
@@ -70,16 +72,27 @@ class RequestsTransport:
                 allow_redirects=False,  # credentials go nowhere else
                 stream=True,
             ) as reply:
-                parts = []
+                content = bytearray()
                 # A byte at a time, so that the clock is looked at however slowly they come; these
                 # answers have some thousand.
                 for part in reply.iter_content(1):
-                    parts.append(part)
-                    if time.monotonic() > deadline or (left is not None and left.is_set()):
-                        raise ConnectionFailedError(f"no whole answer in {timeout:g} seconds")
+                    content += part
+                    if time.monotonic() > deadline:
+                        raise GivenUpError
+                    if len(content) > LARGEST_ANSWER:
+                        raise ConnectionFailedError(
+                            f"the answer is larger than {LARGEST_ANSWER // 2**20} MiB"
+                        )
+                kind = reply.headers.get("Content-Type", "")
+                return Reply(reply.status_code, bytes(content), kind)
+
+        try:
+            # The timeout of `requests` holds for each packet, and headers may drip for ever.
+            return within(timeout, ask, left)
+        except GivenUpError as error:
+            raise ConnectionFailedError(f"no whole answer in {timeout:g} seconds") from error
         except requests.exceptions.RequestException as error:
             raise ConnectionFailedError(_reason(error, timeout)) from error
-        return Reply(reply.status_code, b"".join(parts), reply.headers.get("Content-Type", ""))
 
     def close(self) -> None:
         """See `Transport`."""

@@ -27,6 +27,7 @@ from clipsearch.vespa.connection import (
     connect,
 )
 from clipsearch.vespa.index_info import write_info
+from clipsearch.vespa.requests_transport import RequestsTransport
 
 SETTINGS = ConnectionSettings(connections=4)
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -60,6 +61,17 @@ def test_an_answer_without_an_end_is_given_up(kind: str) -> None:
         with pytest.raises(ConnectionFailedError, match=r"no whole answer in 0\.4 seconds"):
             transport.send("GET", "/", None, "", 0.4)
         assert 0.3 < time.monotonic() - start < 3
+        transport.close()
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_answer_of_a_config_server_without_an_end_is_given_up(kind: str) -> None:
+    with RawServer(script=ENDLESS[kind]) as server:
+        transport = RequestsTransport(server.url, SETTINGS)
+        start = time.monotonic()
+        with pytest.raises(ConnectionFailedError, match=r"no whole answer|no answer in"):
+            transport.send("GET", "/", None, "", 0.4)
+        assert time.monotonic() - start < SOON
         transport.close()
 
 
@@ -181,7 +193,7 @@ def test_ctrl_c_once_ends_a_feed_that_waits(tmp_path: Path) -> None:
     )
 
     def hang(request: Request) -> None:
-        if "/images/image/" in request.path:
+        if "/images/image/" in request.path and request.method == "POST":
             time.sleep(3600)
 
     with StubVespa(dimension=8) as vespa:
@@ -201,7 +213,7 @@ def test_ctrl_c_once_ends_a_feed_that_waits(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert time.monotonic() - start < SOON
-        assert process.returncode == 130 and "Traceback" not in errors
+        assert process.returncode == 130 and "Traceback" not in errors, errors
         assert "0 documents are kept" in errors
 
 
@@ -230,4 +242,4 @@ def test_ctrl_c_once_ends_a_command_that_waits(command: str, kind: str) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert time.monotonic() - start < SOON
-        assert process.returncode == 130 and "Traceback" not in errors
+        assert process.returncode == 130 and "Traceback" not in errors, errors

@@ -1,0 +1,45 @@
+"""One deadline for a whole piece of work whose own waits know none, or one for each packet."""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+SLICE_SECONDS = 0.2
+
+
+class GivenUpError(Exception):
+    """The work took too long, or nobody waits for it any more."""
+
+
+def within(
+    seconds: float, work: Callable[[], Result], left: threading.Event | None = None
+) -> Result:
+    """What `work` gives, or raises; raises GivenUpError after `seconds`, or once `left` is set.
+
+    The work runs in a thread, and goes on in it where it is given up: it must end by itself, and
+    ends with the process at the latest. Ctrl-C is heard at once.
+    """
+    done: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except BaseException as error:
+            done.put((None, error))
+
+    threading.Thread(target=run, name="within-deadline", daemon=True).start()
+    until = time.monotonic() + seconds
+    while True:
+        remaining = until - time.monotonic()
+        if remaining <= 0 or (left is not None and left.is_set()):
+            raise GivenUpError
+        with contextlib.suppress(queue.Empty):
+            result, failure = done.get(timeout=min(remaining, SLICE_SECONDS))
+            if failure is not None:
+                raise failure
+            return result  # type: ignore[return-value]
