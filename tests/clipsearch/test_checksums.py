@@ -12,7 +12,7 @@ from local_collection import DIMENSION, feed, make_document
 
 from clipsearch.engine import IndexInfo, Upsert
 from clipsearch.engines import checksums
-from clipsearch.engines.folder import INFO_FILE
+from clipsearch.engines.folder import INDEX_FOLDER, INFO_FILE, SNAPSHOT_FOLDER
 from clipsearch.engines.local import LocalEngine
 from finetune.errors import EngineError
 
@@ -50,6 +50,12 @@ def test_a_whole_index_is_whole(index: Path) -> None:
     table = [path for path in (index / "documents.lance").rglob("*") if path.is_file()]
     snapshot = list(index.glob("snapshot-*/*"))
     assert found.files == len(table) + len(snapshot) + 1  # and index.json
+
+
+def test_every_file_of_an_index_is_of_a_name_that_counts_as_ours(index: Path) -> None:
+    paths = [path.relative_to(index).as_posix() for path in index.rglob("*") if path.is_file()]
+    assert [path for path in paths if not INDEX_FOLDER.writes(path)] == [".clipsearch.json"]
+    assert all(SNAPSHOT_FOLDER.writes(path.name) for path in index.glob("snapshot-*/*"))
 
 
 def test_every_flipped_byte_is_found(index: Path) -> None:

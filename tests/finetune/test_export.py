@@ -85,6 +85,7 @@ def test_what_is_in_the_folder(dual, tmp_path) -> None:
     assert yaml.safe_load((out / "recipe.yaml").read_text()) == {"epochs": 3}
     assert [path.name for path in out.parent.iterdir()] == ["encoder"]
     assert len({path.stat().st_mode for path in out.rglob("*") if path.is_file()}) == 1
+    assert [name for name in names if not ENCODER_FOLDER.writes(name)] == [".clipsearch.json"]
 
 
 def test_interface_of_the_towers(dual, tmp_path) -> None:
