@@ -275,7 +275,9 @@ class _Feed:
         known = {each.name: each for each in engine.info.data_sets}
         encoded = bool(self.target.fingerprint)
         data_set = settle_data_set(engine, ledger, self.manifest, place, wish, encoded=encoded)
-        self.tally.notes += _about(data_set, known)
+        self.tally.notes += _about(
+            data_set, known, has_documents=ledger.has_data_set(data_set.name)
+        )
         return Source(
             self.manifest,
             columns,
@@ -350,7 +352,7 @@ def _upgrade(engine: Engine, stream: TextIO | None) -> list[str]:
     ]
 
 
-def _about(data_set: DataSet, known: Mapping[str, DataSet]) -> list[str]:
+def _about(data_set: DataSet, known: Mapping[str, DataSet], *, has_documents: bool) -> list[str]:
     """What a user should know of the data set that a manifest was found to be."""
     before = known.get(data_set.name)
     if before is None:
@@ -364,7 +366,7 @@ def _about(data_set: DataSet, known: Mapping[str, DataSet]) -> list[str]:
         notes.append(
             f"this manifest is the data set {data_set.name}, fed from {before.manifest} before"
         )
-    if data_set.id_prefix != before.id_prefix:
+    if has_documents and data_set.id_prefix != before.id_prefix:
         notes.append(
             f"the ids of {data_set.name} began with {before.id_prefix!r} before: documents under"
             f" those stay until a feed with --prune"
