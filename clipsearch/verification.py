@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from finetune import bounded_json
 from finetune.encoder_folder import EMBEDDING_FILES, EncoderDescription, check_fingerprint
 
 # A file that is written twice within a tick of the file system's clock looks unchanged, so
@@ -70,7 +71,7 @@ def _read(memory: Path | None) -> object:
     if memory is None:
         return None
     try:
-        return json.loads(memory.read_text(encoding="utf-8"))
+        return bounded_json.read(memory)
     except (OSError, ValueError):
         return None
 

@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from finetune import bounded_json
 from finetune.errors import UsageError
 
 MARK_FILE = ".clipsearch.json"
@@ -107,7 +108,7 @@ class Holdings:
 def read_mark(folder: Path) -> Mark | None:
     """The folder's mark; None where it has none that can be read."""
     try:
-        stored = json.loads((folder / MARK_FILE).read_text(encoding="utf-8"))
+        stored = bounded_json.read(folder / MARK_FILE)
         if stored["clipsearch"] != FORMAT:
             return None
         files = {str(path): tuple(map(str, sums)) for path, sums in stored["files"].items()}

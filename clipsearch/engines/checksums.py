@@ -16,7 +16,6 @@ disk gives what was written. Nothing is hashed when an index is opened or search
 
 import contextlib
 import hashlib
-import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -34,6 +33,7 @@ from clipsearch.engines.folder import (
     current_snapshot,
     info_digest,
 )
+from finetune import bounded_json
 from finetune.errors import EngineError
 from finetune.ownership import Mark, read_mark, sha256_of, write_mark
 
@@ -157,7 +157,7 @@ def _table_files(folder: Path) -> list[Path]:
 def _stored(path: Path) -> dict[str, object]:
     """The JSON object in a file; empty where there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = bounded_json.read(path)
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

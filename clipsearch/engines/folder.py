@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from clipsearch.engine import IndexInfo
+from finetune import bounded_json
 from finetune.errors import EngineError
 from finetune.ownership import (
     Kind,
@@ -65,7 +66,7 @@ def read_info(folder: Path) -> IndexInfo:
     """What an index knows about itself. Raises EngineError where there is none to read."""
     path = folder / INFO_FILE
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = bounded_json.read(path)
         if stored["format"] != FORMAT:
             raise EngineError(
                 f"{folder}: an index of format {stored['format']}, but this clipsearch reads"
@@ -159,7 +160,7 @@ def mark_as_made(folder: Path) -> None:
 def current_snapshot(folder: Path) -> Path | None:
     """The saved snapshot that equals the table; None while there is none."""
     try:
-        stored = json.loads((folder / CURRENT_FILE).read_text(encoding="utf-8"))
+        stored = bounded_json.read(folder / CURRENT_FILE)
         return folder / str(stored["snapshot"])
     except (OSError, ValueError, TypeError, KeyError):
         return None

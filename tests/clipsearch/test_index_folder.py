@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipsearch.engine import IndexInfo
 from clipsearch.engines import arrays
 from clipsearch.engines.arrays import create_array, map_array
+from clipsearch.engines.folder import FORMAT, INFO_FILE
+from clipsearch.engines.local import LocalEngine
+from finetune.errors import EngineError
 
 NO_ROOM = """
 mount -t tmpfs -o size=300k tmpfs {disk} || exit 99
@@ -70,3 +74,26 @@ def test_no_room_for_an_array_is_an_error_and_no_crash(tmp_path: Path) -> None:
         pytest.skip("this machine does not let us mount a small disk")
     assert done.returncode == 1, done.stderr
     assert done.stderr.strip().endswith("No space left on device"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "3",
+        "[]",
+        '{"format": 1}',
+        '{"format": 1, "dimension": "8"}',
+        '{"format": 1, "dimension": 8, "tag_columns": 3}',
+        '{"format": 1, "dimension": 8, "language": ["en"]}',
+        '{"format": 1, "dimension": ' + "9" * 5_000 + "}",
+    ],
+    ids=["nested", "number", "array", "no dimension", "text", "columns", "language", "digits"],
+)
+def test_an_info_file_that_is_not_as_ours_is_one_sentence(tmp_path: Path, text: str) -> None:
+    LocalEngine.create(tmp_path / "photos.index", IndexInfo(8)).close()
+    path = tmp_path / "photos.index" / INFO_FILE
+    path.write_text(text.replace('"format": 1', f'"format": {FORMAT}'))
+    with pytest.raises(EngineError, match=r"index\.json") as caught:
+        LocalEngine.open(tmp_path / "photos.index")
+    assert "\n" not in str(caught.value)
