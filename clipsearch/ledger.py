@@ -26,8 +26,8 @@ from clipsearch.engines import is_remote
 from clipsearch.file_lock import HeldElsewhereError, hold
 from clipsearch.ledger_tables import ContentTable, IdSet, explained
 from clipsearch.vespa.address import without_credentials
+from finetune.databases import foreign_database
 from finetune.errors import EngineError
-from finetune.outputs import foreign_database
 
 LEDGER_NAME = "ledger.sqlite"
 FORMAT_VERSION = "2"

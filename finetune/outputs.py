@@ -8,11 +8,9 @@ the last one of the PNG. Imports without torch.
 
 import hashlib
 import re
-import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from finetune.encoder_folder import DESCRIPTION_FILE
@@ -21,7 +19,6 @@ from finetune.ownership import read_mark, replace_file
 from finetune.regular_files import open_regular
 
 _HTML_MARK = re.compile(rb"<!-- clipsearch ([0-9a-f]{64}) -->\n\Z")
-_SQLITE = b"SQLite format 3\0"
 _PNG_KEY = b"clipsearch\0"
 _PNG_MARK_BYTES = 12 + len(_PNG_KEY) + 64
 _PNG_END_BYTES = 12
@@ -79,26 +76,6 @@ def is_same_place(one: Path, other: Path) -> bool:
     except (OSError, RuntimeError):  # links in a circle
         return False
     return resolved[0] == resolved[1]
-
-
-def foreign_database(path: Path, tables: Collection[str]) -> str | None:
-    """Why a file that is there is no SQLite database of just our tables; None where it may be.
-
-    SQLite itself would add our tables to those of anybody. Raises OSError.
-    """
-    if not path.is_file() or not path.stat().st_size:
-        return None
-    with path.open("rb") as file:
-        if file.read(len(_SQLITE)) != _SQLITE:
-            return "it is no database"
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            found = {str(name) for (name,) in rows}
-    except sqlite3.Error:  # who opens it to write tells what is wrong
-        return None
-    others = sorted(name for name in found - set(tables) if not name.startswith("sqlite_"))
-    return f"it has the table {others[0]}, which is not ours" if others else None
 
 
 def is_report(*headers: str) -> IsOurs:

@@ -17,7 +17,8 @@ What is listed and hashed:
     an index                                          what `clipsearch.engines.checksums` says; the
                                                       mark tells that the table was made by us
 
-Single files (reports, contact sheets, plots) carry their mark in themselves: `finetune.outputs`.
+Single files (reports, contact sheets, plots) carry their mark in themselves: `finetune.outputs`;
+databases (ledger, back-translations) are known by their tables: `finetune.databases`.
 """
 
 import hashlib

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from finetune.databases import foreign_database
 from finetune.errors import TrainingError
-from finetune.outputs import foreign_database
 
 CACHE_FILE = "back-translations.sqlite"
 LOOKED_UP_AT_ONCE = 500

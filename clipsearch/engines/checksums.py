@@ -17,7 +17,6 @@ disk gives what was written. Nothing is hashed when an index is opened or search
 import contextlib
 import hashlib
 import os
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -164,6 +163,8 @@ def _stored(path: Path) -> dict[str, object]:
 
 
 def _fault_of(database: Path) -> str | None:
+    import sqlite3  # light path: a query verifies nothing
+
     try:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as opened:
             found = opened.execute("PRAGMA integrity_check(1)").fetchone()
