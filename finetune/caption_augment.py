@@ -5,14 +5,17 @@ What happens to a caption in an epoch follows from the seed, the epoch and the c
 alone, so that a resumed run shows the same texts again.
 """
 
-import math
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Self
 
 from finetune.errors import UsageError
+from finetune.ranges import Range
+from finetune.setting import Group, option_of, setting, settings_of
+
+CHANCE = Range(least=0, most=1, words="0 to 1")
 
 _FINAL = re.compile(r"[\s.!?…]+$")
 _INNER = re.compile(r"\s*[,;:](?=\s|$)")
@@ -32,9 +35,23 @@ class CaptionAugmentConfig:
             commas, colons and semicolons.
     """
 
-    word_drop: float = 0.0
-    case: float = 0.0
-    punctuation: float = 0.0
+    word_drop: float = setting(
+        Group.AUGMENTATION, 0.0, "Chance that a training caption loses each word.", range=CHANCE
+    )
+    case: float = setting(
+        Group.AUGMENTATION,
+        0.0,
+        "Chance that a training caption is shown in another case; CLIP's tokenizer ignores it.",
+        flag="--caption-case",
+        range=CHANCE,
+    )
+    punctuation: float = setting(
+        Group.AUGMENTATION,
+        0.0,
+        "Chance that a training caption is shown with other punctuation.",
+        flag="--caption-punctuation",
+        range=CHANCE,
+    )
 
     @property
     def is_on(self) -> bool:
@@ -66,18 +83,10 @@ class CaptionAugmentConfig:
 
     def check(self) -> None:
         """Raise UsageError for a chance outside 0 to 1, or a word drop that leaves nothing."""
-        for name, value in asdict(self).items():
-            if not (math.isfinite(value) and 0 <= value <= 1):
-                raise UsageError(f"{option(name)} must be 0 to 1, not {value:g}")
+        for name, declared in settings_of(type(self)).items():
+            declared.check(option_of(name, declared), getattr(self, name))
         if self.word_drop == 1:
-            raise UsageError(
-                f"{option('word_drop')} 1 would leave one word of each caption; give less"
-            )
-
-
-def option(name: str) -> str:
-    """A field's name on the command line."""
-    return "--word-drop" if name == "word_drop" else f"--caption-{name}"
+            raise UsageError("--word-drop 1 would leave one word of each caption; give less")
 
 
 def augment_caption(

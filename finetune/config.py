@@ -1,214 +1,310 @@
-"""Every setting of a training run; `finetune.config_check` says which values can work.
+"""Every setting of a training run; `finetune.config_check` says which values can work together.
 
 Imports without torch.
 """
+# ruff: noqa: RUF009  # what these calls give is a field
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from finetune.augment_config import AugmentConfig
 from finetune.batch_plan import BatchPlan
 from finetune.caption_augment import CaptionAugmentConfig
+from finetune.losses import LOSSES, OPTIONS
+from finetune.optimization.optimizers import OPTIMIZERS
+from finetune.optimization.precisions import PRECISIONS
+from finetune.optimization.schedules import SCHEDULES
+from finetune.ranges import Range
+from finetune.setting import Group, describe, option_of, plain, setting, settings_of
+from finetune.trackers import TRACKERS
 
 TINY = "tiny"
 DEFAULT_PATIENCE = 5
 DEFAULT_LEARNING_RATE = 1e-5
 # A model that starts from random weights has further to go.
 DEFAULT_LEARNING_RATE_TINY = 1e-3
-
-# Fields that a resumed run may change: they change no weight but by rounding.
-OPERATIONAL = frozenset(
-    {
-        "out", "threads", "workers", "cache_images", "checkpoint_minutes", "keep_checkpoints",
-        "overwrite", "yes", "restart", "strict", "back_translation_cache", "trackers", "project",
-        "run_name", "batches_of", "wise_ft", "recipe",
-    }
-)  # fmt: skip
+TOWERS = ("image", "text")
 
 PathLike = str | Path
+
+in_model = partial(setting, Group.MODEL)
+in_batches = partial(setting, Group.BATCHES)
+in_optimization = partial(setting, Group.OPTIMIZATION)
+in_freezing = partial(setting, Group.FREEZING)
+in_augmentation = partial(setting, Group.AUGMENTATION)
+in_evaluation = partial(setting, Group.EVALUATION)
+in_trackers = partial(setting, Group.TRACKERS)
+in_run = partial(setting, Group.RUN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """What one training run does; every field is an option of `clipsearch finetune`.
 
-    Attributes:
-        manifest: Captioned images, in any format of `finetune.manifest`.
-        model: Hugging Face id or folder of a CLIP or SigLIP, an OpenCLIP checkpoint, an encoder
-            folder, or "tiny" for a small CLIP from scratch with a tokenizer built from the
-            captions.
-        out: The encoder folder to write.
-        more_manifests: Trained on together with the first.
-        text_model: Id or folder of a text model; `model` is then the image tower's, and the
-            projections start from scratch.
-        recipe: Name of the recipe that these settings came from, for the model card.
-        images: Where relative image paths are looked for too.
-
-        epochs: Times that every training image is seen.
-        batch_size: Largest number of images in a batch; batches differ in size by one at most.
-        samples_per_epoch: Pairs of an epoch, a fresh random choice each time; None is all.
-        captions: "sampled" shows one caption of each image an epoch, "all" shows every one.
-        dataset_weights: Share of each manifest's images in an epoch; None takes them as they are.
-        hard_negatives: Images in a group of near neighbours, of which batches are made; 0 makes
-            batches at random.
-
-        loss: "contrastive" (InfoNCE with several positives) or "sigmoid" (SigLIP).
-        label_smoothing, hard_negative_beta: Of the contrastive loss.
-        chunk_size: Pairs whose activations are held at a time (GradCache): the gradients are
-            those of the whole batch; None holds all.
-        accumulate_separate_batches: Batches of `batch_size` whose gradients make a step; they do
-            not see each other's negatives.
-        gradient_checkpointing: Make activations again in the backward pass instead of keeping
-            them.
-        compile: torch.compile the towers' layers.
-
-        optimizer: "adamw", "adam" (decay is added to the gradient) or "adafactor".
-        learning_rate: At the end of warm-up; None is 1e-5, or 1e-3 for a model from scratch.
-        vision_learning_rate, text_learning_rate: Of one tower; None is `learning_rate`.
-        layer_decay: Each layer learns at so many times the rate of the one above it.
-        weight_decay: On matrices only, not on biases, norms and the logit scale.
-        beta1, beta2, eps: Of AdamW and Adam; Adafactor takes none of them.
-        warmup: Steps of linear warm-up; below 1, their share of all steps.
-        schedule: After warm-up: "cosine" or "linear" to zero, "cosine-restarts", "constant", or
-            "inverse-sqrt" (of the step).
-        cycles: Of "cosine-restarts".
-        precision: "fp32", "bf16" (autocast), "fp16" (autocast and loss scaling, CUDA only), or
-            "auto": bf16 where CUDA has it, else fp32.
-        max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
-        ema: Decay of an average of the weights, which is then evaluated and exported; None is
-            without.
-        wise_ft: Weights are exported at this share of the way from the base model to the
-            fine-tuned one; None is 1.
-
-        freeze: Towers that do not learn: "image", "text".
-        train_last_image_layers, train_last_text_layers: How many of a tower's last layers learn;
-            None is all.
-        lora: Rank of adapters on the attention, which are merged on export; None trains the
-            weights themselves.
-        lora_alpha: Adapters count alpha / rank times; None is twice the rank.
-        lora_dropout: On the adapters' input.
-        lora_towers: Which towers have adapters.
-
-        augment: How training pictures are varied.
-        caption_augment: How training captions are varied.
-        back_translate: Languages through which captions are translated and back, as "fr,de,es"
-            or "fr=MODEL_EN_FR:MODEL_FR_EN"; None adds no captions.
-        back_translation_cache: The file of translations; None is the user's own.
-
-        eval_every: "epoch", "never", or a number of steps, as an int or in digits.
-        metric: What is best, a column of evaluations in history.csv: "t2i_mrr@10", "val_loss",
-            "i2t_recall@1", "hits@1" …
-        patience: Evaluations without a better metric before training stops; 0 never stops early;
-            None is 5, or 0 where nothing is evaluated.
-        min_delta: What the metric must gain to count as better for `patience`.
-        keep_best: Weights that are kept: the best go to `out`, others to `out`.step-N.
-        zero_shot_classes: A column or file that says each image's class (see
-            `finetune.class_labels`); None evaluates no classes.
-        zero_shot_template: Prompts of a class, with {category}.
-        batches_of: The final figures also within batches of so many images, to compare with
-            papers; None is without.
-
-        trackers: "tensorboard", "wandb", "mlflow", "carbon".
-        project, run_name: For the trackers; None is "clipsearch", and the name of `out`.
-
-        max_tokens: Longer captions are cut; None is the model's own limit.
-        seed: Of weights, batches and sampled captions.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        threads: Of torch on the CPU; None is 1 for "tiny", else torch's default.
-        workers: Processes that decode pictures; 0 decodes in this one; None decides by itself.
-        cache_images: Decoded pictures in memory: "auto" (up to half of what is free), "off"
-            (decode again every epoch), or a number of megabytes, as an int or in digits; what
-            does not fit goes to a file beside `out`.
-        checkpoint_minutes: Between checkpoints; 0 writes one after each step.
-        keep_checkpoints: Leave the working folder beside `out` when all is done.
-        overwrite: Replace a finished encoder in `out`.
-        yes: Take an encoder of an earlier version, which has no list of its files, for ours by
-            their names; for `overwrite`.
-        restart: Throw an interrupted run's checkpoint away and start anew.
-        strict: Treat any problem of the manifest or its pictures as an error.
+    None takes what the help says, or leaves the thing out.
     """
 
-    manifest: PathLike
-    model: str
-    out: PathLike = "encoder"
-    more_manifests: tuple[PathLike, ...] = ()
-    text_model: str | None = None
-    recipe: str | None = None
-    images: PathLike | None = None
+    manifest: PathLike = in_model(
+        MISSING, "Captioned images, in any format of `finetune.manifest`.", flag=""
+    )
+    model: str = in_model(
+        MISSING,
+        "A Hugging Face id, a folder (also an OpenCLIP checkpoint or an encoder), or tiny, a small"
+        " CLIP from scratch.",
+        metavar="ID|FOLDER|tiny",
+    )
+    out: PathLike = in_model(
+        "encoder", "The encoder folder to write.", metavar="FOLDER", operational=True
+    )
+    more_manifests: tuple[PathLike, ...] = in_model(
+        (), "Trained on together with the first.", flag=""
+    )
+    text_model: str | None = in_model(
+        None,
+        "Take only the image tower of --model, and this text model, such as roberta-base; the"
+        " projections start from scratch.",
+        metavar="ID|FOLDER",
+    )
+    recipe: str | None = in_model(
+        None,
+        "Name of the recipe that these settings came from, for the model card.",
+        flag="",
+        operational=True,
+    )
+    images: PathLike | None = in_model(
+        None, "Look for relative image paths here too.", metavar="DIR"
+    )
 
-    epochs: int = 10
-    batch_size: int = 64
-    samples_per_epoch: int | None = None
-    captions: str = "sampled"
-    dataset_weights: tuple[float, ...] | None = None
-    hard_negatives: int = 0
+    epochs: int = in_batches(10, "Times that every training image is seen.", least=1)
+    # batches differ in size by one at most
+    batch_size: int = in_batches(64, "Images in a batch, at most.", least=2)
+    samples_per_epoch: int | None = in_batches(
+        None, "A fresh random choice of so many images each epoch.", otherwise="all"
+    )
+    captions: str = in_batches(
+        "sampled",
+        "Of an image's captions show one an epoch (sampled), or every one (all).",
+        choices=BatchPlan.CAPTIONS,
+    )
+    dataset_weights: tuple[float, ...] | None = in_batches(
+        None,
+        "Share of each MANIFEST in an epoch, such as 2,1,1.",
+        otherwise="as large as they are",
+        metavar="W,W,…",
+    )
+    hard_negatives: int = in_batches(
+        0, "Make batches of groups of so many near neighbours, by the epoch before; 0 is at random."
+    )
 
-    loss: str = "contrastive"
-    label_smoothing: float = 0.0
-    hard_negative_beta: float = 0.0
-    chunk_size: int | None = None
-    accumulate_separate_batches: int = 1
-    gradient_checkpointing: bool = False
-    compile: bool = False
+    loss: str = in_optimization(
+        "contrastive", "contrastive is CLIP's, sigmoid SigLIP's.", choices=LOSSES
+    )
+    label_smoothing: float = in_optimization(
+        0.0, "Of the contrastive loss.", range=OPTIONS["label_smoothing"]
+    )
+    hard_negative_beta: float = in_optimization(
+        0.0,
+        "Weight on hard negatives, of the contrastive loss.",
+        range=OPTIONS["hard_negative_beta"],
+    )
+    chunk_size: int | None = in_batches(
+        None,
+        "Hold the activations of so many pairs at a time (GradCache): the whole batch's gradients"
+        " in little memory, for a third more time.",
+        least=1,
+    )
+    accumulate_separate_batches: int = in_batches(
+        1,
+        "Add up the gradients of so many batches for a step. They do not see each other's"
+        " negatives; for that take a larger --batch-size with --chunk-size.",
+        least=1,
+    )
+    gradient_checkpointing: bool = in_batches(
+        False, "Recompute activations instead of keeping them."
+    )
+    compile: bool = in_batches(False, "torch.compile the layers of the towers.")
 
-    optimizer: str = "adamw"
-    learning_rate: float | None = None
-    vision_learning_rate: float | None = None
-    text_learning_rate: float | None = None
-    layer_decay: float = 1.0
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    warmup: float = 0.1
-    schedule: str = "cosine"
-    cycles: int = 1
-    precision: str = "auto"
-    max_grad_norm: float = 1.0
-    ema: float | None = None
-    wise_ft: float | None = None
+    optimizer: str = in_optimization("adamw", "What takes the steps.", choices=OPTIMIZERS)
+    learning_rate: float | None = in_optimization(
+        None, "After warm-up.", otherwise="1e-5, or 1e-3 for a model from scratch", above=0
+    )
+    vision_learning_rate: float | None = in_optimization(
+        None, "Of the image tower, where it is another.", above=0
+    )
+    text_learning_rate: float | None = in_optimization(
+        None, "Of the text tower, where it is another.", above=0
+    )
+    layer_decay: float = in_optimization(
+        1.0, "Each layer learns at so many times the rate above it.", above=0, most=1
+    )
+    weight_decay: float = in_optimization(0.1, "On matrices only.", least=0)
+    beta1: float = in_optimization(0.9, "Of AdamW and Adam.", least=0, below=1)
+    beta2: float = in_optimization(0.98, "Of AdamW and Adam.", least=0, below=1)
+    eps: float = in_optimization(1e-6, "Of AdamW and Adam.", above=0)
+    warmup: float = in_optimization(
+        0.1, "Steps over which the rate rises; below 1, their share.", least=0
+    )
+    schedule: str = in_optimization("cosine", "The learning rate after warm-up.", choices=SCHEDULES)
+    cycles: int = in_optimization(1, "Of cosine-restarts.", least=1)
+    precision: str = in_optimization(
+        "auto", "auto is bf16 where CUDA has it, else fp32; fp16 needs CUDA.", choices=PRECISIONS
+    )
+    max_grad_norm: float = in_optimization(
+        1.0, "Clip gradients to this norm; 0 clips nothing.", least=0
+    )
+    ema: float | None = in_optimization(
+        None, "Evaluate and export an average of the weights, of this decay.", above=0, below=1
+    )
+    wise_ft: float | None = in_optimization(
+        None,
+        "Export weights between the base model's (0) and the fine-tuned ones (1).",
+        range=Range(least=0, most=1, words="0 (the base model) to 1 (the fine-tuned one)"),
+        operational=True,
+    )
 
-    freeze: tuple[str, ...] = ()
-    train_last_image_layers: int | None = None
-    train_last_text_layers: int | None = None
-    lora: int | None = None
-    lora_alpha: float | None = None
-    lora_dropout: float = 0.0
-    lora_towers: tuple[str, ...] = ("image", "text")
+    freeze: tuple[str, ...] = in_freezing(
+        (), "A tower that does not learn.", metavar="image|text", choices=TOWERS
+    )
+    train_last_image_layers: int | None = in_freezing(
+        None, "So many layers of the image tower learn.", least=0
+    )
+    train_last_text_layers: int | None = in_freezing(
+        None, "So many layers of the text tower learn.", least=0
+    )
+    lora: int | None = in_freezing(None, "Train adapters of this rank, merged on export.", least=1)
+    lora_alpha: float | None = in_freezing(
+        None, "Scale of the adapters.", otherwise="twice the rank", above=0
+    )
+    lora_dropout: float = in_freezing(0.0, "On the adapters' input.", least=0, below=1)
+    lora_towers: tuple[str, ...] = in_freezing(
+        TOWERS, "Towers with adapters.", metavar="image,text", choices=TOWERS
+    )
 
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    caption_augment: CaptionAugmentConfig = field(default_factory=CaptionAugmentConfig)
-    back_translate: str | None = None
-    back_translation_cache: PathLike | None = None
+    augment: AugmentConfig = in_augmentation(
+        AugmentConfig(),
+        "Vary training pictures; give it several times: horizontal_flip=0.5, vertical_flip=0.5,"
+        " random_crop=0.8, resized_crop_scale=0.8,1, resized_crop_ratio=0.75,1.33, rotation=15,"
+        " color_jitter=0.2,0.2,0.1,0 (brightness, contrast, saturation, hue), color_jitter_p=0.7,"
+        " grayscale=0.2. Flips contradict captions that say left or right.",
+        metavar="NAME=VALUE",
+        repeated=True,
+    )
+    caption_augment: CaptionAugmentConfig = in_augmentation(
+        CaptionAugmentConfig(), "How training captions are varied.", flag=""
+    )
+    back_translate: str | None = in_augmentation(
+        None,
+        "Add captions by translating each into these languages and back, with MarianMT models of"
+        " the Hugging Face hub; fr=MODEL_EN_FR:MODEL_FR_EN names other models or folders.",
+        metavar="fr,de,es",
+    )
+    back_translation_cache: PathLike | None = in_augmentation(
+        None,
+        "Where translations are kept.",
+        otherwise="in the user's cache folder",
+        metavar="FILE",
+        operational=True,
+    )
 
-    eval_every: int | str = "epoch"
-    metric: str = "t2i_mrr@10"
-    patience: int | None = None
-    min_delta: float = 0.0
-    keep_best: int = 1
-    zero_shot_classes: str | None = None
-    zero_shot_template: tuple[str, ...] = ("a photo of a {category}",)
-    batches_of: int | None = None
+    eval_every: int | str = in_evaluation(
+        "epoch",
+        "Rank the validation pool after each epoch, every N steps, or never.",
+        metavar="epoch|N|never",
+        choices=("epoch", "never"),
+        number="a number of steps",
+        least=1,
+    )
+    metric: str = in_evaluation(
+        "t2i_mrr@10",
+        "What is best: t2i_ or i2t_ with mrr@1, mrr@5, mrr@10, recall@1, recall@5, recall@10,"
+        " ndcg@10, mean_rank or median_rank; val_loss; hits@1, hits@3, hits@5 or hits@10 of"
+        " classes.",
+    )
+    patience: int | None = in_evaluation(
+        None,
+        "Stop after so many evaluations without a better metric; 0 never stops early.",
+        otherwise=f"{DEFAULT_PATIENCE}, or 0 where nothing is evaluated",
+        least=0,
+    )
+    min_delta: float = in_evaluation(
+        0.0, "What the metric must gain to count for --patience.", least=0
+    )
+    keep_best: int = in_evaluation(
+        1, "Keep the best so many; all but the best go to FOLDER.step-N.", least=1
+    )
+    zero_shot_classes: str | None = in_evaluation(
+        None,
+        "Evaluate the choice among classes too: the column or file that names each image's.",
+        metavar="COLUMN|FILE",
+    )
+    zero_shot_template: tuple[str, ...] = in_evaluation(
+        ("a photo of a {category}",), "A prompt for a class; give it several times.", repeated=True
+    )
+    batches_of: int | None = in_evaluation(
+        None, "Report figures within batches of N too, as papers do.", least=2, operational=True
+    )
 
-    trackers: tuple[str, ...] = ()
-    project: str | None = None
-    run_name: str | None = None
+    trackers: tuple[str, ...] = in_trackers(
+        (), f"Also report to {', '.join(TRACKERS)}.", metavar="NAME,NAME,…", operational=True
+    )
+    project: str | None = in_trackers(
+        None, "For the trackers.", otherwise="clipsearch", operational=True
+    )
+    run_name: str | None = in_trackers(
+        None, "For the trackers.", otherwise="the name of --out", operational=True
+    )
 
-    max_tokens: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    workers: int | None = None
-    cache_images: int | str = "auto"
-    checkpoint_minutes: float = 5.0
-    keep_checkpoints: bool = False
-    overwrite: bool = False
-    yes: bool = False
-    restart: bool = False
-    strict: bool = False
+    max_tokens: int | None = in_model(
+        None, "Cut longer captions.", otherwise="the model's limit", least=3
+    )
+    seed: int = in_run(0, "Of weights, batches and sampled captions.", least=0)
+    device: str = in_run("auto", "Where to train.", metavar="auto|cpu|cuda|cuda:N")
+    threads: int | None = in_run(
+        None,
+        "Of torch on the CPU.",
+        otherwise="1 for tiny, else torch's own",
+        least=1,
+        operational=True,
+    )
+    workers: int | None = in_run(
+        None,
+        "Processes that decode pictures; 0 uses none.",
+        otherwise="as many as the job is worth",
+        least=0,
+        operational=True,
+    )
+    cache_images: int | str = in_run(
+        "auto",
+        "Keep decoded pictures in memory: auto (up to half of what is free), so many megabytes,"
+        " or off (decode again every epoch). What does not fit goes to a file beside --out.",
+        metavar="auto|off|MB",
+        choices=("auto", "off"),
+        number="a number of megabytes",
+        least=0,
+        operational=True,
+    )
+    checkpoint_minutes: float = in_run(
+        5.0, "Between two checkpoints; 0 writes one each step.", least=0, operational=True
+    )
+    keep_checkpoints: bool = in_run(
+        False, "Keep the folder FOLDER.training when all is done.", operational=True
+    )
+    overwrite: bool = in_run(False, "Replace a finished encoder in --out.", operational=True)
+    yes: bool = in_run(
+        False,
+        "With --overwrite: also an encoder of an earlier version, which has no list of its files.",
+        operational=True,
+    )
+    restart: bool = in_run(
+        False, "Throw an interrupted run's checkpoint away and start anew.", operational=True
+    )
+    strict: bool = in_run(
+        False, "Treat any problem of the manifest or its pictures as an error.", operational=True
+    )
 
     @property
     def manifests(self) -> tuple[PathLike, ...]:
@@ -277,7 +373,7 @@ class TrainConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON and YAML hold them: paths as text, tuples as lists."""
-        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        return {item.name: plain(getattr(self, item.name)) for item in fields(self)}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """What a resumed run may not change but does: "--epochs 3 (was 10)".
@@ -304,18 +400,13 @@ class TrainConfig:
         )
 
 
+describe(TrainConfig)
+
+SETTINGS = settings_of(TrainConfig)
+# Those that a resumed run may change.
+OPERATIONAL = frozenset(name for name, declared in SETTINGS.items() if declared.operational)
+
+
 def option(name: str) -> str:
     """A field's name on the command line."""
-    if name in ("manifest", "more_manifests"):
-        return "the manifest"
-    return "--" + name.replace("_", "-")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, AugmentConfig | CaptionAugmentConfig):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-    return value
+    return "the manifest" if "manifest" in name else option_of(name, SETTINGS[name])

@@ -4,42 +4,20 @@ Imports without torch, but for the question which devices there are.
 """
 
 import importlib.util
-import math
-from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from finetune.backtranslate import parse_routes
-from finetune.batch_plan import BatchPlan
-from finetune.config import TINY, TrainConfig, option
+from finetune.config import SETTINGS, TINY, TOWERS, TrainConfig, option
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
-from finetune.losses import LOSSES, OPTIONS, check_loss
-from finetune.optimization.optimizers import OPTIMIZERS
-from finetune.optimization.precisions import PRECISIONS, resolve_device
-from finetune.optimization.schedules import SCHEDULES, WITH_CYCLES
+from finetune.losses import OPTIONS, check_loss
+from finetune.optimization.precisions import resolve_device
+from finetune.optimization.schedules import WITH_CYCLES
 from finetune.outputs import check_no_input
 from finetune.selection import Selection
 from finetune.several import check_several
 from finetune.trackers import check_trackers
 from finetune.zeroshot import check_templates
-
-AT_LEAST: dict[str, float] = {
-    "epochs": 1, "batch_size": 2, "chunk_size": 1,
-    "accumulate_separate_batches": 1, "weight_decay": 0, "warmup": 0, "cycles": 1,
-    "max_grad_norm": 0, "train_last_image_layers": 0, "train_last_text_layers": 0, "lora": 1,
-    "patience": 0, "min_delta": 0, "keep_best": 1, "batches_of": 2, "max_tokens": 3, "seed": 0,
-    "threads": 1, "workers": 0, "checkpoint_minutes": 0,
-}  # fmt: skip
-ABOVE_ZERO = ("learning_rate", "vision_learning_rate", "text_learning_rate", "eps", "lora_alpha")
-# Closed at 0, open at 1.
-BELOW_ONE = ("beta1", "beta2", "lora_dropout")
-ONE_OF: dict[str, Collection[str]] = {
-    "precision": PRECISIONS, "schedule": SCHEDULES, "optimizer": OPTIMIZERS, "loss": LOSSES,
-    "captions": BatchPlan.CAPTIONS,
-}  # fmt: skip
-SOME_OF: dict[str, Sequence[str]] = {
-    "freeze": ("image", "text"), "lora_towers": ("image", "text")
-}  # fmt: skip
 
 
 def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool = True) -> None:
@@ -50,8 +28,7 @@ def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool 
     """
     for name in ("more_manifests", "freeze", "lora_towers", "zero_shot_template", "trackers"):
         check_several(getattr(config, name), name)
-    _check_numbers(config)
-    _check_words(config)
+    _check_values(config)
     config.augment.check()
     config.caption_augment.check()
     if config.back_translate is not None:
@@ -69,53 +46,14 @@ def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool 
         resolve_device(config.device, config.precision)
 
 
-def _check_numbers(config: TrainConfig) -> None:
-    for name, least in AT_LEAST.items():
-        value = getattr(config, name)
-        if value is not None and not (math.isfinite(value) and value >= least):
-            raise UsageError(f"{option(name)} must be at least {least:g}, not {value}")
-    for name in ABOVE_ZERO:
-        value = getattr(config, name)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{option(name)} must be above 0, not {value}")
-    for name in BELOW_ONE:
-        if not 0 <= getattr(config, name) < 1:
-            raise UsageError(
-                f"{option(name)} must be at least 0 and below 1, not {getattr(config, name)}"
-            )
-    if not 0 < config.layer_decay <= 1:
-        raise UsageError(f"--layer-decay must be above 0 and at most 1, not {config.layer_decay}")
-    if config.ema is not None and not 0 < config.ema < 1:
-        raise UsageError(f"--ema must be above 0 and below 1, not {config.ema:g}")
-    if config.wise_ft is not None and not 0 <= config.wise_ft <= 1:
-        raise UsageError(
-            f"--wise-ft must be 0 (the base model) to 1 (the fine-tuned one), not {config.wise_ft}"
-        )
+def _check_values(config: TrainConfig) -> None:
+    if not config.model:
+        raise UsageError("--model is empty; give a Hugging Face id, a folder, or tiny")
+    for name, declared in SETTINGS.items():
+        declared.check(option(name), getattr(config, name))
     if config.warmup >= 1 and config.warmup != int(config.warmup):
         raise UsageError(
             f"--warmup must be a whole number of steps, or a share below 1, not {config.warmup}"
-        )
-
-
-def _check_words(config: TrainConfig) -> None:
-    if not config.model:
-        raise UsageError("--model is empty; give a Hugging Face id, a folder, or tiny")
-    for name, allowed in ONE_OF.items():
-        if getattr(config, name) not in allowed:
-            raise UsageError(
-                f"{option(name)} must be one of {', '.join(allowed)}, not {getattr(config, name)}"
-            )
-    for name, allowed in SOME_OF.items():
-        for value in getattr(config, name):
-            if value not in allowed:
-                raise UsageError(f"{option(name)} must be of {', '.join(allowed)}, not {value}")
-    if config.eval_every not in ("epoch", "never") and not _is_count(config.eval_every, least=1):
-        raise UsageError(
-            f"--eval-every must be epoch, never or a number of steps, not {config.eval_every}"
-        )
-    if config.cache_images not in ("auto", "off") and not _is_count(config.cache_images, least=0):
-        raise UsageError(
-            f"--cache-images must be auto, off or a number of megabytes, not {config.cache_images}"
         )
 
 
@@ -143,7 +81,7 @@ def _check_model(config: TrainConfig) -> None:
             "--wise-ft goes back towards the base model, but the projections of --text-model"
             " start from scratch; leave it out"
         )
-    if set(config.freeze) == {"image", "text"}:
+    if set(config.freeze) == set(TOWERS):
         raise UsageError("--freeze of both towers leaves nothing to train; freeze one of them")
     if config.lora is not None:
         if not config.lora_towers:
@@ -189,7 +127,3 @@ def _check_out(config: TrainConfig) -> None:
             )
     elif out.exists():
         raise UsageError(f"--out {out} is a file; give a folder")
-
-
-def _is_count(value: int | str, least: int) -> bool:
-    return str(value).isdecimal() and int(value) >= least

@@ -9,11 +9,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from finetune.augment_config import AugmentConfig
 from finetune.caption_augment import CaptionAugmentConfig
-from finetune.config import TrainConfig, option
+from finetune.config import SETTINGS, TrainConfig, option
 from finetune.errors import UsageError
 
-# Its items may hold commas, so a text is one of them.
-NOT_SPLIT = ("zero_shot_template",)
 # How the command line says that there is none, where a recipe has one.
 NONE = "none"
 
@@ -80,7 +78,7 @@ def _coerced(name: str, value: object, hint: Any) -> object:
 def _items(name: str, value: object, kind: Any) -> tuple[object, ...]:
     if value == NONE:
         return ()
-    if isinstance(value, str) and name not in NOT_SPLIT:
+    if isinstance(value, str) and not SETTINGS[name].repeated:
         parts: list[object] = [part.strip() for part in value.split(",") if part.strip()]
     else:
         parts = list(value) if isinstance(value, list | tuple) else [value]

@@ -9,7 +9,8 @@ import click
 import yaml
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.finetune_options import ALL, settings
+from clipsearch.cli.finetune_options import CAPTION_OPTIONS, training_options
+from clipsearch.cli.groups import GroupedCommand
 from clipsearch.cli.options import json_option
 from finetune.caption_augment import CaptionAugmentConfig
 from finetune.config import TrainConfig
@@ -22,14 +23,8 @@ from finetune.strict_json import dumps
 if TYPE_CHECKING:
     from finetune.trainer import Result
 
-CAPTION_OPTIONS = {
-    "word_drop": "word_drop",
-    "caption_case": "case",
-    "caption_punctuation": "punctuation",
-}
 
-
-@click.command(short_help="Train an encoder on your own captions.")
+@click.command(cls=GroupedCommand, short_help="Train an encoder on your own captions.")
 @click.argument("manifests", nargs=-1, metavar="MANIFEST...")
 @click.option(
     "--recipe",
@@ -49,7 +44,7 @@ CAPTION_OPTIONS = {
     metavar="FILE",
     help="Write a contact sheet (.png or .html) of varied pictures and captions, and stop.",
 )
-@settings(ALL)
+@training_options
 @json_option
 def finetune(
     manifests: tuple[str, ...],

@@ -1,15 +1,19 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from clipsearch.cli.finetune import finetune
-from finetune.config import OPERATIONAL, TrainConfig
+from finetune.config import OPERATIONAL, SETTINGS, TrainConfig, option
 from finetune.config_check import check_config
 from finetune.errors import UsageError
+from finetune.ranges import Range
+from finetune.setting import Group
 
 
 @pytest.fixture
@@ -115,6 +119,30 @@ def test_every_field_is_an_option_whose_help_tells_the_default() -> None:
         "manifests", "print_config", "find_batch_size", "show_augmentation", "word_drop",
         "caption_case", "caption_punctuation", "as_json",
     }  # fmt: skip
+
+
+def test_help_shows_every_option_once_under_the_heading_of_its_group() -> None:
+    shown = CliRunner().invoke(finetune, ["--help"], terminal_width=200).output
+    headings = dict(re.findall(r"^(\S[^\n]*):\n((?: +[^\n]+\n)+)", shown, re.MULTILINE))
+    assert list(headings)[-len(Group) - 1 :] == ["Options", *Group]
+    for name, declared in SETTINGS.items():
+        if declared.flag is None:
+            assert headings[declared.group].count(f"  {option(name)} ") == 1
+            assert shown.count(f"  {option(name)} ") == 1
+    assert shown.count("  --caption-case ") == 1
+
+
+def test_a_setting_is_declared_once(config: TrainConfig, monkeypatch) -> None:
+    """Option, help, check and resuming follow from the field alone."""
+    assert SETTINGS["epochs"].range == Range(least=1)
+    monkeypatch.setitem(
+        SETTINGS, "epochs", replace(SETTINGS["epochs"], range=Range(above=10, below=20))
+    )
+    with pytest.raises(UsageError, match="--epochs must be above 10 and below 20, not 10"):
+        check_config(config)
+    check_config(replace(config, epochs=11))
+    assert "epochs: Times that every training image is seen. Default: 10." in TrainConfig.__doc__
+    assert {name for name in fields(TrainConfig) if name.name not in SETTINGS} == set()
 
 
 def test_help_loads_no_torch() -> None:
