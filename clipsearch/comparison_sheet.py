@@ -9,12 +9,12 @@ from finetune.answers import FOUND, nearest
 from finetune.comparison_sheet import MOST_CELLS as MOST_CELLS
 from finetune.comparison_sheet import ChangedQuery
 from finetune.comparison_sheet import write_comparison as write_sheet_of_changes
-from finetune.measurement import Measurement
+from finetune.measurement import RankedMeasurement
 
 ENCODER, AGAINST = 0, 1
 
 
-def write_comparison(path: Path, retrieval: Retrieval, measurement: Measurement) -> None:
+def write_comparison(path: Path, retrieval: Retrieval, measurement: RankedMeasurement) -> None:
     """Write the sheet, .html or .png; `before` is the encoder that is compared with.
 
     Args:

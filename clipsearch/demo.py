@@ -20,9 +20,10 @@ from clipsearch.shapes import write_shapes
 from finetune.checkpoint import TRAINING_FOLDER
 from finetune.encoder_folder import ENCODER_FOLDER
 from finetune.errors import ClipsearchError, UsageError
+from finetune.figures import MEDIAN_RANK, Measurement
 from finetune.images import load_pixels, normalize
 from finetune.manifest import Manifest
-from finetune.metrics import RetrievalMetrics, text_to_image
+from finetune.metrics import text_to_image
 from finetune.model import DualEncoder, load_dual_encoder
 from finetune.ownership import Kind, check_replaceable, claim, read_mark, remove, seal
 from finetune.strict_json import dumps
@@ -55,8 +56,8 @@ class DemoResult:
         seconds: All in all.
     """
 
-    before: RetrievalMetrics
-    after: RetrievalMetrics
+    before: Measurement
+    after: Measurement
     seconds: float
 
 
@@ -74,7 +75,7 @@ class HeldOut:
     captions: tuple[str, ...]
     pixels: npt.NDArray[np.uint8]
 
-    def rank(self, text_embeds: Float32, image_embeds: Float32) -> RetrievalMetrics:
+    def rank(self, text_embeds: Float32, image_embeds: Float32) -> Measurement:
         """Each caption looks for its picture among all of them."""
         return text_to_image(text_embeds, image_embeds, np.arange(len(self.captions)))
 
@@ -122,7 +123,7 @@ def run_demo(
     search(wanted, folder, index, run)
     seconds = time.monotonic() - start
     (folder / "metrics.json").write_text(
-        dumps({"before": before.as_dict(), "after": after.as_dict()}, indent=2) + "\n"
+        dumps({"before": before.as_flat_dict(), "after": after.as_flat_dict()}, indent=2) + "\n"
     )
     seal(folder, DEMO_FOLDER)
     echo(f"\nDone in {seconds:.0f} s. Look at {folder / 'contact-sheet.png'}, or ask for more:")
@@ -149,9 +150,7 @@ def make_folder(folder: Path, *, yes: bool = False) -> None:
         raise ClipsearchError(f"--out {folder} cannot be written ({error.strerror})") from error
 
 
-def compare(
-    manifest: Path, encoder: Path, seed: int
-) -> tuple[RetrievalMetrics, RetrievalMetrics, str]:
+def compare(manifest: Path, encoder: Path, seed: int) -> tuple[Measurement, Measurement, str]:
     """Figures before and after training on the held-out split, and a caption of it to search."""
     loaded = Encoder.load(encoder)
     with Manifest.open(manifest) as opened:
@@ -186,19 +185,15 @@ def embed_untrained(dual: DualEncoder, held_out: HeldOut) -> tuple[Float32, Floa
     return texts.numpy(), images.numpy()
 
 
-def report(before: RetrievalMetrics, after: RetrievalMetrics, echo: Callable[[str], None]) -> None:
+def report(before: Measurement, after: Measurement, echo: Callable[[str], None]) -> None:
     """Print the figures side by side."""
     echo("\nShapes and colours that were never seen together in training, text to image,")
     echo(f"global, pool of {after.pool} pictures, {after.queries} captions:")
     echo(f"  {'':12}{'untrained':>10}{'fine-tuned':>12}")
-    for name, one, two in (
-        ("MRR@10", before.mrr[10], after.mrr[10]),
-        ("recall@1", before.recall[1], after.recall[1]),
-        ("recall@5", before.recall[5], after.recall[5]),
-        ("recall@10", before.recall[10], after.recall[10]),
-    ):
-        echo(f"  {name:12}{one:>10.3f}{two:>12.3f}")
-    echo(f"  {'median rank':12}{before.median_rank:>10.0f}{after.median_rank:>12.0f}")
+    for name in ("mrr@10", "recall@1", "recall@5", "recall@10"):
+        shown = name.replace("mrr", "MRR")
+        echo(f"  {shown:12}{before[name]:>10.3f}{after[name]:>12.3f}")
+    echo(f"  {'median rank':12}{before[MEDIAN_RANK]:>10.0f}{after[MEDIAN_RANK]:>12.0f}")
 
 
 def search(wanted: str, folder: Path, index: Path, run: Callable[..., None]) -> None:

@@ -31,7 +31,7 @@ from finetune.class_labels import ClassLabels, read_class_labels
 from finetune.cut_captions import cut_sentence
 from finetune.errors import ManifestError, UsageError
 from finetune.manifest import Manifest, Problem
-from finetune.measurement import Measurement, Sampling
+from finetune.measurement import RankedMeasurement, Sampling
 from finetune.splits import SPLITS
 from finetune.zeroshot import TEMPLATES, check_templates
 
@@ -110,7 +110,7 @@ class Evaluation:
     encoders: tuple[Encoder, ...]
     images: int
     retrieval: Retrieval | None
-    measurements: tuple[Measurement, ...]
+    measurements: tuple[RankedMeasurement, ...]
     templates: tuple[str, ...]
     left_out: tuple[Problem, ...]
     problems: str
@@ -192,7 +192,7 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
     left_out += unreadable
     _check_images(images, options, labels, unreadable)
     retrieval = embed_captions(encoders, images, image_embeds)
-    measurements: list[Measurement] = []
+    measurements: list[RankedMeasurement] = []
     if retrieval is not None:
         measurements += measure_retrieval(retrieval, options.in_batches, options.sampling)
         notes += [*_cut_notes(retrieval, encoders), *_notes(retrieval, options.in_batches)]

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.measures import DIRECTIONS, ZERO_SHOT
 from finetune.errors import UsageError
-from finetune.measurement import Measurement
-from finetune.metrics import GLOBAL
+from finetune.figures import GLOBAL, TASKS, ZERO_SHOT
+from finetune.measurement import RankedMeasurement
 from finetune.outputs import check_no_input, check_output, is_sealed
-from finetune.plots import CANDIDATES, SECOND, SMOOTHED, rank_bins, save_figure, scale_ranks
+from finetune.plots import SECOND, SMOOTHED, rank_bins, save_figure, scale_ranks
 
 KINDS = ("ranks", "recall")
 Ints = npt.NDArray[np.int64]
@@ -31,7 +30,7 @@ def check_plots(folder: Path, inputs: Iterable[str | Path | None] = ()) -> None:
         raise UsageError("--plots needs matplotlib: pip install matplotlib")
     inputs = tuple(inputs)
     check_no_input(folder, f"--plots {folder}", inputs)
-    for task, kind in product((*DIRECTIONS, ZERO_SHOT), KINDS):
+    for task, kind in product(TASKS, KINDS):
         path = folder / f"{task}-{kind}.png"
         check_output(path, f"--plots {folder}: {path.name}", is_sealed, inputs)
     try:
@@ -41,7 +40,7 @@ def check_plots(folder: Path, inputs: Iterable[str | Path | None] = ()) -> None:
 
 
 def plot_evaluation(
-    measurements: Sequence[Measurement], names: Sequence[str], folder: Path
+    measurements: Sequence[RankedMeasurement], names: Sequence[str], folder: Path
 ) -> list[Path]:
     """Draw `<task>-ranks.png` and `<task>-recall.png` of every task over its whole pool.
 
@@ -54,10 +53,8 @@ def plot_evaluation(
     for each in measurements:
         if each.scope != GLOBAL:
             continue
-        title = (
-            f"{each.task.replace('-to-', ' to ')}: {each.queries:,} queries,"
-            f" pool of {each.pool:,} {CANDIDATES[each.task]}"
-        )
+        task = TASKS[each.task]
+        title = f"{task.title}: {each.queries:,} queries, pool of {each.pool:,} {task.candidates}"
         for kind, draw in zip(KINDS, (_draw_ranks, _draw_recall), strict=True):
             path = folder / f"{each.task}-{kind}.png"
             _draw(path, title, partial(draw, measurement=each, names=names))
@@ -72,7 +69,7 @@ def recall_curve(ranks: Ints, pool: int) -> npt.NDArray[np.float64]:
     return curve
 
 
-def _draw_ranks(axes: Any, measurement: Measurement, names: Sequence[str]) -> None:
+def _draw_ranks(axes: Any, measurement: RankedMeasurement, names: Sequence[str]) -> None:
     edges = rank_bins(measurement.pool)
     for ranks, name, colour in zip(measurement.ranks, names, (SMOOTHED, SECOND), strict=False):
         counts, _ = np.histogram(ranks, edges)
@@ -81,12 +78,12 @@ def _draw_ranks(axes: Any, measurement: Measurement, names: Sequence[str]) -> No
     scale_ranks(axes, measurement.pool)
 
 
-def _draw_recall(axes: Any, measurement: Measurement, names: Sequence[str]) -> None:
+def _draw_recall(axes: Any, measurement: RankedMeasurement, names: Sequence[str]) -> None:
     cutoffs = np.arange(1, measurement.pool + 1)
     for ranks, name, colour in zip(measurement.ranks, names, (SMOOTHED, SECOND), strict=False):
         curve = recall_curve(ranks, measurement.pool)
         axes.step(cutoffs, curve, where="post", color=colour, label=name)
-    share = "hits@k" if measurement.task == "zero-shot" else "recall@k"
+    share = "hits@k" if measurement.task == ZERO_SHOT else "recall@k"
     axes.set(xlabel="k", ylabel=share, ylim=(0, 1.02))
     scale_ranks(axes, measurement.pool)
 

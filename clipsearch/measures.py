@@ -9,14 +9,11 @@ import numpy.typing as npt
 from clipsearch.encoder import Embeddings, Encoder, Ids
 from clipsearch.split_embeddings import NO_CLASS, SplitImages
 from finetune.dataset import CaptionedImages, captioned_images
-from finetune.measurement import Measurement, Sampling, measure
-from finetune.metrics import CUTOFFS, Direction, batch_ranks, batches_scope, query_figures
+from finetune.figures import CUTOFFS, DIRECTIONS, ZERO_SHOT, Direction
+from finetune.measurement import RankedMeasurement, Sampling, measure
+from finetune.metrics import batch_ranks, batches_scope, query_figures
 from finetune.pool import Pool, pool_of, pool_ranks
-from finetune.zeroshot import CUTOFFS as CLASS_CUTOFFS
-from finetune.zeroshot import average_prompts, class_prompts, class_ranks
-
-ZERO_SHOT = "zero-shot"
-DIRECTIONS: tuple[Direction, Direction] = ("text-to-image", "image-to-text")
+from finetune.zeroshot import average_prompts, class_figures, class_prompts, class_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def embed_captions(
 
 def measure_retrieval(
     retrieval: Retrieval, in_batches: int | None, sampling: Sampling
-) -> list[Measurement]:
+) -> list[RankedMeasurement]:
     """Both directions over the whole pool, and in batches where asked for.
 
     Images are drawn, each with its captions; one that several images share goes with the first.
@@ -111,7 +108,7 @@ def measure_retrieval(
 
 def _measure_batches(
     retrieval: Retrieval, batch: int, direction: Direction, sampling: Sampling
-) -> Measurement:
+) -> RankedMeasurement:
     texts, owners = retrieval.pool.pairs
     drawn = [
         batch_ranks(
@@ -155,7 +152,7 @@ def measure_classes(
     class_embeds: Sequence[Embeddings],
     classes: Ids,
     sampling: Sampling,
-) -> Measurement:
+) -> RankedMeasurement:
     """Hits@k and reciprocal rank of each image's class among all.
 
     Args:
@@ -169,10 +166,7 @@ def measure_classes(
         class_ranks(images[known], of_class, classes[known])
         for images, of_class in zip(image_embeds, class_embeds, strict=True)
     ]
-    per_query = [
-        {f"hits@{k}": (each <= k).astype(np.float64) for k in CLASS_CUTOFFS} | {"mrr": 1.0 / each}
-        for each in ranks
-    ]
+    per_query = [class_figures(each) for each in ranks]
     return measure(
         ZERO_SHOT, len(class_embeds[0]), per_query, ranks, np.arange(len(known)), sampling=sampling
     )

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.card_metadata import TWO_TOWERS as TWO_TOWERS
-from finetune.card_metadata import figure_pools, is_hub_id, manifest_names, metadata_block
 from finetune.card_metadata import hub_ids as hub_ids
+from finetune.card_metadata import is_hub_id, manifest_names, measured, metadata_block, pool_of
 from finetune.card_metadata import without_places as without_places
 from finetune.encoder_folder import CHANGES_PICTURE, EncoderDescription
-
-SHOWN_FIGURES = ("mrr", "recall", "ndcg", "hits", "mean_rank", "median_rank")
-CANDIDATES = {"text-to-image": "images", "image-to-text": "captions", "zero-shot": "classes"}
+from finetune.figures import TASKS
 
 
 def model_card(
@@ -27,9 +25,7 @@ def model_card(
     Args:
         description: Of the encoder.
         metrics: Any of these, all of which are JSON:
-            `after` and `before`: lists of `RetrievalMetrics.as_dict()` with and without training;
-                among them, for classes, `ZeroShotMetrics.as_dict()` with direction "zero-shot" and
-                scope "global";
+            `after` and `before`: lists of `Measurement.as_flat_dict()` with and without training;
             `split`: which part of the data they were measured on;
             `manifests`: a list of mappings with `name` and what else there is to tell of each
                 (`images`, `captions`, `weight`);
@@ -119,10 +115,10 @@ with torch.inference_mode():
 
 
 def _figures(metrics: Mapping[str, Any]) -> str:
-    after = metrics.get("after") or []
+    after = measured(metrics, "after")
     if not after:
         return ""
-    before = {figure_pools(entry): entry for entry in metrics.get("before") or []}
+    before = {pool_of(each): each.values() for each in measured(metrics, "before")}
     split = metrics.get("split")
     where = f" on the split `{split}`, which was not trained on" if split else ""
     if split == "val":
@@ -131,17 +127,14 @@ def _figures(metrics: Mapping[str, Any]) -> str:
         f"## Figures\n\nMeasured{where}. Equal scores count against the encoder; figures of pools"
         f" of different sizes cannot be compared."
     ]
-    for entry in after:
-        direction, scope, pool = figure_pools(entry)
+    for each in after:
         rows = [
-            f"| {name} | {_number(before.get(figure_pools(entry), {}).get(name))}"
-            f" | {_number(value)} |"
-            for name, value in entry.items()
-            if name.startswith(SHOWN_FIGURES)
+            f"| {name} | {_number(before.get(pool_of(each), {}).get(name))} | {_number(value)} |"
+            for name, value in each.values().items()
         ]
         parts.append(
-            f"**{direction}**, {scope}, pool of {pool:,} {CANDIDATES[direction]},"
-            f" {entry['queries']:,} queries\n\n"
+            f"**{each.task}**, {each.scope}, pool of {each.pool:,} {TASKS[each.task].candidates},"
+            f" {each.queries:,} queries\n\n"
             "| figure | before | after |\n|---|---:|---:|\n" + "\n".join(rows)
         )
     return "\n\n".join(parts)
@@ -244,9 +237,9 @@ def _impact(impact: Mapping[str, float]) -> str:
 
 def _limits(description: EncoderDescription, metrics: Mapping[str, Any], trained: bool) -> str:
     limits = []
-    pools = {figure_pools(each)[::2] for each in metrics.get("after") or ()}
+    pools = {(each.task, each.pool) for each in measured(metrics, "after")}
     if pools:
-        named = [f"{pool:,} {CANDIDATES[kind]}" for kind, pool in _by_size(pools)]
+        named = [f"{pool:,} {TASKS[task].candidates}" for task, pool in _by_size(pools)]
         limits.append(
             f"The figures hold for pools of {_listed(named)}; in a larger collection all of"
             f" them are worse."
@@ -281,7 +274,7 @@ def _limits(description: EncoderDescription, metrics: Mapping[str, Any], trained
 
 def _by_size(pools: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
     """The largest first; directions in the order in which they are always told."""
-    return sorted(pools, key=lambda pool: (-pool[1], list(CANDIDATES).index(pool[0])))
+    return sorted(pools, key=lambda pool: (-pool[1], list(TASKS).index(pool[0])))
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -12,16 +12,11 @@ from typing import Any
 import yaml
 
 from finetune.encoder_folder import EncoderDescription
+from finetune.figures import GLOBAL, TASKS, Measurement
 
 # Between the two names of a dual encoder's base models.
 TWO_TOWERS = " + "
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
-# By direction: the task's id and its name for people.
-TASKS = {
-    "text-to-image": ("text-to-image-retrieval", "Text-to-image retrieval"),
-    "image-to-text": ("image-to-text-retrieval", "Image-to-text retrieval"),
-    "zero-shot": ("zero-shot-image-classification", "Zero-shot image classification"),
-}
 CHARTED_FIGURES = ("mrr@10", "recall@1", "recall@5", "recall@10", "ndcg@10", "hits@")
 UNKNOWN_DATASET = "unknown"
 GRAMS = 1000
@@ -75,9 +70,14 @@ def is_hub_id(base_model: str) -> bool:
     return HUB_ID.fullmatch(base_model) is not None
 
 
-def figure_pools(entry: Mapping[str, Any]) -> tuple[str, str, int]:
-    """Direction, scope and pool: what must be equal for figures to be compared."""
-    return entry["direction"], entry["scope"], entry["pool"]
+def measured(metrics: Mapping[str, Any], when: str) -> list[Measurement]:
+    """What was measured "before" or "after" training; keys of `finetune.card.model_card`."""
+    return [Measurement.from_flat_dict(flat) for flat in metrics.get(when) or ()]
+
+
+def pool_of(measurement: Measurement) -> tuple[str, str, int]:
+    """What must be equal for figures to be compared."""
+    return measurement.task, measurement.scope, measurement.pool
 
 
 def manifest_names(metrics: Mapping[str, Any]) -> list[str]:
@@ -109,26 +109,24 @@ def _results(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     if split := metrics.get("split"):
         dataset["split"] = split
     charted: dict[str, list[dict[str, Any]]] = {}
-    for entry in metrics.get("after") or ():
-        direction, scope, pool = figure_pools(entry)
-        charted.setdefault(direction, []).extend(
+    for each in measured(metrics, "after"):
+        where = f"{each.scope}, pool of" if each.scope == GLOBAL else "pool of"
+        charted.setdefault(each.task, []).extend(
             {
                 "type": name,
-                "value": round(float(value), 4),
-                "name": f"{name}, {scope}, pool of {pool:,}"
-                if scope not in name
-                else f"{name}, pool of {pool:,}",
+                "value": round(value, 4),
+                "name": f"{name}, {where} {each.pool:,}",
             }
-            for name, value in entry.items()
+            for name, value in each.values().items()
             if name.startswith(CHARTED_FIGURES)
         )
     return [
         {
-            "task": dict(zip(("type", "name"), TASKS[direction], strict=True)),
+            "task": dict(zip(("type", "name"), TASKS[task].hub, strict=True)),
             "dataset": dict(dataset),
             "metrics": figures,
         }
-        for direction, figures in charted.items()
+        for task, figures in charted.items()
         if figures
     ]
 

@@ -14,6 +14,7 @@ from typing import Any
 from finetune.augment_config import AugmentConfig
 from finetune.batch_plan import BatchPlan
 from finetune.caption_augment import CaptionAugmentConfig
+from finetune.figures import CLASSES, OTHERS, RETRIEVAL, either
 from finetune.losses import LOSSES, OPTIONS
 from finetune.optimization.optimizers import OPTIMIZERS
 from finetune.optimization.precisions import PRECISIONS
@@ -220,9 +221,8 @@ class TrainConfig:
     )
     metric: str = in_evaluation(
         "t2i_mrr@10",
-        "What is best: t2i_ or i2t_ with mrr@1, mrr@5, mrr@10, recall@1, recall@5, recall@10,"
-        " ndcg@10, mean_rank or median_rank; val_loss; hits@1, hits@3, hits@5 or hits@10 of"
-        " classes.",
+        f"What is best: t2i_ or i2t_ with {either(RETRIEVAL)}; {either(OTHERS)};"
+        f" {either(CLASSES)} of classes.",
     )
     patience: int | None = in_evaluation(
         None,

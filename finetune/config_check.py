@@ -10,11 +10,11 @@ from finetune.backtranslate import parse_routes
 from finetune.config import SETTINGS, TINY, TOWERS, TrainConfig, option
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
+from finetune.figures import Metric
 from finetune.losses import OPTIONS, check_loss
 from finetune.optimization.precisions import resolve_device
 from finetune.optimization.schedules import WITH_CYCLES
 from finetune.outputs import check_no_input
-from finetune.selection import Selection
 from finetune.several import check_several
 from finetune.trackers import check_trackers
 from finetune.zeroshot import check_templates
@@ -58,13 +58,13 @@ def _check_values(config: TrainConfig) -> None:
 
 
 def _check_evaluation(config: TrainConfig) -> None:
-    selection = Selection.parse(config.metric)
+    metric = Metric.parse(config.metric)
     if not config.evaluates and config.patience:
         raise UsageError(
             f"--patience {config.patience} needs evaluations, but --eval-every is never;"
             f" give --eval-every epoch, or --patience 0"
         )
-    if selection.is_zero_shot and config.zero_shot_classes is None:
+    if metric.is_zero_shot and config.zero_shot_classes is None:
         raise UsageError(
             f"--metric {config.metric} needs the images' classes;"
             f" name their column or file with --zero-shot-classes"

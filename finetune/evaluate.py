@@ -11,20 +11,18 @@ from finetune.answers import Answers
 from finetune.batches import Batch, TokenizedCaptions, positives
 from finetune.config import TrainConfig
 from finetune.dataset import CaptionedImages, Int64
-from finetune.history import DIRECTIONS, METRICS, VALIDATION_LOSS
+from finetune.figures import DIRECTIONS, METRICS, VALIDATION_LOSS, Measurement
 from finetune.losses.loss import ScoresBatch
-from finetune.metrics import Floats, RetrievalMetrics, in_batches, summarize
+from finetune.metrics import Floats, in_batches
 from finetune.model import DualEncoder
 from finetune.pixels import PixelStore
-from finetune.pool import Pool, pool_of, pool_ranks
+from finetune.pool import Pool, pool_figures, pool_of, pool_ranks
 from finetune.tensor_batch import Normalizer
 from finetune.training_data import TrainingData, tokenize
 from finetune.training_splits import ValidationClasses
-from finetune.zeroshot import ZeroShotMetrics, average_prompts, class_prompts, zero_shot
+from finetune.zeroshot import average_prompts, class_prompts, zero_shot
 
 SMALLEST_BATCH = 64
-# By direction, and where it is not global by scope too; values as `RetrievalMetrics.as_dict`.
-Figures = dict[str, dict[str, str | int | float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +50,23 @@ class Evaluation:
         ranks: Of `finetune.pool.pool_ranks`: of each caption and of each image.
     """
 
-    retrieval: tuple[RetrievalMetrics, RetrievalMetrics]
+    retrieval: tuple[Measurement, Measurement]
     loss: float
-    zero_shot: ZeroShotMetrics | None
+    zero_shot: Measurement | None
     embedded: Embedded
     ranks: tuple[Int64, Int64]
 
     def row(self) -> dict[str, float]:
         """By column of history.csv."""
-        values: dict[str, float] = {}
-        for figures in self.retrieval:
-            named = figures.as_dict()
-            prefix = DIRECTIONS[figures.direction]
-            values |= {f"{prefix}_{metric}": float(named[metric]) for metric in METRICS}
-        values[VALIDATION_LOSS] = self.loss
-        if self.zero_shot is not None:
-            values |= {f"hits@{k}": value for k, value in self.zero_shot.hits.items()}
-        return values
+        measured = {each.task: each for each in (*self.retrieval, self.zero_shot) if each}
+        others = {VALIDATION_LOSS: self.loss}
+        return {
+            column: others[metric.figure]
+            if metric.task is None
+            else measured[metric.task][metric.figure]
+            for column, metric in METRICS.items()
+            if metric.task is None or metric.task in measured
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +117,13 @@ class Evaluator:
             embed_captions(dual, self.tokens, self.pool.captions, check),
             embed_images(dual, self.pixels, images, self.normalizer, check),
         )
-        by_text, by_image = pool_ranks(self.pool, embedded.texts, embedded.images)
-        to_image, to_text = self.pool.text_positives[0], self.pool.image_positives[0]
+        ranks = pool_ranks(self.pool, embedded.texts, embedded.images)
         return Evaluation(
-            (
-                summarize("text-to-image", len(embedded.images), by_text, np.diff(to_image)),
-                summarize("image-to-text", len(embedded.texts), by_image, np.diff(to_text)),
-            ),
+            pool_figures(self.pool, ranks),
             self._loss(embedded),
             self._zero_shot(embedded.images),
             embedded,
-            (by_text, by_image),
+            ranks,
         )
 
     def answers(self, evaluation: Evaluation) -> Answers:
@@ -137,21 +131,16 @@ class Evaluator:
         embedded = evaluation.embedded
         return Answers.of(self.pool, embedded.texts, embedded.images, evaluation.ranks)
 
-    def figures(self, evaluation: Evaluation) -> Figures:
+    def measurements(self, evaluation: Evaluation) -> tuple[Measurement, ...]:
         """For metrics.json and the card: over the pool by direction, of classes, in batches."""
-        found: Figures = {each.direction: each.as_dict() for each in evaluation.retrieval}
+        found = list(evaluation.retrieval)
         if evaluation.zero_shot is not None:
-            found["zero-shot"] = {
-                "direction": "zero-shot",
-                "scope": "global",
-                **evaluation.zero_shot.as_dict(),
-            }
+            found.append(evaluation.zero_shot)
         if self.batches_of is not None:
-            for each in self._in_batches(evaluation.embedded, self.batches_of):
-                found[f"{each.direction} {each.scope}"] = each.as_dict()
-        return found
+            found += self._in_batches(evaluation.embedded, self.batches_of)
+        return tuple(found)
 
-    def _in_batches(self, embedded: Embedded, batch: int) -> list[RetrievalMetrics]:
+    def _in_batches(self, embedded: Embedded, batch: int) -> list[Measurement]:
         """Both directions within batches of so many pairs, as some papers count."""
         indptr, images = self.pool.text_positives
         return [
@@ -183,7 +172,7 @@ class Evaluator:
         ]
         return float(np.average(losses, weights=[len(part) for part in parts]))
 
-    def _zero_shot(self, image_embeds: Floats) -> ZeroShotMetrics | None:
+    def _zero_shot(self, image_embeds: Floats) -> Measurement | None:
         if self.classes is None or self.prompts is None:
             return None
         prompts = embed_captions(

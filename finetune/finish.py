@@ -1,7 +1,7 @@
 """After the last step: the best weights, measured once more, exported with figures and pictures."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from finetune.adapt import finished
 from finetune.answers import Answers
 from finetune.config import TrainConfig
 from finetune.dataset import CaptionedImages
-from finetune.evaluate import Evaluation, Figures
+from finetune.evaluate import Evaluation
 from finetune.export import CHECKED_PICTURES, CHECKED_TEXTS, export_encoder
+from finetune.figures import Measurement
 from finetune.fit import Run
 from finetune.history import History
 from finetune.model import DualEncoder
@@ -22,11 +23,11 @@ from finetune.recipe import recipe_report
 from finetune.train_state import TrainState
 
 
-def finish(run: Run, state: TrainState, history: History, rejected: int) -> Figures:
+def finish(run: Run, state: TrainState, history: History, rejected: int) -> tuple[Measurement, ...]:
     """Write the encoder folder of the best weights, and one beside it for each others kept.
 
-    Returns the figures of the weights that were exported: adapters merged, and brought towards
-    the base model where that is asked for.
+    Returns what was measured of the weights that were exported: adapters merged, and brought
+    towards the base model where that is asked for.
     """
     config, out = run.config, Path(run.config.out)
     dual, best = state.dual, state.stopping.best_step
@@ -37,15 +38,15 @@ def finish(run: Run, state: TrainState, history: History, rejected: int) -> Figu
         state.average.copy_to_model()
     finished(dual, config)
     evaluation = None if run.evaluate is None else run.evaluate()
-    figures: Figures = {}
+    measured: tuple[Measurement, ...] = ()
     if run.evaluate is not None and evaluation is not None:
-        figures = run.evaluate.figures(evaluation)
+        measured = run.evaluate.measurements(evaluation)
 
     impact = run.trackers.finish({} if evaluation is None else evaluation.row())
     pictures = draw(run, history, best, evaluation)
     # a report of nothing would only make people look
     report = [run.work.report] if rejected else []
-    about = description(run, state, figures, impact)
+    about = description(run, state, measured, impact)
     # `out` comes last: where it is there, all is done, and it may hold the base model until then
     for step in state.kept:
         if step == best or unfinished is None:
@@ -56,7 +57,7 @@ def finish(run: Run, state: TrainState, history: History, rejected: int) -> Figu
         run.progress.message(f"Writing the weights of step {step:,} to {folder}.")
         export(run, finished(other, config), folder, {}, [history.path])
     export(run, dual, out, about, [history.path, *pictures, *report])
-    return figures
+    return measured
 
 
 def draw(run: Run, history: History, best_step: int, evaluation: Evaluation | None) -> list[Path]:
@@ -81,11 +82,12 @@ def baseline(run: Run) -> Answers | None:
 
 
 def description(
-    run: Run, state: TrainState, figures: Figures, impact: Mapping[str, float]
+    run: Run, state: TrainState, measured: Sequence[Measurement], impact: Mapping[str, float]
 ) -> dict[str, Any]:
     """What metrics.json and the model card say of the run; keys of `card.model_card`."""
     splits, config = run.data.splits, run.config
-    before, after = list(state.baseline.values()), list(figures.values())
+    before = [each.as_flat_dict() for each in state.baseline]
+    after = [each.as_flat_dict() for each in measured]
     return {
         "split": "val",
         "before": before,

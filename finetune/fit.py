@@ -1,7 +1,7 @@
 """The training loop: steps, evaluations, checkpoints, and when to stop."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -12,15 +12,15 @@ from finetune.batch_plan import sample_captions
 from finetune.checkpoint import WorkFolder
 from finetune.config import TrainConfig
 from finetune.distributed import World
-from finetune.evaluate import Evaluator, Figures, embed_captions, embed_images
+from finetune.evaluate import Evaluator, embed_captions, embed_images
+from finetune.figures import GLOBAL, ZERO_SHOT, Measurement, Metric, Row
 from finetune.hard_negatives import Int32, nearest_neighbours
-from finetune.history import DIRECTIONS, History
+from finetune.history import History
 from finetune.interruption import Interrupted, Interruption
 from finetune.losses.loss import Loss
 from finetune.optimization.optimizers import set_learning_rate
 from finetune.optimization.schedules import Schedule
 from finetune.progress import Progress
-from finetune.selection import Selection
 from finetune.step import Backward, training_step
 from finetune.step_log import StepLog
 from finetune.tensor_batch import TensorBatch
@@ -202,14 +202,14 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
     measure = partial(measured, run, run.evaluate, state.step, check)
     averaged = nullcontext() if state.average is None else state.average.applied()
     with averaged:
-        values, figures = run.world.from_first(measure)
+        values, measurements = run.world.from_first(measure)
         is_kept = record_evaluation(
             state,
             values,
-            figures,
+            measurements,
             history,
             run.data.steps_per_epoch,
-            Selection.parse(run.config.metric),
+            Metric.parse(run.config.metric),
             run.config.keep_best,
         )
         if is_kept and run.world.is_first:
@@ -218,20 +218,20 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
             }
             run.work.save_weights(state.step, weights)
     run.trackers.log(state.step, values)
-    run.progress.message(evaluation_line(run, state, values, figures))
+    run.progress.message(evaluation_line(run, state, values, measurements))
 
 
 def measured(
     run: Run, evaluate: Evaluator, step: int, check: Callable[[], None]
-) -> tuple[dict[str, float], Figures]:
-    """`Evaluation.row` and `Evaluator.figures`: what every process needs, without embeddings.
+) -> tuple[Row, tuple[Measurement, ...]]:
+    """`Evaluation.row` and `Evaluator.measurements`: what every process needs, without embeddings.
 
     What was answered before training is kept in the working folder.
     """
     evaluation = evaluate(check)
     if step == 0:
         np.savez(run.work.baseline, **evaluate.answers(evaluation).as_arrays())
-    return evaluation.row(), evaluate.figures(evaluation)
+    return evaluation.row(), evaluate.measurements(evaluation)
 
 
 def _go_on() -> None:
@@ -239,22 +239,23 @@ def _go_on() -> None:
 
 
 def evaluation_line(
-    run: Run, state: TrainState, values: Mapping[str, float], figures: Figures
+    run: Run, state: TrainState, values: Row, measurements: Sequence[Measurement]
 ) -> str:
     """One line for people."""
     parts = [f"step {state.step:,}/{run.total_steps:,}"]
-    for direction, prefix in DIRECTIONS.items():
-        mrr, recall = values[f"{prefix}_mrr@10"], values[f"{prefix}_recall@1"]
-        parts.append(
-            f"{direction} MRR@10 {mrr:.3f}, recall@1 {recall:.3f}"
-            f" (global, pool of {figures[direction]['pool']:,})"
-        )
-    if "zero-shot" in figures:
-        pool = figures["zero-shot"]["pool"]
-        parts.append(f"zero-shot hits@1 {values['hits@1']:.3f} ({pool:,} classes)")
-    selection = Selection.parse(run.config.metric)
+    for each in measurements:
+        if each.scope != GLOBAL:
+            continue
+        if each.task == ZERO_SHOT:
+            parts.append(f"zero-shot hits@1 {each['hits@1']:.3f} ({each.pool:,} classes)")
+        else:
+            parts.append(
+                f"{each.task} MRR@10 {each['mrr@10']:.3f}, recall@1 {each['recall@1']:.3f}"
+                f" (global, pool of {each.pool:,})"
+            )
+    metric = Metric.parse(run.config.metric)
     if run.config.metric != "t2i_mrr@10":
-        parts.append(f"{selection.metric} {values[selection.metric]:.3f}")
+        parts.append(f"{metric.column} {values[metric.column]:.3f}")
     if state.step == 0:
         parts.append("before training")
     elif state.stopping.best_step == state.step:

@@ -7,23 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from finetune.atomic import write_text_atomically
-from finetune.metrics import Direction
-
-Row = dict[str, float]
+from finetune.figures import EVALUATION_COLUMNS, Row
 
 STEP_COLUMNS = ("step", "epoch", "loss", "learning_rate", "logit_scale", "grad_norm")
-DIRECTIONS: dict[Direction, str] = {"text-to-image": "t2i", "image-to-text": "i2t"}
-METRICS = (
-    "mrr@1", "mrr@5", "mrr@10", "recall@1", "recall@5", "recall@10", "ndcg@10", "mean_rank",
-    "median_rank",
-)  # fmt: skip
-VALIDATION_LOSS = "val_loss"
-# Of classes, where there are some.
-ZERO_SHOT_COLUMNS = ("hits@1", "hits@3", "hits@5", "hits@10")
-RETRIEVAL_COLUMNS = tuple(
-    f"{direction}_{metric}" for direction in DIRECTIONS.values() for metric in METRICS
-)
-EVALUATION_COLUMNS = (*RETRIEVAL_COLUMNS, VALIDATION_LOSS, *ZERO_SHOT_COLUMNS)
 COLUMNS = STEP_COLUMNS + EVALUATION_COLUMNS
 WHOLE_NUMBERS = ("step", "epoch")
 

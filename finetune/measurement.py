@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finetune.metrics import GLOBAL
+from finetune.figures import GLOBAL, MEAN_RANK, MEDIAN_RANK, Estimate, Figure, Measurement
 from finetune.significance import (
     CONFIDENCE,
     RESAMPLES,
@@ -23,8 +23,6 @@ from finetune.significance import (
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-MEAN_RANK, MEDIAN_RANK = "mean_rank", "median_rank"
 
 # With fewer clusters, percentile intervals are clearly too narrow.
 FEW_CLUSTERS = 30
@@ -45,88 +43,27 @@ class Sampling:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure and the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float]:
-        """For JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure of one or two encoders.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedMeasurement(Measurement):
+    """A measurement with every query's rank, from which its intervals were drawn.
 
     Attributes:
-        name: `mrr@10` and so on.
-        estimate: Of the encoder.
-        against: Of the other encoder, over the same queries.
-        difference: `estimate` minus `against`.
-        p_value: That the difference is zero, by sign flips; None for a median, which is no mean
-            over the queries.
-    """
-
-    name: str
-    estimate: Estimate
-    against: Estimate | None = None
-    difference: Estimate | None = None
-    p_value: float | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON; what compares is there only where there are two encoders."""
-        values: dict[str, object] = dict(self.estimate.as_dict())
-        if self.against is not None and self.difference is not None:
-            values["against"] = self.against.as_dict()
-            values["difference"] = self.difference.as_dict() | {"p_value": self.p_value}
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One task over one pool.
-
-    Attributes:
-        task: "text-to-image", "image-to-text" or "zero-shot".
-        scope: "global", or the batches that the pool was cut into.
-        pool: Candidates that every query ranks: images, captions or classes.
-        figures: In the order in which they are read.
         ranks: int64[encoders, queries], from 1, of the best positive.
         clusters: Independent draws among the queries: images.
     """
 
-    task: str
-    scope: str
-    pool: int
-    figures: tuple[Figure, ...]
     ranks: Ints
     clusters: int
 
-    @property
-    def queries(self) -> int:
-        """How many were asked."""
-        return int(self.ranks.shape[1])
-
-    def figure(self, name: str) -> Figure:
-        """The figure of this name, without its scope."""
-        return next(figure for figure in self.figures if figure.name == name)
-
     def as_dict(self) -> dict[str, object]:
-        """For JSON. Names of figures that are not global end in their scope, so that `mrr@10 in
-        batches of 64` is never taken for `mrr@10`.
-        """
-        end = "" if self.scope == GLOBAL else f" {self.scope}"
+        """For JSON, with intervals and what compares; figures by full name."""
         return {
             "task": self.task,
             "scope": self.scope,
             "pool": self.pool,
             "queries": self.queries,
             "clusters": self.clusters,
-            "figures": {f"{figure.name}{end}": figure.as_dict() for figure in self.figures},
+            "figures": {self.full_name(figure): figure.as_dict() for figure in self.figures},
         }
 
 
@@ -139,11 +76,11 @@ def measure(
     *,
     scope: str = GLOBAL,
     sampling: Sampling = Sampling(),
-) -> Measurement:
+) -> RankedMeasurement:
     """Means over the queries with intervals; two encoders are compared query by query.
 
     Args:
-        task, pool, scope: See Measurement.
+        task, pool, scope: See finetune.figures.Measurement.
         per_query: For the encoder, and the other one if there is one: figure name to what each
             query counts for, float64[q] (see finetune.metrics.query_figures).
         ranks: For each, the best positive's rank, int64[q].
@@ -173,7 +110,15 @@ def measure(
         ]
     medians = bootstrap_medians(together.T.astype(np.float64), clusters, **draws)
     figures += _figures([MEDIAN_RANK], np.median(together, axis=1), medians, sampling.confidence)
-    return Measurement(task, scope, pool, tuple(figures), together, len(np.unique(clusters)))
+    return RankedMeasurement(
+        task=task,
+        scope=scope,
+        pool=pool,
+        queries=together.shape[1],
+        figures=tuple(figures),
+        ranks=together,
+        clusters=len(np.unique(clusters)),
+    )
 
 
 def _figures(

@@ -8,73 +8,28 @@ float32 sums depend on their order) ranks before it. An encoder that gives every
 vector therefore ranks last, not first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import ClipsearchError
+from finetune.figures import (
+    CUTOFFS,
+    GLOBAL,
+    MEAN_RANK,
+    MEDIAN_RANK,
+    TEXT_TO_IMAGE,
+    Direction,
+    Measurement,
+)
 
-Direction = Literal["text-to-image", "image-to-text"]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-GLOBAL = "global"
-CUTOFFS = (1, 5, 10)
 CHUNK = (1024, 8192)
 TIE_TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class RetrievalMetrics:
-    """Means over the queries of one direction.
-
-    Attributes:
-        direction: What is asked with, and what is found.
-        pool: Candidates that every query ranks.
-        queries: How many were asked; those without a positive are none.
-        mrr: By cutoff k: mean of 1 / rank of the best positive, 0 where that is above k.
-        recall: By cutoff k: share of queries with a positive among the first k, as in the
-            literature on captions (Karpathy and Fei-Fei 2015, arXiv:1412.2306).
-        ndcg: By cutoff k: binary gains, discount 1 / log2(rank + 1) (Järvelin and Kekäläinen
-            2002), over the ideal order of the query's positives.
-        mean_rank, median_rank: Of the best positive, from 1.
-        scope: "global", or the batches that the pool was cut into.
-    """
-
-    direction: Direction
-    pool: int
-    queries: int
-    mrr: Mapping[int, float]
-    recall: Mapping[int, float]
-    ndcg: Mapping[int, float]
-    mean_rank: float
-    median_rank: float
-    scope: str = GLOBAL
-
-    def as_dict(self) -> dict[str, str | int | float]:
-        """Flat, for JSON: direction, scope, pool, queries, then `mrr@10` and so on.
-
-        Names of figures that are not global end in their scope: `mrr@10 in batches of 64`.
-        """
-        values: dict[str, str | int | float] = {
-            "direction": self.direction,
-            "scope": self.scope,
-            "pool": self.pool,
-            "queries": self.queries,
-        }
-        return values | {self._named(name): value for name, value in self._figures().items()}
-
-    def _figures(self) -> dict[str, float]:
-        values: dict[str, float] = {}
-        for name, by_cutoff in (("mrr", self.mrr), ("recall", self.recall), ("ndcg", self.ndcg)):
-            values |= {f"{name}@{k}": value for k, value in by_cutoff.items()}
-        return values | {"mean_rank": self.mean_rank, "median_rank": self.median_rank}
-
-    def _named(self, name: str) -> str:
-        return name if self.scope == GLOBAL else f"{name} {self.scope}"
 
 
 def text_to_image(
@@ -84,7 +39,7 @@ def text_to_image(
     ks: Sequence[int] = CUTOFFS,
     *,
     chunk: tuple[int, int] = CHUNK,
-) -> RetrievalMetrics:
+) -> Measurement:
     """Every caption looks for its one picture among all pictures.
 
     Args:
@@ -99,7 +54,7 @@ def text_to_image(
     positives = _check_pairs(text_embeds, image_embeds, image_of_text)
     indptr = np.arange(len(positives) + 1, dtype=np.int64)
     ranks = positive_ranks(text_embeds, image_embeds, (indptr, positives), 1, chunk=chunk)
-    return summarize("text-to-image", len(image_embeds), ranks, np.diff(indptr), ks)
+    return summarize(TEXT_TO_IMAGE, len(image_embeds), ranks, np.diff(indptr), ks)
 
 
 def in_batches(
@@ -109,9 +64,9 @@ def in_batches(
     ks: Sequence[int] = CUTOFFS,
     *,
     batch: int = 64,
-    direction: Direction = "text-to-image",
+    direction: Direction = TEXT_TO_IMAGE,
     seed: int = 0,
-) -> RetrievalMetrics:
+) -> Measurement:
     """Rank within batches only, as some published figures count; not to be mixed with them.
 
     One caption of every captioned picture is drawn and the pairs are shuffled, both by `seed`.
@@ -148,7 +103,7 @@ def batch_ranks(
     image_of_text: Ints,
     *,
     batch: int = 64,
-    direction: Direction = "text-to-image",
+    direction: Direction = TEXT_TO_IMAGE,
     seed: int = 0,
 ) -> BatchRanks:
     """What `in_batches` takes its means over; equal seeds draw equal pairs for any encoder."""
@@ -166,7 +121,7 @@ def batch_ranks(
     for start in range(0, used, size):
         part = slice(start, start + size)
         pair = text_embeds[texts[part]], image_embeds[images[part]]
-        queries, gallery = pair if direction == "text-to-image" else pair[::-1]
+        queries, gallery = pair if direction == TEXT_TO_IMAGE else pair[::-1]
         ranks.append(positive_ranks(queries, gallery, diagonal, 1))
     return BatchRanks(np.concatenate(ranks), images[:used], texts[:used], size)
 
@@ -267,29 +222,18 @@ def summarize(
     ks: Sequence[int] = CUTOFFS,
     *,
     scope: str = GLOBAL,
-) -> RetrievalMetrics:
+) -> Measurement:
     """Means of `query_figures`, and of the best positives' ranks."""
     best = ranks[:, 0]
-    figures = {
-        name: float(values.mean()) for name, values in query_figures(ranks, counts, ks).items()
-    }
-    return RetrievalMetrics(
-        direction=direction,
-        pool=pool,
-        queries=len(best),
-        mrr={k: figures[f"mrr@{k}"] for k in ks},
-        recall={k: figures[f"recall@{k}"] for k in ks},
-        ndcg={k: figures[f"ndcg@{k}"] for k in ks},
-        mean_rank=float(best.mean()),
-        median_rank=float(np.median(best)),
-        scope=scope,
-    )
+    values = {name: float(each.mean()) for name, each in query_figures(ranks, counts, ks).items()}
+    values |= {MEAN_RANK: float(best.mean()), MEDIAN_RANK: float(np.median(best))}
+    return Measurement.of(direction, pool, len(best), values, scope)
 
 
 def query_figures(
     ranks: Ints, counts: Ints, ks: Sequence[int] = CUTOFFS
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """What each query counts for in the means of RetrievalMetrics: `mrr@10` and so on, float64[q].
+    """What each query counts for in the means of a measurement: `mrr@10` and so on, float64[q].
 
     Args:
         ranks: Of `positive_ranks`, int64[q, at least the largest cutoff or number of positives].

@@ -6,6 +6,7 @@ from finetune.answers import Answers, sample_positives
 from finetune.comparison_sheet import write_run_comparison
 from finetune.dataset import CaptionedImages
 from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
+from finetune.figures import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from finetune.plots import RANKS_PLOT, SIMILARITY_PLOT, RankedPool, plot_ranks, plot_similarity
 from finetune.pool import Pool
 
@@ -30,13 +31,13 @@ def draw_outcome(
         matrices = {"before training": before.sample_cosines} | matrices
     ranks = [
         RankedPool(
-            "text-to-image",
+            TEXT_TO_IMAGE,
             pool.images,
             None if before is None else before.text_ranks,
             after.text_ranks,
         ),
         RankedPool(
-            "image-to-text",
+            IMAGE_TO_TEXT,
             captions,
             None if before is None else before.image_ranks,
             after.image_ranks,

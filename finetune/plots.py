@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import ClipsearchError
-from finetune.history import RETRIEVAL_COLUMNS, Row, is_evaluation
+from finetune.figures import DIRECTIONS, RETRIEVAL_COLUMNS, TASKS, Row
+from finetune.history import is_evaluation
 from finetune.outputs import write_png
 
 Ints = npt.NDArray[np.int64]
@@ -26,8 +27,7 @@ RETRIEVAL_PLOT = "retrieval.png"
 RANKS_PLOT = "ranks.png"
 SIMILARITY_PLOT = "similarity.png"
 
-# Of the candidates of a direction.
-CANDIDATES = {"text-to-image": "images", "image-to-text": "captions", "zero-shot": "classes"}
+
 MOST_BINS = 30
 # Pools up to this size have an axis with every rank as wide as the next.
 LINEAR_POOL = 30
@@ -110,9 +110,10 @@ def plot_ranks(pools: Sequence[RankedPool], path: Path) -> Path:
                     axes.stairs(
                         counts, edges, color=colour, fill=is_filled, linewidth=1.6, label=label
                     )
+            task = TASKS[ranked.direction]
             axes.set(
-                title=f"{ranked.direction.replace('-to-', ' to ')}, {len(ranked.after):,} queries,"
-                f"\npool of {ranked.pool:,} {CANDIDATES[ranked.direction]}",
+                title=f"{task.title}, {len(ranked.after):,} queries,"
+                f"\npool of {ranked.pool:,} {task.candidates}",
                 xlabel="rank of the best positive",
                 ylabel="queries",
             )
@@ -234,14 +235,12 @@ def _plot_retrieval(
     among = "" if pool is None else f", pool of {pool:,} images"
 
     def draw(axes: Any) -> None:
-        for name, direction, colour in (
-            ("t2i", "text to image", SMOOTHED),
-            ("i2t", "image to text", SECOND),
-        ):
+        for direction, colour in zip(DIRECTIONS, (SMOOTHED, SECOND), strict=True):
+            task = TASKS[direction]
             for metric, style in (("mrr@10", "-"), ("recall@1", ":"), ("recall@10", "--")):
-                values = [row[f"{name}_{metric}"] for row in rows]
+                values = [row[f"{task.prefix}{metric}"] for row in rows]
                 axes.plot(
-                    steps, values, style, color=colour, marker=".", label=f"{direction} {metric}"
+                    steps, values, style, color=colour, marker=".", label=f"{task.title} {metric}"
                 )
         if ZERO_SHOT in rows[0]:
             values = [row[ZERO_SHOT] for row in rows]

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.dataset import CaptionedImages, Int64
-from finetune.metrics import CUTOFFS, RetrievalMetrics, positive_ranks, summarize
+from finetune.figures import CUTOFFS, IMAGE_TO_TEXT, TEXT_TO_IMAGE, Measurement
+from finetune.metrics import positive_ranks, summarize
 
 Float32 = npt.NDArray[np.float32]
 
@@ -73,14 +74,12 @@ def pool_ranks(
     )
 
 
-def rank_pool(
-    pool: Pool, text_embeds: Float32, image_embeds: Float32
-) -> tuple[RetrievalMetrics, RetrievalMetrics]:
-    """Text-to-image and image-to-text figures over the whole pool; arguments of `pool_ranks`."""
-    by_text, by_image = pool_ranks(pool, text_embeds, image_embeds)
+def pool_figures(pool: Pool, ranks: tuple[Int64, Int64]) -> tuple[Measurement, Measurement]:
+    """Text-to-image and image-to-text figures over the whole pool, of what `pool_ranks` gave."""
+    captions, images = pool.text_positives[0], pool.image_positives[0]
     return (
-        summarize("text-to-image", len(image_embeds), by_text, np.diff(pool.text_positives[0])),
-        summarize("image-to-text", len(text_embeds), by_image, np.diff(pool.image_positives[0])),
+        summarize(TEXT_TO_IMAGE, pool.images, ranks[0], np.diff(captions)),
+        summarize(IMAGE_TO_TEXT, len(pool.captions), ranks[1], np.diff(images)),
     )
 
 

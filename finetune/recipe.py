@@ -117,7 +117,7 @@ def published_beside(
     Args:
         recipe: The recipe.
         before, after: Our figures without and with fine-tuning, mappings as
-            `RetrievalMetrics.as_dict()` gives them: direction, pool and, by name, the figures.
+            `Measurement.as_flat_dict()` gives them: direction, pool and, by name, the figures.
 
     Returns rows with the keys of PublishedFigure, its figures as `published before` and `published
     after` and its pool as `published pool`, and ours as `before`, `after` and `pool`; None stands

@@ -8,7 +8,8 @@ import torch
 
 from finetune.checkpoint import WorkFolder
 from finetune.errors import TrainingError
-from finetune.history import History, Row, is_evaluation
+from finetune.figures import Row
+from finetune.history import History, is_evaluation
 from finetune.progress import Progress
 from finetune.trackers.background import Trackers
 from finetune.training_data import TrainingData

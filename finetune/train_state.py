@@ -12,12 +12,11 @@ from finetune.config import TrainConfig
 from finetune.distributed import World
 from finetune.ema import MovingAverage
 from finetune.errors import UsageError
-from finetune.evaluate import Figures
+from finetune.figures import Measurement, Metric, flat_by_key
 from finetune.hard_negatives import Int32
 from finetune.history import History
 from finetune.model import DualEncoder
 from finetune.optimization.precisions import resolve_precision
-from finetune.selection import Selection
 from finetune.stopping import EarlyStopping
 from finetune.training_data import TrainingData
 
@@ -29,7 +28,7 @@ class TrainState:
     Attributes:
         step: Steps done.
         evaluated: The step that was evaluated last, -1 before the first.
-        baseline, metrics: Figures at step 0 and at the best step.
+        baseline, metrics: What was measured at step 0 and at the best step.
         kept: Steps whose weights are kept, the best first, with their scores.
         average: Of the weights, where one is evaluated and exported instead.
         neighbours: Of the images, by which batches of this epoch are made.
@@ -41,8 +40,8 @@ class TrainState:
     stopping: EarlyStopping
     step: int = 0
     evaluated: int = -1
-    baseline: Figures = field(default_factory=dict)
-    metrics: Figures = field(default_factory=dict)
+    baseline: tuple[Measurement, ...] = ()
+    metrics: tuple[Measurement, ...] = ()
     kept: dict[int, float] = field(default_factory=dict)
     average: MovingAverage | None = None
     neighbours: Int32 | None = None
@@ -53,8 +52,8 @@ class TrainState:
         return {
             "step": self.step,
             "evaluated": self.evaluated,
-            "baseline": self.baseline,
-            "metrics": self.metrics,
+            "baseline": flat_by_key(self.baseline),
+            "metrics": flat_by_key(self.metrics),
             "kept": self.kept,
             "stopping": self.stopping.state_dict(),
             "model": self.dual.state_dict(),
@@ -69,7 +68,10 @@ class TrainState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a checkpoint."""
         self.step, self.evaluated = state["step"], state["evaluated"]
-        self.baseline, self.metrics = state["baseline"], state["metrics"]
+        self.baseline, self.metrics = (
+            tuple(map(Measurement.from_flat_dict, state[name].values()))
+            for name in ("baseline", "metrics")
+        )
         self.kept = dict(state["kept"])
         self.stopping = EarlyStopping.from_state(state["stopping"])
         self.dual.load_state_dict(state["model"])
@@ -119,10 +121,10 @@ def start_or_resume(
 def record_evaluation(
     state: TrainState,
     values: Mapping[str, float],
-    figures: Figures,
+    measurements: tuple[Measurement, ...],
     history: History,
     steps_per_epoch: int,
-    selection: Selection,
+    metric: Metric,
     keep: int,
 ) -> bool:
     """Put an evaluation into state and history; whether its weights are to be kept.
@@ -130,17 +132,17 @@ def record_evaluation(
     Args:
         state, history: Are changed.
         values: Of the weights as they are, `Evaluation.row`.
-        figures: Of `Evaluator.figures`.
+        measurements: Of `Evaluator.measurements`.
         steps_per_epoch: For the history.
-        selection: What is best.
+        metric: What is best.
         keep: Weights that are kept at most.
     """
     state.evaluated = state.step
-    score = selection.score(values)
+    score = metric.score(values)
     if state.step == 0:
-        state.baseline = figures
+        state.baseline = measurements
     if state.stopping.update(state.step, score):
-        state.metrics = figures
+        state.metrics = measurements
     history.append({"step": state.step, "epoch": -(-state.step // steps_per_epoch), **values})
     history.flush()
     # of equal scores the first is better, as for `EarlyStopping.best`

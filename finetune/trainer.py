@@ -23,11 +23,11 @@ from finetune.config import TINY, TrainConfig
 from finetune.config_check import check_config
 from finetune.decoding import Decoder
 from finetune.distributed import World, join_world
-from finetune.evaluate import Figures, evaluator
+from finetune.evaluate import evaluator
 from finetune.export import check_out
+from finetune.figures import FlatFigures, Row, flat_by_key
 from finetune.finish import finish
 from finetune.fit import Run, fit
-from finetune.history import Row
 from finetune.optimization.precisions import resolve_device, resolve_precision
 from finetune.progress import Progress
 from finetune.step import build_backward
@@ -45,7 +45,7 @@ class Result:
     Attributes:
         out: The encoder folder.
         metrics, baseline: Of the exported weights and before training, on the validation split,
-            by direction ("text-to-image", "image-to-text") as `RetrievalMetrics.as_dict`, and
+            by direction ("text-to-image", "image-to-text") as `Measurement.as_flat_dict`, and
             "zero-shot" where there are classes; empty where nothing was evaluated.
         history: The rows of history.csv.
         steps: That were run, in all.
@@ -56,8 +56,8 @@ class Result:
     """
 
     out: Path
-    metrics: Figures
-    baseline: Figures
+    metrics: dict[str, FlatFigures]
+    baseline: dict[str, FlatFigures]
     history: list[Row]
     steps: int
     best_step: int
@@ -157,8 +157,8 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
 
     return Result(
         out=Path(config.out),
-        metrics=metrics,
-        baseline=state.baseline,
+        metrics=flat_by_key(metrics),
+        baseline=flat_by_key(state.baseline),
         history=history.rows,
         steps=state.step,
         best_step=state.stopping.best_step if config.evaluates else state.step,

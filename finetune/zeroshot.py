@@ -6,50 +6,23 @@ section 3.1.4). Imports without torch, and works on embeddings alone:
 
 >>> classes = ["airport", "beach"]
 >>> embeds = average_prompts(encode_texts(class_prompts(classes, TEMPLATES)), len(TEMPLATES))
->>> zero_shot(image_embeds, embeds, class_of_image).hits[1]
+>>> zero_shot(image_embeds, embeds, class_of_image)["hits@1"]
 0.97
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from finetune.errors import ClipsearchError, UsageError
+from finetune.figures import CLASS_CUTOFFS, MEAN_RANK, ZERO_SHOT, Measurement
 from finetune.metrics import Floats, Ints, best_ranks
 from finetune.several import check_several
 
 PLACEHOLDER = "{category}"
 TEMPLATES = (f"a photo of a {PLACEHOLDER}",)
-CUTOFFS = (1, 3, 5, 10)
-
-
-@dataclass(frozen=True, slots=True)
-class ZeroShotMetrics:
-    """Means over the pictures.
-
-    Attributes:
-        pool: Classes that every picture ranks.
-        queries: Pictures.
-        hits: By cutoff k: share of pictures whose class is among the first k. Where k is not
-            below the pool, that is 1 whatever the encoder.
-        mrr: Mean of 1 / rank of the picture's class.
-        mean_rank: Of the picture's class, from 1.
-    """
-
-    pool: int
-    queries: int
-    hits: Mapping[int, float]
-    mrr: float
-    mean_rank: float
-
-    def as_dict(self) -> dict[str, int | float]:
-        """Flat, for JSON: pool, queries, `hits@1` and so on."""
-        return {"pool": self.pool, "queries": self.queries} | self._figures()
-
-    def _figures(self) -> dict[str, float]:
-        hits = {f"hits@{k}": value for k, value in self.hits.items()}
-        return hits | {"mrr": self.mrr, "mean_rank": self.mean_rank}
+Doubles = npt.NDArray[np.float64]
 
 
 def class_prompts(classes: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[str]:
@@ -118,18 +91,27 @@ def class_ranks(image_embeds: Floats, class_embeds: Floats, class_of_image: Ints
     return best_ranks(image_embeds, class_embeds, (indptr, owners))
 
 
+def class_figures(ranks: Ints, ks: Sequence[int] = CLASS_CUTOFFS) -> dict[str, Doubles]:
+    """What each picture counts for in the means of a measurement: float64[n] by figure.
+
+    hits@k is 1 where the picture's class is among the first k; where k is not below the number of
+    classes, that is so whatever the encoder. mrr is 1 / rank.
+
+    Args:
+        ranks: Of `class_ranks`, int64[n].
+        ks: Cutoffs.
+    """
+    return {f"hits@{k}": (ranks <= k).astype(np.float64) for k in ks} | {"mrr": 1.0 / ranks}
+
+
 def zero_shot(
     image_embeds: Floats,
     class_embeds: Floats,
     class_of_image: Ints,
-    ks: Sequence[int] = CUTOFFS,
-) -> ZeroShotMetrics:
+    ks: Sequence[int] = CLASS_CUTOFFS,
+) -> Measurement:
     """Figures of every picture choosing among all classes; see `class_ranks`."""
     ranks = class_ranks(image_embeds, class_embeds, class_of_image)
-    return ZeroShotMetrics(
-        pool=len(class_embeds),
-        queries=len(ranks),
-        hits={k: float((ranks <= k).mean()) for k in ks},
-        mrr=float((1.0 / ranks).mean()),
-        mean_rank=float(ranks.mean()),
-    )
+    values = {name: float(each.mean()) for name, each in class_figures(ranks, ks).items()}
+    values[MEAN_RANK] = float(ranks.mean())
+    return Measurement.of(ZERO_SHOT, len(class_embeds), len(ranks), values)

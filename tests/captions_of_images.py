@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.metrics import CHUNK, CUTOFFS, RetrievalMetrics, positive_ranks, summarize
+from finetune.figures import CUTOFFS, Measurement
+from finetune.metrics import CHUNK, positive_ranks, summarize
 
 
 def image_to_text(
@@ -14,7 +15,7 @@ def image_to_text(
     ks: Sequence[int] = CUTOFFS,
     *,
     chunk: tuple[int, int] = CHUNK,
-) -> RetrievalMetrics:
+) -> Measurement:
     """Arguments are those of `finetune.metrics.text_to_image`."""
     captions = np.bincount(owners, minlength=len(images)).astype(np.int64)
     asked = np.flatnonzero(captions)

@@ -8,17 +8,16 @@ import click
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import UTF8, images_option, json_option
 from finetune.errors import UsageError
+from finetune.figures import GLOBAL, RANKS, TASKS
 from finetune.significance import RESAMPLES
 from finetune.strict_json import dumps
 
 if TYPE_CHECKING:
     from clipsearch.evaluation import Evaluation
-    from finetune.measurement import Estimate, Figure, Measurement
+    from finetune.figures import Estimate, Figure
+    from finetune.measurement import RankedMeasurement
 
 TABLE_WIDTH = 110
-TESTED = {"text-to-image": "mrr@10", "image-to-text": "mrr@10", "zero-shot": "mrr"}
-CANDIDATES = {"text-to-image": "images", "image-to-text": "captions", "zero-shot": "classes"}
-QUERIES = {"text-to-image": "captions", "image-to-text": "images", "zero-shot": "images"}
 
 
 @click.command()
@@ -191,16 +190,15 @@ def _heading(evaluation: "Evaluation") -> list[str]:
     return lines
 
 
-def _title(measurement: "Measurement") -> str:
-    task = measurement.task
+def _title(measurement: "RankedMeasurement") -> str:
+    task = TASKS[measurement.task]
     return (
-        f"{task.replace('-to-', ' to ')}, {measurement.scope}:"
-        f" {measurement.queries:,} {QUERIES[task]},"
-        f" each among {measurement.pool:,} {CANDIDATES[task]}"
+        f"{task.title}, {measurement.scope}: {measurement.queries:,} {task.queries},"
+        f" each among {measurement.pool:,} {task.candidates}"
     )
 
 
-def _table(measurement: "Measurement") -> Any:
+def _table(measurement: "RankedMeasurement") -> Any:
     from rich import box
     from rich.table import Table
 
@@ -215,7 +213,7 @@ def _table(measurement: "Measurement") -> Any:
 
 
 def _cells(figure: "Figure") -> list[str]:
-    digits = 2 if figure.name.endswith("rank") else 3
+    digits = 2 if figure.name in RANKS else 3
     cells = [_interval(figure.estimate, digits)]
     if figure.against is not None and figure.difference is not None:
         cells.append(_interval(figure.against, digits))
@@ -225,10 +223,12 @@ def _cells(figure: "Figure") -> list[str]:
 
 
 def _interval(estimate: "Estimate", digits: int, sign: str = "") -> str:
-    value, low, high = (
-        f"{number:{sign},.{digits}f}" for number in (estimate.value, estimate.low, estimate.high)
+    value, *ends = (
+        f"{number:{sign},.{digits}f}"
+        for number in (estimate.value, estimate.low, estimate.high)
+        if number is not None
     )
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{', '.join(ends)}]" if ends else value
 
 
 def _footing(evaluation: "Evaluation") -> list[str]:
@@ -244,7 +244,7 @@ def _footing(evaluation: "Evaluation") -> list[str]:
             f"p: two-sided sign-flip test over the images, {sampling.resamples:,} permutations;"
             " not corrected for the number of figures."
         )
-        lines += [_verdict(each) for each in evaluation.measurements if each.scope == "global"]
+        lines += [_verdict(each) for each in evaluation.measurements if each.scope == GLOBAL]
     few = min(each.clusters for each in evaluation.measurements)
     if few < FEW_CLUSTERS:
         lines.append(f"Note: with only {few} images, the intervals are too narrow.")
@@ -260,13 +260,13 @@ def _footing(evaluation: "Evaluation") -> list[str]:
     return lines
 
 
-def _verdict(measurement: "Measurement") -> str:
+def _verdict(measurement: "RankedMeasurement") -> str:
     """Whether the encoder is better, by the figure that is tested."""
-    figure = measurement.figure(TESTED[measurement.task])
+    figure = measurement.figure(TASKS[measurement.task].tested)
     difference, p_value = figure.difference, figure.p_value
     if difference is None or p_value is None:
         return ""
-    task = measurement.task.replace("-to-", " to ").capitalize()
+    task = TASKS[measurement.task].title.capitalize()
     if p_value > 0.05:
         return f"{task}: no difference in {figure.name} that could not be chance (p {p_value:.3g})."
     word = "better" if difference.value > 0 else "worse"

@@ -16,6 +16,7 @@ from finetune.caption_augment import CaptionAugmentConfig
 from finetune.config import TrainConfig
 from finetune.config_check import check_config
 from finetune.config_mapping import config_from_mapping
+from finetune.figures import Measurement
 from finetune.optimization.precisions import resolve_device
 from finetune.recipe import load_recipe
 from finetune.strict_json import dumps
@@ -169,17 +170,15 @@ def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> N
 
 def _print(result: "Result") -> None:
     for when, metrics in (("before", result.baseline), ("after", result.metrics)):
-        for figures in metrics.values():
-            end = f" {figures['scope']}"
+        for each in map(Measurement.from_flat_dict, metrics.values()):
             shown = "  ".join(
-                f"{name.removesuffix(end)} {value:.3f}"
-                for name, value in figures.items()
-                if name.startswith(("mrr@10", "recall@1", "hits@")) and isinstance(value, float)
+                f"{figure.name} {figure.estimate.value:.3f}"
+                for figure in each.figures
+                if figure.name.startswith(("mrr@10", "recall@1", "hits@"))
             )
             click.echo(
-                f"{when:<8}{figures['direction']}  {shown}"
-                f"  ({figures['scope']}, pool of {figures['pool']:,},"
-                f" {figures['queries']:,} queries)"
+                f"{when:<8}{each.task}  {shown}"
+                f"  ({each.scope}, pool of {each.pool:,}, {each.queries:,} queries)"
             )
     if result.stopped_early:
         click.echo(

@@ -63,10 +63,10 @@ def test_a_folder_named_like_an_id(tmp_path, monkeypatch) -> None:
 def test_figures_before_and_after_with_pool_and_scope() -> None:
     images = np.eye(128, dtype=np.float32)
     texts, owners = images[::-1].copy(), np.arange(128)
-    before = [text_to_image(texts, images, owners).as_dict()]
+    before = [text_to_image(texts, images, owners).as_flat_dict()]
     after = [
-        text_to_image(images, images, owners).as_dict(),
-        in_batches(images, images, owners).as_dict(),
+        text_to_image(images, images, owners).as_flat_dict(),
+        in_batches(images, images, owners).as_flat_dict(),
     ]
     card = model_card(DESCRIPTION, metrics={"before": before, "after": after, "split": "test"})
     assert "**text-to-image**, global, pool of 128 images, 128 queries" in card
@@ -121,12 +121,12 @@ def whole_card(tmp_path) -> tuple[str, dict]:
     images = np.eye(128, dtype=np.float32)
     texts, owners = images.copy(), np.arange(128)
     texts[:32] = images[32:64]
-    classes = zero_shot(images, np.roll(images[:30], 1, axis=0), owners % 30).as_dict()
+    classes = zero_shot(images, np.roll(images[:30], 1, axis=0), owners % 30).as_flat_dict()
     after = [
-        text_to_image(texts, images, owners).as_dict(),
-        image_to_text(texts, images, owners).as_dict(),
-        in_batches(texts, images, owners).as_dict(),
-        {"direction": "zero-shot", "scope": "global", **classes},
+        text_to_image(texts, images, owners).as_flat_dict(),
+        image_to_text(texts, images, owners).as_flat_dict(),
+        in_batches(texts, images, owners).as_flat_dict(),
+        classes,
     ]
     recipe = Recipe(
         name="imageclef",

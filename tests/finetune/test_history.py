@@ -4,7 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from finetune.history import COLUMNS, EVALUATION_COLUMNS, History, is_evaluation, read_history
+from finetune.figures import EVALUATION_COLUMNS
+from finetune.history import COLUMNS, History, is_evaluation, read_history
 from finetune.plots import plot_history, smoothed
 
 

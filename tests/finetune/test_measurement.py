@@ -29,7 +29,7 @@ def test_values_are_those_of_the_metrics_and_lie_in_their_intervals() -> None:
     found = measured(ranks)
     expected = summarize("text-to-image", 500, ranks[:, np.newaxis], np.ones(200, np.int64))
     figures = {figure.name: figure.estimate for figure in found.figures}
-    wanted = expected.as_dict()
+    wanted = expected.values()
     assert {name: estimate.value for name, estimate in figures.items()} == pytest.approx(
         {name: wanted[name] for name in figures}
     )

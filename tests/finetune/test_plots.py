@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from finetune.errors import ClipsearchError
-from finetune.history import RETRIEVAL_COLUMNS
+from finetune.figures import RETRIEVAL_COLUMNS
 from finetune.plots import RankedPool, plot_history, plot_ranks, plot_similarity
 
 RANDOM = np.random.default_rng(0)

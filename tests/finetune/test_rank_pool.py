@@ -7,7 +7,7 @@ from captions_of_images import image_to_text
 from finetune.dataset import captioned_images
 from finetune.images import ImageSource
 from finetune.metrics import text_to_image
-from finetune.pool import pool_of, rank_pool
+from finetune.pool import pool_figures, pool_of, pool_ranks
 
 
 def unit(rows: int, seed: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def test_without_shared_captions_the_figures_are_the_plain_ones() -> None:
     data = images_with([[f"caption {i} {j}" for j in range(1 + i % 3)] for i in range(50)])
     texts, images = unit(len(data.captions), 1), unit(50, 2)
     pool = pool_of(data)
-    found = rank_pool(pool, texts[pool.captions], images)
+    found = pool_figures(pool, pool_ranks(pool, texts[pool.captions], images))
     assert found[0] == text_to_image(texts, images, data.image_of_caption)
     assert found[1] == image_to_text(texts, images, data.image_of_caption)
 
@@ -35,19 +35,19 @@ def test_a_shared_caption_finds_any_of_its_images() -> None:
     words = [data.captions[i].lower() for i in pool.captions]
     assert sorted(words) == ["bird", "cat", "dog", "pet"]
     texts, images = unit(4, 3), unit(4, 4)
-    t2i, i2t = rank_pool(pool, texts, images)
+    t2i, i2t = pool_figures(pool, pool_ranks(pool, texts, images))
     scores = texts @ images.T
     ranks = []
     for text, word in enumerate(words):
         own = [i for i, those in enumerate(captions) if word in [c.lower() for c in those]]
         best = max(scores[text, own])
         ranks.append(1 + sum(scores[text, i] > best for i in range(4) if i not in own))
-    assert t2i.mean_rank == pytest.approx(np.mean(ranks))
+    assert t2i["mean_rank"] == pytest.approx(np.mean(ranks))
     assert t2i.queries == 4
     ranks = []
     for image, those in enumerate(captions):
         own = [words.index(caption.lower()) for caption in those]
         best = max(scores[own, image])
         ranks.append(1 + sum(scores[t, image] > best for t in range(4) if t not in own))
-    assert i2t.mean_rank == pytest.approx(np.mean(ranks))
+    assert i2t["mean_rank"] == pytest.approx(np.mean(ranks))
     assert i2t.pool == 4

@@ -1,0 +1,78 @@
+"""The names of figures, which way is better, and the record that training and evaluate share."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.errors import UsageError
+from finetune.figures import (
+    CLASSES,
+    METRICS,
+    RETRIEVAL,
+    TASKS,
+    Estimate,
+    Measurement,
+    Metric,
+    flat_by_key,
+)
+from finetune.metrics import summarize
+from finetune.zeroshot import zero_shot
+
+FLOATS = st.floats(0, 1e6, allow_nan=False)
+SCOPES = st.sampled_from(["global", "in batches of 64"])
+
+
+@given(st.sampled_from(list(TASKS)), SCOPES, st.dictionaries(st.sampled_from([*RETRIEVAL]), FLOATS))
+def test_measurements_come_back_from_json(task, scope, values) -> None:
+    found = Measurement.of(task, 500, 200, values, scope)
+    stored = json.loads(json.dumps(flat_by_key([found])))
+    assert [Measurement.from_flat_dict(each) for each in stored.values()] == [found]
+    assert list(stored) == [task if scope == "global" else f"{task} in batches of 64"]
+
+
+def test_the_form_on_disk() -> None:
+    flat = {"direction": "text-to-image", "scope": "in batches of 4", "pool": 4, "queries": 12}
+    flat |= {"mrr@10 in batches of 4": 0.5, "mean_rank in batches of 4": 2.0}
+    found = Measurement.from_flat_dict(flat)
+    assert (found["mrr@10"], found["mean_rank"]) == (0.5, 2.0)
+    assert list(found.as_flat_dict().items()) == list(flat.items())
+    with pytest.raises(KeyError):
+        found["mrr@10 in batches of 4"]
+
+
+def test_every_metric_is_measured() -> None:
+    ranks, ones = np.ones((4, 10), np.int64), np.ones(4, np.int64)
+    for task in ("text-to-image", "image-to-text"):
+        assert {*RETRIEVAL} <= {figure.name for figure in summarize(task, 9, ranks, ones).figures}
+    classes = np.eye(4, dtype=np.float32)
+    assert {*CLASSES} <= {figure.name for figure in zero_shot(classes, classes, ones).figures}
+
+
+def test_which_way_is_better() -> None:
+    lower = {name for name, metric in METRICS.items() if metric.score({name: 1.0}) < 0}
+    ranks = {f"{way}_{name}" for way in ("t2i", "i2t") for name in ("mean_rank", "median_rank")}
+    assert lower == ranks | {"val_loss"}
+
+
+def test_what_people_write() -> None:
+    assert Metric.parse("mrr@10").column == "t2i_mrr@10"
+    assert Metric.parse("loss").column == "val_loss"
+    assert Metric.parse("i2t_median_rank").column == "i2t_median_rank"
+    assert [name for name in METRICS if METRICS[name].is_zero_shot] == [*CLASSES]
+    with pytest.raises(UsageError, match="--metric mrr@7 is not measured; give one of t2i_mrr@1,"):
+        Metric.parse("mrr@7")
+
+
+def test_intervals_are_optional() -> None:
+    assert Estimate(0.5).as_dict() == {"value": 0.5}
+    assert Estimate(0.5, 0.25, 0.75).as_dict() == {"value": 0.5, "low": 0.25, "high": 0.75}
+
+
+def test_names_are_read_without_numpy() -> None:
+    code = "import finetune.figures, sys; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
