@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
+from clipsearch.answer import Answer, answer_json, json_text
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import UTF8
-from clipsearch.cli.results import Answer, as_dict, exit_code, json_text, show
+from clipsearch.cli.results import exit_code, show
 from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.engine import DEFAULT_CANDIDATES, Page
 from clipsearch.modes import MODES, Mode
@@ -182,5 +183,5 @@ def _answer_lines(answer: Callable[[str], Answer]) -> int:
             continue
         found = answer(text)
         code = max(code, exit_code(found.page))
-        click.echo(json_text(as_dict(found)))
+        click.echo(json_text(answer_json(found)))
     return code

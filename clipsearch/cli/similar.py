@@ -2,8 +2,9 @@
 
 import click
 
+from clipsearch.answer import Answer
 from clipsearch.cli.options import UTF8
-from clipsearch.cli.results import Answer, show
+from clipsearch.cli.results import show
 from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.query import SIMILAR_MODE, Search
 from finetune.sheet import check_sheet
