@@ -203,12 +203,7 @@ class Documents:
 def _body(document: Document) -> dict[str, object]:
     assert document.embedding is not None
     return put_fields(
-        document.id,
-        document.captions,
-        document.path,
-        document.tags,
-        document.numbers,
-        document.embedding,
+        document,
         places={"year": 1},
     )
 

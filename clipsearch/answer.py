@@ -12,7 +12,6 @@ from typing import Any
 from clipsearch.engine import Hit, IndexInfo, Page
 from clipsearch.highlight import match_spans
 from clipsearch.pictures import PictureFolders
-from finetune.numerals import whole_or_float
 from finetune.strict_json import dumps
 
 # Legal in JSON, but a terminal may obey them, line readers may split at them, and half a
@@ -73,21 +72,21 @@ def answer_json(answer: Answer) -> dict[str, Any]:
 def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: PictureFolders) -> dict[str, Any]:
     document = hit.document
     image = folders.find(document.path)
+    shown = document.to_show(as_hit=True)
     return {
         "rank": rank,
-        "id": document.id,
+        "id": shown.pop("id"),
         "score": hit.score,
         "bm25": hit.bm25,
         "cosine": hit.cosine,
-        "captions": list(document.captions),
+        "captions": shown.pop("captions"),
         "highlights": [
             [list(span) for span in match_spans(caption, answer.words, answer.info.language)]
             for caption in document.captions
         ],
-        "path": document.path,
+        "path": shown.pop("path"),
         "image": None if image is None else str(image),
-        "tags": dict(document.tags),
-        "numbers": {column: whole_or_float(value) for column, value in document.numbers.items()},
+        **shown,
     }
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from clipsearch.columns import Columns, document_of
 from clipsearch.contents import content_of, place_of_stamp, size_of_stamp, stamp_of
 from clipsearch.data_sets import HELD_KIND, UNCLAIMED, held_sentence
-from clipsearch.documents import Document, DocumentError, Embedding, check_document, storable
+from clipsearch.documents import Document, Embedding, check_document, storable
 from clipsearch.engine import DataSet, Update
 from clipsearch.ledger import Entry, Ledger, hash_of_fields
 from clipsearch.ledger_tables import IdSet
 from clipsearch.pipeline import Picture, Rejection, Step, closed_after
 from clipsearch.rejections import Rejections
+from finetune.errors import DocumentError
 from finetune.manifest import Manifest, Record
 from finetune.progress import Progress
 
@@ -232,12 +233,4 @@ def updates(plan: Plan, source: Source, ledger: Ledger) -> Iterator[Step | Rejec
 
 
 def _update(document: Document, content: str) -> Update:
-    return Update(
-        document.id,
-        document.captions,
-        document.tags,
-        document.numbers,
-        path=document.path,
-        data_set=document.data_set,
-        content=content,
-    )
+    return Update(document.id, **document.parts | {"content": content})

@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clipsearch.documents import Document, DocumentError, Embedding, storable_names
+from clipsearch.document_fields import storable_names
+from clipsearch.documents import Document, Embedding
 from clipsearch.storable import blanked
 from finetune.composed import composed
-from finetune.errors import UsageError
+from finetune.errors import DocumentError, UsageError
 from finetune.manifest import MetadataValue, Record
 from finetune.numerals import exact_number, number_text, read_number, value_text
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clipsearch.engine import DOCUMENT_FORM, PRECISIONS, IndexInfo, Precision, check_weights
+from clipsearch.documents import DOCUMENT_FORM
+from clipsearch.engine import PRECISIONS, IndexInfo, Precision, check_weights
 from clipsearch.vespa.address import without_credentials
 from clipsearch.vespa.changes import same_field
 from clipsearch.vespa.deployed import EmbeddingField

@@ -2,30 +2,29 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.storable import blanked, blanked_path, shown_id, why_no_id
-from finetune.errors import ClipsearchError
+from clipsearch.document_fields import NUMBERS, PART, PATH, TAGS, TEXT, TEXTS, Part, part
+from clipsearch.storable import shown_id, why_no_id
+from finetune.errors import DocumentError
 from finetune.several import is_one_text
 
 Embedding = npt.NDArray[np.float32]
 
 UNIT_LENGTH_TOLERANCE = 1e-3
 
-Value = TypeVar("Value", str, float)
-
-
-class DocumentError(ClipsearchError):
-    """A document that no engine would take."""
-
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """One image with all that is searched, filtered and shown.
+
+    A new field is a line here, a field of the schema in `vespa_app/`, and whatever gives it a value
+    (`clipsearch.columns.document_of`).
 
     Attributes:
         id: Stable and unique; by default the image's path as the manifest gives it. What it may
@@ -44,13 +43,65 @@ class Document:
     """
 
     id: str
-    captions: tuple[str, ...] = ()
-    path: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    captions: tuple[str, ...] = part(TEXTS, label="caption")
+    path: str = part(PATH)
+    tags: Mapping[str, str] = part(TAGS)
+    numbers: Mapping[str, float] = part(NUMBERS)
     embedding: Embedding | None = None
-    data_set: str = ""
-    content: str = ""
+    data_set: str = part(TEXT, form=2, label="data set", in_hits=False)
+    content: str = part(TEXT, form=2, in_hits=False, is_shown=False)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The value of each of PARTS."""
+        return {name: getattr(self, name) for name in PARTS}
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the embedding, as what JSON can hold; `from_json` gives it back exactly."""
+        return {
+            "id": self.id,
+            **{name: known.kind.to_json(getattr(self, name)) for name, known in PARTS.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], embedding: Embedding | None = None) -> Self:
+        """Of what `to_json` gave, now or in an earlier version, which had fewer fields."""
+        given = {
+            name: known.kind.from_json(values[name])
+            for name, known in PARTS.items()
+            if name in values
+        }
+        return cls(values["id"], embedding=embedding, **given)
+
+    def to_show(self, *, as_hit: bool = False) -> dict[str, Any]:
+        """What people are shown, as JSON, without the embedding; as a hit has it, or all of it.
+
+        A field of a later form than the first is there where the document has one.
+        """
+        shown = {
+            name: known.kind.to_show(getattr(self, name))
+            for name, known in PARTS.items()
+            if known.is_shown
+            and (known.in_hits or not as_hit)
+            and (known.form == 1 or getattr(self, name))
+        }
+        return {"id": self.id, **shown}
+
+
+PARTS: Mapping[str, Part] = MappingProxyType(
+    {
+        one.name: replace(one.metadata[PART], label=one.metadata[PART].label or one.name)
+        for one in fields(Document)
+        if PART in one.metadata
+    }
+)
+"""Of a document, by name: all its fields but id and embedding."""
+
+DOCUMENT_FORM = max(known.form for known in PARTS.values())
+"""Of the documents on a Vespa that this version writes: 1 are tags and numbers in maps alone; 2
+have the fields beside them that a filter of a search by vector needs
+(`clipsearch.vespa.filter_fields`), and say of which data set they are. A later one has the fields
+that `Document` declares for it."""
 
 
 def check_document(document: Document, dimension: int) -> None:
@@ -82,36 +133,14 @@ def storable(document: Document) -> Document:
 
     Raises DocumentError where the names of two columns become one.
     """
-    changed = replace(
-        document,
-        captions=tuple(map(blanked, document.captions)),
-        path=blanked_path(document.path),
-        tags=storable_tags(document.tags),
-        numbers=storable_names(document.numbers),
-    )
-    texts = ("captions", "path", "tags", "numbers")
-    same = all(getattr(changed, name) == getattr(document, name) for name in texts)
-    return document if same else changed
+    parts = document.parts
+    changed = storable_parts(parts)
+    return document if changed == parts else replace(document, **changed)
 
 
-def storable_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags with blanks for characters that no engine can hold, in names and values."""
-    return {column: blanked(value) for column, value in storable_names(tags).items()}
-
-
-def storable_names(columns: Mapping[str, Value]) -> dict[str, Value]:
-    """Columns with blanks for characters that no engine can hold in their names.
-
-    Raises DocumentError where the names of two become one.
-    """
-    named = {blanked(column): value for column, value in columns.items()}
-    if len(named) < len(columns):
-        names = sorted(column for column in columns if blanked(column) != column)
-        raise DocumentError(
-            f"the column {names[0]!r} has the name of another one once it is written with blanks"
-            f" for what no index can hold; rename it"
-        )
-    return named
+def storable_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of PARTS, by name, with blanks for characters that no engine can hold."""
+    return {name: PARTS[name].kind.storable(value) for name, value in parts.items()}
 
 
 def check_embedding(embedding: Embedding, dimension: int, name: str) -> None:

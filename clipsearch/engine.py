@@ -4,21 +4,21 @@ Everything above (feed, query, server, commands) speaks to an engine through thi
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol, Self, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from clipsearch.documents import (
+    DOCUMENT_FORM,
+    PARTS,
     Document,
-    DocumentError,
     Embedding,
     check_embedding,
-    storable_names,
-    storable_tags,
+    storable_parts,
 )
 from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, Ranking, ranking_of
-from clipsearch.storable import blanked, blanked_path
-from finetune.errors import UsageError
+from finetune.errors import DocumentError, UsageError
 
+Record = TypeVar("Record")
 Precision = Literal["float", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -32,10 +32,6 @@ RRF_K = 60
 RERANK_COUNT = 1000
 
 NO_WORDS = "the query has no word to look for, so nothing is found by text"
-
-# Of the documents on a Vespa: 1 are tags and numbers in maps alone; 2 have the fields beside them
-# that a filter of a search by vector needs (`clipsearch.vespa.filter_fields`).
-DOCUMENT_FORM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,7 @@ class IndexInfo:
         open_feeds: Those that have not ended.
         column_order: Columns whose numbers were written to a Vespa, in the order in which they
             came. A column's place here, from 1, stands in the documents: it never changes.
-        document_form: Of the documents on a Vespa; see DOCUMENT_FORM.
+        document_form: Of the documents on a Vespa; see `clipsearch.documents.DOCUMENT_FORM`.
     """
 
     dimension: int
@@ -120,23 +116,15 @@ class IndexInfo:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """From the object that `dataclasses.asdict` gave; keys of later versions are left out.
+        """From the object that `to_json` gave; keys of later versions are left out.
 
         Raises TypeError where the dimension is missing, or a value is of another kind.
         """
-        known = {one.name for one in fields(cls)}
-        kept: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in known
-        }
-        for name, kind in (("data_sets", DataSet), ("open_feeds", OpenFeed)):
-            if isinstance(kept.get(name), tuple):
-                kept[name] = tuple(_from_object(kind, each) for each in kept[name])
-        for name, kind in get_type_hints(cls).items():
-            if name in kept and not _is_of(kept[name], kind):
-                raise TypeError(f"{name} is not of the kind that it should be")
-        return cls(**kept)
+        return _record(cls, values)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as what JSON can hold; `from_json` gives it back."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,17 +269,31 @@ class Upsert:
         return self.document.id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Update:
-    """Change the named parts of a document that exists; None leaves a part as it is."""
+    """Change the named parts of a document that exists, each as a whole.
+
+    >>> Update("a.jpg", captions=("two dogs",), tags={"class": "beach"})
+
+    Attributes:
+        id: The document's.
+        parts: New values by name, of `clipsearch.documents.PARTS`; others stay as they are.
+    """
 
     id: str
-    captions: tuple[str, ...] | None = None
-    tags: Mapping[str, str] | None = None
-    numbers: Mapping[str, float] | None = None
-    path: str | None = None
-    data_set: str | None = None
-    content: str | None = None
+    parts: Mapping[str, Any]
+
+    def __init__(self, id: str, **parts: Any) -> None:
+        """Raise TypeError for a part that no document has; None leaves one as it is."""
+        for name in parts.keys() - PARTS.keys():
+            raise TypeError(f"a document has no part {name!r}: only {', '.join(PARTS)}")
+        object.__setattr__(self, "id", id)
+        kept = {name: value for name, value in parts.items() if value is not None}
+        object.__setattr__(self, "parts", kept)
+
+    def applied_to(self, document: Document) -> Document:
+        """The document with the new values."""
+        return replace(document, **self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,13 +384,7 @@ class Engine(Protocol):
 
 def storable_update(update: Update) -> Update:
     """The update with blanks for characters that no engine can hold, as `storable` has them."""
-    return replace(
-        update,
-        captions=None if update.captions is None else tuple(map(blanked, update.captions)),
-        tags=None if update.tags is None else storable_tags(update.tags),
-        numbers=None if update.numbers is None else storable_names(update.numbers),
-        path=None if update.path is None else blanked_path(update.path),
-    )
+    return Update(update.id, **storable_parts(update.parts))
 
 
 def target_hits(query: EngineQuery) -> int:
@@ -415,19 +411,26 @@ def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:
     return bm25, vector
 
 
-def _from_object(kind: Any, value: Any) -> Any:
-    """A part of IndexInfo from the object that JSON has for it; anything else as it is.
+def _record(cls: type[Record], values: Mapping[str, Any]) -> Record:
+    """A dataclass of the object that JSON has for it; keys that it does not know are left out.
 
-    Raises TypeError where a field is missing or not of its kind.
+    Raises TypeError where a field is missing or not of the kind that it is annotated with.
     """
-    if not isinstance(value, dict):
-        return value
-    kinds = get_type_hints(kind)
-    kept = {name: each for name, each in value.items() if name in kinds}
-    for name, each in kept.items():
-        if not _is_of(each, kinds[name]):
+    kinds = get_type_hints(cls)
+    kept = {name: _read(value, kinds[name]) for name, value in values.items() if name in kinds}
+    for name, value in kept.items():
+        if not _is_of(value, kinds[name]):
             raise TypeError(f"{name} is not of the kind that it should be")
-    return kind(**kept)
+    return cls(**kept)
+
+
+def _read(value: Any, kind: Any) -> Any:
+    """A value of JSON as a field of this kind has it; as it is where it cannot be one."""
+    if isinstance(value, list) and get_origin(kind) is tuple:
+        return tuple(_read(each, get_args(kind)[0]) for each in value)
+    if isinstance(value, dict) and isinstance(kind, type) and is_dataclass(kind):
+        return _record(kind, value)
+    return value
 
 
 def _is_of(value: Any, kind: Any) -> bool:

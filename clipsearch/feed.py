@@ -24,8 +24,8 @@ from typing import TextIO
 from clipsearch.changes import Plan, Source, Work, compare
 from clipsearch.columns import Columns, choose_columns
 from clipsearch.data_sets import Place, Wish, fed_from, settle_data_set
-from clipsearch.documents import Embedding
-from clipsearch.engine import DOCUMENT_FORM, DataSet, Engine
+from clipsearch.documents import DOCUMENT_FORM, Embedding
+from clipsearch.engine import DataSet, Engine
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.feed_mark import FeedMark
 from clipsearch.feed_writing import Encoding, Tally, Writing

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from clipsearch.contents import size_of_stamp
-from clipsearch.documents import Document
+from clipsearch.documents import PARTS, Document
 from clipsearch.engines import is_remote
 from clipsearch.file_lock import HeldElsewhereError, hold
 from clipsearch.ledger_tables import ContentTable, IdSet, explained
@@ -50,6 +50,9 @@ CREATE TABLE documents (
 ) WITHOUT ROWID
 """
 BY_CONTENT = "CREATE INDEX IF NOT EXISTS by_content ON documents (size, content)"
+# Hashed in this order since the first version. What came later is hashed only where a document has
+# it, so that the hashes of others, in ledgers that are there, stay true.
+_FIRST_FIELDS = ("captions", "path", "tags", "numbers")
 COLUMNS = "id, stamp, content, encoder, fields, data_set, size"
 
 
@@ -97,8 +100,13 @@ class PendingFeed:
 
 
 def hash_of_fields(document: Document) -> str:
-    """A sha256, in hex, that changes with captions, path, tags, numbers or data set."""
-    return _hash([*_fields(document), document.data_set])
+    """A sha256, in hex, that changes with any field but the embedding and its content."""
+    later = [
+        [name, PARTS[name].kind.ordered(value)]
+        for name, value in document.parts.items()
+        if value and name not in (*_FIRST_FIELDS, "data_set", "content")
+    ]
+    return _hash([*_fields(document), document.data_set, *later])
 
 
 def hash_of_fields_before(document: Document) -> str:
@@ -107,12 +115,7 @@ def hash_of_fields_before(document: Document) -> str:
 
 
 def _fields(document: Document) -> list[object]:
-    return [
-        document.captions,
-        document.path,
-        sorted(document.tags.items()),
-        sorted(document.numbers.items()),
-    ]
+    return [PARTS[name].kind.ordered(getattr(document, name)) for name in _FIRST_FIELDS]
 
 
 def _hash(parts: list[object]) -> str:

@@ -45,6 +45,10 @@ class IndexVersionError(EngineError):
     """The index was written by a later version of clipsearch."""
 
 
+class DocumentError(ClipsearchError):
+    """A document that no engine would take."""
+
+
 class DocumentNotFoundError(EngineError):
     """No document of that id is in the index."""
 

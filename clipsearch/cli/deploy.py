@@ -184,7 +184,7 @@ def _as_json(deployed: "Deployed") -> dict[str, object]:
     return {
         "index": deployed.index,
         "message": deployed.message,
-        "info": asdict(deployed.info),
+        "info": deployed.info.to_json(),
         "changes": None if changes is None else asdict(changes),
     }
 

@@ -6,7 +6,7 @@ import click
 
 from clipsearch.cli.delete import check_known
 from clipsearch.cli.options import UTF8, index_option, json_option
-from finetune.numerals import number_text, whole_or_float
+from finetune.numerals import number_text
 from finetune.strict_json import dumps
 from finetune.terminal import printable
 
@@ -45,29 +45,33 @@ def get(ids: tuple[str, ...], index: str, embedding: bool, as_json: bool) -> Non
 
 def as_dict(document: "Document") -> dict[str, object]:
     """The document for JSON; without `embedding` and `data_set` where it has none."""
-    values: dict[str, object] = {
-        "id": document.id,
-        "captions": list(document.captions),
-        "path": document.path,
-        "tags": dict(document.tags),
-        "numbers": {column: whole_or_float(value) for column, value in document.numbers.items()},
-    }
-    if document.data_set:
-        values["data_set"] = document.data_set
+    values: dict[str, object] = document.to_show()
     if document.embedding is not None:
         values["embedding"] = document.embedding.tolist()
     return values
 
 
 def as_text(document: "Document") -> str:
-    """The document for people: a line for each caption, tag and number."""
-    lines = [document.id, f"  path: {document.path}"]
-    lines += [f"  data set: {document.data_set}"] if document.data_set else []
-    lines += [f"  caption: {caption}" for caption in document.captions]
-    lines += [f"  {column}: {value}" for column, value in sorted(document.tags.items())]
-    lines += [
-        f"  {column}: {number_text(value)}" for column, value in sorted(document.numbers.items())
-    ]
+    """The document for people: a line for each text, caption, tag and number."""
+    from clipsearch.documents import PARTS  # light path: NumPy
+
+    shown = document.to_show()
+    lines = [shown.pop("id")]
+    for kind in (str, list, dict):
+        for name, value in shown.items():
+            if isinstance(value, kind):
+                lines += _lines(PARTS[name].label, value)
     if document.embedding is not None:
         lines.append("  embedding: " + " ".join(str(value) for value in document.embedding))
     return "\n".join(printable(line) for line in lines)
+
+
+def _lines(label: str, value: object) -> list[str]:
+    if isinstance(value, list):
+        return [f"  {label}: {text}" for text in value]
+    if isinstance(value, dict):
+        return [
+            f"  {column}: {one if isinstance(one, str) else number_text(one)}"
+            for column, one in sorted(value.items())
+        ]
+    return [f"  {label}: {value}"]

@@ -78,7 +78,7 @@ def facts_of(engine: "Engine") -> dict[str, object]:
         "without_embedding": _count_without_embedding(engine),
         "disk_bytes": size,
     }
-    return facts | asdict(engine.info) | {"data_sets": _data_sets(engine)}
+    return facts | engine.info.to_json() | {"data_sets": _data_sets(engine)}
 
 
 def _data_sets(engine: "Engine") -> list[dict[str, object]]:
@@ -153,9 +153,9 @@ def _verdict(verified: object) -> str:
 
 
 def _earlier_form(form: object) -> str:
-    from clipsearch.engine import DOCUMENT_FORM  # light path: NumPy
+    from clipsearch.vespa.filter_fields import FILTER_FORM  # light path: NumPy
 
-    if form == DOCUMENT_FORM:
+    if isinstance(form, int) and form >= FILTER_FORM:
         return ""
     return " (fed by an earlier version: queries with filters are slow until the next feed)"
 

@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 
-from clipsearch.documents import Document, DocumentError, check_document, storable
+from clipsearch.documents import Document, check_document, storable
 from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert
 from clipsearch.engines.lance import DocumentTable
 from clipsearch.text import tokens
-
-UPDATED_PARTS = ("captions", "tags", "numbers", "path", "data_set", "content")
+from finetune.errors import DocumentError
 
 BATCH_OPERATIONS = 1000
 # So that a slow stream (pictures being encoded) has its work acknowledged as it goes.
@@ -89,10 +87,7 @@ def _document(operation: Upsert | Update, existing: dict[str, Document]) -> Docu
     document = existing.get(operation.id)
     if document is None:
         raise DocumentError(f"{operation.id}: is not in the index, so it cannot be updated")
-    changed = {name: getattr(operation, name) for name in UPDATED_PARTS}
-    return replace(
-        document, **{name: value for name, value in changed.items() if value is not None}
-    )
+    return operation.applied_to(document)
 
 
 def _checked_tokens(document: Document, info: IndexInfo) -> list[str]:

@@ -12,7 +12,6 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from clipsearch.engine import IndexInfo
@@ -99,7 +98,7 @@ def read_info(folder: Path) -> IndexInfo:
 
 def write_info(folder: Path, info: IndexInfo) -> None:
     """Replace it in one step, so that a killed process leaves the old or the new."""
-    content = {"format": FORMAT} | asdict(info)
+    content = {"format": FORMAT} | info.to_json()
     replace_json(folder / INFO_FILE, content | {"sha256": info_digest(content)})
 
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +20,7 @@ from clipsearch.engines.arrays import map_array
 def to_row(document: Document) -> str:
     """The document as one JSON text; `from_row` gives it back exactly, but for the embedding."""
     return json.dumps(
-        {
-            "id": document.id,
-            "captions": list(document.captions),
-            "path": document.path,
-            "tags": dict(document.tags),
-            "numbers": {column: float(value) for column, value in document.numbers.items()},
-            "data_set": document.data_set,
-            "content": document.content,
-        },
+        document.to_json(),
         ensure_ascii=False,
         allow_nan=False,
         separators=(",", ":"),
@@ -38,18 +29,7 @@ def to_row(document: Document) -> str:
 
 def from_row(row: str | bytes, embedding: Embedding | None = None) -> Document:
     """The document of a row."""
-    fields: dict[str, Any] = json.loads(row)
-    return Document(
-        fields["id"],
-        tuple(fields["captions"]),
-        fields["path"],
-        fields["tags"],
-        fields["numbers"],
-        embedding,
-        # Rows of earlier versions have neither.
-        fields.get("data_set", ""),
-        fields.get("content", ""),
-    )
+    return Document.from_json(json.loads(row), embedding)
 
 
 @dataclass(frozen=True, slots=True)

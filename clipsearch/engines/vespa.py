@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Self
 
-from clipsearch.documents import Document
-from clipsearch.engine import DOCUMENT_FORM, EngineQuery, IndexInfo, Operation, Outcome, Page
+from clipsearch.documents import DOCUMENT_FORM, PARTS, Document
+from clipsearch.engine import EngineQuery, IndexInfo, Operation, Outcome, Page
 from clipsearch.storable import why_no_id
 from clipsearch.vespa import operations, queries
 from clipsearch.vespa.answers import (
@@ -26,6 +26,7 @@ from clipsearch.vespa.connection import (
     connect,
 )
 from clipsearch.vespa.feeding import feed
+from clipsearch.vespa.filter_fields import FILTER_FORM
 from clipsearch.vespa.index_info import ColumnPlaces, change_info, read_info
 from clipsearch.vespa.searching import Searcher
 from clipsearch.vespa.unembedded import UnembeddedCount, embedded_body
@@ -149,7 +150,7 @@ class VespaEngine:
 
     def search(self, query: EngineQuery) -> Page:
         """See `Engine.search`."""
-        if query.filters and self._info.document_form != DOCUMENT_FORM:
+        if query.filters and self._info.document_form < FILTER_FORM:
             self._look_for_upgrade()
         page = Searcher(self._info, self._client.settings.timeout, self._ask).page(query)
         return replace(page, notes=(*page.notes, *self._unembedded.note(self._info, query, page)))
@@ -172,7 +173,7 @@ class VespaEngine:
 
     def count_by_data_set(self) -> Mapping[str, int]:
         """See `Engine.count_by_data_set`. Raises EngineError where not all could be counted."""
-        if self._info.document_form < DOCUMENT_FORM:  # the schema may have no such field
+        if self._info.document_form < PARTS["data_set"].form:  # the schema may have no such field
             return {"": self.count()}
         answer = self._ask(queries.data_sets_body(self._client.settings.timeout))
         if answer.partial is not None:

@@ -1,10 +1,12 @@
 """Vespa's answers parsed: documents, hits, facets, and what is wrong in one sentence."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from clipsearch.documents import Document
+from clipsearch.document_fields import NUMBERS, PATH, TAGS, TEXT, TEXTS, Kind
+from clipsearch.documents import PARTS, Document
 from clipsearch.engine import Hit
 from clipsearch.facet_counts import counts_by_tag
 from clipsearch.vespa import checked
@@ -265,29 +267,44 @@ def _cosine(features: Mapping[str, Json]) -> float | None:
 
 
 def _document(id_: str, fields: Mapping[str, Json]) -> Document:
-    captions = checked.listed(fields.get("captions"), "a document's captions")
-    tags = checked.mapping(fields.get("tags"), "a document's tags")
-    numbers = checked.mapping(fields.get("numbers"), "a document's numbers")
     tensor = fields.get("embedding")
     values = tensor.get("values") if isinstance(tensor, dict) else tensor
-    return Document(
-        id=id_,
-        captions=tuple(
-            checked.text(text, "a caption").translate(_HIGHLIGHT_MARKS) for text in captions
-        ),
-        path=checked.text(fields.get("path"), "a document's path"),
-        tags={
-            checked.text(key, "a column"): checked.text(value, "a tag")
-            for key, value in tags.items()
-        },
-        numbers={
-            checked.text(key, "a column"): checked.number(value, "a number of a document")
-            for key, value in numbers.items()
-        },
-        embedding=None if values is None else checked.vector(values, "an embedding"),
-        data_set=checked.text(fields.get("data_set"), "a document's data set"),
-        content=checked.text(fields.get("content"), "a document's content"),
+    parts = {
+        name: _READ[part.kind](fields.get(name), f"a document's {name.replace('_', ' ')}")
+        for name, part in PARTS.items()
+    }
+    embedding = None if values is None else checked.vector(values, "an embedding")
+    return Document(id_, embedding=embedding, **parts)
+
+
+def _texts(value: Json, what: str) -> tuple[str, ...]:
+    return tuple(
+        checked.text(text, "a caption").translate(_HIGHLIGHT_MARKS)
+        for text in checked.listed(value, what)
     )
+
+
+def _tags(value: Json, what: str) -> dict[str, str]:
+    return {
+        checked.text(column, "a column"): checked.text(text, "a tag")
+        for column, text in checked.mapping(value, what).items()
+    }
+
+
+def _numbers(value: Json, what: str) -> dict[str, float]:
+    return {
+        checked.text(column, "a column"): checked.number(number, "a number of a document")
+        for column, number in checked.mapping(value, what).items()
+    }
+
+
+_READ: Mapping[Kind, Callable[[Json, str], Any]] = {
+    TEXT: checked.text,
+    PATH: checked.text,
+    TEXTS: _texts,
+    TAGS: _tags,
+    NUMBERS: _numbers,
+}
 
 
 def _facets(groups: Sequence[Mapping[str, Json]]) -> tuple[Facets, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from clipsearch.documents import DocumentError, check_document, storable
+from clipsearch.documents import check_document, storable
 from clipsearch.engine import (
     Delete,
     IndexInfo,
@@ -40,7 +40,7 @@ from clipsearch.vespa.operations import (
     update_fields,
 )
 from clipsearch.vespa.throttle import Throttle, ThrottledTransport
-from finetune.errors import EngineError
+from finetune.errors import DocumentError, EngineError
 
 NO_SPACE = 507
 BAD_REQUEST = 400
@@ -147,19 +147,8 @@ class _Writer:
                 case Upsert(document):
                     document = storable(document)
                     check_document(document, self._info.dimension)
-                    assert document.embedding is not None
-                    body = put_fields(
-                        document.id,
-                        document.captions,
-                        document.path,
-                        document.tags,
-                        document.numbers,
-                        document.embedding,
-                        self._info.precision,
-                        places=self._places_of(document.numbers),
-                        data_set=document.data_set,
-                        content=document.content,
-                    )
+                    places = self._places_of(document.numbers)
+                    body = put_fields(document, self._info.precision, places=places)
                     return self._send(operation, "POST", body)
                 case FilterFields():
                     return self._send(operation, "PUT", update_fields(operation, {}))
@@ -183,7 +172,7 @@ class _Writer:
         if status != 200:
             return self._judge(update, status, content)
         kept = storable_update(update)
-        body = update_fields(kept, self._places_of(kept.numbers or ()))
+        body = update_fields(kept, self._places_of(kept.parts.get("numbers", ())))
         return self._send(update, "PUT", body) if body["fields"] else Outcome(update)
 
     @staticmethod

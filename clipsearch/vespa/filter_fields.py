@@ -22,6 +22,8 @@ from clipsearch.folding import fold
 
 TAG_VALUES = "tag_values"
 NUMBER_KEYS = "number_keys"
+FILTER_FORM = 2
+"""Of documents that have these fields, from this one on (`IndexInfo.document_form`)."""
 
 # Places are from 1 to this; a column beyond it has no keys, and its filters are asked exactly.
 MOST_COLUMNS = 1023

@@ -7,7 +7,7 @@ it (412) where something else does. Then it is read and changed again.
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from urllib.parse import quote
 
 from clipsearch.engine import IndexInfo
@@ -150,7 +150,7 @@ def _parse_or_none(text: str | None, target: str) -> IndexInfo | None:
 
 def _text(info: IndexInfo) -> str:
     # In ASCII, so that it can stand in a condition.
-    return json.dumps({"format_version": FORMAT_VERSION, **asdict(info)}, allow_nan=False)
+    return json.dumps({"format_version": FORMAT_VERSION, **info.to_json()}, allow_nan=False)
 
 
 def _condition(text: str | None) -> str:

@@ -18,7 +18,7 @@ from clipsearch.engine import (
 )
 from clipsearch.vespa.connection import Json
 from clipsearch.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, tag_value
-from clipsearch.vespa.operations import DATA_SET, DOCUMENT_TYPE, FIELDS
+from clipsearch.vespa.operations import DATA_SET, DOCUMENT_TYPE, hit_fields
 from clipsearch.vespa.restrictions import decimal, restricted_to
 from finetune.errors import UsageError
 
@@ -69,7 +69,8 @@ def search_body(
     if restrictions and len(parts) > 1:
         where = f"({where})"
     where = " and ".join([where, *restrictions])
-    body["yql"] = f"select {', '.join(FIELDS)} from {DOCUMENT_TYPE} where {where}"
+    fields = ", ".join(hit_fields(info.document_form))
+    body["yql"] = f"select {fields} from {DOCUMENT_TYPE} where {where}"
     if query.facets and query.ranking.uses_words:
         body["yql"] += f" | {_grouping(query.facets)}"
     if query.ranking.weighted:

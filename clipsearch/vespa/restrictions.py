@@ -8,17 +8,11 @@ document is compared.
 import unicodedata
 from decimal import Decimal
 
-from clipsearch.engine import (
-    DOCUMENT_FORM,
-    EngineQuery,
-    Filter,
-    IndexInfo,
-    NumberFilter,
-    TagFilter,
-)
+from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, TagFilter
 from clipsearch.storable import why_no_id
 from clipsearch.vespa.connection import Json
 from clipsearch.vespa.filter_fields import (
+    FILTER_FORM,
     MOST_COLUMNS,
     NUMBER_KEYS,
     TAG_VALUES,
@@ -57,7 +51,7 @@ def decimal(value: float) -> str:
 
 
 def _of_this_form(info: IndexInfo) -> bool:
-    return info.document_form == DOCUMENT_FORM
+    return info.document_form >= FILTER_FORM
 
 
 def _is_tight(one: Filter, info: IndexInfo) -> bool:

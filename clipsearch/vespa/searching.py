@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from clipsearch.engine import DOCUMENT_FORM, EngineQuery, IndexInfo, Page, target_hits
+from clipsearch.engine import EngineQuery, IndexInfo, Page, target_hits
 from clipsearch.vespa import queries
 from clipsearch.vespa.answers import SearchAnswer
 from clipsearch.vespa.connection import Json
+from clipsearch.vespa.filter_fields import FILTER_FORM
 from clipsearch.vespa.restrictions import are_tight
 
 # So few are compared in less time than a walk through the graph takes.
@@ -131,7 +132,7 @@ class Searcher:
             f"{column} has more values than the {queries.MOST_FACET_VALUES:,} most frequent shown"
             for column in listed.cut_facets
         ]
-        earlier = self.info.document_form != DOCUMENT_FORM
+        earlier = self.info.document_form < FILTER_FORM
         if query.filters and query.ranking.needs_vector and earlier:
             notes.append(EARLIER_FORM)
         return tuple(notes)

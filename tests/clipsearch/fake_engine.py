@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from clipsearch.documents import Document, DocumentError, check_document
+from clipsearch.documents import Document, check_document
 from clipsearch.engine import (
     Delete,
     EngineQuery,
@@ -19,7 +19,7 @@ from clipsearch.engine import (
     Update,
     Upsert,
 )
-from finetune.errors import EngineError
+from finetune.errors import DocumentError, EngineError
 
 
 @dataclass
@@ -82,10 +82,7 @@ class FakeEngine:
             case Update(name):
                 if name not in self.documents:
                     return "no such document"
-                parts = ("captions", "tags", "numbers", "path", "data_set", "content")
-                new = {part: getattr(operation, part) for part in parts}
-                given = {part: value for part, value in new.items() if value is not None}
-                self.documents[name] = replace(self.documents[name], **given)
+                self.documents[name] = replace(self.documents[name], **operation.parts)
             case Delete(name):
                 self.documents.pop(name, None)
         self.log.append(operation)

@@ -161,12 +161,7 @@ def write_puts(path: Path, documents: Iterable[Document]) -> Path:
         for document in documents:
             assert document.embedding is not None
             body = put_fields(
-                document.id,
-                document.captions,
-                document.path,
-                document.tags,
-                document.numbers,
-                document.embedding,
+                document,
                 places={"year": 1},
             )
             put = f"id:{NAMESPACE}:image::{document.id}"

@@ -18,7 +18,7 @@ from local_collection import DIMENSION, feed, make_document
 
 from clipsearch import onnx_towers
 from clipsearch.deploy_options import DeployOptions, check_destination
-from clipsearch.documents import Document, DocumentError, check_document
+from clipsearch.documents import Document, check_document
 from clipsearch.encoder import Encoder
 from clipsearch.engine import MAX_WEIGHT, EngineQuery, IndexInfo, Upsert, fused_weights
 from clipsearch.engines.local import LocalEngine
@@ -28,6 +28,7 @@ from clipsearch.query import Search
 from finetune.config import TrainConfig
 from finetune.config_check import check_config
 from finetune.errors import (
+    DocumentError,
     EncoderError,
     EncoderMismatchError,
     TooLittleMemoryError,

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vespa_stub import StubVespa, numbered_document
 
-from clipsearch.documents import Document, DocumentError, check_id, storable
+from clipsearch.documents import Document, check_id, storable
 from clipsearch.engine import (
     Delete,
     Engine,
@@ -35,7 +35,7 @@ from clipsearch.storable import MOST_ID_BYTES, blanked, blanked_path, shown_id, 
 from clipsearch.text import tokens
 from clipsearch.vespa.connection import ConnectionSettings, connect
 from clipsearch.vespa.index_info import write_info
-from finetune.errors import DocumentNotFoundError, UsageError
+from finetune.errors import DocumentError, DocumentNotFoundError, UsageError
 
 INFO = IndexInfo(dimension=8, tag_columns=("class",), index_id="x")
 REFUSED = ["\0", "\x07", "\x0b", "\x1b", "\x1f", "\ud800", "\udfff", "\ufdd0", "\ufdef"]

@@ -16,9 +16,8 @@ import pytest
 from PIL import Image
 from vespa_stub import Request, StubVespa, numbered_document
 
-from clipsearch.documents import Document
+from clipsearch.documents import DOCUMENT_FORM, Document
 from clipsearch.engine import (
-    DOCUMENT_FORM,
     EngineQuery,
     Filter,
     IndexInfo,
