@@ -19,8 +19,8 @@ from functools import partial
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from finetune.augment import ImageAugmentation
-from finetune.augment_config import AugmentConfig
+from finetune.config.image_augmentation import AugmentConfig
+from finetune.data.image_augmentation import ImageAugmentation
 
 CAPTION_TOKENS = 16
 JITTER = (0.2, 0.2, 0.1, 0.0)

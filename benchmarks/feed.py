@@ -27,10 +27,10 @@ import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-from clipsearch.encoder import available_cores
-from clipsearch.feed import FeedOptions, feed
+from clipsearch.encoder.encoder import available_cores
+from clipsearch.feed.feed import FeedOptions, feed
 from finetune.encoder_folder import IMAGE_TOWER, read_description
-from finetune.images import normalize
+from finetune.images.pixels import normalize
 
 WIDTH, HEIGHT = 640, 480
 JPEG_QUALITY = 87
@@ -42,10 +42,10 @@ def write_encoder(folder: Path) -> None:
     import torch
     from transformers import CLIPConfig, CLIPModel
 
-    from finetune.encoder_folder import Preprocessing
-    from finetune.export import export_encoder
-    from finetune.model import DualEncoder
-    from finetune.tiny import tiny_clip
+    from finetune.export.encoder import export_encoder
+    from finetune.images.preprocessing import Preprocessing
+    from finetune.models.dual_encoder import DualEncoder
+    from finetune.models.tiny import tiny_clip
 
     tiny = tiny_clip(["a made-up picture"])
     text = tiny.model.config.text_config.to_dict() | {"projection_dim": 512}

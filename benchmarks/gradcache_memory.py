@@ -37,12 +37,12 @@ from functools import partial
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from finetune.backward import whole_backward
-from finetune.batch_size import cpu_peak, cuda_peak, made_up_batch, process_memory
-from finetune.gradcache import cached_backward
 from finetune.losses.contrastive import contrastive_loss
-from finetune.model import DualEncoder, load_dual_encoder
-from finetune.tiny import TinySize, tiny_clip
+from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
+from finetune.models.tiny import TinySize, tiny_clip
+from finetune.training.batch_size import cpu_peak, cuda_peak, made_up_batch, process_memory
+from finetune.training.gradients.backward import whole_backward
+from finetune.training.gradients.gradcache import cached_backward
 
 MEGABYTE = 1 << 20
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

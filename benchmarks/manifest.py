@@ -82,7 +82,7 @@ def touch_images(folder: Path, images: int) -> None:
 
 def read_manifest(path: Path) -> dict[str, float]:
     """In the child: read it, stream its records once, and tell the figures."""
-    from finetune.manifest import Manifest
+    from finetune.manifest.manifest import Manifest
 
     start = time.perf_counter()
     with Manifest.open(path) as manifest:

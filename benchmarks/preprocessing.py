@@ -20,15 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.encoder_folder import Preprocessing
-from finetune.images import (
-    DRAFT_MARGIN,
-    load_pixels,
-    normalize,
-    open_image,
-    preprocessing_from_config,
-    resize_and_crop,
-)
+from finetune.images.open import open_image
+from finetune.images.pixels import DRAFT_MARGIN, load_pixels, normalize, resize_and_crop
+from finetune.images.preprocessing import Preprocessing
+from finetune.images.processor_config import preprocessing_from_config
 
 SIZES = ((640, 480), (1024, 768), (1600, 1200), (4000, 3000))
 MARGINS = (1.0, 1.5, 2.0, DRAFT_MARGIN)

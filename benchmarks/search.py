@@ -28,8 +28,8 @@ from lancedb.index import FTS
 
 from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, IndexInfo, Page, Upsert
-from clipsearch.engines.lance import TABLE
-from clipsearch.engines.local import EXACT_LIMIT, LocalEngine
+from clipsearch.engines.local.engine import EXACT_LIMIT, LocalEngine
+from clipsearch.engines.local.table import TABLE
 from clipsearch.modes import Mode
 from clipsearch.text import tokens
 

@@ -104,7 +104,7 @@ def make_index(folder: Path, documents: int, encoder: Path | None) -> str:
 
 
 def first_id(index: str) -> str:
-    from clipsearch import Search
+    from clipsearch.search.search import Search
 
     with Search.open(index) as search:
         return next(iter(search.engine.visit())).id

@@ -9,7 +9,7 @@
 The pictures are made up, at 640x480: three JPEGs to one PNG; or those of --manifest, one caption of
 each. Every way runs in a process of its own, round by round, every other round in reverse:
 
-    ours          `finetune.trainer.train` as it is, without evaluation and export
+    ours          `finetune.training.train.train` as it is, without evaluation and export
     ours, varied  the same with flips, crops and colour jitter
     Trainer       transformers' own over CLIPModel with return_loss: the dataset opens a picture
                   with Pillow and calls CLIPProcessor, the collator fills captions to the batch's
@@ -55,11 +55,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from finetune.augment_config import AugmentConfig
-from finetune.config import TrainConfig
-from finetune.tiny import caption_tokenizer
-from finetune.trainer import train
-from finetune.training_splits import TrainingManifests
+from finetune.config.image_augmentation import AugmentConfig
+from finetune.config.settings import TrainConfig
+from finetune.data.splits import TrainingManifests
+from finetune.models.tiny import caption_tokenizer
+from finetune.training.train import train
 
 CORES = len(os.sched_getaffinity(0))
 SIZE = (640, 480)
@@ -155,11 +155,11 @@ class Enough(Exception):  # noqa: N818  (no error: a way out of the loop)
 
 def ours(options: argparse.Namespace, augment: AugmentConfig) -> Measured:
     """The whole of `train`, with marks before the first picture and after each epoch."""
-    import finetune.fit
-    import finetune.trainer
+    import finetune.training.loop
+    import finetune.training.train
 
     clock, epochs = Clock(torch.device(options.device)), 1 + options.later
-    load, step = finetune.trainer.load_training_data, finetune.fit.training_step
+    load, step = finetune.training.train.load_training_data, finetune.training.loop.training_step
     steps_per_epoch = done = 0
 
     def timed_load(*arguments: Any, **options: Any) -> Any:
@@ -200,8 +200,8 @@ def ours(options: argparse.Namespace, augment: AugmentConfig) -> Measured:
         )
         try:
             with (
-                mock.patch("finetune.trainer.load_training_data", timed_load),
-                mock.patch("finetune.fit.training_step", timed_step),
+                mock.patch("finetune.training.train.load_training_data", timed_load),
+                mock.patch("finetune.training.loop.training_step", timed_step),
             ):
                 train(config, quiet=True)
         except Enough:

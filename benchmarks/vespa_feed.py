@@ -44,9 +44,8 @@ from requests.adapters import HTTPAdapter
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import IndexInfo, Upsert
-from clipsearch.engines.vespa import VespaEngine
-from clipsearch.feed import FeedOptions, feed
-from clipsearch.vespa.connection import (
+from clipsearch.engines.vespa.engine import VespaEngine
+from clipsearch.engines.vespa.http.connection import (
     Body,
     Client,
     ConnectionFailedError,
@@ -55,7 +54,8 @@ from clipsearch.vespa.connection import (
     Reply,
     Transport,
 )
-from clipsearch.vespa.operations import NAMESPACE, put_fields
+from clipsearch.engines.vespa.operations import NAMESPACE, put_fields
+from clipsearch.feed.feed import FeedOptions, feed
 
 DIMENSION = 512
 STUB = Path(__file__).parent / "servers" / "document_api.py"

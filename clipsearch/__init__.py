@@ -13,18 +13,18 @@ from clipsearch.version import __version__
 
 if TYPE_CHECKING:
     from clipsearch.documents import Document
-    from clipsearch.encoder import Encoder
+    from clipsearch.encoder.encoder import Encoder
     from clipsearch.engine import Hit, Page
-    from clipsearch.query import Search
+    from clipsearch.search.search import Search
 
 __all__ = ["Document", "Encoder", "Hit", "Page", "Search", "__version__"]
 
 _HOMES = {
     "Document": "clipsearch.documents",
-    "Encoder": "clipsearch.encoder",
+    "Encoder": "clipsearch.encoder.encoder",
     "Hit": "clipsearch.engine",
     "Page": "clipsearch.engine",
-    "Search": "clipsearch.query",
+    "Search": "clipsearch.search.search",
 }
 
 

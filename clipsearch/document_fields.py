@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from clipsearch.storable import blanked, blanked_path
 from finetune.errors import DocumentError
-from finetune.numerals import whole_or_float
+from finetune.text.numerals import whole_or_float
 
 Value = TypeVar("Value", str, float)
 PART = "part"

@@ -24,7 +24,7 @@ class Document:
     """One image with all that is searched, filtered and shown.
 
     A new field is a line here, a field of the schema in `vespa_app/`, and whatever gives it a value
-    (`clipsearch.columns.document_of`).
+    (`clipsearch.feed.columns.document_of`).
 
     Attributes:
         id: Stable and unique; by default the image's path as the manifest gives it. What it may
@@ -36,7 +36,8 @@ class Document:
         numbers: Column to value; finite.
         embedding: float32[d], unit length to 1e-3, finite. None where the document has none
             (`get` and `visit` may be asked to leave it out).
-        data_set: Name of the manifest that it comes from (`clipsearch.data_sets`); empty where an
+        data_set: Name of the manifest that it comes from (`clipsearch.feed.data_sets`); empty where
+        an
             earlier version wrote it, and in the hits of a search on Vespa.
         content: sha256, in hex, of what the embedding was made from: the picture's bytes, or the
             ready-made vector. Empty in the same cases.
@@ -100,8 +101,8 @@ PARTS: Mapping[str, Part] = MappingProxyType(
 DOCUMENT_FORM = max(known.form for known in PARTS.values())
 """Of the documents on a Vespa that this version writes: 1 are tags and numbers in maps alone; 2
 have the fields beside them that a filter of a search by vector needs
-(`clipsearch.vespa.filter_fields`), and say of which data set they are. A later one has the fields
-that `Document` declares for it."""
+(`clipsearch.engines.vespa.filter_fields`), and say of which data set they are. A later one has
+the fields that `Document` declares for it."""
 
 
 def check_document(document: Document, dimension: int) -> None:

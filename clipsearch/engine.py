@@ -36,7 +36,7 @@ NO_WORDS = "the query has no word to look for, so nothing is found by text"
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A manifest that documents of an index come from; see `clipsearch.data_sets`.
+    """A manifest that documents of an index come from; see `clipsearch.feed.data_sets`.
 
     Attributes:
         name: Unique in the index and never changed: its documents carry it.
@@ -88,7 +88,7 @@ class IndexInfo:
         may_lack_embeddings: Dimension or precision changed while there were documents, and no
             feed has found since that each has an embedding.
         data_sets: What its documents come from, in the order of their first feeds.
-        last_feed: Token of the last feed that began (`clipsearch.feed_mark`); empty before.
+        last_feed: Token of the last feed that began (`clipsearch.feed.ledger.mark`); empty before.
         open_feeds: Those that have not ended.
         column_order: Columns whose numbers were written to a Vespa, in the order in which they
             came. A column's place here, from 1, stands in the documents: it never changes.

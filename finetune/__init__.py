@@ -14,15 +14,15 @@ from finetune.telemetry import silence
 silence()
 
 if TYPE_CHECKING:
-    from finetune.config import TrainConfig
-    from finetune.trainer import Result, train
+    from finetune.config.settings import TrainConfig
+    from finetune.training.train import Result, train
 
 __all__ = ["Result", "TrainConfig", "train"]
 
 _HOMES = {
-    "Result": "finetune.trainer",
-    "TrainConfig": "finetune.config",
-    "train": "finetune.trainer",
+    "Result": "finetune.training.train",
+    "TrainConfig": "finetune.config.settings",
+    "train": "finetune.training.train",
 }
 
 

@@ -1,6 +1,7 @@
 """The encoder folder: what is in it, its description and its fingerprint.
 
-Written by `finetune.export`, read by `clipsearch.encoder`, the Vespa package and people.
+Written by `finetune.export.encoder`, read by `clipsearch.encoder.encoder`, the Vespa package and
+people.
 Imports without torch.
 """
 
@@ -8,13 +9,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from finetune import bounded_json
 from finetune.errors import EncoderError
+from finetune.files import bounded_json
+from finetune.files.ownership import Kind
+from finetune.images.preprocessing import Preprocessing
 from finetune.memory import raise_too_little
-from finetune.ownership import Kind
-from finetune.strict_json import dumps
+from finetune.text.strict_json import dumps
 
 FORMAT_VERSION = 1
 DESCRIPTION_FILE = "encoder.json"
@@ -49,30 +51,6 @@ ENCODER_FOLDER = Kind(
         CHANGES_PAGE, CHANGES_PICTURE,
     ),
 )  # fmt: skip
-
-Resize = Literal["shortest-edge", "exact"]
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """From a decoded RGB picture to pixel values; one for training, feed and query.
-
-    Attributes:
-        height, width: Of the tower's input, in pixels.
-        resize: "shortest-edge" resizes the short side to `resize_to` and crops the centre (CLIP);
-            "exact" resizes to (height, width) whatever the shape (SigLIP).
-        resize_to: Pixels of the short side, for "shortest-edge".
-        resample: Pillow's name of the filter: "bicubic", "bilinear", "lanczos", "nearest".
-        mean, std: A channel each, of values in 0..1.
-    """
-
-    height: int
-    width: int
-    resize: Resize
-    resize_to: int
-    resample: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)

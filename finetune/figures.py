@@ -2,8 +2,9 @@
 
 Training, `clipsearch evaluate`, history.csv, metrics.json and the model card take them from here.
 A new figure to steer training by is one entry of RETRIEVAL, CLASSES or OTHERS, and its computation:
-in `finetune.metrics.query_figures` (of ranks), `finetune.zeroshot.class_figures` (of classes) or
-`finetune.evaluate.Evaluation.row` (of anything else). Imports nothing heavy.
+in `finetune.evaluation.metrics.query_figures` (of ranks),
+`finetune.evaluation.zero_shot.class_figures` (of classes) or
+`finetune.evaluation.validation.Evaluation.row` (of anything else). Imports nothing heavy.
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -19,8 +19,8 @@ import click
 from clipsearch.cli.stopping import end_soon_after_signals
 from clipsearch.version import __version__
 from finetune.errors import ClipsearchError
-from finetune.masking import masked
 from finetune.memory import is_too_little
+from finetune.text.masking import masked
 
 EXIT_SOME_REJECTED = 3
 EXIT_INTERRUPTED = 130

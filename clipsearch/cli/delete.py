@@ -8,9 +8,9 @@ import click
 
 from clipsearch.cli.options import UTF8, index_option, json_option, ledger_option
 from clipsearch.storable import shown_id
+from finetune.console import printable
 from finetune.errors import DocumentNotFoundError, EngineError, UsageError
-from finetune.strict_json import dumps
-from finetune.terminal import printable
+from finetune.text.strict_json import dumps
 
 MOST_NAMED = 5
 
@@ -33,10 +33,10 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
       clipsearch delete - --yes --index photos.index < ids.txt
     """
     from clipsearch.engines import feed_lock, is_remote, open_engine  # light path: lancedb
-    from clipsearch.feed_mark import FeedMark
-    from clipsearch.finding import find_documents
-    from clipsearch.ledger import Ledger, ledger_path
-    from clipsearch.removal import delete as remove
+    from clipsearch.feed.ledger.ledger import Ledger, ledger_path
+    from clipsearch.feed.ledger.mark import FeedMark
+    from clipsearch.feed.removal import delete as remove
+    from clipsearch.search.finding import find_documents
 
     from_stdin = ids == ("-",)
     wanted = list(dict.fromkeys(_read_ids() if from_stdin else ids))

@@ -39,7 +39,7 @@ def demo(out: Path, seed: int, epochs: int | None, yes: bool) -> None:
       clipsearch demo --out /tmp/shapes --seed 1
     """
     try:
-        from clipsearch.demo import EPOCHS, run_demo  # torch takes seconds to import
+        from clipsearch.demo.demo import EPOCHS, run_demo  # torch takes seconds to import
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("clipsearch", "finetune")):
             raise

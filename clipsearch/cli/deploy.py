@@ -9,12 +9,12 @@ import click
 
 from clipsearch.cli.options import json_option
 from finetune.errors import UsageError
-from finetune.strict_json import dumps
+from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
-    from clipsearch.deploy import Deployed
+    from clipsearch.deployment.changes import Changes
+    from clipsearch.deployment.deploy import Deployed
     from clipsearch.engine import Precision
-    from clipsearch.vespa.changes import Changes
 
 
 def _weights(
@@ -134,8 +134,8 @@ def deploy(
     With --index alone nothing is deployed: it writes what the index knows about its encoder, for a
     package that was deployed by other means, and refuses what is not as it was deployed.
     """
-    from clipsearch.deploy import deploy as run  # light path: the group's --help
-    from clipsearch.deploy_options import DeployOptions
+    from clipsearch.deployment.deploy import deploy as run  # light path: the group's --help
+    from clipsearch.deployment.options import DeployOptions
 
     def consent(changes: "Changes") -> bool:
         return _consent(changes, yes)
@@ -168,7 +168,7 @@ def deploy(
 
 
 def _consent(changes: "Changes", yes: bool) -> bool:
-    from clipsearch.vespa.changes import describe
+    from clipsearch.deployment.changes import describe
 
     for line in describe(changes):
         click.echo(line, err=True)

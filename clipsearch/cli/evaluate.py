@@ -8,14 +8,14 @@ import click
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import UTF8, images_option, json_option
 from finetune.errors import UsageError
+from finetune.evaluation.significance import RESAMPLES
 from finetune.figures import GLOBAL, RANKS, TASKS
-from finetune.significance import RESAMPLES
-from finetune.strict_json import dumps
+from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
-    from clipsearch.evaluation import Evaluation
+    from clipsearch.evaluation.evaluate import Evaluation
+    from finetune.evaluation.intervals import RankedMeasurement
     from finetune.figures import Estimate, Figure
-    from finetune.measurement import RankedMeasurement
 
 TABLE_WIDTH = 110
 
@@ -117,11 +117,12 @@ def evaluate(
     Exit code 3: done, but without some pictures or rows that cannot be used.
     """
     # Light path: these bring numpy, Pillow and onnxruntime.
-    from clipsearch.comparison_sheet import MOST_CELLS, write_comparison
-    from clipsearch.evaluation import EvaluateOptions, evaluate
-    from clipsearch.evaluation_plots import check_plots, plot_evaluation
-    from finetune.measurement import Sampling
-    from finetune.sheet import check_sheet
+    from clipsearch.evaluation.evaluate import EvaluateOptions, evaluate
+    from clipsearch.evaluation.plots import check_plots, plot_evaluation
+    from clipsearch.evaluation.sheet import write_comparison
+    from finetune.evaluation.comparison_sheet import MOST_CELLS
+    from finetune.evaluation.intervals import Sampling
+    from finetune.manifest.inputs import check_sheet
 
     inputs = [values[name] for name in ("encoder", "manifest", "against", "zero_shot")]
     if sheet is not None:
@@ -154,7 +155,7 @@ def _print(evaluation: "Evaluation") -> None:
     from rich.console import Console  # light path: --help prints no table
     from rich.text import Text
 
-    from finetune.terminal import printable
+    from finetune.console import printable
 
     console = Console(highlight=False, soft_wrap=True)
     # Cut figures tell nothing: a narrower terminal wraps the lines instead.
@@ -232,7 +233,7 @@ def _interval(estimate: "Estimate", digits: int, sign: str = "") -> str:
 
 
 def _footing(evaluation: "Evaluation") -> list[str]:
-    from finetune.measurement import FEW_CLUSTERS
+    from finetune.evaluation.intervals import FEW_CLUSTERS
 
     sampling = evaluation.options.sampling
     lines = [

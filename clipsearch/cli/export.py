@@ -14,11 +14,11 @@ from finetune.encoder_folder import (
     read_description,
 )
 from finetune.errors import ClipsearchError, UsageError
-from finetune.outputs import check_no_input, is_same_place
-from finetune.strict_json import dumps
+from finetune.manifest.inputs import check_no_input, is_same_place
+from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
-    from finetune.model import DualEncoder
+    from finetune.models.dual_encoder import DualEncoder
 
 DEFAULT_OUT = Path("encoder")
 
@@ -226,10 +226,10 @@ def _check_encoder(model: str) -> Outcome:
 def _convert(request: Request) -> Outcome:
     try:
         # torch and transformers, which `clipsearch --help` must not load
-        from finetune.export import check_out, export_encoder
-        from finetune.export_openclip import check_open_clip_out, export_open_clip
-        from finetune.export_source import load_source
-        from finetune.model import TINY
+        from finetune.config.settings import TINY
+        from finetune.export.encoder import check_out, export_encoder
+        from finetune.export.openclip import check_open_clip_out, export_open_clip
+        from finetune.export.source import load_source
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     if request.model == TINY:
@@ -292,7 +292,7 @@ def _say_what_it_is(request: Request, dual: "DualEncoder") -> None:
 
 def _check_push(request: Request) -> None:
     try:
-        from finetune.hub import check_push  # the hub's client, which only --push needs
+        from finetune.export.hub import check_push  # the hub's client, which only --push needs
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     assert request.push is not None
@@ -300,7 +300,7 @@ def _check_push(request: Request) -> None:
 
 
 def _push(request: Request) -> str:
-    from finetune.hub import push  # the hub's client, which only --push needs
+    from finetune.export.hub import push  # the hub's client, which only --push needs
 
     assert request.push is not None
     click.echo(f"Uploading {request.uploaded} to {request.push} …", err=True)

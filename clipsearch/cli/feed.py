@@ -10,10 +10,10 @@ import click
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import UTF8, images_option, index_option, json_option, ledger_option
 from finetune.errors import UsageError
-from finetune.strict_json import dumps
+from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
-    from clipsearch.feed import FeedReport
+    from clipsearch.feed.feed import FeedReport
 
 
 @click.command()
@@ -110,7 +110,7 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
 
     Exit code 3: done, but some records were rejected; the report file says which and why.
     """
-    from clipsearch.feed import FeedOptions, feed  # light path: lancedb and onnxruntime
+    from clipsearch.feed.feed import FeedOptions, feed  # light path: lancedb and onnxruntime
 
     index = values["index"]
 

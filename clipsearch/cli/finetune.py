@@ -12,17 +12,17 @@ from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.finetune_options import CAPTION_OPTIONS, training_options
 from clipsearch.cli.groups import GroupedCommand
 from clipsearch.cli.options import json_option
-from finetune.caption_augment import CaptionAugmentConfig
-from finetune.config import TrainConfig
-from finetune.config_check import check_config
-from finetune.config_mapping import config_from_mapping
+from finetune.config.caption_augmentation import CaptionAugmentConfig
+from finetune.config.mapping import config_from_mapping
+from finetune.config.recipes import load_recipe
+from finetune.config.settings import TrainConfig
 from finetune.figures import Measurement
 from finetune.optimization.precisions import resolve_device
-from finetune.recipe import load_recipe
-from finetune.strict_json import dumps
+from finetune.text.strict_json import dumps
+from finetune.training.checks import check_config
 
 if TYPE_CHECKING:
-    from finetune.trainer import Result
+    from finetune.training.train import Result
 
 
 @click.command(cls=GroupedCommand, short_help="Train an encoder on your own captions.")
@@ -90,11 +90,11 @@ def finetune(
         return 0
     if find_batch_size:
         # Takes seconds to import: --help and a wrong option must not wait for it.
-        from finetune.largest_batch import report_largest_batch
+        from finetune.training.batch_size import report_largest_batch
 
         click.echo(report_largest_batch(config))
         return 0
-    from finetune.trainer import train
+    from finetune.training.train import train
 
     result = train(config)
     if os.environ.get("RANK", "0") != "0":
@@ -139,14 +139,14 @@ def _inputs(config: TrainConfig, recipe: str | None) -> list[str | Path | None]:
 
 def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> None:
     # numpy, Pillow, torch: `--help` must not wait for them
-    from clipsearch.augmentation_sheet import write_augmentation_sheet
-    from finetune.adapt import load_model
-    from finetune.backtranslate import add_captions
-    from finetune.distributed import join_world
-    from finetune.progress import Progress
-    from finetune.sheet import check_sheet
-    from finetune.trainer import translated
-    from finetune.training_splits import TrainingManifests
+    from finetune.console import Progress
+    from finetune.data.augmentation_sheet import write_augmentation_sheet
+    from finetune.data.back_translation import add_captions
+    from finetune.data.splits import TrainingManifests
+    from finetune.manifest.inputs import check_sheet
+    from finetune.training.gradients.distributed import join_world
+    from finetune.training.prepare import load_model
+    from finetune.training.train import translated
 
     config = replace(config, eval_every="never")
     check_sheet(path, inputs=_inputs(config, recipe), what="--show-augmentation")

@@ -8,10 +8,10 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import click
 
 from clipsearch.cli.groups import GroupedOption
-from finetune.caption_augment import CaptionAugmentConfig
-from finetune.config import TrainConfig
-from finetune.config_mapping import NONE
-from finetune.setting import Group, Setting, default_shown, option_of, settings_of
+from finetune.config.caption_augmentation import CaptionAugmentConfig
+from finetune.config.mapping import NONE
+from finetune.config.setting import Group, Setting, default_shown, option_of, settings_of
+from finetune.config.settings import TrainConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

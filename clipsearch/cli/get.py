@@ -6,9 +6,9 @@ import click
 
 from clipsearch.cli.delete import check_known
 from clipsearch.cli.options import UTF8, index_option, json_option
-from finetune.numerals import number_text
-from finetune.strict_json import dumps
-from finetune.terminal import printable
+from finetune.console import printable
+from finetune.text.numerals import number_text
+from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
     from clipsearch.documents import Document
@@ -28,7 +28,7 @@ def get(ids: tuple[str, ...], index: str, embedding: bool, as_json: bool) -> Non
       clipsearch get beach/0001.jpg beach/0002.jpg --embedding --json --index photos.index
     """
     from clipsearch.engines import open_engine  # light path: lancedb
-    from clipsearch.finding import find_documents
+    from clipsearch.search.finding import find_documents
 
     engine = open_engine(index)
     try:

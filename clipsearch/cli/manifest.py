@@ -8,16 +8,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clipsearch.caption_tokens import tokenizer_of_encoder, tokenizer_of_model
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import images_option, json_option
-from finetune.cut_captions import CutCaptions
+from clipsearch.encoder.caption_tokens import tokenizer_of_encoder, tokenizer_of_model
 from finetune.errors import ManifestError, UsageError
-from finetune.manifest import Manifest, Problems
-from finetune.manifest_check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
-from finetune.outputs import check_output, is_report
-from finetune.problems import HEADER
-from finetune.strict_json import dumps
+from finetune.files.outputs import is_report
+from finetune.manifest.check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
+from finetune.manifest.cut_captions import CutCaptions
+from finetune.manifest.inputs import check_output
+from finetune.manifest.manifest import Manifest
+from finetune.manifest.problems import HEADER, Problems
+from finetune.text.strict_json import dumps
 
 
 @click.group()

@@ -6,17 +6,17 @@ from typing import Any
 
 import click
 
-from clipsearch.answer import Answer, answer_json, json_text
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.answers import exit_code, show
 from clipsearch.cli.options import UTF8
-from clipsearch.cli.results import exit_code, show
 from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.engine import DEFAULT_CANDIDATES, Page
 from clipsearch.modes import MODES, Mode
-from clipsearch.parts import Part, lexical_tokens, parse_part
-from clipsearch.query import MAX_CANDIDATES, Search
+from clipsearch.search.answer import Answer, answer_json, json_text
+from clipsearch.search.parts import Part, lexical_tokens, parse_part
+from clipsearch.search.search import MAX_CANDIDATES, Search
 from finetune.errors import UsageError
-from finetune.sheet import check_sheet
+from finetune.manifest.inputs import check_sheet
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from clipsearch.cli.options import UTF8, index_option, json_option
-from clipsearch.query import MAX_HITS
+from clipsearch.search.search import MAX_HITS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -22,7 +22,7 @@ class SearchOptions:
         index: The target.
         k: Hits a page.
         page: From 1.
-        filters: As written; see clipsearch.filters.
+        filters: As written; see clipsearch.search.filters.
         facets: Tag columns to count.
         exact: Without an approximate index.
         images: Folder of the pictures, where they are not where the index was fed from.

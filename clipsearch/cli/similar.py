@@ -2,12 +2,12 @@
 
 import click
 
-from clipsearch.answer import Answer
+from clipsearch.cli.answers import show
 from clipsearch.cli.options import UTF8
-from clipsearch.cli.results import show
 from clipsearch.cli.search_options import SearchOptions, search_options
-from clipsearch.query import SIMILAR_MODE, Search
-from finetune.sheet import check_sheet
+from clipsearch.search.answer import Answer
+from clipsearch.search.search import SIMILAR_MODE, Search
+from finetune.manifest.inputs import check_sheet
 
 
 @click.command()

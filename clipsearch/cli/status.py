@@ -8,11 +8,11 @@ import click
 
 from clipsearch.cli.options import index_option, json_option
 from finetune.errors import EngineError, UsageError
-from finetune.strict_json import dumps
+from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
     from clipsearch.engine import Engine
-    from clipsearch.engines.checksums import Verified
+    from clipsearch.engines.local.checksums import Verified
 
 
 @click.command()
@@ -54,7 +54,7 @@ def status(index: str, verify: bool, as_json: bool) -> None:
 
 
 def _verify(folder: Path) -> "Verified":
-    from clipsearch.engines.checksums import verify  # light path
+    from clipsearch.engines.local.checksums import verify  # light path
 
     found = verify(folder)
     for note in found.notes:
@@ -153,7 +153,7 @@ def _verdict(verified: object) -> str:
 
 
 def _earlier_form(form: object) -> str:
-    from clipsearch.vespa.filter_fields import FILTER_FORM  # light path: NumPy
+    from clipsearch.engines.vespa.filter_fields import FILTER_FORM  # light path: NumPy
 
     if isinstance(form, int) and form >= FILTER_FORM:
         return ""

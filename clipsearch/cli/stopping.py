@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from finetune import interruption
+from finetune.training import interruption
 
 GRACE_SECONDS = 1.5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

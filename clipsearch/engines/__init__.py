@@ -20,7 +20,7 @@ def index_exists(target: str) -> bool:
     """Whether there is something to open: not where a folder is missing, empty or half made."""
     if is_remote(target):
         return True
-    from clipsearch.engines.folder import is_unfinished
+    from clipsearch.engines.local.folder import is_unfinished
 
     path = Path(target)
     return path.exists() and not (path.is_dir() and is_unfinished(path))
@@ -32,10 +32,10 @@ def open_engine(target: str) -> "Engine":
     Raises EngineError where there is no index, or it cannot be read.
     """
     if is_remote(target):
-        from clipsearch.engines.vespa import VespaEngine  # light path: needs the extra
+        from clipsearch.engines.vespa.engine import VespaEngine  # light path: needs the extra
 
         return VespaEngine.open(target)
-    from clipsearch.engines.local import LocalEngine  # light path: lancedb takes a second
+    from clipsearch.engines.local.engine import LocalEngine  # light path: lancedb takes a second
 
     return LocalEngine.open(Path(target))
 
@@ -48,7 +48,7 @@ def create_engine(target: str, info: "IndexInfo", *, locked: bool = False) -> "E
     """
     if is_remote(target):
         raise EngineError(f"{target} has no index yet; make one with: clipsearch deploy")
-    from clipsearch.engines.local import LocalEngine
+    from clipsearch.engines.local.engine import LocalEngine
 
     return LocalEngine.create(Path(target), info, locked=locked)
 
@@ -66,6 +66,6 @@ def feed_lock(target: str, work: str) -> AbstractContextManager[None]:
     """
     if is_remote(target):
         return nullcontext()
-    from clipsearch.engines.index_lock import index_lock
+    from clipsearch.engines.local.lock import index_lock
 
     return index_lock(Path(target), work)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from finetune.masking import masked
+from finetune.text.masking import masked
 from finetune.trackers.run import Row, Tracker
 
 START_SECONDS = 15.0

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from finetune.errors import UsageError
-from finetune.ownership import replace_file
-from finetune.strict_json import dumps
+from finetune.files.ownership import replace_file
+from finetune.text.strict_json import dumps
 
 STATE_FILE = "trackers.json"
 DEFAULT_PROJECT = "clipsearch"

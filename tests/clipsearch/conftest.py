@@ -8,7 +8,7 @@ from local_collection import DIMENSION, make_document
 
 from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo
-from clipsearch.engines.local import LocalEngine
+from clipsearch.engines.local.engine import LocalEngine
 
 
 @pytest.fixture

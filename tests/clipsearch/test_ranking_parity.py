@@ -22,8 +22,8 @@ from clipsearch.engine import (
     Update,
     Upsert,
 )
-from clipsearch.engines.local import LocalEngine
-from clipsearch.engines.snapshot import Snapshot
+from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.engines.local.snapshot import Snapshot
 from clipsearch.modes import Mode
 from clipsearch.ranking import Rows, best_rows
 from clipsearch.text import tokens

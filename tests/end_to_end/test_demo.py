@@ -85,8 +85,8 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
-    from clipsearch.demo import make_folder
-    from finetune.ownership import MARK_FILE
+    from clipsearch.demo.demo import make_folder
+    from finetune.files.ownership import MARK_FILE
 
     out = tmp_path / "demo"
     make_folder(out)
@@ -101,8 +101,8 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_demo_of_an_earlier_version_is_replaced_after_yes(tmp_path: Path) -> None:
-    from clipsearch.demo import OLD_MARKER, make_folder
-    from finetune.ownership import MARK_FILE
+    from clipsearch.demo.demo import OLD_MARKER, make_folder
+    from finetune.files.ownership import MARK_FILE
 
     for name in (OLD_MARKER, "captions.csv", "encoder/encoder.json", "pictures.index/index.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsearch import Encoder, Search
+from clipsearch.encoder.encoder import Encoder
+from clipsearch.search.search import Search
 from finetune.encoder_folder import check_fingerprint, read_description
 
 KEPT = Path(__file__).resolve().parent.parent / "fixtures" / "first-format"

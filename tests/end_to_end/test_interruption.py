@@ -17,7 +17,7 @@ from PIL import Image
 # In every process: reading a picture takes minutes, in C, where no signal reaches Python.
 SLOW = """
 import hashlib, os
-from finetune import images
+from finetune.images import open as images
 
 def slow(data, draft_size):
     open(os.environ["READING"], "a").close()

@@ -141,7 +141,9 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["clipsearch", "clipsearch.onnx_towers", "finetune.manifest"])
+@pytest.mark.parametrize(
+    "module", ["clipsearch", "clipsearch.encoder.onnx_towers", "finetune.manifest"]
+)
 def test_it_is_set_before_a_library_is_imported(module: str) -> None:
     code = f"import os, {module}; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environment = {key: value for key, value in os.environ.items() if key not in SILENT}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from clipsearch.shapes import draw, scenes
-from finetune.tiny import tiny_clip
+from clipsearch.demo.shapes import draw, scenes
+from finetune.models.tiny import tiny_clip
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"<!-- runs -->\n```(?:sh|bash)\n(.*?)```", re.DOTALL)
@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def save_checkpoint(made: object, checkpoint: Path) -> None:
     """As a transformers checkpoint, which `--model` takes like an id."""
-    from finetune.images import preprocessor_config
-    from finetune.tiny import TinyClip
+    from finetune.images.processor_config import preprocessor_config
+    from finetune.models.tiny import TinyClip
 
     assert isinstance(made, TinyClip)
     made.model.save_pretrained(checkpoint)

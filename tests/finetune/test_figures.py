@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.errors import UsageError
+from finetune.evaluation.metrics import summarize
+from finetune.evaluation.zero_shot import zero_shot
 from finetune.figures import (
     CLASSES,
     METRICS,
@@ -20,8 +22,6 @@ from finetune.figures import (
     Metric,
     flat_by_key,
 )
-from finetune.metrics import summarize
-from finetune.zeroshot import zero_shot
 
 FLOATS = st.floats(0, 1e6, allow_nan=False)
 SCOPES = st.sampled_from(["global", "in batches of 64"])

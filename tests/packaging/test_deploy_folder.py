@@ -21,8 +21,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from clipsearch.cli import COMMANDS
-from clipsearch.vespa.operations import CLUSTER
-from clipsearch.vespa.package import PackageValues, render
+from clipsearch.deployment.package import PackageValues, render
+from clipsearch.engines.vespa.operations import CLUSTER
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"

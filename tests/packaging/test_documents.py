@@ -12,7 +12,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = (".", "docs", "deploy", "benchmarks", "vespa_app")
 PAGES = [page for folder in FOLDERS for page in sorted((REPOSITORY / folder).glob("*.md"))]
-# A path, `::` and a name, or without the path, of the file named before; (slow) or (live) behind it.
+# A path, `::` and a name, or without the path, of the file named before; (slow) or (live) behind
+# it.
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)?::(\w+)`(?: \((slow|live)\))?")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^()\s]+)\)|!\[[^\]]*\]\(([^()\s]+)\)")
 
@@ -89,6 +90,6 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
     ]
     assert wrong_tests(f"`{slow}x::test_no_such`, `tests/nowhere.py::test_x`")
     page = tmp_path / "page.md"
-    text = "# A heading, and more\n[a](page.md#a-heading-and-more) [b](gone.md) ![c](gone.png)\n[d](#no)"
+    text = "# A heading\n[a](page.md#a-heading) [b](gone.md) ![c](gone.png)\n[d](#no)"
     page.write_text(text)
     assert list(broken_links(page, text)) == ["gone.md", "gone.png", "#no"]

@@ -16,7 +16,7 @@ NEEDED = (
     "clipsearch/cli/demo.py",
     "clipsearch/py.typed",
     "finetune/py.typed",
-    "finetune/trainer.py",
+    "finetune/training/train.py",
     "vespa_app/services.xml",
     "vespa_app/schemas/image.sd",
 )

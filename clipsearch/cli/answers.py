@@ -1,0 +1,150 @@
+"""An answer as people and programs read it: a table, JSON, or a contact sheet."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.engine import Hit, Page
+from clipsearch.search.answer import Answer, answer_json, json_text
+from clipsearch.search.highlight import best_caption
+from clipsearch.search.pictures import PictureFolders
+from finetune.console import pieces, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+PLAIN_WIDTH = 100
+_FACET_VALUES_SHOWN = 12
+# Characters; the JSON has all.
+_CAPTION_SHOWN = 300
+_CAPTION_ON_SHEET = 1000
+
+
+def show(answer: Answer, *, as_json: bool, sheet: Path | None) -> int:
+    """Print the answer, write the sheet, and return the exit code: 3 where it is partial."""
+    if as_json:
+        click.echo(json_text(answer_json(answer), indent=2))
+    else:
+        _print_table(answer)
+    if sheet is not None:
+        _write_sheet(answer, sheet)
+        click.echo(f"Wrote {sheet}", err=True)
+    return exit_code(answer.page)
+
+
+def exit_code(page: Page) -> int:
+    """0, or 3 where the answer may be incomplete."""
+    return 0 if page.partial is None else EXIT_SOME_REJECTED
+
+
+def _print_table(answer: Answer) -> None:
+    from rich.text import Text  # light path: --help prints no table
+
+    page, console = answer.page, _console()
+    if page.hits:
+        console.print(_table(answer, color=console.color_system is not None))
+    console.print(Text(_summary(answer)))
+    for column, counts in page.facets.items():
+        shown = [f"{printable(value)} {count}" for value, count in counts[:_FACET_VALUES_SHOWN]]
+        more = len(counts) - len(shown)
+        line = ", ".join(shown) + (f", and {more} more" if more else "")
+        console.print(Text(f"{printable(column)}: {line or 'none'}"))
+    for note in page.notes:
+        click.echo(f"Note: {printable(note)}", err=True)
+    if page.partial is not None:
+        click.echo(f"Warning: the answer may be incomplete: {printable(page.partial)}", err=True)
+
+
+def _console() -> "Console":
+    """On a terminal its own width; elsewhere COLUMNS or 100, so that output is the same again."""
+    from rich.console import Console
+
+    width = None
+    if not sys.stdout.isatty():
+        columns = os.environ.get("COLUMNS", "")
+        width = max(40, int(columns)) if columns.isdecimal() else PLAIN_WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def _table(answer: Answer, *, color: bool) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    page = answer.page
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    parts = [part for part in ("bm25", "cosine") if any(_part(hit, part) for hit in page.hits)]
+    for name in ("#", "score", *parts):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("id, path", overflow="fold", ratio=2, min_width=12)
+    table.add_column("caption", overflow="fold", ratio=3, min_width=12)
+    for rank, hit in enumerate(page.hits, page.offset + 1):
+        document = hit.document
+        found = Text(printable(document.id), style="bold")
+        if document.path != document.id:
+            found.append(f"\n{printable(document.path)}", style="not bold dim")
+        best = best_caption(document.captions, answer.words, answer.info.language)
+        best = best.excerpt(_CAPTION_SHOWN)
+        caption = Text()
+        for piece, match in pieces(best.caption, best.spans):
+            _append(caption, printable(piece), match, color)
+        scores = (f"{hit.score:.4f}", *(_part(hit, part) for part in parts))
+        table.add_row(str(rank), *scores, found, caption)
+    return table
+
+
+def _append(text: "Text", piece: str, match: bool, color: bool) -> None:
+    """A match is bold and yellow, or between asterisks where there are no colours."""
+    if match:
+        text.append(piece if color else f"*{piece}*", style="bold yellow")
+    else:
+        text.append(piece)
+
+
+def _part(hit: Hit, part: str) -> str:
+    value = hit.bm25 if part == "bm25" else hit.cosine
+    return "" if value is None else f"{value:.4f}"
+
+
+def _summary(answer: Answer) -> str:
+    page = answer.page
+    if not page.hits:
+        if page.offset and page.total:
+            last_page = -(-page.total // answer.k)
+            return f"No more pictures: {page.total:,} in all, the last page is {last_page:,}."
+        return "No picture found."
+    first, last = page.offset + 1, page.offset + len(page.hits)
+    pages = -(-max(page.total, last) // answer.k)
+    ranked = "" if page.candidates is None else f" the nearest {page.candidates:,} ranked,"
+    return (
+        f"{first:,}-{last:,} of {page.total:,}, page {page.offset // answer.k + 1} of {pages:,},"
+        f"{ranked} in {page.seconds * 1000:.1f} ms"
+    )
+
+
+def _write_sheet(answer: Answer, path: Path) -> None:
+    from finetune.images.contact_sheet import write_sheet  # light path: most answers need no Pillow
+    from finetune.images.thumbnails import Cell  # light path: most answers need no Pillow
+
+    folders = PictureFolders(answer.info, answer.images)
+    cells = []
+    for rank, hit in enumerate(answer.page.hits, answer.page.offset + 1):
+        document = hit.document
+        caption = best_caption(document.captions, answer.words, answer.info.language)
+        caption = caption.excerpt(_CAPTION_ON_SHEET)
+        cells.append(
+            Cell(
+                image=folders.source(document.path),
+                title=f"{rank}. {hit.score:.4f}  {document.id}",
+                text=caption.caption,
+                spans=caption.spans,
+                missing=f"{document.path or 'picture'} not found; say where with --images DIR",
+            )
+        )
+    write_sheet(path, cells, f"{answer.heading}: {_summary(answer)}")

@@ -1,0 +1,1 @@
+"""A whole road on images drawn here."""

@@ -1,0 +1,1 @@
+"""Render and deploy the Vespa application package."""

@@ -1,0 +1,1 @@
+"""An exported encoder folder, loaded to encode texts and images."""

@@ -1,0 +1,274 @@
+"""Turn texts and pictures into embeddings with an exported encoder, without torch.
+
+>>> encoder = Encoder.load("encoder")
+>>> encoder.encode_texts(["two dogs on a beach"]).shape
+(1, 512)
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from clipsearch.encoder.verification import verify as verify_files
+from finetune.data.tokenized_captions import TokenizedCaptions, tokenized
+from finetune.encoder_folder import TOKENIZER_FILE, EncoderDescription, read_description
+from finetune.errors import EncoderError, UsageError
+from finetune.images.pixels import load_pixels, normalize, resize_and_crop
+from finetune.images.preprocessing import Preprocessing
+from finetune.images.source import ImageSource
+from finetune.memory import raise_too_little
+from finetune.several import check_several
+from finetune.text.composed import composed
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+DEVICES = ("cpu", "cuda")
+
+# An embedding's length may be off by so much before it is taken for a fault of the tower.
+LENGTH_TOLERANCE = 1e-3
+
+Embeddings = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+Picture = ImageSource | Path | str | bytes | Image.Image
+
+
+class Towers(Protocol):
+    """What computes embeddings: ONNX Runtime or torch."""
+
+    def texts(self, input_ids: Ids, attention_mask: Ids) -> Embeddings:
+        """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
+        ...
+
+    def images(self, pixel_values: npt.NDArray[np.float32]) -> Embeddings:
+        """float32[n, 3, h, w] to float32[n, d], unit length."""
+        ...
+
+
+class Encoder:
+    """An encoder folder, ready to embed.
+
+    Each tower is loaded when it is first used. May be used by several threads.
+
+    Attributes:
+        folder: The encoder folder.
+        description: The content of its encoder.json.
+    """
+
+    def __init__(self, folder: Path, description: EncoderDescription, towers: Towers) -> None:
+        self.folder = folder
+        self.description = description
+        self._towers = towers
+        self._tokenizer: Tokenizer | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        verify: bool = True,
+    ) -> "Encoder":
+        """Open an encoder folder.
+
+        Args:
+            folder: Written by `clipsearch finetune` or `clipsearch export`.
+            device: "cpu" runs the ONNX towers; "cuda" runs the checkpoint on torch, which needs
+                the extra clipsearch[finetune].
+            threads: Of one tower's computation; None takes every core of this process.
+            verify: Check that no file changed since the export (see
+            clipsearch.encoder.verification).
+
+        Raises EncoderError for an incomplete or changed folder, UsageError for a device that is
+        not there.
+        """
+        folder = Path(folder)
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads={threads}: take at least 1")
+        description = read_description(folder)
+        if verify:
+            verify_files(folder, description)
+        return cls(folder, description, _towers(folder, device, threads or available_cores()))
+
+    @property
+    def dimension(self) -> int:
+        """Values in an embedding."""
+        return self.description.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the encoder to the byte: embeddings of equal fingerprints can be compared."""
+        return self.description.fingerprint
+
+    @property
+    def name(self) -> str:
+        """The encoder's name, for people."""
+        return self.description.name
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From decoded pictures to pixels."""
+        return self.description.preprocessing
+
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> Embeddings:
+        """Embed texts; what is longer than the tower's limit of tokens is cut.
+
+        Returns:
+            float32[n, d], unit length.
+        """
+        check_several(texts, "encode_texts")
+        embeddings = np.empty((len(texts), self.dimension), np.float32)
+        tokens = self._tokens(texts)
+        # Texts of like length together, since each batch is padded to its longest.
+        order = sorted(range(len(texts)), key=lambda index: len(tokens[index]))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids, mask = self._pad([tokens[index] for index in chosen])
+            embeddings[chosen] = self._checked(self._towers.texts(ids, mask), "text", len(chosen))
+        return embeddings
+
+    def tokenize(self, texts: Sequence[str]) -> TokenizedCaptions:
+        """The tokens that the text tower sees, and how many of the texts are cut."""
+        encodings = self._encodings(texts)
+        return tokenized(
+            [encoding.ids for encoding in encodings],
+            pad_token_id=self.description.pad_token_id,
+            pad_to=self.description.max_tokens if self.description.pad_to_max else None,
+            cut=sum(bool(encoding.overflowing) for encoding in encodings),
+        )
+
+    def encode_images(self, images: Iterable[Picture], *, batch_size: int = 32) -> Embeddings:
+        """Embed pictures (files, bytes or Pillow images), decoding them in this process.
+
+        Returns:
+            float32[n, d], unit length.
+
+        Raises ImageError for the first picture that cannot be read.
+        """
+        remaining = iter(images)
+        batches = []
+        while batch := list(islice(remaining, batch_size)):
+            pixels = np.stack([self._pixels(picture) for picture in batch])
+            batches.append(self.encode_pixels(pixels))
+        return np.concatenate(batches) if batches else np.empty((0, self.dimension), np.float32)
+
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Embeddings:
+        """Embed pictures that are already resized and cropped, in one batch.
+
+        Args:
+            pixels: uint8[n, height, width, 3], as finetune.images.load_pixels makes them.
+
+        Returns:
+            float32[n, d], unit length.
+        """
+        expected = (self.preprocessing.height, self.preprocessing.width, 3)
+        if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
+            raise UsageError(
+                f"pixels are {pixels.dtype}{list(pixels.shape)}, but {self.name} takes"
+                f" uint8[n, {expected[0]}, {expected[1]}, 3]"
+            )
+        if len(pixels) == 0:
+            return np.empty((0, self.dimension), np.float32)
+        embeddings = self._towers.images(normalize(pixels, self.preprocessing))
+        return self._checked(embeddings, "image", len(pixels))
+
+    def _pixels(self, picture: Picture) -> npt.NDArray[np.uint8]:
+        if isinstance(picture, Image.Image):
+            return resize_and_crop(picture, self.preprocessing)
+        source = Path(picture) if isinstance(picture, str) else picture
+        return load_pixels(source, self.preprocessing)
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._encodings(texts)]
+
+    def _encodings(self, texts: Sequence[str]) -> "list[Encoding]":
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self.folder, self.description.max_tokens)
+        # Half of a surrogate pair, as in file names that are not UTF-8, cannot be encoded.
+        clean = [composed(text).encode("utf-8", "replace").decode("utf-8") for text in texts]
+        try:
+            encodings: list[Encoding] = self._tokenizer.encode_batch(clean)
+        except BaseException as error:
+            # A panic of the Rust library is no Exception: where it can start no thread, say.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise_too_little(error, str(self.folder / TOKENIZER_FILE))
+            raise EncoderError(f"{self.folder / TOKENIZER_FILE}: failed ({error})") from error
+        return encodings
+
+    def _pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
+        """Token ids and mask, int64[n, t]; t is the longest text's length, or the maximum."""
+        longest = max(1, *(len(ids) for ids in tokens))
+        length = self.description.max_tokens if self.description.pad_to_max else longest
+        ids = np.full((len(tokens), length), self.description.pad_token_id, np.int64)
+        mask = np.zeros((len(tokens), length), np.int64)
+        # Attention over nothing is not a number: a text without any token is one padding token.
+        mask[:, 0] = 1
+        for row, text in enumerate(tokens):
+            ids[row, : len(text)] = text
+            mask[row, : len(text)] = 1
+        return ids, mask
+
+    def _checked(self, embeddings: Embeddings, tower: str, count: int) -> Embeddings:
+        if embeddings.shape != (count, self.dimension):
+            raise EncoderError(
+                f"{self.folder}: the {tower} tower gives {list(embeddings.shape)}, but"
+                f" encoder.json says [{count}, {self.dimension}]; export the encoder again"
+            )
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        if not np.all(np.abs(lengths - 1) <= LENGTH_TOLERANCE):
+            worst = lengths.flat[np.argmax(np.nan_to_num(np.abs(lengths - 1), nan=np.inf))]
+            raise EncoderError(
+                f"{self.folder}: the {tower} tower gives an embedding of length {worst:.4g}, not 1;"
+                f" its weights are broken, so train or export the encoder again"
+            )
+        normalized: Embeddings = (embeddings / lengths).astype(np.float32)
+        return normalized
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _towers(folder: Path, device: str, threads: int) -> Towers:
+    # Either runtime takes a while to import, and each is needed only for its device.
+    if device == "cpu":
+        from clipsearch.encoder.onnx_towers import OnnxTowers
+
+        return OnnxTowers(folder, threads)
+    if device in ("cuda", "torch-cpu"):
+        from clipsearch.encoder.torch_towers import TorchTowers
+
+        return TorchTowers(folder, "cuda" if device == "cuda" else "cpu")
+    raise UsageError(f"device {device!r} is not known; take one of {', '.join(DEVICES)}")
+
+
+def load_tokenizer(folder: Path, max_tokens: int) -> "Tokenizer":
+    """The tokenizer of an encoder folder, which cuts texts. Raises EncoderError."""
+    from tokenizers import Tokenizer  # a query by picture needs none
+
+    path = folder / TOKENIZER_FILE
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        # The library raises plain Exception.
+        raise_too_little(error, str(path))
+        raise EncoderError(f"{path}: cannot be read ({error}); export the encoder again") from error
+    # What the checkpoint's own tokenizer.json cuts and pads may be made for something else.
+    tokenizer.no_padding()
+    # Cuts the words, and keeps the tokens that mark begin and end.
+    tokenizer.enable_truncation(max_length=max_tokens)
+    return tokenizer

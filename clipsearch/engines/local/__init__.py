@@ -1,0 +1,1 @@
+"""The embedded engine: an index is a folder."""

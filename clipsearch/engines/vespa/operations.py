@@ -1,0 +1,131 @@
+"""Documents as Vespa takes them: addresses, and the bodies of puts and updates."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from clipsearch.documents import PARTS, Document, Embedding, check_id
+from clipsearch.engine import Precision, Update
+from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, number_keys, tag_values
+from clipsearch.engines.vespa.http.connection import Json
+
+CLUSTER = "images"
+NAMESPACE = "images"
+DOCUMENT_TYPE = "image"
+INFO_TYPE = "index_info"
+INFO_ID = "index"
+
+DATA_SET = "data_set"
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class FilterFields(Update):
+    """Change nothing but the fields for filters, which follow from tags and numbers."""
+
+    tag_values: tuple[str, ...]
+    number_keys: tuple[int, ...]
+
+    def __init__(
+        self, id: str, tag_values: tuple[str, ...] = (), number_keys: tuple[int, ...] = ()
+    ) -> None:
+        Update.__init__(self, id)
+        object.__setattr__(self, "tag_values", tag_values)
+        object.__setattr__(self, "number_keys", number_keys)
+
+
+def document_path(id_: str, document_type: str = DOCUMENT_TYPE) -> str:
+    """The /document/v1 path of a document. Raises DocumentError for an id that none can have."""
+    check_id(id_)
+    return f"{documents_path(document_type)}/{quote(id_, safe='')}"
+
+
+def document_name(id_: str, document_type: str = DOCUMENT_TYPE) -> str:
+    """What Vespa calls a document in its answers."""
+    return f"id:{NAMESPACE}:{document_type}::{id_}"
+
+
+def documents_path(document_type: str = DOCUMENT_TYPE) -> str:
+    """The /document/v1 path of all documents of a type, for a visit."""
+    return f"/document/v1/{NAMESPACE}/{document_type}/docid"
+
+
+def shown_fields(form: int, *, embeddings: bool) -> tuple[str, ...]:
+    """The fields that make a document of ours, with the embedding or without.
+
+    The schema has those of `form` (`IndexInfo.document_form`) alone for certain.
+    """
+    known = _id_and_path_first(name for name, part in PARTS.items() if part.form <= form)
+    return (*known, "embedding") if embeddings else known
+
+
+def hit_fields(form: int) -> tuple[str, ...]:
+    """The fields that a search asks for, of a schema that has those of `form` for certain."""
+    return _id_and_path_first(
+        name for name, part in PARTS.items() if part.in_hits and part.form <= form
+    )
+
+
+def _id_and_path_first(names: Iterable[str]) -> tuple[str, ...]:
+    """As the requests were recorded; the order means nothing to Vespa."""
+    return ("id", *sorted(names, key="path".__ne__))
+
+
+def field_set(fields: Sequence[str]) -> str:
+    """The `fieldSet` parameter."""
+    return f"{DOCUMENT_TYPE}:{','.join(fields)}"
+
+
+def put_fields(
+    document: Document, precision: Precision = "float", *, places: Mapping[str, int]
+) -> dict[str, Json]:
+    """The JSON body of a put. The embedding goes as hex: half the bytes, 10–40 % faster to feed.
+
+    Vespa takes hex only in the precision of its field. `places` has a place for each column of
+    the numbers (`IndexInfo.column_order`).
+    """
+    assert document.embedding is not None  # check_document
+    return {
+        "fields": {
+            "id": document.id,
+            **_fields(document.parts, places),
+            "embedding": {"values": hex_values(document.embedding, precision)},
+        }
+    }
+
+
+def hex_values(embedding: Embedding, precision: Precision) -> str:
+    """The values, big-endian: 8 hex digits each as float, 4 as bfloat16 (rounded to even).
+
+    https://docs.vespa.ai/en/reference/schemas/document-json-format.html#tensor-hex-dump
+    """
+    if precision == "float":
+        return embedding.astype(">f4").tobytes().hex()
+    # bfloat16 is the upper half of a float. Values are finite: checked before.
+    bits = embedding.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype(">u2").tobytes().hex()
+
+
+def update_fields(update: Update, places: Mapping[str, int]) -> dict[str, Json]:
+    """The JSON body of a partial update: each named part is replaced as a whole.
+
+    What filters look at is replaced with the tags or the numbers that it follows from, in one
+    step. `places` has a place for each column of the numbers.
+    """
+    fields = _fields(update.parts, places)
+    if isinstance(update, FilterFields):
+        fields = {TAG_VALUES: list(update.tag_values), NUMBER_KEYS: list(update.number_keys)}
+    return {"fields": {name: {"assign": value} for name, value in fields.items()}}
+
+
+def _fields(parts: Mapping[str, Any], places: Mapping[str, int]) -> dict[str, Json]:
+    """The parts as Vespa's fields, and what filters look at beside those that it follows from."""
+    fields = {name: PARTS[name].kind.to_json(value) for name, value in parts.items()}
+    if "tags" in parts:
+        fields[TAG_VALUES] = tag_values(parts["tags"])
+    if "numbers" in parts:
+        fields[NUMBER_KEYS] = number_keys(parts["numbers"], places)
+    return fields

@@ -1,0 +1,178 @@
+"""A query as Vespa takes it.
+
+What a user wrote (words, filter values, ids) travels as parameters and never inside YQL. Words were
+already cut and stemmed by `clipsearch.text`, so Vespa is told to take them as they are: any grammar
+of its own gives some characters a meaning, and sends "007" as the number 7.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from clipsearch.engine import EngineQuery, IndexInfo, NumberFilter, fused_weights, target_hits
+from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, tag_value
+from clipsearch.engines.vespa.http.connection import Json
+from clipsearch.engines.vespa.operations import DATA_SET, DOCUMENT_TYPE, hit_fields
+from clipsearch.engines.vespa.restrictions import decimal, restricted_to
+from finetune.errors import UsageError
+
+# With these, the 100 nearest of the recorded 610 and 1,086 documents were exactly the true ones.
+EXPLORE_ADDITIONAL_HITS = 900
+# Groups of all facets together may not exceed 10,000 by Vespa's default.
+MOST_FACET_VALUES = 1000
+_MOST_GROUPS = 9000
+
+_WORD = "captions contains ({{stem:false, normalizeCase:false, accentDrop:false}}@t{0})"
+
+
+def search_body(
+    query: EngineQuery,
+    info: IndexInfo,
+    timeout: float,
+    *,
+    exact: bool = False,
+    least_cosine: float | None = None,
+) -> dict[str, Json]:
+    """The JSON of a POST to /search/ for the hits of a query, already checked.
+
+    Facets are counted for bm25 and the hybrids; for `vector` they are `count_body`'s.
+
+    Args:
+        query: What is asked.
+        info: Of the index.
+        timeout: Seconds that Vespa may take.
+        exact: Compare the vector with all that pass the filters. Vespa then matches documents
+            beyond the nearest too.
+        least_cosine: Match none by vector whose cosine is below; None for no such bound.
+    """
+    body: dict[str, Json] = {
+        "hits": query.k,
+        "offset": query.offset,
+        "ranking.profile": query.mode,
+        "language": info.language,
+        "timeout": f"{timeout:g}s",
+        "presentation.bolding": False,
+    }
+    parts = []
+    if query.ranking.needs_vector:
+        parts.append(_nearest(query, body, exact, least_cosine))
+    if query.ranking.uses_words and query.tokens:
+        parts.append(_words(query, body))
+    where = " or ".join(parts)
+    restrictions = restricted_to(query, info, body)
+    if restrictions and len(parts) > 1:
+        where = f"({where})"
+    where = " and ".join([where, *restrictions])
+    fields = ", ".join(hit_fields(info.document_form))
+    body["yql"] = f"select {fields} from {DOCUMENT_TYPE} where {where}"
+    if query.facets and query.ranking.uses_words:
+        body["yql"] += f" | {_grouping(query.facets)}"
+    if query.ranking.weighted:
+        lexical, cosine = fused_weights(query, info)
+        body["input.query(bm25_weight)"] = lexical
+        body["input.query(vector_weight)"] = cosine
+    return body
+
+
+def nearest_body(
+    query: EngineQuery, info: IndexInfo, timeout: float, hits: int, *, exact: bool
+) -> dict[str, Json]:
+    """The JSON of a search for the nearest alone that pass the filters of a hybrid.
+
+    The `hits` nearest; for 0 none are shown, but the candidates that were found are counted.
+    """
+    body: dict[str, Json] = {
+        "hits": hits,
+        "ranking.profile": "vector",
+        "timeout": f"{timeout:g}s",
+    }
+    alone = replace(query, mode="vector", k=hits, offset=0, candidates=hits or query.candidates)
+    clauses = [_nearest(alone, body, exact), *restricted_to(query, info, body)]
+    body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(clauses)}"
+    return body
+
+
+def count_body(
+    timeout: float, query: EngineQuery | None = None, info: IndexInfo | None = None
+) -> dict[str, Json]:
+    """The JSON of a search that returns no hits, but the number of documents.
+
+    Of all, or of those that pass the filters of `query`, with its facets, in the index of `info`.
+    """
+    body: dict[str, Json] = {
+        "hits": 0,
+        "ranking.profile": "unranked",
+        "timeout": f"{timeout:g}s",
+    }
+    where = ["true"]
+    if query is not None and info is not None:
+        where += restricted_to(query, info, body)
+    body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(where)}"
+    if query is not None and query.facets:
+        body["yql"] += f" | {_grouping(query.facets)}"
+    return body
+
+
+def data_sets_body(timeout: float) -> dict[str, Json]:
+    """The JSON of a search that counts the documents of each data set."""
+    body = count_body(timeout)
+    body["yql"] += f" | all(group({DATA_SET}) max({_MOST_GROUPS}) each(output(count())))"
+    return body
+
+
+def fields_body(timeout: float) -> dict[str, Json]:
+    """The JSON of a search that fails where the schema has no fields for filters."""
+    return {
+        "yql": (
+            f"select id from {DOCUMENT_TYPE} where {TAG_VALUES} contains @v"
+            f" or range({NUMBER_KEYS}, 0L, 0L)"
+        ),
+        "v": tag_value("no", "such"),
+        "hits": 0,
+        "ranking.profile": "unranked",
+        "timeout": f"{timeout:g}s",
+    }
+
+
+def check_filters(query: EngineQuery) -> None:
+    """Raise UsageError for a filter that Vespa would refuse, or take and answer wrongly."""
+    for one in query.filters:
+        if isinstance(one, NumberFilter):
+            bounds = [bound for bound in (one.low, one.high) if bound is not None]
+            if not bounds or not all(math.isfinite(bound) for bound in bounds):
+                raise UsageError(f"the filter on {one.column} needs a finite number as its bound")
+        elif not all(one.values) or not one.values:
+            raise UsageError(f"the filter on {one.column} has an empty value")
+
+
+def _nearest(
+    query: EngineQuery, body: dict[str, Json], exact: bool, least_cosine: float | None = None
+) -> str:
+    """The clause for the nearest by vector; adds its parameters to `body`."""
+    assert query.vector is not None
+    body["input.query(q)"] = [float(value) for value in query.vector]
+    settings = [
+        f"targetHits:{target_hits(query)}",
+        "approximate:false" if exact else f"hnsw.exploreAdditionalHits:{EXPLORE_ADDITIONAL_HITS}",
+    ]
+    if least_cosine is not None:
+        settings.append(f"distanceThreshold:{decimal(1.0 - least_cosine)}")
+    return f"({{{', '.join(settings)}}}nearestNeighbor(embedding, q))"
+
+
+def _words(query: EngineQuery, body: dict[str, Json]) -> str:
+    """The clause for all documents with a word of the query; adds its parameters to `body`."""
+    for number, token in enumerate(query.tokens):
+        body[f"t{number}"] = token
+    return f"({' or '.join(_WORD.format(number) for number in range(len(query.tokens)))})"
+
+
+def _grouping(facets: Sequence[str]) -> str:
+    most = min(MOST_FACET_VALUES, _MOST_GROUPS // len(facets))
+    groups = []
+    for column in facets:
+        # Grouping takes no parameters; a column is our own word for a manifest's column.
+        name = column.replace("\\", "\\\\").replace('"', '\\"')
+        ordered = f"max({most}) order(-count()) each(output(count()))"
+        groups.append(f'all(group(tags{{"{name}"}}) {ordered})')
+    return groups[0] if len(groups) == 1 else f"all({' '.join(groups)})"

@@ -1,0 +1,113 @@
+"""Filters as clauses of a statement; what a user wrote travels as parameters.
+
+A filter is tight where `nearestNeighbor` is told beforehand exactly what passes, or a neighbouring
+number more: see `clipsearch.engines.vespa.filter_fields`. One that is not is right only where every
+document is compared.
+"""
+
+import unicodedata
+from decimal import Decimal
+
+from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, TagFilter
+from clipsearch.engines.vespa.filter_fields import (
+    FILTER_FORM,
+    MOST_COLUMNS,
+    NUMBER_KEYS,
+    TAG_VALUES,
+    key_range,
+    places_of,
+    tag_value,
+)
+from clipsearch.engines.vespa.http.connection import Json
+from clipsearch.storable import why_no_id
+
+
+def restricted_to(query: EngineQuery, info: IndexInfo, body: dict[str, Json]) -> list[str]:
+    """The clauses that must all hold beside what is searched; adds their parameters to `body`."""
+    clauses = []
+    for number, one in enumerate(query.filters):
+        if isinstance(one, NumberFilter):
+            clauses += _number_clauses(one, number, info, body)
+        elif _of_this_form(info):
+            clauses.append(_tag_clause(one, number, body))
+        else:
+            clauses.append(_map_clause(one, number, body))
+    possible = (id_ for id_ in query.exclude_ids if why_no_id(id_) is None)
+    for number, left_out in enumerate(possible):
+        body[f"x{number}"] = left_out
+        clauses.append(f"!(id contains @x{number})")
+    return clauses
+
+
+def are_tight(query: EngineQuery, info: IndexInfo) -> bool:
+    """Whether every filter is; leaving documents out by id always is."""
+    return all(_is_tight(one, info) for one in query.filters)
+
+
+def decimal(value: float) -> str:
+    """A number without an exponent, which YQL's grammar takes only in some forms."""
+    text = format(Decimal(repr(float(value))), "f")
+    return text if "." in text else f"{text}.0"
+
+
+def _of_this_form(info: IndexInfo) -> bool:
+    return info.document_form >= FILTER_FORM
+
+
+def _is_tight(one: Filter, info: IndexInfo) -> bool:
+    if not _of_this_form(info):
+        return False
+    return isinstance(one, TagFilter) or _place(one.column, info) is not None
+
+
+def _place(column: str, info: IndexInfo) -> int | None:
+    """None where the documents have no keys for the column, as far as is known here."""
+    place = places_of(info.column_order).get(column)
+    return place if _of_this_form(info) and place and place <= MOST_COLUMNS else None
+
+
+def _tag_clause(one: TagFilter, number: int, body: dict[str, Json]) -> str:
+    entries = dict.fromkeys(tag_value(one.column, value) for value in one.values)
+    parts = []
+    for place, entry in enumerate(entries):
+        body[f"f{number}v{place}"] = entry
+        parts.append(f"{TAG_VALUES} contains @f{number}v{place}")
+    clause = " or ".join(parts)
+    if one.exclude:
+        return f"!({clause})"
+    return clause if len(parts) == 1 else f"({clause})"
+
+
+def _map_clause(one: TagFilter, number: int, body: dict[str, Json]) -> str:
+    """On the map itself, for documents of an earlier form; their tags may be of either form."""
+    body[f"f{number}"] = one.column
+    spellings = [
+        spelling
+        for value in one.values
+        for spelling in (value, *(unicodedata.normalize(form, value) for form in ("NFC", "NFD")))
+    ]
+    parts = []
+    for place, value in enumerate(dict.fromkeys(spellings)):
+        body[f"f{number}v{place}"] = value
+        parts.append(f"value contains @f{number}v{place}")
+    # "value in (...)" inside sameElement finds nothing, without an error.
+    value = parts[0] if len(parts) == 1 else f"({' or '.join(parts)})"
+    clause = f"tags contains sameElement(key contains @f{number}, {value})"
+    return f"!({clause})" if one.exclude else clause
+
+
+def _number_clauses(
+    one: NumberFilter, number: int, info: IndexInfo, body: dict[str, Json]
+) -> list[str]:
+    body[f"f{number}"] = one.column
+    bounds = []
+    if one.low is not None:
+        bounds.append(f"value {'>' if one.low_open else '>='} {decimal(one.low)}")
+    if one.high is not None:
+        bounds.append(f"value {'<' if one.high_open else '<='} {decimal(one.high)}")
+    exactly = f"numbers contains sameElement(key contains @f{number}, {', '.join(bounds)})"
+    place = _place(one.column, info)
+    if place is None:
+        return [exactly]
+    least, greatest = key_range(place, one)
+    return [f"range({NUMBER_KEYS}, {least}L, {greatest}L)", exactly]

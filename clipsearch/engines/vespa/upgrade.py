@@ -1,0 +1,89 @@
+"""Documents of an earlier version are given the fields for filters, from what the index holds.
+
+An earlier version wrote tags and numbers into their maps alone. All documents are visited, and
+where the fields are not what tags and numbers make of them, they are written; embeddings and the
+graph stay as they are. A feed that runs at the same time may change a document between its visit
+and its write, so the visits go on until one finds nothing to write. Stopped in between, the next
+upgrade passes over what is right already.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+from clipsearch.engine import IndexInfo
+from clipsearch.engines.vespa.answers import (
+    failure_sentence,
+    is_foreign_package,
+    parse_document,
+    vespa_message,
+)
+from clipsearch.engines.vespa.feeding import feed
+from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, number_keys, tag_values
+from clipsearch.engines.vespa.http import checked
+from clipsearch.engines.vespa.http.connection import Client
+from clipsearch.engines.vespa.index_info import ColumnPlaces
+from clipsearch.engines.vespa.operations import FilterFields
+from clipsearch.engines.vespa.queries import fields_body
+from clipsearch.engines.vespa.visiting import visit
+from finetune.errors import EngineError
+
+_VISITED_FIELDS = ("id", "tags", "numbers", TAG_VALUES, NUMBER_KEYS)
+
+
+def upgrade(
+    client: Client, info: IndexInfo, places: ColumnPlaces, advance: Callable[[], None]
+) -> int:
+    """Write the fields where they are missing or wrong; the number of documents that were written.
+
+    `advance` is called after each. Raises EngineError where the schema that is deployed has no
+    such fields, and where a document is refused.
+    """
+    check_schema(client)
+    # Written first: earlier versions refuse an index with it, and so add no documents without.
+    places.of(info.number_columns)
+    written: Counter[str] = Counter()
+    found = True
+    while found:
+        found = False
+        with closing(feed(client, _wrong(client, places), info, places)) as outcomes:
+            for outcome in outcomes:
+                if outcome.error is not None:
+                    raise EngineError(f"{client.target}: {outcome.error}")
+                found = True
+                written[outcome.operation.id] += 1
+                if written[outcome.operation.id] == 1:
+                    advance()
+    return len(written)
+
+
+def check_schema(client: Client) -> None:
+    """Raise EngineError unless the schema that is deployed has the fields for filters."""
+    settings = client.settings
+    status, content = client.call(
+        "POST", "/search/", fields_body(settings.timeout), patience=settings.search_patience
+    )
+    if status == 200:
+        return
+    if is_foreign_package(vespa_message(content)):
+        raise EngineError(
+            f"{client.target}: the schema deployed there is of an earlier version and lacks the"
+            f" fields {TAG_VALUES} and {NUMBER_KEYS}: run clipsearch deploy again, as the first"
+            f" time; adding fields loses nothing and needs no --allow"
+        )
+    raise EngineError(failure_sentence(status, content, client.target))
+
+
+def _wrong(client: Client, places: ColumnPlaces) -> Iterator[FilterFields]:
+    """An update for each document whose fields are not what they should be."""
+    for entry in visit(client, _VISITED_FIELDS):
+        document, held = parse_document(entry), checked.mapping(entry.get("fields"), "fields")
+        values = tag_values(document.tags)
+        keys = number_keys(document.numbers, places.of(document.numbers))
+        # Vespa leaves out what is empty.
+        held_values, held_keys = (
+            checked.listed(held.get(name), name) for name in (TAG_VALUES, NUMBER_KEYS)
+        )
+        right = sorted(checked.text(one, TAG_VALUES) for one in held_values) == sorted(values)
+        if not right or sorted(checked.whole(k, NUMBER_KEYS) for k in held_keys) != sorted(keys):
+            yield FilterFields(document.id, tag_values=tuple(values), number_keys=tuple(keys))

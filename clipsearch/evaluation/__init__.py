@@ -1,0 +1,1 @@
+"""Measure an encoder folder on a manifest."""

@@ -1,0 +1,275 @@
+"""Measure one encoder, or two side by side, on a split of a manifest. Without torch.
+
+>>> options = EvaluateOptions(encoder=Path("encoder"), manifest=Path("photos.csv"))
+>>> evaluate(options).measurements[0].figure("mrr@10").estimate
+Estimate(value=0.88, low=0.86, high=0.9)
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from clipsearch.encoder.encoder import Encoder
+from clipsearch.evaluation.embeddings import (
+    ALL_SPLITS,
+    NO_CLASS,
+    SplitImages,
+    embed_images,
+    read_split_images,
+)
+from clipsearch.evaluation.measures import (
+    Retrieval,
+    embed_captions,
+    embed_classes,
+    measure_classes,
+    measure_retrieval,
+)
+from finetune.errors import ManifestError, UsageError
+from finetune.evaluation.intervals import RankedMeasurement, Sampling
+from finetune.evaluation.zero_shot import TEMPLATES, check_templates
+from finetune.manifest.class_labels import ClassLabels, read_class_labels
+from finetune.manifest.cut_captions import cut_sentence
+from finetune.manifest.manifest import Manifest
+from finetune.manifest.problems import Problem
+from finetune.manifest.splits import SPLITS
+
+SPLIT_CHOICES = (*SPLITS, ALL_SPLITS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """What to measure, and how.
+
+    Attributes:
+        encoder: The encoder folder.
+        manifest: Of any format that `Manifest.open` reads.
+        split: "train", "val", "test", or "all".
+        against: Another encoder folder; differences are `encoder` minus `against`.
+        images: Where relative paths are looked for last.
+        in_batches: Also measure within batches of so many pairs.
+        zero_shot: Also classify: a metadata column, or a file (see finetune.manifest.class_labels).
+        templates: Of the class prompts.
+        sampling: Of intervals and p values; its seed also draws the batches.
+        device: "cpu" or "cuda".
+        workers: Processes that decode; None is one a core.
+        batch_size: Pictures or texts embedded at once.
+        strict: Measure nothing where the manifest has any problem.
+    """
+
+    encoder: Path
+    manifest: Path
+    split: str = "test"
+    against: Path | None = None
+    images: Path | None = None
+    in_batches: int | None = None
+    zero_shot: str | None = None
+    templates: tuple[str, ...] = ()
+    sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
+    device: str = "cpu"
+    workers: int | None = None
+    batch_size: int = 32
+    strict: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError for a value that cannot work."""
+        if self.split not in SPLIT_CHOICES:
+            raise UsageError(f"--split {self.split}: take one of {', '.join(SPLIT_CHOICES)}")
+        if self.in_batches is not None and self.in_batches < 2:
+            raise UsageError(f"--in-batches {self.in_batches}: a batch needs at least 2 pairs")
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: must be 0 or more")
+        if self.sampling.resamples < 1:
+            raise UsageError(f"--resamples {self.sampling.resamples}: must be at least 1")
+        if self.templates and self.zero_shot is None:
+            raise UsageError("--template is for class prompts: name the classes with --zero-shot")
+        if self.zero_shot is not None:
+            check_templates(self.templates or TEMPLATES)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        options: As asked.
+        encoders: The encoder, and the one it was compared with.
+        images: Measured.
+        retrieval: None where only classes were measured.
+        measurements: Text to image, image to text, the same in batches, zero-shot.
+        templates: Of the class prompts that were used; empty without zero-shot.
+        left_out: Images of the split without a readable picture.
+        problems: Of the whole manifest, in a line; empty where there are none.
+        notes: Sentences for the user.
+    """
+
+    options: EvaluateOptions
+    encoders: tuple[Encoder, ...]
+    images: int
+    retrieval: Retrieval | None
+    measurements: tuple[RankedMeasurement, ...]
+    templates: tuple[str, ...]
+    left_out: tuple[Problem, ...]
+    problems: str
+    notes: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every picture and row could be used."""
+        return not self.left_out and not self.problems
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything but the embeddings, for JSON."""
+        sampling = self.options.sampling
+        return {
+            "encoder": _encoder_dict(self.encoders[0]),
+            "against": _encoder_dict(self.encoders[1]) if len(self.encoders) == 2 else None,
+            "manifest": str(self.options.manifest),
+            "split": self.options.split,
+            "images": self.images,
+            "captions": 0 if self.retrieval is None else len(self.retrieval.data.captions),
+            "distinct_captions": (
+                0 if self.retrieval is None else len(self.retrieval.pool.captions)
+            ),
+            "templates": list(self.templates),
+            "confidence": sampling.confidence,
+            "resamples": sampling.resamples,
+            "seed": sampling.seed,
+            "measurements": [measurement.as_dict() for measurement in self.measurements],
+            "left_out": [
+                {"kind": each.kind, "where": each.where, "reason": each.reason}
+                for each in self.left_out
+            ],
+            "problems": self.problems,
+            "notes": list(self.notes),
+        }
+
+
+def _encoder_dict(encoder: Encoder) -> dict[str, object]:
+    return {
+        "folder": str(encoder.folder),
+        "name": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "dimension": encoder.dimension,
+    }
+
+
+def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) -> Evaluation:
+    """Embed the split and measure.
+
+    Args:
+        options: What to measure.
+        progress_stream: Standard error where None.
+
+    Raises:
+        UsageError: A value that cannot work; --zero-shot names neither column nor file.
+        EncoderError: An encoder folder is incomplete or changed.
+        ManifestError: The split is empty, has no caption, or a single image.
+    """
+    options.check()
+    folders = [options.encoder, *([options.against] if options.against is not None else [])]
+    encoders = tuple(Encoder.load(folder, device=options.device) for folder in folders)
+    notes = []
+    if len(encoders) == 2 and encoders[0].fingerprint == encoders[1].fingerprint:
+        notes.append("both folders hold the same encoder, so there is nothing to tell apart")
+    with Manifest.open(options.manifest, images=options.images, strict=options.strict) as manifest:
+        labels = (
+            None if options.zero_shot is None else read_class_labels(manifest, options.zero_shot)
+        )
+        images, left_out = read_split_images(manifest, options.split, labels)
+        problems = manifest.problems.summary() if len(manifest.problems) else ""
+    _check_images(images, options, labels)
+    images, image_embeds, unreadable = embed_images(
+        encoders,
+        images,
+        workers=options.workers,
+        batch_size=options.batch_size,
+        stream=progress_stream,
+    )
+    left_out += unreadable
+    _check_images(images, options, labels, unreadable)
+    retrieval = embed_captions(encoders, images, image_embeds)
+    measurements: list[RankedMeasurement] = []
+    if retrieval is not None:
+        measurements += measure_retrieval(retrieval, options.in_batches, options.sampling)
+        notes += [*_cut_notes(retrieval, encoders), *_notes(retrieval, options.in_batches)]
+    elif labels is not None:
+        notes.append("fewer than two images have captions: only the classes are measured")
+    templates = (options.templates or TEMPLATES) if labels is not None else ()
+    if labels is not None:
+        class_embeds = [embed_classes(encoder, labels.names, templates) for encoder in encoders]
+        measurements.append(
+            measure_classes(image_embeds, class_embeds, images.classes, options.sampling)
+        )
+        without = int(np.count_nonzero(images.classes == NO_CLASS))
+        if without:
+            notes.append(f"{without:,} images have no class: they are not in the zero-shot figures")
+    return Evaluation(
+        options=options,
+        encoders=encoders,
+        images=len(images),
+        retrieval=retrieval,
+        measurements=tuple(measurements),
+        templates=templates,
+        left_out=tuple(left_out),
+        problems=problems,
+        notes=tuple(notes),
+    )
+
+
+def _check_images(
+    images: SplitImages,
+    options: EvaluateOptions,
+    labels: ClassLabels | None,
+    unreadable: Sequence[Problem] = (),
+) -> None:
+    """Raise ManifestError where there is nothing to rank."""
+    where = f"{options.manifest}: of the images in the split {options.split}"
+    why = ""
+    if unreadable:
+        why = f"; the first of {len(unreadable):,} that cannot be read: {unreadable[0].reason}"
+    captioned = [captions for captions in images.captions if captions]
+    if labels is not None:
+        if not np.any(images.classes != NO_CLASS):
+            raise ManifestError(f"{where}, none has a class in {labels.source}{why}")
+        return
+    more = "give more of them captions"
+    if options.split != ALL_SPLITS:
+        more = "choose another with --split, or --split all"
+    if not captioned:
+        raise ManifestError(
+            f"{where}, none has a caption; {more}, or classify with --zero-shot{why}"
+        )
+    if len(captioned) == 1:
+        raise ManifestError(
+            f"{where}, only one has a caption: a pool of one image ranks nothing; {more}{why}"
+        )
+
+
+def _cut_notes(retrieval: Retrieval, encoders: Sequence[Encoder]) -> Iterator[str]:
+    captions = len(retrieval.data.captions)
+    counts = zip(encoders, retrieval.cut, retrieval.alike, strict=True)
+    for encoder, cut, alike in counts:
+        sentence = cut_sentence(cut, captions, encoder.description.max_tokens, alike=alike)
+        if sentence is not None:
+            yield f"{encoder.folder}: {sentence}"
+
+
+def _notes(retrieval: Retrieval, in_batches: int | None) -> list[str]:
+    pool = retrieval.pool
+    notes = []
+    shared = int(np.count_nonzero(np.diff(pool.text_positives[0]) > 1))
+    if shared:
+        notes.append(
+            f"{shared:,} captions belong to several images: each is one query, and any of its"
+            f" images is right"
+        )
+    if len(pool.captions) == 1:
+        notes.append("every image has the same caption, so any answer is right")
+    if in_batches is not None and in_batches > pool.images:
+        notes.append(f"there are only {pool.images:,} images: they are one batch")
+    return notes

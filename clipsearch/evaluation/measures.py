@@ -1,0 +1,172 @@
+"""From embeddings of a split to measurements: retrieval both ways, in batches, and classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.encoder.encoder import Embeddings, Encoder, Ids
+from clipsearch.evaluation.embeddings import NO_CLASS, SplitImages
+from finetune.data.captioned_images import CaptionedImages, captioned_images
+from finetune.evaluation.intervals import RankedMeasurement, Sampling, measure
+from finetune.evaluation.metrics import batch_ranks, batches_scope, query_figures
+from finetune.evaluation.pool import Pool, pool_of, pool_ranks
+from finetune.evaluation.zero_shot import average_prompts, class_figures, class_prompts, class_ranks
+from finetune.figures import CUTOFFS, DIRECTIONS, ZERO_SHOT, Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Captions and their pictures, embedded.
+
+    Attributes:
+        data: The n captioned images.
+        pool: Their q distinct captions.
+        text_embeds: Of each encoder, float32[q, d].
+        image_embeds: Of each encoder, float32[n, d].
+        cut: Captions that each encoder does not see to their ends.
+        alike: Different captions that each encoder cannot tell from an earlier one.
+    """
+
+    data: CaptionedImages
+    pool: Pool
+    text_embeds: tuple[Embeddings, ...]
+    image_embeds: tuple[Embeddings, ...]
+    cut: tuple[int, ...] = ()
+    alike: tuple[int, ...] = ()
+
+    def caption(self, query: int) -> str:
+        """A distinct caption, as its first image has it."""
+        return self.data.captions[int(self.pool.captions[query])]
+
+
+def embed_captions(
+    encoders: Sequence[Encoder], images: SplitImages, image_embeds: Sequence[Embeddings]
+) -> Retrieval | None:
+    """The captioned images with their captions embedded; None where there are not two.
+
+    Captions of different texts are different queries, also where an encoder cannot tell them
+    apart: that is its fault, which the figures show.
+    """
+    captioned = np.array([row for row, texts in enumerate(images.captions) if texts], np.int64)
+    if len(captioned) < 2:
+        return None
+    data = captioned_images(
+        (images.ids[row], images.sources[row], images.captions[row]) for row in captioned
+    )
+    tokens = [encoder.tokenize(data.captions) for encoder in encoders]
+    pool = pool_of(data)
+    texts = [data.captions[row] for row in pool.captions]
+    return Retrieval(
+        data=data,
+        pool=pool,
+        text_embeds=tuple(encoder.encode_texts(texts) for encoder in encoders),
+        image_embeds=tuple(embeds[captioned] for embeds in image_embeds),
+        cut=tuple(each.cut for each in tokens),
+        alike=tuple(data.alike(each.keys()) for each in tokens),
+    )
+
+
+def measure_retrieval(
+    retrieval: Retrieval, in_batches: int | None, sampling: Sampling
+) -> list[RankedMeasurement]:
+    """Both directions over the whole pool, and in batches where asked for.
+
+    Images are drawn, each with its captions; one that several images share goes with the first.
+    """
+    pool = retrieval.pool
+    by_encoder = [
+        pool_ranks(pool, texts, images)
+        for texts, images in zip(retrieval.text_embeds, retrieval.image_embeds, strict=True)
+    ]
+    indptr, indices = pool.text_positives
+    measurements = []
+    for side, (direction, (starts, _), candidates, clusters) in enumerate(
+        (
+            (DIRECTIONS[0], pool.text_positives, pool.images, indices[indptr[:-1]]),
+            (DIRECTIONS[1], pool.image_positives, len(pool.captions), np.arange(pool.images)),
+        )
+    ):
+        ranks = [both[side] for both in by_encoder]
+        measurements.append(
+            measure(
+                direction,
+                candidates,
+                [_figures(each, np.diff(starts)) for each in ranks],
+                [each[:, 0] for each in ranks],
+                clusters,
+                sampling=sampling,
+            )
+        )
+    if in_batches is not None:
+        measurements += [
+            _measure_batches(retrieval, in_batches, direction, sampling) for direction in DIRECTIONS
+        ]
+    return measurements
+
+
+def _measure_batches(
+    retrieval: Retrieval, batch: int, direction: Direction, sampling: Sampling
+) -> RankedMeasurement:
+    texts, owners = retrieval.pool.pairs
+    drawn = [
+        batch_ranks(
+            text_embeds[texts],
+            image_embeds,
+            owners,
+            batch=batch,
+            direction=direction,
+            seed=sampling.seed,
+        )
+        for text_embeds, image_embeds in zip(
+            retrieval.text_embeds, retrieval.image_embeds, strict=True
+        )
+    ]
+    ones = np.ones(len(drawn[0].images), np.int64)
+    return measure(
+        direction,
+        drawn[0].pool,
+        [_figures(each.ranks, ones) for each in drawn],
+        [each.ranks[:, 0] for each in drawn],
+        drawn[0].images,
+        scope=batches_scope(batch),
+        sampling=sampling,
+    )
+
+
+def _figures(ranks: Ids, counts: Ids) -> dict[str, npt.NDArray[np.float64]]:
+    """MRR and recall at every cutoff, nDCG at the last alone: the first say little more."""
+    figures = query_figures(ranks, counts, CUTOFFS)
+    left_out = {f"ndcg@{k}" for k in CUTOFFS[:-1]}
+    return {name: values for name, values in figures.items() if name not in left_out}
+
+
+def embed_classes(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Embeddings:
+    """One embedding a class, float32[c, d], the mean over the templates."""
+    return average_prompts(encoder.encode_texts(class_prompts(names, templates)), len(templates))
+
+
+def measure_classes(
+    image_embeds: Sequence[Embeddings],
+    class_embeds: Sequence[Embeddings],
+    classes: Ids,
+    sampling: Sampling,
+) -> RankedMeasurement:
+    """Hits@k and reciprocal rank of each image's class among all.
+
+    Args:
+        image_embeds: Of each encoder, float32[n, d].
+        class_embeds: Of each encoder, float32[c, d].
+        classes: int64[n]; images with NO_CLASS are left out.
+        sampling: How often is drawn.
+    """
+    known = np.flatnonzero(classes != NO_CLASS)
+    ranks = [
+        class_ranks(images[known], of_class, classes[known])
+        for images, of_class in zip(image_embeds, class_embeds, strict=True)
+    ]
+    per_query = [class_figures(each) for each in ranks]
+    return measure(
+        ZERO_SHOT, len(class_embeds[0]), per_query, ranks, np.arange(len(known)), sampling=sampling
+    )

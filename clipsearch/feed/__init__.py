@@ -1,0 +1,1 @@
+"""Bring an index to what a manifest says."""

@@ -1,0 +1,154 @@
+"""Which metadata columns of an index are numbers and which are tags, and documents by that choice.
+
+The first feed chooses, by the rule of `finetune.text.numerals`, and the index remembers: a column
+never
+changes its kind afterwards, since a filter such as `year>=2010` must mean the same for every
+document. A later value that is no number without loss, such as the zip 02134, is refused.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from clipsearch.document_fields import storable_names
+from clipsearch.documents import Document, Embedding
+from clipsearch.storable import blanked
+from finetune.errors import DocumentError, UsageError
+from finetune.manifest.formats.row import MetadataValue
+from finetune.manifest.manifest import Record
+from finetune.text.composed import composed
+from finetune.text.numerals import exact_number, number_text, read_number, value_text
+
+SPLIT_COLUMN = "split"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The metadata columns by kind; no column is in both.
+
+    Attributes:
+        numbers, tags: By kind.
+        asked_numbers: Those of `numbers` that the user asked for in this feed: their values are
+            numbers whatever their spelling, 02134 is 2134.
+    """
+
+    numbers: frozenset[str]
+    tags: frozenset[str]
+    asked_numbers: frozenset[str] = frozenset()
+
+
+def choose_columns(
+    found: Mapping[str, str],
+    remembered: Columns,
+    *,
+    tags: Iterable[str] = (),
+    numbers: Iterable[str] = (),
+) -> Columns:
+    """What the index remembers, and for each new column what is asked for or was found.
+
+    Args:
+        found: Column to "number" or "tag", as the manifest's values suggest.
+        remembered: By the index.
+        tags, numbers: Asked for by the user; they decide about new columns only.
+
+    Raises UsageError for a column that is unknown, asked for as both kinds, or remembered as
+    the other kind.
+    """
+    kinds = _storable(found)
+    kinds[SPLIT_COLUMN] = "tag"
+    fixed = {SPLIT_COLUMN}
+    for kind, columns in (("number", remembered.numbers), ("tag", remembered.tags)):
+        # An index of an earlier clipsearch may have the decomposed form of a name.
+        names = {*columns, *map(composed, columns)}
+        fixed |= names
+        kinds |= dict.fromkeys(names, kind)
+    asked_tags, asked_numbers = (
+        {composed(blanked(column)) for column in asked} for asked in (tags, numbers)
+    )
+    for column in sorted(asked_tags & asked_numbers):
+        raise UsageError(f"column {column!r} is asked for both as tag and as number; choose one")
+    for kind, asked in (("tag", asked_tags), ("number", asked_numbers)):
+        for column in sorted(asked):
+            if column not in kinds:
+                known = ", ".join(sorted(kinds))
+                raise UsageError(f"--{kind} {column}: no such column; there are: {known}")
+            if column in fixed and kinds[column] != kind:
+                raise UsageError(
+                    f"--{kind} {column}: the index keeps this column as a {kinds[column]};"
+                    f" a column cannot change its kind, so feed a new index"
+                )
+            kinds[column] = kind
+    return Columns(
+        frozenset(column for column, kind in kinds.items() if kind == "number"),
+        frozenset(column for column, kind in kinds.items() if kind == "tag"),
+        frozenset(asked_numbers),
+    )
+
+
+def document_of(
+    record: Record, columns: Columns, *, path: str | None = None, embedding: Embedding | None = None
+) -> Document:
+    """The record as a document; empty values are left out.
+
+    Args:
+        record: Of the manifest.
+        columns: Of the index.
+        path: Instead of the record's own.
+        embedding: float32[d], unit length.
+
+    Raises DocumentError for a value that would be another one, or none, in a column that the
+    index keeps as numbers.
+    """
+    tags = {SPLIT_COLUMN: record.split}
+    numbers = {}
+    for column, value in record.metadata.items():
+        if value is None or _is_empty(value):
+            continue
+        if blanked(column) in columns.numbers:
+            asked = blanked(column) in columns.asked_numbers
+            numbers[column] = _number(column, value, asked=asked)
+        else:
+            tags[column] = value_text(value)
+    return Document(
+        id=record.id,
+        captions=record.captions,
+        path=record.path if path is None else path,
+        tags=tags,
+        numbers=numbers,
+        embedding=embedding,
+    )
+
+
+def _storable(found: Mapping[str, str]) -> dict[str, str]:
+    """The columns under the names by which an index can hold them."""
+    try:
+        return storable_names(found)
+    except DocumentError as error:
+        raise UsageError(str(error)) from error
+
+
+def _is_empty(value: str | float | int) -> bool:
+    # Data frames write a missing number as nan.
+    return value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _number(column: str, value: MetadataValue, *, asked: bool) -> float:
+    number = exact_number(value)
+    if number is None and asked:
+        number = read_number(value)
+    if number is not None:
+        return number
+    kept = f"{column} is {value!r}, but the index keeps {column} as numbers"
+    another = None if asked else read_number(value)
+    if another is not None:
+        raise DocumentError(
+            f"{kept}, and as a number it would be {number_text(another)}; feed with"
+            f" --number {column} to take it so, or feed a new index with --tag {column}"
+        )
+    if _is_whole_number(value):
+        kept += ", and no double has that value"
+    raise DocumentError(f"{kept}; mend the value, or feed a new index with --tag {column}")
+
+
+def _is_whole_number(value: MetadataValue) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.strip("+- ").isdecimal())

@@ -1,0 +1,399 @@
+"""Feed: bring an index to what a manifest says, doing only the work that is left to do.
+
+1. Take the index's lock, then open it (or make it at the first feed) and refuse another
+   encoder's vectors.
+2. Bring the ledger to what the index holds, where others may have fed it (`feed_mark`), and find
+   out which data set the manifest is (`data_sets`).
+3. Compare every record with the ledger: unchanged, changed in words only, or of a picture whose
+   embedding is there already (`reuse`), or is to be made.
+4. Decode, encode and write at the same time; the ledger follows each acknowledgement.
+5. With `prune`, remove what the manifest no longer has of its data set.
+
+Stopped at any moment, the same call goes on from there: an operation that was acknowledged but
+not yet in the ledger is done once more, to the same end.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from clipsearch.documents import DOCUMENT_FORM, Embedding
+from clipsearch.engine import DataSet, Engine
+from clipsearch.engines import feed_lock, is_remote
+from clipsearch.feed.columns import Columns, choose_columns
+from clipsearch.feed.data_sets import Place, Wish, fed_from, settle_data_set
+from clipsearch.feed.ledger.check import reconcile
+from clipsearch.feed.ledger.ledger import Ledger, check_ledger, ledger_path
+from clipsearch.feed.ledger.mark import FeedMark
+from clipsearch.feed.ledger.tables import ContentTable, IdSet
+from clipsearch.feed.pipeline import closed_after
+from clipsearch.feed.plan import Plan, Source, Work, compare
+from clipsearch.feed.removal import delete, gone_from, why_not_prune
+from clipsearch.feed.report import Rejections, check_report, report_path
+from clipsearch.feed.reuse import plan_reuse
+from clipsearch.feed.target import FeedTarget
+from clipsearch.feed.unembedded import forget_unembedded, settle_unembedded
+from clipsearch.feed.writing import Encoding, Tally, Writing
+from finetune.console import Progress
+from finetune.errors import ManifestError, UsageError
+from finetune.manifest.manifest import Manifest
+from finetune.several import check_several
+
+WRITTEN = (Work.UPDATE, Work.EMBED, Work.REUSE, Work.DUPLICATE)
+# Comparing fewer records than this is over before a line about it could be read.
+MANY_RECORDS = 50_000
+# The manifest's note about a ready-made vector, which is just what is wanted here.
+VECTOR_ALONE = "no image file"
+BLANKED = (
+    "{:,} images have characters in captions, tags or paths that no index can hold (control"
+    " characters, noncharacters, halves of surrogate pairs): blanks stand for them"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedOptions:
+    """What to feed, into what, and how.
+
+    Attributes:
+        manifest: The manifest, of any format that `Manifest.open` reads.
+        index: A folder (embedded engine, made at the first feed) or an http(s) address (Vespa).
+        encoder: Its folder. None takes the index's own, or feeds the manifest's ready-made
+            vectors.
+        images: Where relative paths are looked for last.
+        splits: Of "train", "val", "test"; all where empty.
+        tags, numbers: New metadata columns to keep as that kind, whatever their values suggest.
+        prune: Remove documents of this data set that the manifest no longer has.
+        data_set: The name of the data set that the manifest is; None finds out
+            (`clipsearch.feed.data_sets`).
+        id_prefix: What the ids of its documents begin with; None is the data set's.
+        language: Of the text analysis; None is the index's, or English for a new one.
+        workers: Processes that decode pictures; None is one a core. 0 decodes in this process.
+        batch_size: Pictures encoded at once.
+        device: "cpu" or "cuda", for the encoder.
+        report: The report file; None is in the index's folder.
+        ledger: The ledger; None is `ledger_path`.
+        strict: Feed nothing where the manifest has any problem.
+    """
+
+    manifest: Path
+    index: str
+    encoder: Path | None = None
+    images: Path | None = None
+    splits: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    prune: bool = False
+    data_set: str | None = None
+    id_prefix: str | None = None
+    language: str | None = None
+    workers: int | None = None
+    batch_size: int = 32
+    device: str = "cpu"
+    report: Path | None = None
+    ledger: Path | None = None
+    strict: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError for a value that cannot work."""
+        for name in ("splits", "tags", "numbers"):
+            check_several(getattr(self, name), f"FeedOptions.{name}")
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: must be 0 or more")
+        Wish(self.data_set, self.id_prefix).check()
+
+
+@dataclass(frozen=True, slots=True)
+class FeedReport:
+    """What a feed did.
+
+    Attributes:
+        fed: New documents.
+        updated: Documents that were there and have changed: picture, words, path or metadata.
+        reused: Of both, those whose embedding the index had already, under another document.
+        unchanged: Documents that were as the manifest says already.
+        removed: Documents of this data set that the manifest no longer has.
+        rejected: Records that did not reach the index as they are.
+        problems: Of the manifest, by kind.
+        blanked: Records with characters that no index can hold in captions, tags or path: they are
+            in the index with blanks in their place.
+        seconds: From start to end.
+        images_per_second: Documents written whole, with an embedding that the index did not have,
+            over the time of that stage alone.
+        report_path: With a row for each rejection, problem and note; None where there is none.
+        notes: Sentences for the user.
+    """
+
+    fed: int
+    updated: int
+    reused: int
+    unchanged: int
+    removed: int
+    rejected: int
+    problems: Mapping[str, int]
+    blanked: int
+    seconds: float
+    images_per_second: float
+    report_path: Path | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything in the manifest reached the index."""
+        return not self.rejected and not self.problems
+
+
+# Asked before documents are removed: how many, and of which data set.
+Consent = Callable[[int, str], bool]
+
+
+def feed(
+    options: FeedOptions,
+    progress_stream: TextIO | None = None,
+    *,
+    consent: Consent | None = None,
+) -> FeedReport:
+    """Bring the index to what the manifest says; see the module's page.
+
+    Args:
+        options: What to feed.
+        progress_stream: Standard error where None.
+        consent: Asked by `prune` before it removes anything; None for yes.
+
+    Raises:
+        EncoderMismatchError: The index was filled by another encoder, or by ready-made vectors.
+        ManifestError: No manifest, none of a known format, without records, or with `strict`
+            one with problems.
+        EngineError: The index cannot be opened or written. What was acknowledged is kept.
+    """
+    options.check()
+    check_report(options.report or report_path(options.index), [options.manifest, options.encoder])
+    ledger_file = options.ledger or ledger_path(options.index)
+    check_ledger(ledger_file)
+    started = time.monotonic()
+    with feed_lock(options.index, "feed"), ExitStack() as stack:
+        ledger: Ledger | None = None
+        if is_remote(options.index):
+            # It stands for the lock, so it comes before anything is read of the index.
+            ledger = stack.enter_context(Ledger.open(ledger_file))
+        target = stack.enter_context(
+            FeedTarget.open(options.index, options.encoder, options.language, options.device)
+        )
+        manifest = stack.enter_context(
+            Manifest.open(options.manifest, images=options.images, strict=options.strict)
+        )
+        if not len(manifest):
+            raise ManifestError(f"{options.manifest}: has no images to feed")
+        columns, absolute_paths = _prepare(options, target, manifest)
+        # In the folder of an index that may have been made just now.
+        if ledger is None:
+            ledger = stack.enter_context(Ledger.open(ledger_file))
+        rejections = stack.enter_context(Rejections(options.report or report_path(options.index)))
+        run = _Feed(options, target, manifest, ledger, rejections, progress_stream, consent)
+        run.manifest_into_index(columns, absolute_paths)
+        return run.report(started)
+
+
+@dataclass
+class _Feed:
+    """One feed, once everything is open."""
+
+    options: FeedOptions
+    target: FeedTarget
+    manifest: Manifest
+    ledger: Ledger
+    rejections: Rejections
+    stream: TextIO | None
+    consent: Consent | None
+    tally: Tally = field(default_factory=Tally)
+    plan: Plan = field(default_factory=Plan)
+    problem_count: int = 0
+    writing_seconds: float = 0.0
+
+    def manifest_into_index(self, columns: Columns, absolute_paths: bool) -> None:
+        """Everything from the comparison to the last mark."""
+        options, engine, ledger = self.options, self.target.engine, self.ledger
+        notes = self.tally.notes
+        notes += _upgrade(engine, self.stream)
+        mark = FeedMark(engine, ledger, alone=not is_remote(options.index))
+        source = self._source(mark, columns, absolute_paths)
+        unembedded = forget_unembedded(ledger, engine)
+        self._add_problems()
+        seen = ledger.id_set() if options.prune else None
+        contents = ledger.content_table()
+        self._compare(source, contents, seen)
+        started = time.monotonic()
+        if self.plan.count(*WRITTEN):
+            mark.begin(source.data_set.name)
+            encoding = Encoding(options.workers, options.batch_size, options.device)
+            Writing(
+                self.target, source, self.plan, ledger, contents, self.rejections, self.tally,
+                encoding,
+            ).run(self.stream)  # fmt: skip
+        self.writing_seconds = max(time.monotonic() - started, 1e-9)
+        if seen is not None:
+            self._prune(source.data_set.name, seen, mark)
+        engine.finish_feed()
+        mark.end()
+        if self.rejections.note_count:
+            notes.append(
+                f"{self.rejections.note_count:,} pictures use a part of their range of samples"
+                f" alone and were stretched to it (see the report)"
+            )
+        notes += settle_unembedded(engine, unembedded)
+
+    def report(self, started: float) -> FeedReport:
+        """What was done since `started`, by the monotonic clock."""
+        tally, rejections = self.tally, self.rejections
+        return FeedReport(
+            fed=tally.fed,
+            updated=tally.updated,
+            reused=tally.reused,
+            unchanged=self.plan.count(Work.UNCHANGED),
+            removed=tally.removed,
+            rejected=rejections.count - self.problem_count,
+            problems=dict(self.manifest.problems.counts),
+            blanked=self.plan.blanked,
+            seconds=time.monotonic() - started,
+            images_per_second=tally.whole / self.writing_seconds,
+            report_path=rejections.path if rejections.count or rejections.note_count else None,
+            notes=tuple(tally.notes),
+        )
+
+    def _source(self, mark: FeedMark, columns: Columns, absolute_paths: bool) -> Source:
+        """Make the ledger say what the index holds, and find out which data set this is."""
+        options, engine, ledger = self.options, self.target.engine, self.ledger
+        wish = Wish(options.data_set, options.id_prefix)
+        place = Place.of(options.manifest, options.index)
+        fed_before = fed_from(place, ledger, wish)
+        self.tally.notes += reconcile(ledger, engine, mark, fed_before)
+        known = {each.name: each for each in engine.info.data_sets}
+        encoded = bool(self.target.fingerprint)
+        data_set = settle_data_set(engine, ledger, self.manifest, place, wish, encoded=encoded)
+        self.tally.notes += _about(
+            data_set, known, has_documents=ledger.has_data_set(data_set.name)
+        )
+        return Source(
+            self.manifest,
+            columns,
+            self.target.fingerprint,
+            data_set,
+            {each.name: each.manifest for each in engine.info.data_sets},
+            claims_all=options.data_set is not None,
+            splits=frozenset(options.splits),
+            absolute_paths=absolute_paths,
+        )
+
+    def _add_problems(self) -> None:
+        """Copy the manifest's problems into the report; its notes are named in a sentence."""
+        problems = self.manifest.problems
+        for problem in problems if problems.counts else ():
+            if problem.kind in problems.counts:
+                self.rejections.add(problem.where, problem.kind, problem.reason)
+        self.problem_count = self.rejections.count
+        notes = {kind: count for kind, count in problems.notes.items() if kind != VECTOR_ALONE}
+        if notes:
+            listed = ", ".join(f"{kind} {count:,}" for kind, count in notes.items())
+            self.tally.notes.append(
+                f"clipsearch manifest check has notes about the manifest ({listed})"
+            )
+
+    def _compare(self, source: Source, contents: ContentTable, seen: IdSet | None) -> None:
+        quiet = len(self.manifest) < MANY_RECORDS
+        with Progress("compare", len(self.manifest), stream=self.stream, quiet=quiet) as progress:
+            self.plan = compare(source, self.ledger, self.rejections, progress, seen)
+        if source.encoder:
+            count = self.plan.count(Work.EMBED)
+            quiet = count < MANY_RECORDS
+            with Progress("look up", count, stream=self.stream, quiet=quiet) as progress:
+                plan_reuse(self.plan, source, self.ledger, contents, progress)
+        if self.plan.blanked:
+            self.tally.notes.append(BLANKED.format(self.plan.blanked))
+
+    def _prune(self, data_set: str, manifest_ids: IdSet, mark: FeedMark) -> None:
+        tally, engine = self.tally, self.target.engine
+        reason = why_not_prune(self.manifest.problems.counts)
+        if reason is not None:
+            tally.notes.append(reason)
+            return
+        gone, unclaimed = gone_from(data_set, engine, self.ledger, manifest_ids)
+        if unclaimed:
+            tally.notes.append(
+                f"{unclaimed:,} documents of an earlier version are of no data set that is known,"
+                f" and stay: clipsearch delete removes them"
+            )
+        if not gone:
+            return
+        if self.consent is not None and not self.consent(len(gone), data_set):
+            tally.notes.append(f"{len(gone):,} documents stay that the manifest no longer has")
+            return
+        mark.begin(data_set)
+        for outcome in delete(engine, self.ledger, gone):
+            if outcome.error is None:
+                tally.removed += 1
+            else:
+                self.rejections.add(outcome.operation.id, "not removed", outcome.error)
+
+
+def _upgrade(engine: Engine, stream: TextIO | None) -> list[str]:
+    """Bring what an earlier version wrote to today's form; a sentence where there was any."""
+    if engine.info.document_form == DOCUMENT_FORM:
+        return []
+    with Progress("upgrade", engine.count(), unit="documents", stream=stream) as progress:
+        changed = engine.upgrade(progress.advance)
+    return [
+        f"an earlier version fed this index: {changed:,} documents were given the fields by which"
+        f" filters find all, and nothing was encoded for it"
+    ]
+
+
+def _about(data_set: DataSet, known: Mapping[str, DataSet], *, has_documents: bool) -> list[str]:
+    """What a user should know of the data set that a manifest was found to be."""
+    before = known.get(data_set.name)
+    if before is None:
+        if not known:
+            return []
+        return [
+            f"this manifest is a data set of its own, {data_set.name}, beside {', '.join(known)}"
+        ]
+    notes = []
+    if before.manifest and data_set.manifest != before.manifest:
+        notes.append(
+            f"this manifest is the data set {data_set.name}, fed from {before.manifest} before"
+        )
+    if has_documents and data_set.id_prefix != before.id_prefix:
+        notes.append(
+            f"the ids of {data_set.name} began with {before.id_prefix!r} before: documents under"
+            f" those stay until a feed with --prune"
+        )
+    return notes
+
+
+def _prepare(options: FeedOptions, target: FeedTarget, manifest: Manifest) -> tuple[Columns, bool]:
+    """Settle columns and paths with the index, making it at the first feed.
+
+    Returns the columns, and whether this manifest's documents need absolute paths.
+    """
+    columns = choose_columns(
+        manifest.columns(), target.columns, tags=options.tags, numbers=options.numbers
+    )
+    vector = None if target.fingerprint else _first_vector(manifest)
+    if not target.fingerprint and vector is None:
+        mend = "name the encoder with --encoder"
+        if not target.is_new:
+            mend = f"{options.index} takes no others: give some, or feed a new index with --encoder"
+        raise UsageError(
+            f"{options.manifest}: has no ready-made vectors (a column named embedding), so {mend}"
+        )
+    root = None if manifest.root is None else os.fspath(manifest.root.absolute())
+    return columns, target.settle(columns, root, None if vector is None else vector.size)
+
+
+def _first_vector(manifest: Manifest) -> Embedding | None:
+    with closed_after(manifest.records()) as records:
+        return next(records).embedding

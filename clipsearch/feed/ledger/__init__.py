@@ -1,0 +1,1 @@
+"""What an index has acknowledged, and whether it still holds it."""

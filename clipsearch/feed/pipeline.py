@@ -1,0 +1,192 @@
+"""The stages of a feed, so that decoding, encoding and writing happen at the same time.
+
+    records ──> decode (worker processes) ──> encode (threads) ──> engine.feed (the caller)
+
+Each arrow is a bounded queue: a slow stage holds back the ones before it. An exception in any
+stage reaches the caller, and a caller that stops (Ctrl-C, full disk) ends every stage.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from clipsearch.documents import Document, Embedding
+from clipsearch.encoder.encoder import Encoder
+from clipsearch.engine import Operation, Upsert
+from clipsearch.feed.ledger.ledger import Entry
+from finetune.images.decode_ahead import Decoded, decode_ahead
+from finetune.images.source import ImageSource
+
+T = TypeVar("T")
+
+# How often a stage that waits for room looks whether the caller has stopped.
+STOP_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An operation for the engine, and what the ledger remembers once it is acknowledged.
+
+    Attributes:
+        note: What a user should know of how the picture was read; None for most.
+        reused: Whether the embedding came out of the index.
+    """
+
+    operation: Operation
+    entry: Entry
+    note: str | None = None
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that no operation can be made of."""
+
+    id: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A document that still needs its embedding, and the entry that still needs its content.
+
+    `blanked` where the record has characters that no index can hold.
+    """
+
+    document: Document
+    entry: Entry
+    blanked: bool = False
+
+
+def encode(
+    pictures: Iterable[tuple[Picture, ImageSource]],
+    encoder: Encoder,
+    *,
+    workers: int,
+    batch_size: int,
+    threads: int = 1,
+) -> Generator[Step | Rejection, None, None]:
+    """Decode in `workers` processes, encode in `threads` threads; in the order given.
+
+    Args:
+        pictures: What to encode, and where it lies.
+        encoder: Computes in the threads that call it: with several of them, load it with one
+            thread of its own. Threads that share a batch wait for each other in every layer,
+            and for the one whose core a decoding worker has taken; threads with a batch of
+            their own never do.
+        workers: See decode_ahead.
+        batch_size: Pictures that are encoded at once, by all threads together.
+        threads: As many as cores, where the encoder runs on the CPU.
+    """
+    decoded = decode_ahead(pictures, encoder.preprocessing, workers=workers, ahead=4 * batch_size)
+    share = max(1, batch_size // threads)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-tower")
+    encoding: deque[Future[list[Step]]] = deque()
+    batch: list[Decoded[Picture]] = []
+    try:
+        for picture in decoded:
+            if picture.pixels is None:
+                reason = picture.error or "cannot be read"
+                yield Rejection(picture.key.document.id, "unreadable image", reason)
+                continue
+            batch.append(picture)
+            if len(batch) == share:
+                encoding.append(pool.submit(_encode_batch, batch, encoder))
+                batch = []
+            # One waits beside those that run, so that no thread is ever out of work.
+            while encoding and (len(encoding) > threads or encoding[0].done()):
+                yield from encoding.popleft().result()
+        if batch:
+            encoding.append(pool.submit(_encode_batch, batch, encoder))
+        while encoding:
+            yield from encoding.popleft().result()
+    finally:
+        decoded.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _encode_batch(batch: list[Decoded[Picture]], encoder: Encoder) -> list[Step]:
+    pixels = np.stack([picture.pixels for picture in batch if picture.pixels is not None])
+    embeddings = encoder.encode_pixels(pixels)
+    return [
+        replace(upsert_step(picture.key, embedding, picture.sha256 or ""), note=picture.note)
+        for picture, embedding in zip(batch, embeddings, strict=True)
+    ]
+
+
+def upsert_step(picture: Picture, embedding: Embedding, content: str) -> Step:
+    """The picture with its embedding (float32[d]) and the sha256 of its content."""
+    document = replace(picture.document, embedding=embedding, content=content)
+    return Step(Upsert(document), replace(picture.entry, content=content))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item(Generic[T]):
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: BaseException | None
+
+
+@contextmanager
+def closed_after(items: Iterator[T]) -> Iterator[Iterator[T]]:
+    """Close a generator when the block ends, also where an exception still refers to it."""
+    try:
+        yield items
+    finally:
+        if isinstance(items, Generator):
+            items.close()
+
+
+def run_ahead(items: Iterator[T], size: int) -> Generator[T, None, None]:
+    """Iterate `items` in a thread, at most `size` results ahead of the caller.
+
+    An exception of `items` is raised here, after the results before it. When this generator is
+    closed, `items` is closed too (in its thread), and the thread has ended.
+    """
+    results: queue.Queue[_Item[T] | _End] = queue.Queue(size)
+    stopped = threading.Event()
+
+    def put(result: _Item[T] | _End) -> bool:
+        while not stopped.is_set():
+            try:
+                results.put(result, timeout=STOP_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        error: BaseException | None = None
+        try:
+            with closed_after(items):
+                for item in items:
+                    if not put(_Item(item)):
+                        break
+        except BaseException as raised:
+            error = raised
+        put(_End(error))
+
+    thread = threading.Thread(target=produce, name="clipsearch-encode", daemon=True)
+    thread.start()
+    try:
+        while True:
+            result = results.get()
+            if isinstance(result, _End):
+                if result.error is not None:
+                    raise result.error
+                return
+            yield result.value
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,101 @@
+"""The report file: every record that did not reach the index as the manifest has it, and why.
+
+Notes stand in it too: of pictures that did, but whose reading a user should know of.
+"""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from clipsearch.engines import is_remote
+from finetune.errors import EngineError
+from finetune.files.outputs import is_report
+from finetune.manifest.inputs import check_output
+
+if TYPE_CHECKING:
+    from _csv import Writer
+
+REPORT_NAME = "feed-report.csv"
+HEADER = ("id", "kind", "reason")
+_is_report = is_report(",".join(HEADER))
+
+
+def report_path(target: str) -> Path:
+    """Where the report lies unless named: in the index's folder; for a Vespa, where we are."""
+    return Path(REPORT_NAME) if is_remote(target) else Path(target) / REPORT_NAME
+
+
+def check_report(path: Path, inputs: Iterable[str | Path | None]) -> None:
+    """Raise UsageError where a report at `path` would replace a file that is none of ours.
+
+    `inputs`: what the feed reads.
+    """
+    check_output(path, f"--report {path}", _is_report, inputs)
+
+
+class Rejections:
+    """Writes the report, made at the first rejection; a context manager.
+
+    The report of an earlier feed is removed, so that it is never taken for this one's.
+
+    Attributes:
+        path: The report file.
+        count: Rejections written.
+        note_count: Notes written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self.note_count = 0
+        self._file: TextIO | None = None
+        self._writer: Writer | None = None
+        if _is_report(path):
+            path.unlink()
+
+    def add(self, record_id: str, kind: str, reason: str) -> None:
+        """Write a rejection. Raises EngineError where the report cannot be written."""
+        self._write(record_id, kind, reason)
+        self.count += 1
+
+    def note(self, record_id: str, kind: str, reason: str) -> None:
+        """Write a note. Raises EngineError where the report cannot be written."""
+        self._write(record_id, kind, reason)
+        self.note_count += 1
+
+    def _write(self, record_id: str, kind: str, reason: str) -> None:
+        try:
+            if self._writer is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                # By lines, so that a feed that is killed has told of what it rejected.
+                self._file = self.path.open("w", buffering=1, encoding="utf-8", newline="")
+                self._writer = csv.writer(self._file)
+                self._writer.writerow(HEADER)
+            self._writer.writerow((record_id, kind, reason))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.close()
+        except OSError as failure:
+            if error is None:
+                raise self._unwritable(failure) from failure
+
+    def _unwritable(self, error: OSError) -> EngineError:
+        return EngineError(
+            f"{self.path}: the report cannot be written ({error.strerror});"
+            f" name another file with --report"
+        )

@@ -1,0 +1,233 @@
+"""The index that a feed writes to: opened, or made at the first feed, with the right encoder."""
+
+import os
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from clipsearch.encoder.encoder import Encoder
+from clipsearch.engine import Engine, IndexInfo
+from clipsearch.engines import create_engine, index_exists, open_engine
+from clipsearch.feed.columns import Columns
+from clipsearch.text import LANGUAGES
+from finetune.encoder_folder import EncoderDescription, read_description
+from finetune.errors import EncoderError, EncoderMismatchError, EngineError, UsageError
+
+DEFAULT_LANGUAGE = "en"
+READY_MADE = "ready-made vectors"
+
+
+class FeedTarget:
+    """An index, open or still to be made, and the encoder whose vectors it takes.
+
+    A context manager. Without an encoder the index takes ready-made vectors.
+    """
+
+    def __init__(
+        self,
+        index: str,
+        engine: Engine | None,
+        encoder: Path | None,
+        description: EncoderDescription | None,
+        language: str,
+        device: str,
+    ) -> None:
+        """See `open`, which checks all this."""
+        self._index = index
+        self._engine = engine
+        self._folder = encoder
+        self._description = description
+        self._language = language
+        self._device = device
+        self._encoder: Encoder | None = None
+
+    @classmethod
+    def open(
+        cls, index: str, encoder: Path | None, language: str | None = None, device: str = "cpu"
+    ) -> "FeedTarget":
+        """Open `index` where there is one; nothing is made yet where there is none.
+
+        The caller holds its `feed_lock`, so that it stays as it was found.
+
+        Raises UsageError for a language that is unknown or not the index's, EncoderError for a
+        folder that is no encoder, EncoderMismatchError where the index holds other vectors.
+        """
+        if language is not None and language not in LANGUAGES:
+            known = ", ".join(LANGUAGES)
+            raise UsageError(f"--language {language}: unknown; there are: {known}")
+        engine = open_engine(index) if index_exists(index) else None
+        try:
+            if engine is not None and language not in (None, engine.info.language):
+                raise UsageError(
+                    f"--language {language}: {index} cuts words in {engine.info.language!r};"
+                    f" another language needs a new index"
+                )
+            folder = encoder or _encoder_of(engine)
+            description = None if folder is None else _description(folder, encoder, index)
+            if engine is not None:
+                _check_same_encoder(engine, description)
+        except BaseException:
+            if engine is not None:
+                engine.close()
+            raise
+        return cls(index, engine, folder, description, language or DEFAULT_LANGUAGE, device)
+
+    @property
+    def engine(self) -> Engine:
+        """The index; there is one after `settle` at the latest."""
+        if self._engine is None:
+            raise EngineError(f"{self._index}: there is no such index yet")
+        return self._engine
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is there yet: an encoder may still be chosen."""
+        return self._engine is None or self._engine.count() == 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the encoder; empty for ready-made vectors."""
+        return "" if self._description is None else self._description.fingerprint
+
+    @property
+    def columns(self) -> Columns:
+        """What the index remembers; nothing where it is new."""
+        if self._engine is None:
+            return Columns(frozenset(), frozenset())
+        info = self._engine.info
+        return Columns(frozenset(info.number_columns), frozenset(info.tag_columns))
+
+    def load_encoder(self) -> Encoder:
+        """The encoder, loaded once and checked against its fingerprint.
+
+        A call of it keeps one core busy: a feed makes as many calls at once as there are cores.
+        """
+        if self._folder is None:
+            raise EncoderError(f"{self._index}: takes ready-made vectors and has no encoder")
+        if self._encoder is None:
+            self._encoder = Encoder.load(self._folder, device=self._device, threads=1)
+        return self._encoder
+
+    def settle(self, columns: Columns, images_root: str | None, vector_size: int | None) -> bool:
+        """Write what the index is to know about itself, making it where there is none.
+
+        Args:
+            columns: With those of the manifest.
+            images_root: Folder from which the manifest's relative paths are meant.
+            vector_size: Values in a ready-made vector; None with an encoder.
+
+        Returns whether the index goes on resolving relative paths from another folder, so that
+        this manifest's documents need absolute paths.
+        """
+        if self._engine is None:
+            info = IndexInfo(
+                dimension=self._dimension(vector_size),
+                language=self._language,
+                images_root=images_root,
+                index_id=uuid.uuid4().hex,
+            )
+            if self._folder is not None:
+                self.load_encoder()  # a broken encoder must not leave an empty index
+            self._engine = create_engine(self._index, self._described(info, columns), locked=True)
+            return False
+        known = self._engine.info
+        if self._dimension(vector_size) != known.dimension:
+            raise EngineError(
+                f"{self._index}: holds vectors of {known.dimension} values, but these have"
+                f" {self._dimension(vector_size)}; feed a new index"
+            )
+        elsewhere = _still_there(known.images_root) and not _same(known.images_root, images_root)
+
+        def settled(now: IndexInfo) -> IndexInfo:
+            return replace(
+                self._described(now, columns),
+                images_root=known.images_root if elsewhere else images_root,
+                index_id=now.index_id or uuid.uuid4().hex,
+            )
+
+        self._engine.change_info(settled)
+        return elsewhere
+
+    def _dimension(self, vector_size: int | None) -> int:
+        if self._description is not None:
+            return self._description.dimension
+        return vector_size or 0
+
+    def _described(self, info: IndexInfo, columns: Columns) -> IndexInfo:
+        # Another feed may have added columns of its own meanwhile.
+        numbers, tags = (
+            columns.numbers.union(info.number_columns),
+            columns.tags.union(info.tag_columns),
+        )
+        for column in sorted(numbers & tags):
+            raise EngineError(
+                f"{self._index}: another feed has just made {column} a"
+                f" {'number' if column in info.number_columns else 'tag'}; run this one again"
+            )
+        info = replace(info, number_columns=tuple(sorted(numbers)), tag_columns=tuple(sorted(tags)))
+        if self._description is None or self._folder is None:
+            return info
+        return replace(
+            info,
+            encoder_fingerprint=self._description.fingerprint,
+            encoder_name=self._description.name,
+            encoder_path=os.fspath(self._folder.absolute()),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+
+def _still_there(folder: str | None) -> bool:
+    return folder is not None and Path(folder).is_dir()
+
+
+def _same(folder: str | None, other: str | None) -> bool:
+    """Whether both are one folder, perhaps through a link."""
+    if folder is None or other is None:
+        return folder == other
+    return os.path.realpath(folder) == os.path.realpath(other)
+
+
+def _encoder_of(engine: Engine | None) -> Path | None:
+    path = None if engine is None else engine.info.encoder_path
+    return None if path is None else Path(path)
+
+
+def _description(folder: Path, asked: Path | None, index: str) -> EncoderDescription:
+    if asked is None and not folder.is_dir():
+        raise EncoderError(
+            f"{folder}: the encoder that filled {index} is no longer there;"
+            f" name where it lies now with --encoder"
+        )
+    return read_description(folder)
+
+
+def _check_same_encoder(engine: Engine, description: EncoderDescription | None) -> None:
+    held = engine.info.encoder_fingerprint
+    given = None if description is None else description.fingerprint
+    if held == given or (held is None and engine.count() == 0):
+        return
+    mend = "name the encoder that filled it"
+    if held is None:
+        mend = "leave --encoder out and give such vectors"
+    raise EncoderMismatchError(
+        f"{engine.target}: was filled by {_named(engine.info.encoder_name, held)}, not by"
+        f" {_named(None if description is None else description.name, given)};"
+        f" {mend}, or feed a new index"
+    )
+
+
+def _named(name: str | None, fingerprint: str | None) -> str:
+    return READY_MADE if fingerprint is None else f"the encoder {name} ({fingerprint[:12]})"

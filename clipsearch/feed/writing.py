@@ -1,0 +1,204 @@
+"""Writing what a feed has planned: into the engine, with the ledger behind each acknowledgement."""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TextIO
+
+import numpy as np
+
+from clipsearch.encoder.encoder import available_cores
+from clipsearch.engine import Operation, Outcome, Upsert
+from clipsearch.feed.contents import content_of_vector
+from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.feed.ledger.tables import ContentTable
+from clipsearch.feed.pipeline import (
+    Picture,
+    Rejection,
+    Step,
+    closed_after,
+    encode,
+    run_ahead,
+    upsert_step,
+)
+from clipsearch.feed.plan import Plan, Source, Work, updates
+from clipsearch.feed.report import Rejections
+from clipsearch.feed.reuse import reused
+from clipsearch.feed.target import FeedTarget
+from finetune.console import Progress
+from finetune.images.source import ImageSource
+from finetune.manifest.manifest import Record
+from finetune.manifest.problems import OWN_RANGE
+
+# Starting worker processes takes longer than decoding this many pictures here.
+FEW_PICTURES = 64
+NO_IMAGE = "has no image to encode; feed ready-made vectors into an index of their own"
+
+Steps = Iterator[Step | Rejection]
+
+
+@dataclass
+class Tally:
+    """What a feed has done so far.
+
+    Attributes:
+        fed: New documents.
+        updated: Documents that were there before and have changed.
+        reused: Of both, those whose embedding came out of the index.
+        whole: Documents written whole, whose embedding did not.
+        removed: Documents.
+        notes: Sentences for the user.
+    """
+
+    fed: int = 0
+    updated: int = 0
+    reused: int = 0
+    whole: int = 0
+    removed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How pictures are encoded; see `clipsearch.feed.feed.FeedOptions`."""
+
+    workers: int | None
+    batch_size: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Writing:
+    """One feed's way from the plan into the index."""
+
+    target: FeedTarget
+    source: Source
+    plan: Plan
+    ledger: Ledger
+    contents: ContentTable
+    rejections: Rejections
+    tally: Tally
+    encoding: Encoding
+
+    def run(self, stream: TextIO | None) -> None:
+        """Do all that is planned.
+
+        Updates and reused embeddings come first: they are quick, and read the ledger, which the
+        thread that encodes must not. Duplicates come last, when what they equal is in the index.
+        """
+        plan = self.plan
+        total = plan.count(Work.UPDATE, Work.EMBED, Work.REUSE, Work.DUPLICATE)
+        if not total:
+            return
+        with Progress("feed", total, unit="images", stream=stream) as progress:
+            first = chain(updates(plan, self.source, self.ledger), self._reused(Work.REUSE))
+            self._feed(self._in_turn(first), progress)
+            if plan.count(Work.DUPLICATE):
+                for number, work in enumerate(plan.works):
+                    if work in (Work.UPDATE, Work.REUSE, Work.EMBED):
+                        plan.works[number] = Work.DONE
+                self._feed(self._in_turn(self._reused(Work.DUPLICATE)), progress)
+
+    def _reused(self, work: Work) -> Iterator[Step]:
+        return reused(self.plan, self.source, self.ledger, self.target.engine, self.contents, work)
+
+    def _in_turn(
+        self, first: Iterator[Step | Rejection]
+    ) -> Generator[Step | Rejection, None, None]:
+        yield from first
+        # Only now is it known what is left to be encoded.
+        then = self._encoded() if self.target.fingerprint else self._vectors()
+        with closing(run_ahead(then, 2 * self.encoding.batch_size)) as produced:
+            yield from produced
+
+    def _feed(self, steps: Generator[Step | Rejection, None, None], progress: Progress) -> None:
+        pending: dict[str, Step] = {}
+
+        def operations() -> Generator[Operation, None, None]:
+            with closing(steps):
+                for step in steps:
+                    if isinstance(step, Rejection):
+                        self.rejections.add(step.id, step.kind, step.reason)
+                        progress.advance()
+                    else:
+                        if step.note is not None:
+                            self.rejections.note(step.operation.id, OWN_RANGE, step.note)
+                        pending[step.operation.id] = step
+                        yield step.operation
+
+        with closing(operations()) as running:
+            try:
+                for outcome in self.target.engine.feed(running):
+                    self._settle(outcome, pending.pop(outcome.operation.id))
+                    progress.advance()
+            except KeyboardInterrupt:
+                kept = self.tally.fed + self.tally.updated
+                progress.message(f"{kept:,} documents are kept; the same command goes on from here")
+                raise
+
+    def _settle(self, outcome: Outcome, step: Step) -> None:
+        entry, tally = step.entry, self.tally
+        if outcome.error is not None:
+            # Whatever the index holds of it now, the next feed writes it whole.
+            self.ledger.doubt([entry.id])
+            self.rejections.add(entry.id, "rejected document", outcome.error)
+            return
+        known = self.ledger.get(entry.id)
+        was_there = known is not None and bool(known.fields)
+        self.ledger.put(entry)
+        tally.updated += was_there
+        tally.fed += not was_there
+        tally.reused += step.reused
+        tally.whole += isinstance(outcome.operation, Upsert) and not step.reused
+
+    def _encoded(self) -> Steps:
+        to_encode = self.plan.count(Work.EMBED)
+        if not to_encode:
+            return iter(())
+        encoder = self.target.load_encoder()
+        workers = self.encoding.workers
+        if workers is None:
+            workers = 0 if to_encode < FEW_PICTURES else available_cores()
+        # A GPU takes one batch at a time.
+        threads = available_cores() if self.encoding.device == "cpu" else 1
+        without_image: list[Rejection] = []
+
+        def pictures() -> Iterator[tuple[Picture, ImageSource]]:
+            with closed_after(self._records()) as records:
+                for record in records:
+                    if record.image is None:
+                        identity = self.source.id_of(record)
+                        without_image.append(Rejection(identity, "no image", NO_IMAGE))
+                    else:
+                        yield self.source.picture(record), record.image
+
+        def steps() -> Steps:
+            with closed_after(pictures()) as found:
+                yield from encode(
+                    found,
+                    encoder,
+                    workers=workers,
+                    batch_size=self.encoding.batch_size,
+                    threads=threads,
+                )
+            yield from without_image
+
+        return steps()
+
+    def _vectors(self) -> Steps:
+        """Ready-made vectors, brought to unit length."""
+        with closed_after(self._records()) as records:
+            for record in records:
+                vector, identity = record.embedding, self.source.id_of(record)
+                length = 0.0 if vector is None else float(np.linalg.norm(vector.astype(np.float64)))
+                if vector is None:
+                    yield Rejection(identity, "rejected document", "has no embedding")
+                elif length == 0:
+                    yield Rejection(identity, "rejected document", "its embedding is all zeros")
+                else:
+                    unit = (vector / length).astype(np.float32)
+                    yield upsert_step(self.source.picture(record), unit, content_of_vector(vector))
+
+    def _records(self) -> Iterator[Record]:
+        return self.plan.records(self.source.manifest, Work.EMBED)

@@ -1,0 +1,1 @@
+"""Queries as people write them, and their answers."""

@@ -1,0 +1,96 @@
+"""An answer as JSON: what `--json` prints, and any program is given.
+
+The question, the page of hits with the marked words and the picture files, facets and notes.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipsearch.engine import Hit, IndexInfo, Page
+from clipsearch.search.highlight import match_spans
+from clipsearch.search.pictures import PictureFolders
+from finetune.text.strict_json import dumps
+
+# Legal in JSON, but a terminal may obey them, line readers may split at them, and half a
+# surrogate pair has no UTF-8.
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A page of hits with what was asked.
+
+    Attributes:
+        page: The engine's answer.
+        asked: The question (text, parts, mode).
+        heading: The question in a few words.
+        words: Tokens of the query, which are marked in captions.
+        info: Of the index.
+        k: Hits a page.
+        images: Folder of the pictures; None takes where the index was fed from.
+    """
+
+    page: Page
+    asked: Mapping[str, Any]
+    heading: str
+    words: frozenset[str]
+    info: IndexInfo
+    k: int
+    images: Path | None = None
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """Everything about the answer, as what JSON can hold.
+
+    `highlights` has a list of [start, end] for each caption, in Unicode characters; `image` is
+    the absolute path of the picture file, null where it is not on this machine.
+    """
+    page, folders = answer.page, PictureFolders(answer.info, answer.images)
+    return {
+        "query": dict(answer.asked),
+        "total": page.total,
+        "candidates": page.candidates,
+        "offset": page.offset,
+        "k": answer.k,
+        "seconds": page.seconds,
+        "hits": [
+            _hit_dict(page.offset + number, hit, answer, folders)
+            for number, hit in enumerate(page.hits, 1)
+        ],
+        "facets": {
+            column: [{"value": value, "count": count} for value, count in counts]
+            for column, counts in page.facets.items()
+        },
+        "notes": list(page.notes),
+        "partial": page.partial,
+    }
+
+
+def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: PictureFolders) -> dict[str, Any]:
+    document = hit.document
+    image = folders.find(document.path)
+    shown = document.to_show(as_hit=True)
+    return {
+        "rank": rank,
+        "id": shown.pop("id"),
+        "score": hit.score,
+        "bm25": hit.bm25,
+        "cosine": hit.cosine,
+        "captions": shown.pop("captions"),
+        "highlights": [
+            [list(span) for span in match_spans(caption, answer.words, answer.info.language)]
+            for caption in document.captions
+        ],
+        "path": shown.pop("path"),
+        "image": None if image is None else str(image),
+        **shown,
+    }
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """JSON in which other scripts stay readable and nothing can steer a terminal."""
+    text = dumps(value, indent=indent)
+    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", text)

@@ -1,0 +1,28 @@
+"""Documents by the id that a person gives, in whichever Unicode form it is typed."""
+
+from collections.abc import Sequence
+
+from clipsearch.documents import Document
+from clipsearch.engine import Engine
+from finetune.text.composed import forms
+
+
+def find_documents(
+    engine: Engine, ids: Sequence[str], *, embeddings: bool = False
+) -> list[Document | None]:
+    """The documents of these ids, in their order; None where there is none in any form.
+
+    Feeds write ids in the composed form, and an earlier clipsearch wrote them as the manifest had
+    them; terminals and file managers hand over either. The very id that is asked for comes first.
+    """
+    found = engine.get(ids, embeddings=embeddings)
+    other_forms = {
+        place: forms(ids[place])[1:]
+        for place, document in enumerate(found)
+        if document is None and not ids[place].isascii()
+    }
+    asked = list(dict.fromkeys(form for others in other_forms.values() for form in others))
+    by_id = dict(zip(asked, engine.get(asked, embeddings=embeddings), strict=True)) if asked else {}
+    for place, others in other_forms.items():
+        found[place] = next((by_id[form] for form in others if by_id[form] is not None), None)
+    return found

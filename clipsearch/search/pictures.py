@@ -1,0 +1,78 @@
+"""Where the picture of a document lies on this machine."""
+
+import tarfile
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from clipsearch.engine import IndexInfo
+from finetune.manifest.fields.tar_members import open_shard, regular_members
+from finetune.text.composed import forms
+
+if TYPE_CHECKING:
+    from finetune.images.source import ImageSource
+
+
+class PictureFolders:
+    """Finds pictures by the path that their documents have.
+
+    An absolute path is taken as it is. A relative one is looked for under `images`, then under
+    the folder that the index was fed from (and `images/` in it), then under the working folder.
+    """
+
+    def __init__(self, info: IndexInfo, images: Path | None = None) -> None:
+        """Look under `images` first, then where `info` says that the paths were meant from."""
+        roots = [] if images is None else [images]
+        if info.images_root is not None:
+            roots += [Path(info.images_root), Path(info.images_root) / "images"]
+        self._roots = (*roots, Path())
+        self._shards: dict[Path, dict[str, tuple[int, int]]] = {}
+
+    def find(self, path: str) -> Path | None:
+        """The absolute path of the picture file, or None where there is none on this machine."""
+        if not path:
+            return None
+        found = self._first(path)
+        return found.resolve() if found is not None and found.is_file() else None
+
+    def source(self, path: str) -> "ImageSource | None":
+        """Where the picture's bytes lie: a file, or a member of a tar (`shard.tar/name.jpg`).
+
+        None where it is not on this machine. A tar that cannot be read holds no pictures.
+        """
+        from finetune.images.source import ImageSource  # light path: Pillow, which few queries need
+
+        found = self.find(path)
+        if found is not None:
+            return ImageSource(found)
+        for shard in PurePosixPath(path).parents:
+            archive = self._first(str(shard)) if shard.suffix == ".tar" else None
+            if archive is not None and archive.is_file():
+                member = str(PurePosixPath(path).relative_to(shard))
+                place = self._members(archive).get(member)
+                return None if place is None else ImageSource(archive, *place)
+        return None
+
+    def _first(self, path: str) -> Path | None:
+        """The first root under which something of this name exists, in whichever Unicode form."""
+        for root, name in product(self._roots, forms(path)):
+            try:
+                if (root / name).exists():
+                    return root / name
+            except (OSError, ValueError):  # a name that no file can have
+                continue
+        return None
+
+    def _members(self, archive: Path) -> dict[str, tuple[int, int]]:
+        """Member name to (offset, size) of its bytes."""
+        if archive not in self._shards:
+            try:
+                with open_shard(archive) as tar:
+                    self._shards[archive] = {
+                        member.name.removeprefix("./"): (member.offset_data, member.size)
+                        for member in regular_members(tar)
+                        if not member.issparse()
+                    }
+            except (OSError, tarfile.TarError):
+                self._shards[archive] = {}
+        return self._shards[archive]

@@ -1,0 +1,392 @@
+"""Search an index by words, by pictures, by an indexed picture, or by a weighted mix of these.
+
+>>> from clipsearch import Search
+>>> search = Search.open("photos.index")              # or "http://localhost:8080"
+>>> page = search.query("two dogs on a beach", mode="hybrid", k=10, filters={"class": "beach"})
+
+A mix is one vector: the weighted sum of the parts' unit embeddings, brought to unit length. The
+lexical half of a ranking takes the words of the texts with a positive weight.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.documents import Document, Embedding
+from clipsearch.engine import (
+    DEFAULT_CANDIDATES,
+    NO_WORDS,
+    Engine,
+    EngineQuery,
+    IndexInfo,
+    Page,
+    check_weights,
+)
+from clipsearch.engines import open_engine
+from clipsearch.modes import MODES_WITHOUT_VECTOR, WEIGHTED_MODES, Mode, ranking_of
+from clipsearch.search.filters import Filters, check_facets, parse_filters
+from clipsearch.search.finding import find_documents
+from clipsearch.search.parts import (
+    Part,
+    check_parts,
+    lexical_tokens,
+    parse_part,
+    unit_vector,
+    words_only,
+)
+from clipsearch.storable import shown_id
+from finetune.encoder_folder import EncoderDescription, read_description
+from finetune.errors import (
+    DocumentNotFoundError,
+    EncoderError,
+    EncoderMismatchError,
+    EngineError,
+    ImageError,
+    UsageError,
+)
+from finetune.several import check_several
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from clipsearch.encoder.encoder import Encoder
+
+MAX_HITS = 10_000
+MAX_CANDIDATES = 10_000
+SIMILAR_MODE: Mode = "vector"
+NO_ENCODER = "the index names no encoder: searched by words alone (mode bm25)"
+
+_TEXTS_REMEMBERED = 1024
+# Unit vectors that cancel leave rounding noise of about 1e-7 of their weights.
+_CANCELLED = 1e-5
+
+
+__all__ = ["Part", "Search", "parse_part"]
+
+
+class Search:
+    """An open index with the encoder that filled it. A context manager.
+
+    Threads may share one as far as they may share its engine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        encoder: "Encoder | str | Path | None" = None,
+        device: str = "cpu",
+    ) -> None:
+        """Search `engine`, which is closed with this; see `open`. `encoder` may be loaded."""
+        self.engine = engine
+        self._device = device
+        self._encoder: Encoder | None = None
+        self._folder: Path | None = None
+        self._loading = threading.Lock()
+        self._embed_text = lru_cache(maxsize=_TEXTS_REMEMBERED)(self._encode_text)
+        if isinstance(encoder, str | Path):
+            self._folder = Path(encoder)
+            _check_encoder(self._folder, read_description(self._folder), self.info)
+        elif encoder is not None:
+            self._encoder = encoder
+            _check_encoder(encoder.folder, encoder.description, self.info)
+
+    @classmethod
+    def open(
+        cls, target: str | Path, *, encoder: str | Path | None = None, device: str = "cpu"
+    ) -> Self:
+        """Open an index: a folder is the embedded engine, an http(s) address is Vespa.
+
+        The encoder is the folder that the index names, unless `encoder` says another place of it;
+        it is loaded by the first query that needs it.
+
+        Raises EngineError where there is no index, EncoderError for a bad `encoder`,
+        EncoderMismatchError where it is not the one that filled the index.
+        """
+        engine = open_engine(str(target))
+        try:
+            return cls(engine, encoder=encoder, device=device)
+        except BaseException:
+            engine.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def info(self) -> IndexInfo:
+        """What the index knows about itself."""
+        return self.engine.info
+
+    @property
+    def encoder(self) -> "Encoder":
+        """The encoder that filled the index, loaded once.
+
+        Raises EncoderError where the index names none or its folder is gone, and
+        EncoderMismatchError where the folder holds another one.
+        """
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = self._load_encoder()
+            return self._encoder
+
+    def query(
+        self,
+        text: str | None = None,
+        *,
+        image: "str | Path | bytes | Image | None" = None,
+        vector: npt.ArrayLike | None = None,
+        parts: Sequence[Part] = (),
+        mode: Mode | None = None,
+        k: int = 10,
+        page: int = 1,
+        filters: Filters = (),
+        facets: Sequence[str] = (),
+        candidates: int = DEFAULT_CANDIDATES,
+        exact: bool = False,
+        bm25_weight: float | None = None,
+        vector_weight: float | None = None,
+    ) -> Page:
+        """The k best documents of page `page` (from 1).
+
+        `text`, `image` and `vector` count as parts of weight 1 beside `parts`; indexed pictures
+        that are parts are left out of the hits. Without `mode`: hybrid where there is text, or
+        bm25 if the index has no encoder; vector without text. `filters`: see
+        clipsearch.search.filters.
+
+        Raises UsageError for options that cannot work, DocumentNotFoundError for an unknown id,
+        ImageError for a picture that cannot be read, EncoderError and EngineError.
+        """
+        check_several(parts, "parts")
+        given = (
+            *([] if text is None else [Part("text", text)]),
+            *([] if image is None else [Part("image", image)]),
+            *([] if vector is None else [Part("vector", vector)]),
+            *parts,
+        )
+        check_parts(given)
+        check_several(facets, "facets")
+        given = self._with_known_ids(given)
+        notes: list[str] = []
+        if mode is None:
+            mode = self.default_mode(given)
+            notes += [NO_ENCODER] if mode in MODES_WITHOUT_VECTOR else []
+        _check_options(mode, k, page, candidates, bm25_weight, vector_weight)
+        ranking = ranking_of(mode)
+        words = lexical_tokens(given, self.info.language) if ranking.uses_words else ()
+        query = EngineQuery(
+            mode=mode,
+            tokens=words,
+            k=k,
+            offset=(page - 1) * k,
+            filters=parse_filters(filters, self.info),
+            facets=check_facets(facets, self.info),
+            candidates=candidates,
+            bm25_weight=bm25_weight,
+            vector_weight=vector_weight,
+            exact=exact,
+            exclude_ids=tuple(str(part.value) for part in given if part.kind == "id"),
+        )
+        if ranking.needs_vector:
+            query = replace(query, vector=self._mix(given))
+        else:
+            notes += words_only(given)
+        if ranking.uses_words and not words:
+            notes.append(NO_WORDS)
+        answer = self.engine.search(query)
+        return replace(answer, notes=tuple(dict.fromkeys((*notes, *answer.notes))))
+
+    def default_mode(self, parts: Sequence[Part]) -> Mode:
+        """What `query` takes without `mode`: hybrid where there is text, otherwise vector.
+
+        For texts alone in an index without encoder: bm25.
+        """
+        if all(part.kind != "text" for part in parts):
+            return "vector"
+        no_encoder = (self._encoder, self._folder, self.info.encoder_path) == (None, None, None)
+        return "bm25" if no_encoder and all(part.kind == "text" for part in parts) else "hybrid"
+
+    def similar(
+        self,
+        id: str,
+        *,
+        k: int = 10,
+        page: int = 1,
+        filters: Filters = (),
+        facets: Sequence[str] = (),
+        exact: bool = False,
+    ) -> Page:
+        """The nearest pictures to an indexed one, itself left out. Needs no encoder.
+
+        Raises DocumentNotFoundError for an unknown id.
+        """
+        return self.query(
+            parts=[Part("id", id)],
+            mode=SIMILAR_MODE,
+            k=k,
+            page=page,
+            filters=filters,
+            facets=facets,
+            exact=exact,
+        )
+
+    def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
+        """The documents of these ids, in their order; None where there is none.
+
+        An id is found in whichever Unicode form it is written.
+        """
+        check_several(ids, "Search.get")
+        return find_documents(self.engine, ids, embeddings=embeddings)
+
+    def count(self) -> int:
+        """Number of documents."""
+        return self.engine.count()
+
+    def close(self) -> None:
+        """Close the engine; the search cannot be used after."""
+        self.engine.close()
+
+    def _with_known_ids(self, parts: Sequence[Part]) -> tuple[Part, ...]:
+        """The parts, with ids in the Unicode form in which the index has them."""
+        typed = [part for part in parts if part.kind == "id" and not str(part.value).isascii()]
+        found = find_documents(self.engine, [str(part.value) for part in typed]) if typed else []
+        known = {
+            str(part.value): document.id
+            for part, document in zip(typed, found, strict=True)
+            if document is not None
+        }
+        return tuple(
+            replace(part, value=known.get(str(part.value), part.value))
+            if part.kind == "id"
+            else part
+            for part in parts
+        )
+
+    def _mix(self, parts: Sequence[Part]) -> Embedding:
+        """The weighted sum of the parts' unit vectors, float32[d], at unit length."""
+        ids = [str(part.value) for part in parts if part.kind == "id"]
+        indexed = self._indexed_vectors(ids)
+        total = np.zeros(self.info.dimension, np.float64)
+        # Only their proportion counts; as they are, the smallest ones would lose their digits.
+        largest = max(abs(part.weight) for part in parts) or 1.0
+        weights = [part.weight / largest for part in parts]
+        for part, weight in zip(parts, weights, strict=True):
+            total += weight * self._unit_vector(part, indexed)
+        length = float(np.linalg.norm(total))
+        if length <= _CANCELLED * sum(map(abs, weights)):
+            raise UsageError("the parts of the query cancel each other out; change a weight")
+        return (total / length).astype(np.float32)
+
+    def _unit_vector(self, part: Part, indexed: dict[str, Embedding]) -> Embedding:
+        match part.kind:
+            case "text":
+                return self._embed_text(str(part.value))
+            case "image":
+                return self._encode_image(part)
+            case "id":
+                return indexed[str(part.value)]
+            case "vector":
+                return unit_vector(part, self.info.dimension)
+
+    def _encode_text(self, text: str) -> Embedding:
+        vector: Embedding = self.encoder.encode_texts([text])[0]
+        vector.setflags(write=False)  # it is remembered, and handed out again
+        return vector
+
+    def _encode_image(self, part: Part) -> Embedding:
+        picture = part.value
+        if isinstance(picture, str | Path):
+            picture = Path(picture)
+            if not picture.is_file():
+                raise ImageError(f"{picture}: no such picture file; give the path of an image")
+        image = cast("Path | bytes | Image", picture)
+        embedding: Embedding = self.encoder.encode_images([image])[0]
+        return embedding
+
+    def _indexed_vectors(self, ids: Sequence[str]) -> dict[str, Embedding]:
+        vectors: dict[str, Embedding] = {}
+        for id, document in zip(ids, self.engine.get(ids, embeddings=True), strict=True):
+            if document is None:
+                raise DocumentNotFoundError(
+                    f"no document has the id {shown_id(id)!r} in {self.engine.target};"
+                    f" ids are shown by: clipsearch query"
+                )
+            if document.embedding is None:
+                raise EngineError(f"{id}: has no embedding in {self.engine.target}; feed it again")
+            vectors[id] = document.embedding
+        return vectors
+
+    def _load_encoder(self) -> "Encoder":
+        folder = self._folder
+        if folder is None:
+            if self.info.encoder_path is None:
+                raise EncoderError(
+                    f"{self.engine.target} was fed with ready-made vectors and names no encoder:"
+                    f" say which one made them with --encoder DIR, or search for words with"
+                    f" --mode bm25"
+                )
+            folder = Path(self.info.encoder_path)
+            if not folder.is_dir():
+                raise EncoderError(
+                    f"the encoder of {self.engine.target} is no longer at {folder}:"
+                    f" say where it is with --encoder DIR"
+                )
+            _check_encoder(folder, read_description(folder), self.info)
+        from clipsearch.encoder.encoder import Encoder  # light path: bm25 needs no ONNX Runtime
+
+        return Encoder.load(folder, device=self._device)
+
+
+def _check_encoder(folder: Path, description: EncoderDescription, info: IndexInfo) -> None:
+    """Raise EncoderMismatchError unless this is the encoder that filled the index."""
+    if info.encoder_fingerprint not in (None, description.fingerprint):
+        raise EncoderMismatchError(
+            f"the index was filled by the encoder {info.encoder_name or 'without a name'}"
+            f" ({str(info.encoder_fingerprint)[:12]}), but {folder} is {description.name}"
+            f" ({description.fingerprint[:12]}): give the former with --encoder, or feed a new"
+            f" index with the latter (a Vespa: clipsearch deploy --encoder {folder}, then feed)"
+        )
+    if description.dimension != info.dimension:
+        raise EncoderMismatchError(
+            f"{folder}: makes vectors of {description.dimension} values, but the index holds"
+            f" {info.dimension}; give the encoder that filled it with --encoder"
+        )
+
+
+def _check_options(
+    mode: str,
+    k: int,
+    page: int,
+    candidates: int,
+    bm25_weight: float | None,
+    vector_weight: float | None,
+) -> None:
+    """Raise UsageError for a value out of range or a weight that the mode does not take."""
+    weighted = ranking_of(mode).weighted
+    if not 1 <= k <= MAX_HITS:
+        raise UsageError(f"k is {k}, must be 1 to {MAX_HITS}")
+    if page < 1:
+        raise UsageError(f"page is {page}; pages are counted from 1")
+    if not 1 <= candidates <= MAX_CANDIDATES:
+        raise UsageError(f"candidates is {candidates}, must be 1 to {MAX_CANDIDATES}")
+    weights = [weight for weight in (bm25_weight, vector_weight) if weight is not None]
+    if weights and not weighted:
+        raise UsageError(f"{mode} takes no weights: only {', '.join(WEIGHTED_MODES)} do")
+    check_weights(*weights)
+    if bm25_weight == 0 and vector_weight == 0:
+        raise UsageError("the weights of bm25 and vector are both 0; give one that is above")

@@ -1,0 +1,294 @@
+"""From pictures and captions to batches of tensors on the device."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import tee
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finetune.config.batch_plan import BatchPlan
+from finetune.config.caption_augmentation import CaptionAugmentConfig, augment_captions
+from finetune.config.settings import TrainConfig
+from finetune.console import Progress
+from finetune.data.back_translation import add_captions
+from finetune.data.batches import Batch, epoch_batches, positives
+from finetune.data.captioned_images import CaptionedImages, Int64, caption_keys, joined_keys
+from finetune.data.hard_negatives import Int32
+from finetune.data.pixel_store import PixelStore, load_all
+from finetune.data.splits import Splits
+from finetune.data.tensors import Normalizer, PixelsOnDevice, TensorBatch, Vary, to_device
+from finetune.data.tokenized_captions import TokenizedCaptions
+from finetune.data.tokens import tokenize
+from finetune.data.world import World, shares
+from finetune.errors import ManifestError, UsageError
+from finetune.images.decode_workers import Decoder, Pixels
+from finetune.manifest.cut_captions import cut_sentence
+from finetune.manifest.problems import OWN_RANGE, Problems
+from finetune.models.dual_encoder import DualEncoder
+from finetune.read_ahead import ahead
+
+BATCHES_AHEAD = 3
+# From a step and its number of pictures to what varies these rows of them.
+VaryStep = Callable[[int, int], Callable[[torch.Tensor, Int64], torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionVariations:
+    """Training captions as they are shown in an epoch, tokenised when they are needed."""
+
+    captions: tuple[str, ...]
+    config: CaptionAugmentConfig
+    seed: int
+    dual: DualEncoder
+
+    def shown(self, captions: Int64, epoch: int) -> list[str]:
+        """The texts of these captions in an epoch."""
+        return augment_captions(self.captions, captions, self.config, seed=self.seed, epoch=epoch)
+
+    def tokenized(self, shown: Sequence[str]) -> TokenizedCaptions:
+        """The texts' tokens."""
+        return tokenize(self.dual, tuple(shown))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Everything that the loop reads.
+
+    Attributes:
+        splits: Readable images only.
+        pixels: Of the images of train, then those of val.
+        train_tokens, val_tokens: Of all captions of a split.
+        plan: How an epoch's batches are made.
+        parts: Separate batches of a step; the processes share each of them.
+        normalizer: Puts pixels on the device.
+        world: The processes that share each batch.
+        vary: From a step and its number of images to what varies its pictures; None changes
+            none.
+        caption_variations: None shows captions as they are.
+        notes: Sentences for the user about the captions.
+    """
+
+    splits: Splits
+    pixels: PixelStore
+    train_tokens: TokenizedCaptions
+    val_tokens: TokenizedCaptions
+    plan: BatchPlan
+    parts: int
+    normalizer: Normalizer
+    world: World
+    vary: VaryStep | None = None
+    caption_variations: CaptionVariations | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return self.plan.steps_per_epoch(self.splits.train)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes where ids, captions or their order do."""
+        return self.splits.train.fingerprint() + self.splits.val.fingerprint()
+
+    def ids(self, step: int, neighbours: Int32 | None = None) -> tuple[str, ...]:
+        """The ids of the images in a step's batch."""
+        batch = next(self._batches(step, step + 1, neighbours))
+        return tuple(self.splits.train.ids[i] for i in batch.images)
+
+    def tensors(
+        self, first: int, end: int, neighbours: Int32 | None = None
+    ) -> Generator[TensorBatch, None, None]:
+        """The batches of the steps first, first + 1, … end - 1: this process's share of each.
+
+        `neighbours` are those of one epoch, in which all the steps then have to lie.
+        """
+        prepared = self._prepared(first, end, neighbours)
+        device = self.normalizer.device
+        if device.type != "cpu":
+            # Gathering the next pixels takes turns with queueing work for the device.
+            prepared = ahead(prepared, BATCHES_AHEAD)
+        for step, (pixels, ids, mask, positive) in zip(range(first, end), prepared, strict=True):
+            yield TensorBatch(
+                PixelsOnDevice(
+                    self.normalizer.moved(pixels), self.normalizer, self._vary(step, len(positive))
+                ),
+                to_device(ids, device),
+                to_device(mask, device),
+                to_device(positive, device),
+            )
+
+    def _vary(self, step: int, count: int) -> Vary | None:
+        """Of this process's share of the `count` pictures of a step."""
+        if self.vary is None:
+            return None
+        vary, own = self.vary(step, count), self.own(count)
+        return lambda pixels, rows: vary(pixels, own[rows])
+
+    def own(self, count: int) -> Int64:
+        """Which of the `count` pairs of a step are this process's, part after part."""
+        share = self.world.share
+        rows = np.arange(count, dtype=np.int64)
+        return np.concatenate(
+            [rows[part][share(len(rows[part]))] for part in shares(count, min(self.parts, count))]
+        )
+
+    def _prepared(
+        self, first: int, end: int, neighbours: Int32 | None
+    ) -> Iterator[tuple[Pixels, Int64, Int64, npt.NDArray[np.bool_]]]:
+        batches, looked_ahead = tee(self._batches(first, end, neighbours))
+        pixels = self.pixels.batches(batch.images[self.own(len(batch))] for batch in looked_ahead)
+        for step, (batch, chosen) in enumerate(zip(batches, pixels, strict=True), first):
+            own = self.own(len(batch))
+            matches = positives(self.splits.train, batch)
+            if self.caption_variations is None:
+                ids, mask = self.train_tokens.padded(batch.captions[own])
+            else:
+                epoch = step // self.steps_per_epoch
+                shown = self.caption_variations.shown(batch.captions, epoch)
+                tokens = self.caption_variations.tokenized(shown)
+                ids, mask = tokens.padded(own)
+                matches = joined_columns(matches, joined_keys(caption_keys(shown), tokens.keys()))
+            yield chosen, ids, mask, matches
+
+    def _batches(self, first: int, end: int, neighbours: Int32 | None) -> Iterator[Batch]:
+        step = first
+        while step < end:
+            epoch, position = divmod(step, self.steps_per_epoch)
+            batches = epoch_batches(self.splits.train, self.plan, epoch, neighbours)
+            for batch in batches[position : position + end - step]:
+                yield batch
+                step += 1
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Where the loop's data come from.
+
+    Attributes:
+        splits: Of the manifests.
+        problems: Unreadable pictures are added to them.
+        new_captions: Of training captions, see `finetune.data.back_translation.add_captions`.
+    """
+
+    splits: Splits
+    problems: Problems
+    new_captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def load_training_data(
+    config: TrainConfig,
+    source: DataSource,
+    dual: DualEncoder,
+    decoder: Decoder,
+    world: World,
+    progress: Callable[[str, int], Progress],
+) -> TrainingData:
+    """Decode every picture, leave the unreadable ones out, and tokenise every caption once.
+
+    Raises ManifestError for the first unreadable picture with --strict, and UsageError where too
+    few images are left.
+    """
+    splits = source.splits
+    sources = splits.train.sources + splits.val.sources
+    with progress("Reading pictures", len(sources)) as shown:
+        loaded = load_all(
+            decoder,
+            sources,
+            cache=config.cache_images,
+            spill=config.work_folder / "pixels.uint8",
+            progress=shown,
+        )
+    ids = splits.train.ids + splits.val.ids
+    for i, reason in loaded.reasons.items():
+        source.problems.add("unreadable image", ids[i], reason)
+    for i, note in loaded.notes.items():
+        source.problems.note(OWN_RANGE, ids[i], note)
+    if config.strict and loaded.reasons:
+        first = next(iter(loaded.reasons.values()))
+        raise ManifestError(
+            f"{config.manifest}: {len(loaded.reasons):,} pictures cannot be read (strict);"
+            f" the first: {first}"
+        )
+    count = len(splits.train)
+    readable = splits.without(
+        [i for i in loaded.reasons if i < count],
+        [i - count for i in loaded.reasons if i >= count],
+    )
+    readable.check(config, loaded.reasons.values())
+    train = readable.train.with_image_keys(loaded.keys[: len(readable.train)])
+    readable = replace(readable, train=add_captions(train, source.new_captions))
+    captions = readable.train.captions
+    train_tokens, val_tokens = tokenize(dual, captions), tokenize(dual, readable.val.captions)
+    notes = [
+        *_cut_notes("train", readable.train, train_tokens, dual.max_tokens),
+        *_cut_notes("val", readable.val, val_tokens, dual.max_tokens),
+    ]
+    # Not those of val: that the model cannot tell captions apart is a fault, and the ranks show it.
+    readable = replace(readable, train=readable.train.with_token_keys(train_tokens.keys()))
+    config.batch_plan.check_fits(readable.train, len(config.manifests))
+    check_shares(config, readable.train, world)
+    return TrainingData(
+        readable,
+        loaded.store,
+        train_tokens,
+        val_tokens,
+        config.batch_plan,
+        config.accumulate_separate_batches,
+        Normalizer(dual.preprocessing, world.device),
+        world,
+        vary_step(config, dual),
+        CaptionVariations(captions, config.caption_augment, config.seed, dual)
+        if config.caption_augment.is_on
+        else None,
+        tuple(notes),
+    )
+
+
+def _cut_notes(
+    split: str, data: CaptionedImages, tokens: TokenizedCaptions, max_tokens: int
+) -> Iterator[str]:
+    alike = data.alike(tokens.keys())
+    sentence = cut_sentence(tokens.cut, len(data.captions), max_tokens, alike=alike)
+    if sentence is not None:
+        yield f"Split {split}: {sentence}."
+
+
+def joined_columns(matches: npt.NDArray[np.bool_], keys: Int64) -> npt.NDArray[np.bool_]:
+    """bool[n, m]: texts of equal keys are positives of the same images.
+
+    Different captions may lose the words in which they differ; an equal text is no negative.
+    """
+    group, sizes = np.unique(keys, return_inverse=True, return_counts=True)[1:]
+    for number in np.flatnonzero(sizes > 1):
+        columns = group == number
+        matches[:, columns] = matches[:, columns].any(axis=1, keepdims=True)
+    return matches
+
+
+def check_shares(config: TrainConfig, train: CaptionedImages, world: World) -> None:
+    """Raise UsageError where a process would have no pair of some batch."""
+    plan = config.batch_plan
+    step = plan.samples(train) // plan.steps_per_epoch(train)
+    smallest = step // min(config.accumulate_separate_batches, step)
+    if smallest < world.size:
+        raise UsageError(
+            f"the smallest batch has {smallest} pairs, too few for {world.size} processes; give a"
+            f" larger --batch-size, or start fewer"
+        )
+
+
+def vary_step(config: TrainConfig, dual: DualEncoder) -> VaryStep | None:
+    """What varies the pictures of each step, or None where nothing does."""
+    if not config.augment.is_on:
+        return None
+    from finetune.data.image_augmentation import apply_draws, draw  # imports kornia
+
+    height, width = dual.preprocessing.height, dual.preprocessing.width
+
+    def vary(step: int, count: int) -> Callable[[torch.Tensor, Int64], torch.Tensor]:
+        draws = draw(config.augment, (count, 3, height, width), config.seed, step)
+        return lambda pixels, rows: apply_draws(pixels, draws.take(rows))
+
+    return vary

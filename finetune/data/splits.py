@@ -1,0 +1,222 @@
+"""What is trained on and what is evaluated on, from one manifest or several. Imports without
+torch."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from finetune.config.settings import TrainConfig
+from finetune.data.captioned_images import (
+    CaptionedImages,
+    Int64,
+    caption_keys,
+    captioned_images,
+    joined_keys,
+    read_split,
+)
+from finetune.errors import UsageError
+from finetune.manifest.class_labels import ClassLabels, read_joint_class_labels
+from finetune.manifest.manifest import Manifest
+from finetune.manifest.problems import Problems
+
+
+def merge_datasets(parts: Sequence[CaptionedImages], names: Sequence[str]) -> CaptionedImages:
+    """The images of every part, one part after the other.
+
+    An id that several parts have gets its part's name in front, "ucm/12.tif"; all others stay.
+    Captions that are equal in different parts have equal keys. `datasets` is the index of the
+    part. Images count as different ones until `CaptionedImages.with_image_keys` is called on the
+    result.
+
+    Args:
+        parts: One split of each manifest, as `read_split` gives it.
+        names: Of the parts, such as the manifests' stems; equal ones get a number.
+    """
+    sizes = [len(part) for part in parts]
+    captions = tuple(chain.from_iterable(part.captions for part in parts))
+    caption_counts = [len(part.captions) for part in parts]
+    shifts = list(accumulate(caption_counts, initial=0))
+    # keys of different parts are made different first, then joined where the texts are equal
+    apart = [0, *accumulate(int(part.keys.max(initial=-1)) + 1 for part in parts)]
+    own_keys = [part.keys + shift for part, shift in zip(parts, apart, strict=False)]
+    starts = [part.starts[:-1] + shift for part, shift in zip(parts, shifts, strict=False)]
+    total = np.array([shifts[-1]], np.int64)
+    return CaptionedImages(
+        _unique_ids(parts, _distinct(names)),
+        tuple(chain.from_iterable(part.sources for part in parts)),
+        captions,
+        np.concatenate([*starts, total]),
+        joined_keys(caption_keys(captions), np.concatenate([*own_keys, total[:0]])),
+        np.arange(sum(sizes), dtype=np.int64),
+        np.repeat(np.arange(len(parts), dtype=np.int64), sizes),
+    )
+
+
+def _unique_ids(parts: Sequence[CaptionedImages], names: Sequence[str]) -> tuple[str, ...]:
+    counts = Counter(chain.from_iterable(part.ids for part in parts))
+    taken = {image_id for image_id, count in counts.items() if count == 1}
+    ids: list[str] = []
+    for part, name in zip(parts, names, strict=True):
+        for image_id in part.ids:
+            unique = image_id
+            if counts[image_id] > 1:
+                while unique == image_id or unique in taken:
+                    unique = f"{name}/{unique}"
+                taken.add(unique)
+            ids.append(unique)
+    return tuple(ids)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, with "-2", "-3", … after those that came before."""
+    found: list[str] = []
+    for name in names:
+        number, distinct = 1, name
+        while distinct in found:
+            number += 1
+            distinct = f"{name}-{number}"
+        found.append(distinct)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationClasses:
+    """Classes that every validation image chooses among.
+
+    Attributes:
+        names: Of the classes, at least two.
+        of_image: int64[n], rows of `names`; -1 for images without a class.
+    """
+
+    names: tuple[str, ...]
+    of_image: Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The images of a run; `val` is empty where nothing is evaluated.
+
+    Attributes:
+        train, val: By split.
+        classes: Of `val`, where they are asked for.
+    """
+
+    train: CaptionedImages
+    val: CaptionedImages
+    classes: ValidationClasses | None = None
+
+    def without(self, train: Iterable[int], val: Collection[int]) -> "Splits":
+        """The same without the images of these indices."""
+        classes = self.classes
+        if classes is not None:
+            kept = np.delete(classes.of_image, list(val))
+            classes = ValidationClasses(classes.names, kept)
+        return Splits(self.train.without(train), self.val.without(val), classes)
+
+    def check(self, config: TrainConfig, unreadable: Collection[str] = ()) -> None:
+        """Raise UsageError where a split is too small for what is asked.
+
+        `unreadable` are the reasons why pictures are missing, for the message.
+        """
+        missing = ""
+        if unreadable:
+            first = next(iter(unreadable))
+            missing = f" ({len(unreadable):,} pictures cannot be read, the first: {first})"
+        if config.batch_size > len(self.train):
+            raise UsageError(
+                f"--batch-size {config.batch_size} is more than the {len(self.train):,} images"
+                f" of the split train{missing}; give at most {len(self.train)}, or more images"
+            )
+        if config.evaluates and len(self.val) < 2:
+            raise UsageError(
+                f"{config.manifest}: the split val has {len(self.val)} images{missing}, too few"
+                f" to evaluate on; mark some rows val in a column split, or give"
+                f" --eval-every never"
+            )
+        if self.classes is not None and not (self.classes.of_image >= 0).any():
+            raise UsageError(
+                f"--zero-shot-classes {config.zero_shot_classes}: no image of the split val has a"
+                f" class"
+            )
+
+
+class TrainingManifests:
+    """The manifests of a run, open; a context manager."""
+
+    def __init__(self, manifests: list[Manifest], opened: ExitStack) -> None:
+        self._manifests = manifests
+        self._opened = opened
+        self.problems: Problems = manifests[0].problems
+
+    @classmethod
+    def open(cls, config: TrainConfig) -> Self:
+        """Read them all. Raises ManifestError."""
+        images = None if config.images is None else Path(config.images)
+        with ExitStack() as opened:
+            manifests = [
+                opened.enter_context(Manifest.open(path, images=images, strict=config.strict))
+                for path in config.manifests
+            ]
+            for manifest in manifests:
+                manifest.check_trainable()
+            return cls(manifests, opened.pop_all())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._opened.close()
+
+    def splits(self, config: TrainConfig) -> Splits:
+        """The captioned images of the splits train and val, checked; called once.
+
+        Raises UsageError where there are too few, ManifestError where none can be used.
+        """
+        train = self._read("train")
+        nothing = captioned_images([])
+        if not config.evaluates:
+            splits = Splits(merge_datasets(train, self._names), nothing)
+        else:
+            val = self._read("val")
+            classes = None
+            if config.zero_shot_classes is not None:
+                classes = self._classes(config.zero_shot_classes, val)
+            splits = Splits(
+                merge_datasets(train, self._names), merge_datasets(val, self._names), classes
+            )
+        for other in self._manifests[1:]:
+            self.problems.extend(other.problems)
+        splits.check(config)
+        config.batch_plan.check_fits(splits.train, len(self._manifests))
+        return splits
+
+    @property
+    def _names(self) -> list[str]:
+        return [manifest.path.stem for manifest in self._manifests]
+
+    def _read(self, split: str) -> list[CaptionedImages]:
+        return [read_split(manifest, split) for manifest in self._manifests]
+
+    def _classes(self, source: str, parts: list[CaptionedImages]) -> ValidationClasses:
+        labels = read_joint_class_labels(self._manifests, source)
+        names = sorted({name for each in labels for name in each.names})
+        rows = [_rows(each, names, part) for each, part in zip(labels, parts, strict=True)]
+        return ValidationClasses(tuple(names), np.concatenate(rows))
+
+
+def _rows(labels: ClassLabels, names: list[str], images: CaptionedImages) -> Int64:
+    joint = {row: names.index(name) for row, name in enumerate(labels.names)}
+    found = [labels.of_image.get(image_id, -1) for image_id in images.ids]
+    return np.array([joint.get(row, -1) for row in found], np.int64)

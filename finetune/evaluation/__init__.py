@@ -1,0 +1,1 @@
+"""How well captions and images find each other: figures, intervals, plots."""

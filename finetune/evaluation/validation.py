@@ -1,0 +1,255 @@
+"""Embed a split and rank all of it: the figures that training is steered and reported by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finetune.config.settings import TrainConfig
+from finetune.data.batches import Batch, positives
+from finetune.data.captioned_images import CaptionedImages, Int64
+from finetune.data.loader import TrainingData
+from finetune.data.pixel_store import PixelStore
+from finetune.data.splits import ValidationClasses
+from finetune.data.tensors import Normalizer
+from finetune.data.tokenized_captions import TokenizedCaptions
+from finetune.data.tokens import tokenize
+from finetune.evaluation.before_after import Answers
+from finetune.evaluation.metrics import Floats, in_batches
+from finetune.evaluation.pool import Pool, pool_figures, pool_of, pool_ranks
+from finetune.evaluation.zero_shot import average_prompts, class_prompts, zero_shot
+from finetune.figures import DIRECTIONS, METRICS, VALIDATION_LOSS, Measurement
+from finetune.losses.loss import ScoresBatch
+from finetune.models.dual_encoder import DualEncoder
+
+SMALLEST_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A split, embedded in float32.
+
+    Attributes:
+        texts: float32[q, d], of the distinct captions.
+        images: float32[n, d].
+    """
+
+    texts: Floats
+    images: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation of the validation split.
+
+    Attributes:
+        retrieval: Text to image and image to text, over the whole pool.
+        loss: Mean over batches of the run's --batch-size.
+        zero_shot: Where there are classes.
+        embedded: What it was measured on.
+        ranks: Of `finetune.evaluation.pool.pool_ranks`: of each caption and of each image.
+    """
+
+    retrieval: tuple[Measurement, Measurement]
+    loss: float
+    zero_shot: Measurement | None
+    embedded: Embedded
+    ranks: tuple[Int64, Int64]
+
+    def row(self) -> dict[str, float]:
+        """By column of history.csv."""
+        measured = {each.task: each for each in (*self.retrieval, self.zero_shot) if each}
+        others = {VALIDATION_LOSS: self.loss}
+        return {
+            column: others[metric.figure]
+            if metric.task is None
+            else measured[metric.task][metric.figure]
+            for column, metric in METRICS.items()
+            if metric.task is None or metric.task in measured
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """What every evaluation of a run needs.
+
+    Attributes:
+        dual: The model.
+        pool: The validation split's distinct captions and its images.
+        val: The validation split.
+        pixels: A store in which the split's images are first_image, first_image + 1, …
+        first_image: See `pixels`.
+        tokens: Of all captions of the split.
+        normalizer: Puts pixels on the device.
+        batch_size: Images of a batch of the loss.
+        loss_of: The loss.
+        classes: That images choose among.
+        prompts: Of the classes, `templates` of each. They are tokenised beforehand: while
+            batches are prepared in another thread the tokenizer is that one's.
+        templates: Prompts of a class.
+        batches_of: Figures are also taken within batches of so many pairs.
+    """
+
+    dual: DualEncoder
+    pool: Pool
+    val: CaptionedImages
+    pixels: PixelStore
+    first_image: int
+    tokens: TokenizedCaptions
+    normalizer: Normalizer
+    batch_size: int
+    loss_of: ScoresBatch
+    classes: ValidationClasses | None = None
+    prompts: TokenizedCaptions | None = None
+    templates: int = 1
+    batches_of: int | None = None
+
+    @torch.no_grad()
+    def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
+        """Figures of the model as it is, in float32, whatever precision it trains in.
+
+        Leaves the model in evaluation mode. `check` is called between batches; what it raises
+        ends the evaluation.
+        """
+        dual = self.dual.eval()
+        images = self.first_image + np.arange(self.pool.images)
+        embedded = Embedded(
+            embed_captions(dual, self.tokens, self.pool.captions, check),
+            embed_images(dual, self.pixels, images, self.normalizer, check),
+        )
+        ranks = pool_ranks(self.pool, embedded.texts, embedded.images)
+        return Evaluation(
+            pool_figures(self.pool, ranks),
+            self._loss(embedded),
+            self._zero_shot(embedded.images),
+            embedded,
+            ranks,
+        )
+
+    def answers(self, evaluation: Evaluation) -> Answers:
+        """What it found for each query, for the run's pictures."""
+        embedded = evaluation.embedded
+        return Answers.of(self.pool, embedded.texts, embedded.images, evaluation.ranks)
+
+    def measurements(self, evaluation: Evaluation) -> tuple[Measurement, ...]:
+        """For metrics.json and the card: over the pool by direction, of classes, in batches."""
+        found = list(evaluation.retrieval)
+        if evaluation.zero_shot is not None:
+            found.append(evaluation.zero_shot)
+        if self.batches_of is not None:
+            found += self._in_batches(evaluation.embedded, self.batches_of)
+        return tuple(found)
+
+    def _in_batches(self, embedded: Embedded, batch: int) -> list[Measurement]:
+        """Both directions within batches of so many pairs, as some papers count."""
+        indptr, images = self.pool.text_positives
+        return [
+            in_batches(
+                embedded.texts,
+                embedded.images,
+                images[indptr[:-1]],
+                batch=batch,
+                direction=direction,
+            )
+            for direction in DIRECTIONS
+        ]
+
+    def _loss(self, embedded: Embedded) -> float:
+        """Over batches of images in an order that never changes, each with its first caption."""
+        order = np.random.default_rng(0).permutation(len(self.val))
+        parts = np.array_split(order, -(-len(order) // self.batch_size))
+        _, text_of = np.unique(self.val.keys, return_inverse=True)
+        captions = self.val.starts[:-1]
+        by_tokens = self.val.with_token_keys(self.tokens.keys())
+        losses = [
+            self.loss_of(
+                self._tensor(embedded.images[part]),
+                self._tensor(embedded.texts[text_of[captions[part]]]),
+                self.dual.logit_scale,
+                self._tensor(positives(by_tokens, Batch(part, captions[part]))),
+            ).item()
+            for part in parts
+        ]
+        return float(np.average(losses, weights=[len(part) for part in parts]))
+
+    def _zero_shot(self, image_embeds: Floats) -> Measurement | None:
+        if self.classes is None or self.prompts is None:
+            return None
+        prompts = embed_captions(
+            self.dual, self.prompts, np.arange(len(self.prompts.starts) - 1, dtype=np.int64)
+        )
+        asked = self.classes.of_image >= 0
+        return zero_shot(
+            image_embeds[asked],
+            average_prompts(prompts, self.templates),
+            self.classes.of_image[asked],
+        )
+
+    def _tensor(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.normalizer.device)
+
+
+def evaluator(
+    config: TrainConfig, data: TrainingData, dual: DualEncoder, loss_of: ScoresBatch
+) -> Evaluator:
+    """Of a run's validation split."""
+    classes, templates = data.splits.classes, config.zero_shot_template
+    prompts = None
+    if classes is not None:
+        prompts = tokenize(dual, tuple(class_prompts(classes.names, templates)))
+    return Evaluator(
+        dual,
+        pool_of(data.splits.val),
+        data.splits.val,
+        data.pixels,
+        len(data.splits.train),
+        data.val_tokens,
+        data.normalizer,
+        config.batch_size,
+        loss_of,
+        classes,
+        prompts,
+        len(templates),
+        config.batches_of,
+    )
+
+
+@torch.no_grad()
+def embed_images(
+    dual: DualEncoder,
+    pixels: PixelStore,
+    indices: Int64,
+    normalizer: Normalizer,
+    check: Callable[[], None] = lambda: None,
+    batch_size: int = SMALLEST_BATCH,
+) -> Floats:
+    """float32[n, d], of the pictures of these indices."""
+    found = []
+    for chunk in pixels.batches(_chunks(indices, batch_size)):
+        check()
+        found.append(dual.embed_images(normalizer(chunk)).cpu().numpy())
+    return np.concatenate(found)
+
+
+@torch.no_grad()
+def embed_captions(
+    dual: DualEncoder,
+    tokens: TokenizedCaptions,
+    indices: Int64,
+    check: Callable[[], None] = lambda: None,
+    batch_size: int = SMALLEST_BATCH,
+) -> Floats:
+    """float32[n, d], of the captions of these indices."""
+    device = dual.logit_scale.device
+    found = []
+    for chunk in _chunks(indices, batch_size):
+        check()
+        ids, mask = (torch.from_numpy(array).to(device) for array in tokens.padded(chunk))
+        found.append(dual.embed_texts(ids, mask).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _chunks(values: Int64, size: int) -> list[Int64]:
+    return [values[start : start + size] for start in range(0, len(values), size)]

@@ -1,0 +1,1 @@
+"""Encoder folders, ONNX towers, OpenCLIP's layout, model cards, uploads."""

@@ -1,0 +1,37 @@
+"""Images: opened, checked, resized, turned into pixel values. Imports without torch."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.images.open import open_image
+    from finetune.images.pixels import load_pixels, normalize, pixel_values, resize_and_crop
+    from finetune.images.preprocessing import Preprocessing
+    from finetune.images.source import ImageSource
+
+__all__ = [
+    "ImageSource",
+    "Preprocessing",
+    "load_pixels",
+    "normalize",
+    "open_image",
+    "pixel_values",
+    "resize_and_crop",
+]
+
+_HOMES = {
+    "ImageSource": "finetune.images.source",
+    "Preprocessing": "finetune.images.preprocessing",
+    "load_pixels": "finetune.images.pixels",
+    "normalize": "finetune.images.pixels",
+    "open_image": "finetune.images.open",
+    "pixel_values": "finetune.images.pixels",
+    "resize_and_crop": "finetune.images.pixels",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that a part of this room imports without the rest."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'finetune.images' has no attribute {name!r}")

@@ -1,0 +1,218 @@
+"""CSV and TSV with a header line: our own columns, imagefolder's and OpenCLIP's.
+
+The delimiter is the one of comma, tab, semicolon and bar by which the header has known columns.
+Quoting follows RFC 4180; a row that breaks it (a quotation mark never closed, or text behind a
+closing one, as in files written without any quoting) is read line by line instead. Blanks
+round fields are cut, as filters cut them. A field may be as long as the file (`long_fields`).
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.errors import ManifestError
+from finetune.manifest.fields.long_fields import long_fields
+from finetune.manifest.formats.row import (
+    Columns,
+    MetadataValue,
+    Row,
+    caption_values,
+    embedding_value,
+    metadata_text,
+)
+from finetune.manifest.formats.text_lines import (
+    DecodedLines,
+    first_lines,
+    open_lines,
+    report_not_utf8,
+)
+from finetune.manifest.problems import Problems
+from finetune.text.composed import composed
+
+DELIMITERS = (",", "\t", ";", "|")
+
+
+@dataclass(frozen=True)
+class DelimitedText:
+    """A CSV or TSV file with a header line."""
+
+    path: Path
+    delimiter: str
+    names: tuple[str, ...]
+    columns: Columns
+
+    @property
+    def format(self) -> str:
+        """By the columns: "openclip", "imagefolder"; else by the delimiter: "csv" or "tsv"."""
+        names = {name.lower() for name in self.names}
+        if {"filepath", "title"} <= names:
+            return "openclip"
+        if "file_name" in names and "image" not in names:
+            return "imagefolder"
+        return "tsv" if self.delimiter == "\t" else "csv"
+
+    @property
+    def root(self) -> Path:
+        """The file's folder."""
+        return self.path.parent
+
+    @property
+    def captioned(self) -> bool:
+        """Whether a column holds captions."""
+        return bool(self.columns.captions)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What is tried behind an image's name."""
+        return self.columns.suffixes
+
+    def rows(self, problems: Problems) -> Iterator[Row]:
+        """Read the rows; those with another number of fields than the header are reported."""
+        fields_of = _FieldReader(self, problems)
+        number = -1
+        with open_lines(self.path) as lines, long_fields():
+            for line, fields in fields_of.read(lines):
+                number += 1
+                if fields is None:
+                    continue
+                try:
+                    yield self._row(fields, number, line)
+                except ValueError as error:
+                    problems.add("bad row", f"{self.path.name}:{line}", str(error))
+
+    def _row(self, fields: list[str], number: int, line: int) -> Row:
+        # The same as Columns.row, written out for speed: it runs a million times.
+        values = dict(zip(self.names, fields, strict=True))
+        columns = self.columns
+        image = values[columns.image].strip() if columns.image is not None else ""
+        captions: tuple[str, ...] = ()
+        for name in columns.captions:
+            captions += caption_values(values[name], lists=name.lower() == "captions")
+        id = values[columns.id].strip() or None if columns.id is not None else None
+        if columns.image_is_id and id is not None:
+            image, id = id, None
+        split = values[columns.split].strip() or None if columns.split is not None else None
+        metadata: dict[str, MetadataValue] = {
+            name: value
+            for name in columns.metadata
+            if (value := metadata_text(values[name])) is not None
+        }
+        embedding = None
+        if columns.embedding is not None:
+            embedding = embedding_value(values[columns.embedding].strip())
+        return Row(
+            number, self.path.name, line, image, captions, id, split, metadata or None, embedding
+        )
+
+
+class _FieldReader:
+    """Cuts the lines of a file into fields, mending what its quoting breaks."""
+
+    def __init__(self, text: DelimitedText, problems: Problems) -> None:
+        self._delimiter = text.delimiter
+        behind = f'"[ \t]+(?={re.escape(text.delimiter)}|[\r\n]|$)'
+        self._blanks_behind_quotes = re.compile(behind)
+        self._width = len(text.names)
+        self._name = text.path.name
+        self._problems = problems
+
+    def read(self, lines: DecodedLines) -> Iterator[tuple[int, list[str] | None]]:
+        """Yield each data row's first line and its fields, None where they cannot be used."""
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True, skipinitialspace=True)
+        header_read = False
+        while True:
+            lines.clear()
+            line = lines.number + 1
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                # A header with broken quoting has been read by `recognise`.
+                skip = 0 if header_read else 1
+                header_read = True
+                if pending := lines.pending[skip:]:
+                    yield from self._mend(pending, line + skip, str(error))
+                continue
+            if not fields:
+                continue
+            if not header_read:
+                header_read = True
+            elif lines.undecodable:
+                report_not_utf8(self._problems, f"{self._name}:{lines.undecodable}")
+                yield line, None
+            else:
+                yield line, self._checked(fields, line)
+
+    def _checked(self, fields: list[str], line: int) -> list[str] | None:
+        if len(fields) == self._width:
+            return fields
+        if len(fields) > self._width and not any(fields[self._width :]):
+            return fields[: self._width]
+        reason = f"{len(fields)} fields where the header has {self._width}"
+        self._problems.add("bad row", f"{self._name}:{line}", reason)
+        return None
+
+    def _mend(
+        self, pending: list[bytes], first: int, error: str
+    ) -> Iterator[tuple[int, list[str] | None]]:
+        """Read the lines of a row with broken quoting one by one, quotation marks as text."""
+        where = f"{self._name}:{first}"
+        self._problems.note("stray quote", where, f"{error}; read without regard to quoting")
+        for line, raw in enumerate(pending, first):
+            try:
+                text = raw.decode()
+            except UnicodeDecodeError:
+                report_not_utf8(self._problems, f"{self._name}:{line}")
+                yield line, None
+                continue
+            if text.strip():
+                yield line, self._checked(self._fields_of_line(text), line)
+
+    def _fields_of_line(self, text: str) -> list[str]:
+        # Blanks behind a closing quotation mark break the quoting too: they mean nothing.
+        for line in (text, self._blanks_behind_quotes.sub('"', text)):
+            try:
+                fields = next(
+                    csv.reader(
+                        [line], delimiter=self._delimiter, strict=True, skipinitialspace=True
+                    )
+                )
+            except csv.Error:
+                continue
+            if len(fields) == self._width:
+                return fields
+        return text.rstrip("\r\n").split(self._delimiter)
+
+
+def recognise(path: Path, head: bytes, has_vectors: bool) -> DelimitedText | None:
+    """The file as CSV or TSV; None where its first line has no column that we know.
+
+    Raises:
+        ManifestError: the header has some of the columns that are needed, but not all.
+    """
+    lines = first_lines(head, 1)
+    if not lines:
+        return None
+    readings = [_reading(path, lines[0], delimiter) for delimiter in DELIMITERS]
+    best = max(readings, key=lambda text: (text.columns.recognised, len(text.names)))
+    if not best.columns.recognised:
+        return None
+    lowered = [name.lower() for name in best.names]
+    twice = next((name for name in best.names if lowered.count(name.lower()) > 1), None)
+    if twice is not None:
+        raise ManifestError(f"{path}: two columns are named {twice!r}; rename one of them")
+    best.columns.check(path, best.names, has_vectors)
+    return best
+
+
+def _reading(path: Path, header: str, delimiter: str) -> DelimitedText:
+    try:
+        fields = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
+    except csv.Error:
+        fields = header.split(delimiter)
+    # pandas leaves the index column without a name.
+    names = [composed(name.strip()) or f"column {number}" for number, name in enumerate(fields, 1)]
+    return DelimitedText(path, delimiter, tuple(names), Columns.of(names))

@@ -1,0 +1,344 @@
+"""The row: what every format is read into, and the meaning of column names and values."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from finetune.errors import ManifestError
+from finetune.files import bounded_json
+from finetune.images.formats import image_suffixes
+from finetune.manifest.fields.list_texts import listed_texts
+from finetune.manifest.problems import Problems
+from finetune.text.composed import composed
+from finetune.text.numerals import value_text
+from finetune.text.strict_json import dumps
+
+MetadataValue = str | float | int | None
+# What a list in a field begins with; no empty text.
+LIST_MARKS = ("[", "(", "{")
+
+IMAGE_SUFFIXES = image_suffixes()
+HALF_CHARACTER = "half a character"
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Row(NamedTuple):
+    """One row of a manifest, before rows of the same image are merged.
+
+    Attributes:
+        number: Counts the data rows from 0, bad ones too: the row of a paired .npy file.
+        source: The file's name, for messages.
+        line: Where the row begins in that file, from 1.
+        image: The image as the manifest names it; empty where the row has none.
+        captions: Stripped, none empty.
+        id: As given, None otherwise.
+        split: As given, in any spelling; None otherwise.
+        metadata: Every other column that is not empty; None for none.
+        embedding: float32 values as bytes; None otherwise.
+        shard: The tar shard that holds the image, relative to the manifest's root; None where
+            the image is a file.
+        offset, size: Of the image's bytes within the shard.
+    """
+
+    number: int
+    source: str
+    line: int
+    image: str
+    captions: tuple[str, ...]
+    id: str | None = None
+    split: str | None = None
+    metadata: dict[str, MetadataValue] | None = None
+    embedding: bytes | None = None
+    shard: str | None = None
+    offset: int | None = None
+    size: int | None = None
+
+    @property
+    def where(self) -> str:
+        """The file and line, for messages."""
+        return f"{self.source}:{self.line}"
+
+
+def with_whole_characters(row: Row, problems: Problems) -> Row | None:
+    r"""The row with a blank for each half of a surrogate pair, as JSON's "\ud800" alone is.
+
+    No file of UTF-8 holds such a half, so neither does an index: the rest of a caption is kept, and
+    a note tells. None, and a problem, where the image's name or the id holds one.
+    """
+    if _LONE_SURROGATE.search(row.image) or _LONE_SURROGATE.search(row.id or ""):
+        reason = "the image's name or the id holds half a character (a lone surrogate)"
+        problems.add("bad row", row.where, reason)
+        return None
+    metadata = row.metadata or {}
+    if all(map(_is_ascii, (*row.captions, row.split, *metadata, *metadata.values()))):
+        return row
+    mended = row._replace(
+        captions=tuple(text for each in row.captions if (text := _whole(each).strip())),
+        split=None if row.split is None else _whole(row.split),
+        metadata={
+            _whole(name): _whole(value) if isinstance(value, str) else value
+            for name, value in metadata.items()
+        }
+        or None,
+    )
+    if mended == row:
+        return row
+    problems.note(HALF_CHARACTER, row.where, "a lone surrogate; a blank stands for it")
+    return mended
+
+
+def _whole(text: str) -> str:
+    return text if text.isascii() else _LONE_SURROGATE.sub(" ", text)
+
+
+def in_composed_form(row: Row) -> Row:
+    """The row with captions and metadata in the composed Unicode form.
+
+    Image and id stay as written: the file may be spelled so, and an index may know the id.
+    """
+    if not all(map(str.isascii, row.captions)):
+        row = row._replace(captions=tuple(map(composed, row.captions)))
+    metadata = row.metadata
+    if metadata and not all(map(_is_ascii, (*metadata, *metadata.values()))):
+        row = row._replace(
+            metadata={
+                composed(name): composed(value) if isinstance(value, str) else value
+                for name, value in metadata.items()
+            }
+        )
+    return row
+
+
+def _is_ascii(value: MetadataValue) -> bool:
+    return not isinstance(value, str) or value.isascii()
+
+
+class Source(Protocol):
+    """A recognised manifest that can be read row by row."""
+
+    @property
+    def format(self) -> str:
+        """Name of the format: "csv", "karpathy" …"""
+        ...
+
+    @property
+    def root(self) -> Path:
+        """The folder from which relative image paths are meant."""
+        ...
+
+    @property
+    def captioned(self) -> bool:
+        """Whether the format, with its columns, holds captions at all."""
+        ...
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Tried in order behind an image's name."""
+        ...
+
+    def rows(self, problems: Problems) -> Iterator[Row]:
+        """Read the rows in order; what cannot be read goes to `problems`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column holds what, by the names that the known formats use, ignoring case.
+
+    Attributes:
+        image: "image", "file_name" (imagefolder) or "filepath" (OpenCLIP).
+        captions: "caption", "captions", "text"; "title" beside "filepath".
+        id, split, embedding: Columns of that name.
+        metadata: All others.
+        image_is_id: There are an id and captions and no image, as in ImageCLEF's newer files:
+            the image's name is the id, mostly without its suffix.
+        known: All but the metadata.
+    """
+
+    image: str | None
+    captions: tuple[str, ...]
+    id: str | None
+    split: str | None
+    embedding: str | None
+    metadata: tuple[str, ...]
+    image_is_id: bool = False
+    known: frozenset[str | None] = frozenset()
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "Columns":
+        """Give each column its meaning; any role may come out empty (see `check`)."""
+        names = list(names)
+        by_role = {name.strip().lower(): name for name in reversed(names)}
+        image = next((by_role[n] for n in ("image", "file_name", "filepath") if n in by_role), None)
+        caption_names = ["caption", "captions"]
+        if not any(name in by_role for name in caption_names):
+            caption_names = ["text"]
+            if image is not None and image == by_role.get("filepath"):
+                caption_names = ["title"] if "title" in by_role else ["text"]
+        captions = tuple(by_role[name] for name in caption_names if name in by_role)
+        id, split, embedding = (by_role.get(name) for name in ("id", "split", "embedding"))
+        image_is_id = image is None and id is not None and embedding is None and bool(captions)
+        known = frozenset({image, *captions, id, split, embedding})
+        metadata = tuple(name for name in names if name not in known)
+        return cls(image, captions, id, split, embedding, metadata, image_is_id, known)
+
+    @property
+    def recognised(self) -> int:
+        """How many columns have a known meaning that only manifests have."""
+        return (self.image is not None) + len(self.captions) + (self.embedding is not None)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What is tried behind an image's name."""
+        return ("", *IMAGE_SUFFIXES) if self.image_is_id else ("",)
+
+    def check(self, path: Path, names: Iterable[str], has_vectors: bool) -> None:
+        """Raise ManifestError, naming the column that is missing.
+
+        Captions may be missing where vectors are ready-made; so may the image beside an id.
+        """
+        found = ", ".join(names)
+        vectors = has_vectors or self.embedding is not None
+        if self.image is None and not self.image_is_id and not (vectors and self.id is not None):
+            raise ManifestError(
+                f'{path}: no column "image" (it has: {found}); name the column with the paths so'
+            )
+        if not self.captions and not vectors:
+            raise ManifestError(
+                f'{path}: no column "caption" (it has: {found}); name the column with the texts so'
+            )
+
+    def row(self, values: Mapping[str, Any], number: int, source: str, line: int) -> Row:
+        """A row of a mapping from column to value.
+
+        Raises:
+            ValueError: a value has no meaning in its column.
+        """
+        image = _text(values.get(self.image)) if self.image is not None else ""
+        captions: tuple[str, ...] = ()
+        for name in self.captions:
+            captions += caption_values(values.get(name), lists=name.strip().lower() == "captions")
+        id = _text(values.get(self.id)) or None if self.id is not None else None
+        if self.image_is_id and id is not None:
+            image, id = id, None
+        known = self.known
+        metadata: dict[str, MetadataValue] = {
+            name: kept
+            for name, value in values.items()
+            if name not in known and (kept := metadata_value(value)) is not None
+        }
+        return Row(
+            number,
+            source,
+            line,
+            image,
+            captions,
+            id,
+            _text(values.get(self.split)) or None if self.split is not None else None,
+            metadata or None,
+            embedding_value(values.get(self.embedding)) if self.embedding is not None else None,
+        )
+
+
+def caption_values(value: object, *, lists: bool = True) -> tuple[str, ...]:
+    """Captions of a value: a text or a list of texts; stripped, none empty.
+
+    A text may itself be a list of texts, as CSV has to write several (see `list_texts`): with
+    `lists`, as in a column "captions", of any number; else of two at least, since one caption may
+    well stand in brackets.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        listed = listed_texts(text) if text[:1] in LIST_MARKS else None
+        if listed is None or not (lists or len(listed) > 1):
+            return (text,) if text else ()
+        value = listed
+    if isinstance(value, list | tuple):
+        texts = (_text(each) for each in value)
+        return tuple(text for text in texts if text)
+    text = _text(value)
+    return (text,) if text else ()
+
+
+def looks_like_list(caption: str) -> bool:
+    """Whether a caption is a list of texts that could not be read as one."""
+    return caption.startswith(("['", '["')) and caption.endswith("]")
+
+
+def metadata_text(text: str) -> str | None:
+    """A text as metadata, without outer blanks, as filters have it; a list joined with "; ".
+
+    None where nothing is left.
+    """
+    text = text.strip()
+    if text[:1] in LIST_MARKS and (listed := listed_texts(text)) is not None:
+        return "; ".join(listed) or None
+    return text or None
+
+
+def metadata_value(value: object) -> MetadataValue:
+    """A value as metadata: lists are joined with "; ", empty ones and NaN are None."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return metadata_text(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, list | tuple | set):
+        texts = (metadata_value(each) for each in value)
+        return "; ".join(value_text(text) for text in texts if text is not None) or None
+    if isinstance(value, dict):
+        return dumps(value, default=str) if value else None
+    return str(value)
+
+
+def embedding_value(value: object) -> bytes | None:
+    """float32 values as bytes, of a list of numbers, or of one as JSON or NumPy writes it.
+
+    Raises:
+        ValueError: it is no list of finite numbers.
+    """
+    # An array compared with a text is an array.
+    if value is None or (isinstance(value, str) and not value):
+        return None
+    try:
+        numbers = _listed_numbers(value) if isinstance(value, str) else value
+        vector = np.asarray(numbers, dtype=np.float32)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError("the embedding is no list of numbers") from error
+    if vector.ndim != 1 or not vector.size:
+        raise ValueError("the embedding is no list of numbers")
+    if not np.isfinite(vector).all():
+        raise ValueError("the embedding has values that are not finite")
+    return vector.tobytes()
+
+
+def _listed_numbers(text: str) -> Any:
+    try:
+        return bounded_json.loads(text)
+    except json.JSONDecodeError:
+        # NumPy writes no commas: "[0.1 0.2\n 0.3]".
+        return [
+            float(number) for number in text.strip().removeprefix("[").removesuffix("]").split()
+        ]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, dict | list):
+        raise ValueError(f"a text is needed where {type(value).__name__} stands")
+    return str(value)

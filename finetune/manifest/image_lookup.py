@@ -1,0 +1,180 @@
+"""From the image as a manifest names it to its id and to the file on disk."""
+
+import hashlib
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from finetune.files.regular_files import what_it_is
+from finetune.text.composed import composed, forms
+from finetune.text.numerals import without_point_zero
+
+_DRIVE = re.compile(r"[A-Za-z]:/")
+_SHORT_HASH_CHARACTERS = 8
+
+
+class FoundImage(NamedTuple):
+    """A file that exists.
+
+    Attributes:
+        folder: Counts the lookup's folders, -1 for an absolute path.
+        path: As the file system spells it, which may be another Unicode form than was asked for.
+    """
+
+    folder: int
+    path: str
+
+
+class ImageLookup:
+    """Finds the files of images that a manifest names.
+
+    A relative path is looked for beside the manifest, then in `images/` beside it, then under
+    the folder that the user named; each costs one stat, and listings are never held in memory.
+
+    Args:
+        root: The manifest's folder.
+        images: The folder that the user named.
+        suffixes: Tried in order behind the name (ImageCLEF names images without ".jpg").
+    """
+
+    def __init__(
+        self, root: Path, images: Path | None = None, suffixes: Sequence[str] = ("",)
+    ) -> None:
+        # normpath keeps symbolic links: "beside the manifest" is meant as it was named.
+        named = [root, root / "images", *([] if images is None else [images])]
+        absolute = [Path(os.path.normpath(folder.absolute())) for folder in named]
+        self.folders = [folder for folder in dict.fromkeys(absolute) if folder.is_dir()]
+        self._prefixes = [folder.as_posix().rstrip("/") + "/" for folder in self.folders]
+        resolved = [folder.resolve().as_posix().rstrip("/") + "/" for folder in self.folders]
+        self._own_prefixes = tuple(dict.fromkeys([*self._prefixes, *resolved]))
+        self._composed_prefixes = tuple(map(composed, self._own_prefixes))
+        self._suffixes = tuple(suffixes)
+
+    def id_of(self, image: str) -> str:
+        """The default id of a normalised image path: relative, with `/`, never absolute; composed.
+
+        A relative path is its own id. An absolute one is made relative to the folder of the
+        lookup that holds it; one that lies elsewhere becomes the file name with the first 8
+        hexadecimal digits of the SHA-256 of the whole path: "/a/b/dog.jpg" is "dog-59fc7da9.jpg".
+        """
+        return self._relative(composed(image), self._composed_prefixes)
+
+    def earlier_id_of(self, image: str) -> str:
+        """The same as an earlier clipsearch gave it, in whatever Unicode form the path has."""
+        return self._relative(image, self._own_prefixes)
+
+    def _relative(self, image: str, prefixes: Sequence[str]) -> str:
+        if not is_absolute(image):
+            return image
+        for prefix in prefixes:
+            if image.startswith(prefix):
+                return image[len(prefix) :]
+        name, suffix = posixpath.splitext(posixpath.basename(image))
+        digest = hashlib.sha256(image.encode()).hexdigest()[:_SHORT_HASH_CHARACTERS]
+        return f"{name}-{digest}{suffix}"
+
+    def find(self, image: str) -> FoundImage | None:
+        """The file of a normalised image path; None where there is none.
+
+        Where there is no file of that very name, one whose name has another Unicode form is meant.
+        Where there is no "101.0", the file "101" is meant: so a data frame writes the number.
+        """
+        found = self._find(image)
+        if found is None and not image.isascii():
+            found = self._find_in_other_forms(image)
+        if found is None and (whole := without_point_zero(image)) is not None:
+            return self._find(whole)
+        return found
+
+    def _find(self, image: str) -> FoundImage | None:
+        if is_absolute(image):
+            return FoundImage(-1, image) if _is_file(image) else None
+        for suffix in self._suffixes:
+            name = image + suffix
+            for number, prefix in enumerate(self._prefixes):
+                if _is_file(prefix + name):
+                    return FoundImage(number, name)
+        return None
+
+    def why_missing(self, image: str) -> str:
+        """Why `find` finds nothing, for people."""
+        prefixes = [""] if is_absolute(image) else self._prefixes
+        for prefix in prefixes:
+            try:
+                reason = what_it_is(os.stat(prefix + image))  # noqa: PTH116
+            except PermissionError as error:
+                return f"{image} cannot be reached ({error.strerror})"
+            except (OSError, ValueError):
+                if os.path.islink(prefix + image):  # noqa: PTH114
+                    return f"{image} is a link that leads nowhere"
+                continue
+            if reason is not None:
+                return f"{image} {reason}"
+        return f"no file {image} in {self.places()}"
+
+    def _find_in_other_forms(self, image: str) -> FoundImage | None:
+        if image.startswith("/"):
+            spelled = next((name for name in _spellings("/", image[1:]) if _is_file(name)), None)
+            return None if spelled is None else FoundImage(-1, spelled)
+        for suffix in self._suffixes:
+            for number, prefix in enumerate(self._prefixes):
+                for spelled in _spellings(prefix, image + suffix):
+                    if _is_file(spelled):
+                        return FoundImage(number, spelled[len(prefix) :])
+        return None
+
+    def is_another_file(self, image: str, other: str) -> bool:
+        """Whether two names, of which both are found, are those of different files."""
+        found = [self.find(name) for name in (image, other)]
+        paths = [Path(self._folder(each.folder), each.path) for each in found if each is not None]
+        return len(paths) == 2 and not paths[0].samefile(paths[1])
+
+    def _folder(self, number: int) -> Path:
+        return self.folders[number] if number >= 0 else Path()
+
+    def places(self) -> str:
+        """The folders that are searched, for messages."""
+        return " or ".join(str(folder) for folder in self.folders)
+
+
+def normalise(image: str) -> str:
+    """An image path with `/` for a backslash and without ".", ".." within and doubled slashes."""
+    if "\\" in image:
+        image = image.replace("\\", "/")
+    if "//" in image or "./" in image or image.endswith(("/", "/.")):
+        on_drive = is_absolute(image)
+        image = posixpath.normpath(image)
+        if on_drive and not is_absolute(image):
+            image += "/"  # "C:/" itself
+        # POSIX keeps a leading double slash; it is the same file here.
+        if image.startswith("//"):
+            image = image[1:]
+    return image
+
+
+def is_absolute(image: str) -> bool:
+    """Whether a normalised path is absolute, on POSIX or on Windows ("C:/…")."""
+    return image.startswith("/") or (image[1:3] == ":/" and _DRIVE.match(image) is not None)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return what_it_is(os.stat(path)) is None  # noqa: PTH116 - a Path a row doubles the time
+    except (OSError, ValueError):
+        return False
+
+
+def _spellings(folder: str, name: str) -> Iterator[str]:
+    """Paths below `folder` (with its `/`) of which every part exists in some form of its name."""
+    part, slash, rest = name.partition("/")
+    for form in forms(part):
+        path = folder + form
+        if not os.path.lexists(path):
+            continue
+        if slash:
+            yield from _spellings(path + "/", rest)
+        else:
+            yield path

@@ -1,0 +1,91 @@
+"""What a command reads: no report, sheet or plot of its own may be written there."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.encoder_folder import DESCRIPTION_FILE
+from finetune.errors import UsageError
+from finetune.files.outputs import IsOurs, is_sealed
+from finetune.files.ownership import read_mark
+
+if TYPE_CHECKING:
+    pass
+from finetune.images.contact_sheet import check_form
+
+# What a folder of pictures reads beside pictures.
+_READ_SUFFIXES = (".txt", ".tar")
+
+
+def check_output(
+    path: Path, what: str, is_ours: IsOurs, inputs: Iterable["str | Path | None"] = ()
+) -> None:
+    """Raise UsageError where a file must not be written to `path`.
+
+    Args:
+        path: Of the report, sheet or plot.
+        what: How the user named it: "--report problems.csv".
+        is_ours: Whether an existing file is one that we wrote.
+        inputs: Files and folders that the same command reads; None counts for nothing.
+    """
+    if path.is_dir():
+        raise UsageError(f"{what}: is a folder; name a file")
+    read = [Path(each) for each in inputs if each is not None]
+    check_no_input(path, what, read)
+    for folder in read:
+        if folder.is_dir() and _would_be_read(path, folder):
+            raise UsageError(f"{what}: would be a part of {folder}, which is read; name another")
+    # A device (/dev/null, /dev/stdout) holds nothing that could be lost.
+    if path.is_file() and path.stat().st_size and not is_ours(path):
+        raise UsageError(
+            f"{what}: there is a file that clipsearch did not write, or that was changed since;"
+            f" name another one, or move it away"
+        )
+
+
+def check_no_input(path: Path, what: str, inputs: Iterable["str | Path | None"]) -> None:
+    """Raise UsageError where `path` is one of the files and folders that the same command reads."""
+    for each in inputs:
+        if each is not None and is_same_place(path, Path(each)):
+            raise UsageError(f"{what}: is {each}, which is read here; name another place")
+
+
+def is_same_place(one: Path, other: Path) -> bool:
+    """Whether two paths are one file or folder: through links, `..`, or letters' case.
+
+    Names that differ in case alone are one file on some disks, so they count as one on all.
+    """
+    try:
+        if one.samefile(other):
+            return True
+    except OSError:  # one of them is not there
+        pass
+    try:
+        resolved = [str(each.expanduser().resolve()).casefold() for each in (one, other)]
+    except (OSError, RuntimeError):  # links in a circle
+        return False
+    return resolved[0] == resolved[1]
+
+
+def _would_be_read(path: Path, folder: Path) -> bool:
+    """Whether the folder, of a manifest or an encoder, would have the file for a part of itself."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return False
+    if (folder / DESCRIPTION_FILE).is_file() or read_mark(folder) is not None:
+        return True
+    # light path: few commands read a folder
+    from finetune.manifest.formats.imagefolder import NAMES
+    from finetune.manifest.formats.row import IMAGE_SUFFIXES
+
+    return path.suffix.lower() in (*_READ_SUFFIXES, *IMAGE_SUFFIXES) or path.name in NAMES
+
+
+def check_sheet(
+    path: Path, cells: int = 1, *, inputs: Iterable[str | Path | None] = (), what: str = "--sheet"
+) -> None:
+    """Raise UsageError unless a sheet of so many cells can be written to `path`.
+
+    `inputs`: what the command reads. Only an older sheet that nobody changed is replaced.
+    """
+    check_form(path, cells)
+    check_output(path, f"{what} {path}", is_sealed, inputs)

@@ -1,0 +1,310 @@
+"""The manifest: which images there are, and what is written about them.
+
+Every format of `finetune.manifest.formats` is recognised by its content and read row by row. Rows
+of the
+same image become one record with several captions.
+
+- **Ids.** A given `id` stands. Without one the id is the image's path as the manifest gives it,
+  with `/` (backslashes become `/`) and never absolute: an absolute path is made relative to the
+  manifest's folder, or to the folder given as `images`; one that lies elsewhere becomes its file
+  name with a short hash of the whole path, "dog-59fc7da9.jpg". An image in a shard is
+  `shard.tar/member.jpg`.
+- **Files.** A relative path is looked for beside the manifest, then in `images/` beside it, then
+  in the folder given as `images`: one stat for each, no listing in memory.
+- **Unicode forms** (composed, as in "é", or decomposed, as in e and an accent) of ids, captions,
+  metadata and column names are one: composed. A file is found by either form of its name, and the
+  record's path is spelled as the file is. Of two files whose names differ in nothing else the
+  first is kept; that is a problem.
+- **Captions** keep their order; identical ones of one image are kept once. An image without any
+  stays, with no captions.
+- **Metadata** that differs between rows of one image: the first value stays, a note says so.
+- **Whole numbers** that a data frame wrote as floats, since one was missing, are whole again: ids,
+  names of images and texts of a column in which all are like "101.0" are "101".
+- **Splits** are as given, else a seeded hash of the id, so that adding images moves none. An
+  image in two splits stays in the first; that is a problem.
+- **Vectors** may come ready-made, in a column `embedding` or in a `.npy` file of the manifest's
+  name, float[n, d], one row for each of the manifest's. They are kept as given, not normalised.
+  Such an image need not exist.
+- **Problems.** Rows and images that cannot be used are left out, counted and reported.
+
+Memory is bounded whatever the number of rows: merging, sorting and the list of problems spill to
+SQLite's temporary files (in $SQLITE_TMPDIR or $TMPDIR). 1,000,000 rows stay below 250 MB of
+resident memory for the whole process, in every text format; benchmarks/manifest.py measures it.
+"""
+
+import marshal
+import shlex
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.errors import ManifestError
+from finetune.images.source import ImageSource
+from finetune.manifest.formats import recognise
+from finetune.manifest.formats.row import MetadataValue, Source
+from finetune.manifest.image_lookup import ImageLookup
+from finetune.manifest.merge import Merger, StoredRecord
+from finetune.manifest.problems import Problems
+from finetune.manifest.splits import DEFAULT_SHARES, SPLITS, HashedSplit
+from finetune.text.numerals import without_point_zero
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image with all that the manifest says about it.
+
+    Attributes:
+        id: Stable and unique; never an absolute path.
+        path: The image as the manifest gives it, with `/`. Where it was found in another folder
+            than `Manifest.root`, relative to that where it lies below it, else absolute: so
+            `root / path` is always the file.
+        image: Where its bytes lie; None where the manifest has only its vector.
+        captions: In the manifest's order, each once; may be empty.
+        split: "train", "val" or "test".
+        metadata: Every other column that is not empty, without `split`.
+        embedding: float32[d], ready-made and as given; None where there is none.
+        earlier_id: The id that an earlier clipsearch gave the image, where it was another
+            ("101.0", or one in the decomposed Unicode form); an index that holds the document by
+            that id keeps it.
+    """
+
+    id: str
+    path: str
+    image: ImageSource | None
+    captions: tuple[str, ...]
+    split: str
+    metadata: Mapping[str, MetadataValue]
+    embedding: npt.NDArray[np.float32] | None = None
+    earlier_id: str | None = None
+
+
+class Manifest:
+    """A manifest that has been read; made by `Manifest.open`, a context manager.
+
+    Attributes:
+        path: As it was named.
+        format: "csv", "tsv", "jsonl", "parquet", "folder", "imagefolder", "openclip",
+            "karpathy", "flickr8k", "imageclef" or "webdataset".
+        root: The folder from which the records' relative paths are meant: that which holds most
+            of the images.
+        row_count: Rows read, bad ones not counted.
+        problems: What is wrong with rows and images.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        merger: Merger,
+        lookup: ImageLookup,
+        problems: Problems,
+        vectors: npt.NDArray[np.floating] | None,
+    ) -> None:
+        self.path = path
+        self.format = source.format
+        self.row_count = merger.row_count
+        self.problems = problems
+        self._columns = merger.columns.kinds
+        self._whole_floats = merger.columns.whole_floats
+        self._database = merger.database
+        self._folders = lookup.folders
+        self._vectors = vectors
+        counts = {number: count for number, count in merger.folder_counts.items() if number >= 0}
+        # Most images; on equal counts the first folder, as the lookup has it.
+        main = min(counts, key=lambda number: (-counts[number], number), default=0)
+        self._main_folder = main
+        self.root: Path | None = lookup.folders[main] if lookup.folders else None
+        ((count,),) = self._database.execute("SELECT count(*) FROM record")
+        self._count = int(count)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        images: Path | None = None,
+        strict: bool = False,
+        seed: int = 0,
+        split: tuple[float, float, float] = DEFAULT_SHARES,
+    ) -> "Manifest":
+        """Recognise a manifest by its content and read it.
+
+        Args:
+            path: A file, a folder, or a pattern of tar shards ("shards/{000..012}.tar").
+            images: Where else relative image paths are looked for.
+            strict: Whether any problem is an error.
+            seed: Of the hash that assigns splits where none are given.
+            split: Shares of train, val and test for that hash.
+
+        Raises:
+            ManifestError: it is missing, of no known format, damaged, or has no usable record;
+                with `strict`, if it has any problem.
+            UsageError: the shares are no shares.
+        """
+        hashed_split = HashedSplit(seed, split)
+        if images is not None and not images.is_dir():
+            raise ManifestError(f"{images}: the folder of images is missing")
+        vectors = _paired_vectors(Path(path))
+        source = recognise(path, has_vectors=vectors is not None)
+        lookup = ImageLookup(source.root, images, source.suffixes)
+        problems = Problems()
+        vector_count = None if vectors is None else len(vectors)
+        merger = Merger(source, lookup, hashed_split, problems, vector_count)
+        try:
+            merger.run()
+            manifest = cls(Path(path), source, merger, lookup, problems, vectors)
+            manifest._check(strict)
+        except sqlite3.OperationalError as error:
+            merger.database.close()
+            raise ManifestError(
+                f"{path}: the temporary folder cannot hold the manifest's rows ({error}); "
+                "point SQLITE_TMPDIR at a folder with more room"
+            ) from error
+        except BaseException:
+            merger.database.close()
+            raise
+        return manifest
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return self._count
+
+    def records(self, split: str | None = None) -> Iterator[Record]:
+        """Stream the records in the manifest's order; may be called many times.
+
+        Raises:
+            ValueError: `split` is none of "train", "val" and "test".
+        """
+        if split is not None and split not in SPLITS:
+            raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+        query = "SELECT id, split, packed FROM record"
+        query += " WHERE split = ?" if split is not None else ""
+        arguments = () if split is None else (split,)
+        with closing(self._database.cursor()) as cursor:
+            cursor.execute(query + " ORDER BY number", arguments)
+            for id, its_split, packed in cursor:
+                yield self._record(id, its_split, StoredRecord._make(marshal.loads(packed)))
+
+    def split_counts(self) -> dict[str, int]:
+        """The number of records in "train", "val" and "test"."""
+        found = dict(self._database.execute("SELECT split, count(*) FROM record GROUP BY split"))
+        return {split: found.get(split, 0) for split in SPLITS}
+
+    def columns(self) -> dict[str, str]:
+        """Each metadata column with what it holds, "number" or "tag".
+
+        A column holds numbers if the text of its every non-empty value, read as a double and
+        printed in full, is the same number again; see `finetune.text.numerals`.
+        """
+        return dict(self._columns)
+
+    def check_trainable(self) -> None:
+        """Raise ManifestError unless at least two images have captions."""
+        captioned = 0
+        for record in self.records():
+            captioned += bool(record.captions)
+            if captioned == 2:
+                return
+        if captioned:
+            raise ManifestError(f"{self.path}: only one image has a caption; training needs two")
+        raise ManifestError(f"{self.path}: no image has a caption; training needs captions")
+
+    def close(self) -> None:
+        """Free the temporary disk space; the counts stay."""
+        self._database.close()
+        self.problems.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _record(self, id: str, split: str, stored: StoredRecord) -> Record:
+        image: ImageSource | None = None
+        number, path, exists, shard, offset, size = stored.place
+        if shard is not None:
+            image = ImageSource(self._folders[0] / shard, offset, size)
+        elif exists:
+            folder = self._folders[number] if number >= 0 else None
+            file = Path(path) if folder is None else folder / path
+            image = ImageSource(file)
+            if folder is not None and number != self._main_folder:
+                path = self._path_from_root(file)
+        return Record(
+            id,
+            path,
+            image,
+            stored.captions,
+            split,
+            self._metadata(stored.metadata or {}),
+            self._embedding(stored.embedding),
+            stored.earlier_id,
+        )
+
+    def _metadata(self, stored: dict[str, MetadataValue]) -> dict[str, MetadataValue]:
+        for name in self._whole_floats & stored.keys():
+            stored[name] = without_point_zero(str(stored[name]))
+        return stored
+
+    def _path_from_root(self, file: Path) -> str:
+        if self.root is not None and file.is_relative_to(self.root):
+            return file.relative_to(self.root).as_posix()
+        return file.as_posix()
+
+    def _embedding(self, number: int | None) -> npt.NDArray[np.float32] | None:
+        if number is None:
+            return None
+        if self._vectors is not None:
+            return np.array(self._vectors[number], dtype=np.float32)
+        ((vector,),) = self._database.execute(
+            "SELECT vector FROM embedding WHERE number = ?", (number,)
+        )
+        return np.frombuffer(vector, dtype=np.float32).copy()
+
+    def _check(self, strict: bool) -> None:
+        problems = self.problems
+        first = problems.examples[0] if problems.counts else None
+        example = "" if first is None else f"; the first: {first.where}: {first.reason}"
+        if not self._count:
+            if not problems.counts:
+                raise ManifestError(f"{self.path}: it has no rows, only a header or nothing at all")
+            mend = ""
+            if problems.counts.get("missing file"):
+                mend = "; name the folder of the images with --images DIR"
+            raise ManifestError(
+                f"{self.path}: none of its rows can be used: {problems.summary()}{example}{mend}"
+            )
+        if strict and problems.counts:
+            raise ManifestError(
+                f"{self.path}: {problems.summary()}{example} (strict; "
+                f"`clipsearch manifest check {shlex.quote(str(self.path))} --report FILE` names"
+                " them all)"
+            )
+
+
+def _paired_vectors(path: Path) -> npt.NDArray[np.floating] | None:
+    """The array of `name.npy` beside the file `name.csv`, mapped from disk; None without it."""
+    npy = path.with_suffix(".npy") if path.is_file() else None
+    if npy is None or not npy.is_file():
+        return None
+    try:
+        vectors = np.load(npy, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ManifestError(f"{npy}: damaged, no valid npy file: {error}") from error
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
+        shape = f"{vectors.dtype}{list(vectors.shape)}" if isinstance(vectors, np.ndarray) else npy
+        raise ManifestError(f"{npy}: holds {shape}; needed are floats of shape [rows, dimension]")
+    return vectors

@@ -1,0 +1,355 @@
+"""Rows of the same image become one record, in bounded memory.
+
+1. Every row is written to a temporary SQLite database with its key, the default id of its image.
+2. SQLite sorts the keys alone (not the texts) and gives each row the number of the first row of
+   its key; sorting spills to disk.
+3. The rows are read back by those numbers, so that rows of one image come together and images
+   come in the manifest's order, and are written as records.
+
+Rows are packed with `marshal`: the database is this process's own and gone with it.
+"""
+
+import marshal
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+import numpy as np
+
+from finetune.errors import ManifestError
+from finetune.manifest.column_kinds import ColumnKinds
+from finetune.manifest.formats.row import (
+    MetadataValue,
+    Row,
+    Source,
+    in_composed_form,
+    looks_like_list,
+    with_whole_characters,
+)
+from finetune.manifest.image_lookup import ImageLookup, normalise
+from finetune.manifest.problems import Problems
+from finetune.manifest.splits import HashedSplit, split_of_word
+from finetune.text.composed import composed
+from finetune.text.numerals import without_point_zero
+
+CACHE_KIBIBYTES = 48 * 1024
+
+_SCHEMA = f"""
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -{CACHE_KIBIBYTES};
+CREATE TABLE row (number INTEGER PRIMARY KEY, key TEXT, packed BLOB);
+CREATE TABLE member (first INTEGER, number INTEGER);
+CREATE TABLE given_id (id TEXT PRIMARY KEY, image TEXT) WITHOUT ROWID;
+CREATE TABLE embedding (number INTEGER PRIMARY KEY, vector BLOB);
+CREATE TABLE record (number INTEGER PRIMARY KEY, id TEXT, split TEXT, packed BLOB);
+BEGIN;
+"""
+
+# Sorts (key, number) pairs, then (first, number) pairs; rowids of `row` are the numbers.
+_GROUP = """
+INSERT INTO member
+SELECT min(number) OVER (PARTITION BY key) AS first, number FROM row ORDER BY first, number
+"""
+_READ_GROUPED = """
+SELECT first, packed FROM member CROSS JOIN row ON row.number = member.number
+ORDER BY member.rowid
+"""
+
+
+class Place(NamedTuple):
+    """Where a record's image lies.
+
+    Attributes:
+        folder: Number of the lookup's folder that holds the image, -1 where `path` is absolute
+            or there is no image.
+        path: The image within that folder.
+        exists: Whether the image is there.
+        shard, offset, size: As in `Row`.
+    """
+
+    folder: int
+    path: str
+    exists: bool
+    shard: str | None = None
+    offset: int | None = None
+    size: int | None = None
+
+
+class StoredRecord(NamedTuple):
+    """A record as it lies in the database.
+
+    Attributes:
+        place: As a plain tuple.
+        captions: In the manifest's order, each once.
+        metadata: None for none.
+        embedding: Number of the row that holds it; None where there is none.
+        earlier_id: As in `Record`.
+    """
+
+    place: tuple[int, str, bool, str | None, int | None, int | None]
+    captions: tuple[str, ...]
+    metadata: dict[str, MetadataValue] | None
+    embedding: int | None
+    earlier_id: str | None = None
+
+
+class Merger:
+    """Writes rows into a temporary database and merges them into its table `record`.
+
+    Args:
+        source: The manifest.
+        lookup: Finds the images.
+        hashed_split: For records whose split is not given.
+        problems: Takes what is wrong with rows and records.
+        rows_with_vectors: Rows of the paired .npy file; None without one.
+
+    Attributes:
+        row_count: Data rows read, bad ones not counted.
+        columns: What each metadata column holds.
+        folder_counts: How many images each folder of the lookup holds.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        lookup: ImageLookup,
+        hashed_split: HashedSplit,
+        problems: Problems,
+        rows_with_vectors: int | None = None,
+    ) -> None:
+        self.row_count = 0
+        self.folder_counts: dict[int, int] = {}
+        self.columns = ColumnKinds()
+        self._source = source
+        self._lookup = lookup
+        self._hashed_split = hashed_split
+        self._problems = problems
+        self._rows_with_vectors = rows_with_vectors
+        self._dimension: int | None = None
+        self._last_number = -1
+        self._any_id_given = False
+        # Until one is not: ids, and images named by them, that a data frame wrote as floats.
+        self._ids_are_whole_floats = True
+        self._names_are_whole_floats = True
+        self._split_words: dict[str, str | None] = {}
+        self.database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self.database.executescript(_SCHEMA)
+
+    def run(self) -> None:
+        """Read all rows of the source and write its records.
+
+        Raises:
+            ManifestError: the source cannot be read.
+        """
+        self.database.executemany("INSERT INTO row VALUES (?, ?, ?)", self._keyed_rows())
+        self._check_vector_count()
+        self.database.execute(_GROUP)
+        self.database.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", self._records())
+        self.database.executescript("DROP TABLE member; DROP TABLE row; DROP TABLE given_id")
+
+    def _keyed_rows(self) -> Iterator[tuple[int, str, bytes]]:
+        for read in self._source.rows(self._problems):
+            self._last_number = max(self._last_number, read.number)
+            whole = with_whole_characters(read, self._problems)
+            if whole is None:
+                continue
+            row = in_composed_form(whole)
+            image = _normalised(row)
+            if image:
+                key = self._lookup.id_of(image)
+            elif row.id is not None:
+                # No image's key begins with a slash: default ids are relative.
+                key = "/" + composed(row.id)
+            else:
+                self._problems.add("no image", row.where, "the row names no image")
+                continue
+            if row.id is not None:
+                self._any_id_given = True
+            self._watch_names(row.id, image)
+            if self._source.captioned and not row.captions:
+                self._problems.add("empty caption", row.where, f"{image or row.id}: no caption")
+            if any(map(looks_like_list, row.captions)):
+                reason = (
+                    "its caption looks like a list but cannot be read as one; it stays one caption"
+                )
+                self._problems.note("unread list", row.where, reason)
+            if row.embedding is not None and not self._keep_embedding(row, row.embedding):
+                row = row._replace(embedding=None)
+            self.row_count += 1
+            if row.embedding is not None or image != row.image:
+                row = row._replace(image=image, embedding=b"" if row.embedding else None)
+            yield row.number, key, marshal.dumps(tuple(row))
+
+    def _watch_names(self, id: str | None, image: str) -> None:
+        if self._ids_are_whole_floats and id is not None:
+            self._ids_are_whole_floats = without_point_zero(id) is not None
+        if self._names_are_whole_floats and image:
+            self._names_are_whole_floats = without_point_zero(image) is not None
+
+    def _keep_embedding(self, row: Row, embedding: bytes) -> bool:
+        dimension = len(embedding) // np.dtype(np.float32).itemsize
+        if self._dimension is None:
+            self._dimension = dimension
+        if dimension != self._dimension:
+            reason = f"the embedding has {dimension} values, the first one {self._dimension}"
+            self._problems.add("bad embedding", row.where, reason)
+            return False
+        self.database.execute("INSERT INTO embedding VALUES (?, ?)", (row.number, embedding))
+        return True
+
+    def _check_vector_count(self) -> None:
+        vectors = self._rows_with_vectors
+        if vectors is None:
+            return
+        rows = self._last_number + 1
+        # A bad row at the end has a vector too, and no number that we know of.
+        unread = sum(self._problems.counts.get(kind, 0) for kind in ("bad row", "not utf-8"))
+        if not rows <= vectors <= rows + unread:
+            raise ManifestError(
+                f"the .npy file beside the manifest holds {vectors:,} vectors for {rows:,} rows; "
+                "write one vector for each row, in the manifest's order"
+            )
+
+    def _records(self) -> Iterator[tuple[int, str, str, bytes]]:
+        unpack = marshal.loads
+        with closing(self.database.cursor()) as cursor:
+            cursor.execute(_READ_GROUPED)
+            for first, packed in groupby(cursor, key=itemgetter(0)):
+                rows = [Row._make(unpack(each)) for _, each in packed]
+                record = self._record(rows)
+                if record is not None:
+                    yield first, *record
+
+    def _record(self, rows: list[Row]) -> tuple[str, str, bytes] | None:
+        rows = self._of_one_picture(rows)
+        first = rows[0]
+        written = next((row.id for row in rows if row.id is not None), None)
+        ids = list(dict.fromkeys(composed(row.id) for row in rows if row.id is not None))
+        id = self._id(ids[0] if ids else self._lookup.id_of(first.image), given=bool(ids))
+        if len(ids) > 1:
+            reason = f"its rows have the ids {ids[0]} and {ids[1]}; the first is taken"
+            self._problems.note("different values", first.image, reason)
+        embedding = self._embedding_row(rows)
+        place = self._find(first, id, embedding is not None)
+        if place is None or not self._is_new_id(id, first):
+            return None
+        if place.exists:
+            self.folder_counts[place.folder] = self.folder_counts.get(place.folder, 0) + 1
+        captions = tuple(dict.fromkeys(text for row in rows for text in row.captions))
+        metadata = first.metadata if len(rows) == 1 else self._merged_metadata(rows, id)
+        if metadata:
+            self.columns.watch(metadata)
+        in_shard = first.shard is not None
+        # An id of a sample's JSON was none before: neither split nor document move.
+        split = self._split(rows, id) or self._hashed_split(
+            self._lookup.id_of(first.image) if in_shard else id
+        )
+        earlier = written
+        if in_shard or written is None:
+            earlier = self._lookup.earlier_id_of(first.image)
+        earlier_id = None if earlier == id else earlier
+        stored = (tuple(place), captions, metadata, embedding, earlier_id)
+        return id, split, marshal.dumps(stored)
+
+    def _of_one_picture(self, rows: list[Row]) -> list[Row]:
+        """The rows without those of another picture, whose name has only another Unicode form."""
+        first = rows[0]
+        if all(row.image == first.image for row in rows):
+            return rows
+        others = {row.image for row in rows if row.image != first.image and not row.image.isascii()}
+        for image in sorted(others):
+            if first.shard is None and not self._lookup.is_another_file(first.image, image):
+                others.remove(image)
+        reason = f"its name differs from that of {first.image} in its Unicode form alone; rename it"
+        for row in rows:
+            if row.image in others:
+                self._problems.add("duplicate id", row.where, f"{row.image}: {reason}")
+        return [row for row in rows if row.image not in others]
+
+    def _id(self, written: str, *, given: bool) -> str:
+        """The id that is meant: "101" where all are written like "101.0"."""
+        whole_floats = self._ids_are_whole_floats if given else self._names_are_whole_floats
+        return (without_point_zero(written) or written) if whole_floats else written
+
+    def _embedding_row(self, rows: list[Row]) -> int | None:
+        if self._rows_with_vectors is not None:
+            return rows[0].number
+        return next((row.number for row in rows if row.embedding is not None), None)
+
+    def _find(self, row: Row, id: str, has_vector: bool) -> Place | None:
+        """Where the image lies; None, and a problem, without an image that a vector stands for."""
+        if row.shard is not None:
+            return Place(0, row.image, True, row.shard, row.offset, row.size)
+        found = self._lookup.find(row.image) if row.image else None
+        if found is not None:
+            return Place(found.folder, found.path, True)
+        if has_vector:
+            # The picture is only for showing.
+            self._problems.note("no image file", row.where, f"{id}: has its vector alone")
+            return Place(-1, row.image, False)
+        if not row.image:
+            self._problems.add("no image", row.where, f"{id}: has neither image nor embedding")
+        elif "://" in row.image or row.image.startswith(("http:/", "https:/")):
+            reason = f"{row.image} is an address; download the pictures first"
+            self._problems.add("missing file", row.where, reason)
+        else:
+            self._problems.add("missing file", row.where, self._lookup.why_missing(row.image))
+        return None
+
+    def _is_new_id(self, id: str, row: Row) -> bool:
+        # Default ids are the keys themselves, so only given ones can collide.
+        if not self._any_id_given:
+            return True
+        added = self.database.execute(
+            "INSERT OR IGNORE INTO given_id VALUES (?, ?)", (id, row.image)
+        ).rowcount
+        if added:
+            return True
+        (image,) = self.database.execute(
+            "SELECT image FROM given_id WHERE id = ?", (id,)
+        ).fetchone()
+        reason = f"the id {id} of {row.image} is already that of {image}; the first one is kept"
+        self._problems.add("duplicate id", row.where, reason)
+        return False
+
+    def _split(self, rows: Iterable[Row], id: str) -> str | None:
+        split: str | None = None
+        for row in rows:
+            if row.split is None:
+                continue
+            if row.split not in self._split_words:
+                self._split_words[row.split] = split_of_word(row.split)
+            meant = self._split_words[row.split]
+            if meant is None:
+                reason = f"{id}: the split {row.split!r} is none of train, val and test"
+                self._problems.add("unknown split", row.where, reason)
+            elif split is None:
+                split = meant
+            elif split != meant:
+                reason = f"{id}: in {split} before, in {meant} here; it stays in {split}"
+                self._problems.add("two splits", row.where, reason)
+        return split
+
+    def _merged_metadata(self, rows: Iterable[Row], id: str) -> dict[str, MetadataValue] | None:
+        merged: dict[str, MetadataValue] = {}
+        different: dict[str, str] = {}
+        for row in rows:
+            for name, value in (row.metadata or {}).items():
+                kept = merged.setdefault(name, value)
+                if kept != value and name not in different:
+                    different[name] = row.where
+        for name, where in different.items():
+            reason = f"{id}: {name} differs from that of its first row, which is kept"
+            self._problems.note("different values", where, reason)
+        return merged or None
+
+
+def _normalised(row: Row) -> str:
+    """The row's image as records name it; a member of a shard never leaves its shard."""
+    if row.shard is not None and ".." in row.image.split("/"):
+        return "/".join(part for part in row.image.split("/") if part not in ("", "."))
+    return normalise(row.image) if row.image else ""

@@ -1,0 +1,116 @@
+"""What is wrong with the records: counted, named in a report, never dropped in silence."""
+
+import csv
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+EXAMPLES_OF_A_KIND = 5
+HEADER = ("kind", "where", "reason")
+
+# The kind of note about a picture that was read by `finetune.images.sample_depth`'s last rule.
+OWN_RANGE = "own range"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: "missing file", "unreadable image", "empty caption", "duplicate id", "not utf-8",
+            "no image", "bad row", "bad embedding", "two splits", "unknown split", and in folders
+            "picture not taken", "linked folder", "unreadable folder", "unreadable captions";
+            notes are "no caption", "text without picture",
+            "no image file", "different values", "stray quote", "unread list",
+            "column not read", "half a character", "own range", "cut caption", "image not taken",
+            "same content" and "same content in two splits".
+        where: The file and line, or the image.
+        reason: What is wrong there, for people.
+    """
+
+    kind: str
+    where: str
+    reason: str
+
+
+class Problems:
+    """Counts problems and keeps them all on disk, so that a million of them cost no memory.
+
+    Notes are told in the report and never make a command fail.
+
+    Attributes:
+        counts: Kind to number of problems.
+        notes: Kind to number of notes.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.notes: dict[str, int] = {}
+        self._examples: dict[str, list[Problem]] = {}
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA cache_size = -2048;"
+            "CREATE TABLE problem (kind TEXT, place TEXT, reason TEXT);"
+            "BEGIN"
+        )
+
+    def add(self, kind: str, where: str, reason: str) -> None:
+        """Count and keep a problem."""
+        self._keep(self.counts, Problem(kind, where, reason))
+
+    def note(self, kind: str, where: str, reason: str) -> None:
+        """Count and keep a note: worth telling, no error."""
+        self._keep(self.notes, Problem(kind, where, reason))
+
+    def extend(self, others: "Problems") -> None:
+        """Take in all of others' problems and notes."""
+        for problem in others:
+            self._keep(self.notes if problem.kind in others.notes else self.counts, problem)
+
+    def __len__(self) -> int:
+        """The number of problems, without the notes."""
+        return sum(self.counts.values())
+
+    def __iter__(self) -> Iterator[Problem]:
+        """All problems and notes, in the order in which they were found."""
+        with closing(self._database.cursor()) as cursor:
+            cursor.execute("SELECT kind, place, reason FROM problem ORDER BY rowid")
+            for kind, where, reason in cursor:
+                yield Problem(kind, where, reason)
+
+    @property
+    def examples(self) -> list[Problem]:
+        """The first few problems of each kind; notes come last."""
+        kinds = [*self.counts, *self.notes]
+        return [problem for kind in kinds for problem in self._examples[kind]]
+
+    def summary(self) -> str:
+        """One line: "3 problems: 2 missing file, 1 empty caption"."""
+        total = len(self)
+        if not total:
+            return "no problems"
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items())
+        return f"{total:,} problem{'s' if total > 1 else ''}: {kinds}"
+
+    def write(self, path: Path) -> None:
+        """Write the report: a CSV file of kind, where and reason, a row for each."""
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(HEADER)
+            writer.writerows((each.kind, each.where, each.reason) for each in self)
+
+    def close(self) -> None:
+        """Free the disk space; counts and examples stay."""
+        self._database.close()
+
+    def _keep(self, counts: dict[str, int], problem: Problem) -> None:
+        counts[problem.kind] = counts.get(problem.kind, 0) + 1
+        examples = self._examples.setdefault(problem.kind, [])
+        if len(examples) < EXAMPLES_OF_A_KIND:
+            examples.append(problem)
+        # A file name that is no UTF-8 must not stop the report of just that.
+        texts = (problem.kind, problem.where, problem.reason)
+        printable = [text.encode(errors="backslashreplace").decode() for text in texts]
+        self._database.execute("INSERT INTO problem VALUES (?, ?, ?)", printable)

@@ -1,0 +1,1 @@
+"""Text from outside: Unicode forms, numbers, JSON and YAML with limits, secrets kept out."""

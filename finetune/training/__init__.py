@@ -1,0 +1,1 @@
+"""A training run, from the checked settings to the finished encoder."""

@@ -1,0 +1,129 @@
+"""Which settings of a run can work, found out before the first picture is read.
+
+Imports without torch, but for the question which devices there are.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from finetune.config.settings import SETTINGS, TINY, TOWERS, TrainConfig, option
+from finetune.data.back_translation import parse_routes
+from finetune.encoder_folder import DESCRIPTION_FILE
+from finetune.errors import UsageError
+from finetune.evaluation.zero_shot import check_templates
+from finetune.figures import Metric
+from finetune.losses import OPTIONS, check_loss
+from finetune.manifest.inputs import check_no_input
+from finetune.optimization.precisions import resolve_device
+from finetune.optimization.schedules import WITH_CYCLES
+from finetune.several import check_several
+from finetune.trackers import check_trackers
+
+
+def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool = True) -> None:
+    """Raise UsageError for a wrong value, or for options that cannot work together.
+
+    `with_device` False leaves out whether this machine has the device and can do the precision,
+    `writes` False whether an encoder may be written to `out`.
+    """
+    for name in ("more_manifests", "freeze", "lora_towers", "zero_shot_template", "trackers"):
+        check_several(getattr(config, name), name)
+    _check_values(config)
+    config.augment.check()
+    config.caption_augment.check()
+    if config.back_translate is not None:
+        parse_routes(config.back_translate)
+    check_templates(config.zero_shot_template)
+    check_trackers(config.trackers)
+    _check_evaluation(config)
+    _check_model(config)
+    _check_memory(config)
+    config.batch_plan.check()
+    _check_images(config)
+    if writes:
+        _check_out(config)
+    if with_device:
+        resolve_device(config.device, config.precision)
+
+
+def _check_values(config: TrainConfig) -> None:
+    if not config.model:
+        raise UsageError("--model is empty; give a Hugging Face id, a folder, or tiny")
+    for name, declared in SETTINGS.items():
+        declared.check(option(name), getattr(config, name))
+    if config.warmup >= 1 and config.warmup != int(config.warmup):
+        raise UsageError(
+            f"--warmup must be a whole number of steps, or a share below 1, not {config.warmup}"
+        )
+
+
+def _check_evaluation(config: TrainConfig) -> None:
+    metric = Metric.parse(config.metric)
+    if not config.evaluates and config.patience:
+        raise UsageError(
+            f"--patience {config.patience} needs evaluations, but --eval-every is never;"
+            f" give --eval-every epoch, or --patience 0"
+        )
+    if metric.is_zero_shot and config.zero_shot_classes is None:
+        raise UsageError(
+            f"--metric {config.metric} needs the images' classes;"
+            f" name their column or file with --zero-shot-classes"
+        )
+
+
+def _check_model(config: TrainConfig) -> None:
+    if config.text_model is not None and config.model == TINY:
+        raise UsageError("--text-model needs an image model; give its id or folder as --model")
+    if config.wise_ft is not None and TINY in (config.model, config.text_model):
+        raise UsageError("--wise-ft goes back towards the base model, but tiny has no base model")
+    if config.wise_ft is not None and config.text_model is not None:
+        raise UsageError(
+            "--wise-ft goes back towards the base model, but the projections of --text-model"
+            " start from scratch; leave it out"
+        )
+    if set(config.freeze) == set(TOWERS):
+        raise UsageError("--freeze of both towers leaves nothing to train; freeze one of them")
+    if config.lora is not None:
+        if not config.lora_towers:
+            raise UsageError("--lora-towers names no tower; give image, text or both")
+        if importlib.util.find_spec("peft") is None:
+            raise UsageError(
+                "--lora needs peft; install it with: pip install 'clipsearch[finetune]'"
+            )
+    if config.schedule not in WITH_CYCLES and config.cycles != 1:
+        raise UsageError(
+            f"--cycles {config.cycles} is for --schedule {' and '.join(sorted(WITH_CYCLES))}"
+        )
+    check_loss(config.loss, {name: getattr(config, name) for name in OPTIONS})
+
+
+def _check_memory(config: TrainConfig) -> None:
+    if config.chunk_size is not None and config.accumulate_separate_batches > 1:
+        raise UsageError(
+            "--chunk-size takes the whole batch's gradients in parts, and"
+            " --accumulate-separate-batches takes those of separate batches; give one of them"
+        )
+
+
+def _check_images(config: TrainConfig) -> None:
+    if config.images is not None and not Path(config.images).is_dir():
+        raise UsageError(f"--images {config.images}: no such folder")
+
+
+def _check_out(config: TrainConfig) -> None:
+    out = Path(config.out)
+    check_no_input(out, f"--out {out}", (*config.manifests, config.model, config.text_model))
+    if out.is_dir():
+        if (out / DESCRIPTION_FILE).is_file():
+            if not config.overwrite:
+                raise UsageError(
+                    f"--out {out} already holds a finished encoder;"
+                    f" replace it with --overwrite, or give another folder"
+                )
+        elif any(out.iterdir()):
+            raise UsageError(
+                f"--out {out} has files in it but is no encoder folder"
+                f" (no {DESCRIPTION_FILE}); give a new or empty folder"
+            )
+    elif out.exists():
+        raise UsageError(f"--out {out} is a file; give a folder")

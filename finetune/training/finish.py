@@ -1,0 +1,198 @@
+"""After the last step: the best weights, measured once more, exported with figures and pictures.
+
+The pictures are those of what training changed: ranks, a batch's similarities, and single queries.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.config.recipes import recipe_report
+from finetune.config.settings import TrainConfig
+from finetune.data.captioned_images import CaptionedImages
+from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
+from finetune.evaluation.before_after import Answers, sample_positives
+from finetune.evaluation.comparison_sheet import write_run_comparison
+from finetune.evaluation.plots import (
+    RANKS_PLOT,
+    SIMILARITY_PLOT,
+    RankedPool,
+    plot_history,
+    plot_ranks,
+    plot_similarity,
+)
+from finetune.evaluation.pool import Pool
+from finetune.evaluation.validation import Evaluation
+from finetune.export.encoder import export_encoder
+from finetune.export.onnx import CHECKED_PICTURES, CHECKED_TEXTS
+from finetune.figures import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Measurement
+from finetune.models.dual_encoder import DualEncoder
+from finetune.training.history import History
+from finetune.training.loop import Run
+from finetune.training.prepare import finished
+from finetune.training.state import TrainState
+
+
+def draw_outcome(
+    folder: Path, data: CaptionedImages, pool: Pool, before: Answers | None, after: Answers
+) -> list[Path]:
+    """Draw ranks.png and similarity.png and, where there is a before, changes.html and .png.
+
+    Args:
+        folder: That exists.
+        data: The validation split.
+        pool: Of `data`.
+        before: What the encoder answered over `pool` before training, None where unmeasured.
+        after: The same after.
+
+    Returns the files written. Raises ClipsearchError where one cannot be.
+    """
+    captions = len(pool.captions)
+    matrices = {"after training": after.sample_cosines}
+    if before is not None:
+        matrices = {"before training": before.sample_cosines} | matrices
+    ranks = [
+        RankedPool(
+            TEXT_TO_IMAGE,
+            pool.images,
+            None if before is None else before.text_ranks,
+            after.text_ranks,
+        ),
+        RankedPool(
+            IMAGE_TO_TEXT,
+            captions,
+            None if before is None else before.image_ranks,
+            after.image_ranks,
+        ),
+    ]
+    written = [
+        plot_ranks(ranks, folder / RANKS_PLOT),
+        plot_similarity(matrices, sample_positives(pool), folder / SIMILARITY_PLOT),
+    ]
+    if before is not None:
+        for name in (CHANGES_PAGE, CHANGES_PICTURE):
+            write_run_comparison(folder / name, data, pool, before, after)
+            written.append(folder / name)
+    return written
+
+
+def finish(run: Run, state: TrainState, history: History, rejected: int) -> tuple[Measurement, ...]:
+    """Write the encoder folder of the best weights, and one beside it for each others kept.
+
+    Returns what was measured of the weights that were exported: adapters merged, and brought
+    towards the base model where that is asked for.
+    """
+    config, out = run.config, Path(run.config.out)
+    dual, best = state.dual, state.stopping.best_step
+    unfinished = copy.deepcopy(dual) if len(state.kept) > 1 else None
+    if state.kept:
+        dual.load_state_dict(run.work.load_weights(best))
+    elif state.average is not None:
+        state.average.copy_to_model()
+    finished(dual, config)
+    evaluation = None if run.evaluate is None else run.evaluate()
+    measured: tuple[Measurement, ...] = ()
+    if run.evaluate is not None and evaluation is not None:
+        measured = run.evaluate.measurements(evaluation)
+
+    impact = run.trackers.finish({} if evaluation is None else evaluation.row())
+    pictures = draw(run, history, best, evaluation)
+    # a report of nothing would only make people look
+    report = [run.work.report] if rejected else []
+    about = description(run, state, measured, impact)
+    # `out` comes last: where it is there, all is done, and it may hold the base model until then
+    for step in state.kept:
+        if step == best or unfinished is None:
+            continue
+        other = copy.deepcopy(unfinished)
+        other.load_state_dict(run.work.load_weights(step))
+        folder = out.with_name(f"{out.name}.step-{step}")
+        run.progress.message(f"Writing the weights of step {step:,} to {folder}.")
+        export(run, finished(other, config), folder, {}, [history.path])
+    export(run, dual, out, about, [history.path, *pictures, *report])
+    return measured
+
+
+def draw(run: Run, history: History, best_step: int, evaluation: Evaluation | None) -> list[Path]:
+    """Plots of the run and, where it was evaluated, of what it changed; the files."""
+    folder, val = run.work.path, run.data.splits.val
+    pictures = plot_history(
+        history.rows, folder, pool=len(val) or None, best_step=best_step if len(val) else None
+    )
+    if evaluation is not None and run.evaluate is not None:
+        after = run.evaluate.answers(evaluation)
+        pictures += draw_outcome(folder, val, run.evaluate.pool, baseline(run), after)
+    return pictures
+
+
+def baseline(run: Run) -> Answers | None:
+    """Before training; None where a killed run has not kept it."""
+    try:
+        with np.load(run.work.baseline) as arrays:
+            return Answers.from_arrays(dict(arrays))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def description(
+    run: Run, state: TrainState, measured: Sequence[Measurement], impact: Mapping[str, float]
+) -> dict[str, Any]:
+    """What metrics.json and the model card say of the run; keys of `card.model_card`."""
+    splits, config = run.data.splits, run.config
+    before = [each.as_flat_dict() for each in state.baseline]
+    after = [each.as_flat_dict() for each in measured]
+    return {
+        "split": "val",
+        "before": before,
+        "after": after,
+        "recipe": recipe_report(config.recipe, before, after),
+        "data": {
+            name: {"images": len(split), "captions": len(split.captions)}
+            for name, split in (("train", splits.train), ("val", splits.val))
+            if len(split)
+        },
+        "manifests": counts_by_manifest(config, splits.train),
+        "training": {
+            "steps": state.step,
+            "best step": state.stopping.best_step if config.evaluates else state.step,
+            "device": str(run.world.device),
+        },
+        "impact": dict(impact),
+    }
+
+
+def counts_by_manifest(config: TrainConfig, train: CaptionedImages) -> list[dict[str, Any]]:
+    """Name, images and captions of each manifest's split train, and its weight where it has one."""
+    captions = train.datasets[train.image_of_caption]
+    found: list[dict[str, Any]] = []
+    for number, manifest in enumerate(config.manifests):
+        counts: dict[str, Any] = {
+            "name": Path(manifest).name,
+            "images": int((train.datasets == number).sum()),
+            "captions": int((captions == number).sum()),
+        }
+        if config.dataset_weights is not None:
+            counts["weight"] = config.dataset_weights[number]
+        found.append(counts)
+    return found
+
+
+def export(
+    run: Run, dual: DualEncoder, out: Path, about: Mapping[str, Any], files: list[Path]
+) -> None:
+    """Write one encoder folder, checked on captions and pictures that it was trained on."""
+    train = run.data.splits.train
+    sample = np.arange(min(CHECKED_PICTURES, len(train)))
+    export_encoder(
+        dual.eval(),
+        out,
+        check_texts=train.captions[:CHECKED_TEXTS],
+        check_pixels=next(run.data.pixels.batches([sample])),
+        metrics=about or None,
+        recipe=run.config.as_dict(),
+        files=files,
+        yes=run.config.yes,
+    )

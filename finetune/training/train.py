@@ -1,0 +1,217 @@
+"""Fine-tune a dual encoder on captioned images: data, model, loop, export.
+
+Everything random follows from the seed and the step, so that a run which was killed goes on to
+the weights that it would have reached.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TextIO
+
+import numpy as np
+import torch
+
+from finetune.config.settings import TINY, TrainConfig
+from finetune.console import Progress
+from finetune.data.back_translation import (
+    TranslationCache,
+    back_translate,
+    default_cache,
+    parse_routes,
+)
+from finetune.data.loader import DataSource, load_training_data
+from finetune.data.splits import Splits, TrainingManifests
+from finetune.data.world import World
+from finetune.evaluation.validation import evaluator
+from finetune.export.encoder import check_out
+from finetune.figures import FlatFigures, Row, flat_by_key
+from finetune.images.decode_workers import Decoder
+from finetune.optimization.precisions import resolve_device, resolve_precision
+from finetune.trackers import start_trackers
+from finetune.training.checkpoint import WorkFolder
+from finetune.training.checks import check_config
+from finetune.training.finish import finish
+from finetune.training.gradients.distributed import join_world
+from finetune.training.loop import Run, fit
+from finetune.training.prepare import load_model, prepare
+from finetune.training.state import start_or_resume
+from finetune.training.step import build_backward
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run gave.
+
+    Attributes:
+        out: The encoder folder.
+        metrics, baseline: Of the exported weights and before training, on the validation split,
+            by direction ("text-to-image", "image-to-text") as `Measurement.as_flat_dict`, and
+            "zero-shot" where there are classes; empty where nothing was evaluated.
+        history: The rows of history.csv.
+        steps: That were run, in all.
+        best_step: Of the weights in `out`; 0 is the base model itself.
+        stopped_early: Whether patience ran out.
+        rejected: Rows and pictures that could not be used; `out`/rejected.csv names them.
+        notes: Sentences for the user: how many captions are cut, at how many tokens.
+    """
+
+    out: Path
+    metrics: dict[str, FlatFigures]
+    baseline: dict[str, FlatFigures]
+    history: list[Row]
+    steps: int
+    best_step: int
+    stopped_early: bool
+    rejected: int
+    notes: tuple[str, ...] = ()
+
+
+def train(config: TrainConfig, *, stream: TextIO | None = None, quiet: bool = False) -> Result:
+    """Fine-tune, and write the encoder folder `config.out`.
+
+    The same call after a kill goes on at the last checkpoint. Progress goes to `stream`
+    (standard error unless given), or nowhere with `quiet`. Started by torchrun or accelerate,
+    the processes share each batch, and the first one writes everything.
+
+    Raises:
+        UsageError: a wrong value, an impossible combination, or other options than the
+            interrupted run's; before anything is written.
+        ManifestError: the manifest cannot be read.
+        TrainingError: the loss is not finite or explodes, or a checkpoint cannot be written or
+            read.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
+    """
+    check_config(config)
+    check_out(Path(config.out), yes=config.yes)
+    with ExitStack() as stack:
+        stack.enter_context(cpu_threads(config))
+        world = stack.enter_context(join_world(resolve_device(config.device, config.precision)))
+        if not world.is_first:
+            # what these write, nobody reads
+            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="clipsearch-")))
+            config = replace(config, out=scratch / "encoder", trackers=())
+        show = partial(Progress, stream=stream, quiet=quiet or not world.is_first)
+        return _train(config, world, show)
+
+
+def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result:
+    def progress(task: str, total: int, unit: str = "", done: int = 0) -> Progress:
+        return show(task, total, unit=unit, done_before=done)
+
+    # what can be refused is refused before the first slow thing
+    with WorkFolder.open(config) as work, TrainingManifests.open(config) as manifests:
+        splits = manifests.splits(config)
+        seed_everything(config.seed)
+        dual = load_model(config, splits.train.captions).to(world.device)
+        loss_of = prepare(dual, config)
+        new_captions = translated(config, splits, world, progress)
+        source = DataSource(splits, manifests.problems, new_captions)
+
+        with Decoder(dual.preprocessing, config.workers) as decoder:
+            data = load_training_data(config, source, dual, decoder, world, progress)
+            manifests.problems.write(work.report)
+            rejected = len(manifests.problems)
+            state, history = start_or_resume(config, work, data, dual, world)
+            seed_process(config, world, state.step)
+            world.check_equal(dual.parameters())
+            total = config.epochs * data.steps_per_epoch
+            with (
+                progress("Training", total, "steps", state.step) as shown,
+                start_trackers(
+                    config.trackers,
+                    folder=config.trackers_folder,
+                    config=config.as_dict(),
+                    project=config.project,
+                    run_name=config.run_name or Path(config.out).name,
+                    resumed_from_step=state.step,
+                    warn=shown.message,
+                ) as trackers,
+            ):
+                if rejected:
+                    shown.message(f"{manifests.problems.summary()}; see {work.report}")
+                for note in data.notes:
+                    shown.message(note)
+                if state.step:
+                    shown.message(f"Continuing after step {state.step:,} of {total:,}.")
+                run = Run(
+                    config,
+                    data,
+                    work,
+                    world,
+                    loss_of,
+                    build_backward(
+                        loss_of,
+                        world,
+                        resolve_precision(config.precision, world.device.type).dtype,
+                        chunk_size=config.chunk_size,
+                        parts=config.accumulate_separate_batches,
+                    ),
+                    evaluator(config, data, dual, loss_of) if config.evaluates else None,
+                    trackers,
+                    shown,
+                )
+                fit(run, state, history)
+                metrics = world.from_first(lambda: finish(run, state, history, rejected))
+        if not config.keep_checkpoints:
+            work.remove()
+
+    return Result(
+        out=Path(config.out),
+        metrics=flat_by_key(metrics),
+        baseline=flat_by_key(state.baseline),
+        history=history.rows,
+        steps=state.step,
+        best_step=state.stopping.best_step if config.evaluates else state.step,
+        stopped_early=state.step < total,
+        rejected=rejected,
+        notes=data.notes,
+    )
+
+
+def translated(
+    config: TrainConfig, splits: Splits, world: World, progress: Callable[..., Progress]
+) -> Mapping[str, Sequence[str]]:
+    """New captions of training captions by back-translation, where that is asked for."""
+    if config.back_translate is None:
+        return {}
+    routes = parse_routes(config.back_translate)
+
+    def translate() -> Mapping[str, Sequence[str]]:
+        with TranslationCache(Path(config.back_translation_cache or default_cache())) as cache:
+            found = back_translate(
+                splits.train.captions, routes, cache, progress=progress, device=str(world.device)
+            )
+        progress("Translating", 0).message(found.summary())
+        return found.captions
+
+    return world.from_first(translate)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def seed_process(config: TrainConfig, world: World, step: int) -> None:
+    """Let dropout differ between processes; the first one keeps what a checkpoint restores."""
+    if not world.is_first:
+        torch.manual_seed(hash((config.seed, world.rank, step)) % 2**63)
+
+
+@contextmanager
+def cpu_threads(config: TrainConfig) -> Iterator[None]:
+    """Torch's threads on the CPU during training; as before afterwards."""
+    before = torch.get_num_threads()
+    # a small model spends more time handing work to a second thread than the thread saves
+    torch.set_num_threads(config.threads or (1 if config.model == TINY else before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

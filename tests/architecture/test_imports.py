@@ -1,0 +1,146 @@
+"""The arrows between the rooms: data goes up, and nothing reaches back."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# From below to above: a room imports rooms to its left, and itself.
+FINETUNE = [
+    "errors",
+    "several",
+    "memory",
+    "telemetry",
+    "deadline",
+    "ranges",
+    "figures",
+    "text",
+    "files",
+    "console",
+    "read_ahead",
+    "losses",
+    "optimization",
+    "trackers",
+    "config",
+    "images",
+    "encoder_folder",
+    "manifest",
+    "models",
+    "data",
+    "evaluation",
+    "metrics",
+    "export",
+    "training",
+]
+CLIPSEARCH = [
+    "version",
+    "text",
+    "folding",
+    "storable",
+    "document_fields",
+    "documents",
+    "modes",
+    "engine",
+    "ranking",
+    "encoder",
+    "engines",
+    "search",
+    "deployment",
+    "feed",
+    "evaluation",
+    "demo",
+    "cli",
+    "__main__",
+]
+Imports = dict[str, set[str]]
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in ("finetune", "clipsearch"):
+        for path in (REPOSITORY / package).rglob("*.py"):
+            parts = path.relative_to(REPOSITORY).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """Every module of ours that a file imports: at its top, in functions, and for types alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module in known:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in known else node.module for name in inner)
+
+
+def graph() -> Imports:
+    known = modules()
+    return {name: set(imported(path, known)) - {name} for name, path in known.items()}
+
+
+def circle(arrows: Imports) -> list[str]:
+    """Modules of which each imports the next, and the last the first; empty if there are none."""
+    done: set[str] = set()
+
+    def search(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return way[way.index(name) :]
+        if name in done:
+            return []
+        for other in sorted(arrows.get(name, ())):
+            found = search(other, [*way, name])
+            if found:
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(arrows) if (found := search(name, []))), [])
+
+
+def upward(arrows: Imports, package: str, order: list[str]) -> list[str]:
+    """The arrows within a package from a room to one above it."""
+    wrong = []
+    for name, others in arrows.items():
+        for other in others:
+            rooms = [each.split(".")[1:2] for each in (name, other)]
+            if all(each.startswith(package + ".") for each in (name, other)):
+                here, there = (order.index(room[0]) for room in rooms)
+                if there > here:
+                    wrong.append(f"{name} -> {other}")
+    return sorted(wrong)
+
+
+def test_the_trainer_knows_nothing_of_the_search() -> None:
+    arrows = graph()
+    assert not [
+        f"{name} -> {other}"
+        for name, others in arrows.items()
+        for other in others
+        if name.startswith("finetune") and other.startswith("clipsearch")
+    ]
+
+
+def test_no_room_imports_one_above_it() -> None:
+    arrows = graph()
+    assert upward(arrows, "finetune", FINETUNE) == []
+    assert upward(arrows, "clipsearch", CLIPSEARCH) == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circle(graph()) == []
+
+
+def test_wrong_arrows_are_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert circle({"a": {"b"}, "b": set()}) == []
+    arrows = {"finetune.images.open": {"finetune.training.loop"}}
+    assert upward(arrows, "finetune", FINETUNE) == [
+        "finetune.images.open -> finetune.training.loop"
+    ]
+
+
+def test_no_room_is_crowded_and_no_file_long() -> None:
+    files = modules().values()
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert not [path for path, count in lines.items() if count > 450]

@@ -1,0 +1,172 @@
+"""The embedded engine: writing and reading back."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from local_collection import DIMENSION, feed, make_document, same
+
+from clipsearch.documents import Document
+from clipsearch.engine import Delete, EngineQuery, Operation, Update, Upsert
+from clipsearch.engines.local import write as batches
+from clipsearch.engines.local.engine import LocalEngine
+
+
+def test_documents_come_back_exactly(engine: LocalEngine, collection: list[Document]) -> None:
+    strange = replace(
+        make_document(1),
+        id="a'b\"c\\d%e_f\nzürich/日本 😀; DROP TABLE documents --",
+        captions=("", "  two  spaces\t\n", "e\u0301 é"),
+        tags={"Clé d'or": "O'Neil\\\"", "": "empty column", "İ": "ß"},
+        numbers={"negative zero": -0.0, "tiny": 5e-324, "third": 1 / 3, "large": 1e308},
+    )
+    documents = [*collection[:50], strange]
+    assert [o.error for o in engine.feed(map(Upsert, documents))] == [None] * 51
+    ids = [document.id for document in documents]
+    for finish in (False, True):
+        if finish:
+            engine.finish_feed()
+        reopened = LocalEngine.open(Path(engine.target))
+        assert reopened.count() == 51
+        found = reopened.get([*ids, "nobody", ""], embeddings=True)
+        assert all(map(same, found, [*documents, None, None]))
+        without = reopened.get(ids[:2])
+        assert all(document is not None and document.embedding is None for document in without)
+        visited = {document.id: document for document in reopened.visit(embeddings=True)}
+        assert all(same(visited[document.id], document) for document in documents)
+        assert len(list(reopened.visit())) == 51
+
+
+def test_hostile_ids_are_only_ids(engine: LocalEngine) -> None:
+    hostile = ["') OR 1=1 --", "x' OR 'a'='a", "\\", "\\'", "''", "*", "%", "a\nb", "'; --", "🦜"]
+    feed(engine, [Upsert(replace(make_document(n), id=name)) for n, name in enumerate(hostile)])
+    forget = [Delete(name) for name in hostile[::2]]
+    feed(engine, [*forget, Delete("' OR ''='"), Delete("a\0b"), Delete("\ud800"), Delete("")])
+    assert sorted(document.id for document in engine.visit()) == sorted(hostile[1::2])
+    updates = [Update(name, captions=("changed",)) for name in hostile[1::2]]
+    feed(engine, updates)
+    assert engine.search(EngineQuery("bm25", ("chang",))).total == 5
+
+
+def test_operations_of_one_id_are_applied_in_order(engine: LocalEngine) -> None:
+    one, two = make_document(1), replace(make_document(2), id=make_document(1).id)
+    operations: list[Operation] = [
+        Upsert(one),
+        Delete(one.id),
+        Upsert(two),
+        Update(one.id, captions=("first",)),
+        Update(one.id, captions=("last", "words"), tags={"class": "new"}),
+        Update(one.id, numbers={"year": 7.0}, path="moved.jpg"),
+    ]
+    feed(engine, operations)
+    (document,) = engine.visit(embeddings=True)
+    assert document.captions == ("last", "words") and document.tags == {"class": "new"}
+    assert document.numbers == {"year": 7.0} and document.path == "moved.jpg"
+    assert np.array_equal(document.embedding, two.embedding)  # type: ignore[arg-type]
+    feed(engine, [Delete(one.id), Delete(one.id)])
+    assert engine.count() == 0 and engine.search(EngineQuery("bm25", ("last",))).total == 0
+
+
+def test_bad_documents_are_refused_one_by_one(engine: LocalEngine) -> None:
+    good = make_document(1)
+    assert good.embedding is not None
+    broken = {
+        "nan": replace(good, embedding=np.full(DIMENSION, np.nan, np.float32)),
+        "long": replace(good, embedding=good.embedding * 2),
+        "short": replace(good, embedding=good.embedding[:3]),
+        "none": replace(good, embedding=None),
+        "infinite": replace(good, numbers={"year": float("inf")}),
+    }
+    operations: list[Operation] = [Upsert(replace(d, id=name)) for name, d in broken.items()]
+    infinite = {"year": float("inf")}
+    operations += [
+        Upsert(good),
+        Update("missing", captions=("x",)),
+        Update(good.id, numbers=infinite),
+    ]
+    outcomes = {outcome.operation.id: outcome.error for outcome in engine.feed(operations[:-1])}
+    assert outcomes.pop(good.id) is None
+    assert set(outcomes) == {*broken, "missing"}
+    assert all(error and name in error for name, error in outcomes.items())
+    (refused,) = engine.feed(operations[-1:])
+    assert refused.error and "must be finite" in refused.error
+    engine.finish_feed()
+    assert [document.id for document in engine.visit()] == [good.id]
+
+
+@pytest.mark.parametrize("error", [ValueError("broken manifest"), KeyboardInterrupt()])
+def test_error_of_the_stream_comes_after_what_was_pulled(
+    error: BaseException, engine: LocalEngine
+) -> None:
+    def stream() -> Iterator[Operation]:
+        for number in range(5):
+            yield Upsert(make_document(number))
+        raise error
+
+    acknowledged = []
+    with pytest.raises(type(error)):
+        for outcome in engine.feed(stream()):
+            acknowledged.append(outcome.operation.id)  # noqa: PERF401
+    assert len(acknowledged) == 5 == engine.count()
+    feed(engine, [Upsert(make_document(9))])
+    assert engine.count() == 6
+
+
+def test_acknowledged_is_visible_to_the_next_search(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "BATCH_OPERATIONS", 10)
+    feed(engine, [Upsert(replace(make_document(999), captions=("needle",)))])
+    reader = LocalEngine.open(Path(engine.target))
+    operations = [
+        Upsert(replace(make_document(number), captions=("needle",))) for number in range(35)
+    ]
+    for place, _ in enumerate(engine.feed(operations), start=1):
+        if place % 10 == 1:
+            assert reader.search(EngineQuery("bm25", ("needl",))).total >= place + 1
+            assert reader.count() >= place + 1
+    assert reader.search(EngineQuery("bm25", ("needl",))).total == 36
+    engine.finish_feed()
+    assert reader.search(EngineQuery("bm25", ("needl",))).total == 36
+    assert reader.get(["photos/0034.jpg"])[0] is not None
+
+
+def test_slow_streams_are_acknowledged_as_they_go(engine: LocalEngine) -> None:
+    ticks = iter(range(0, 1000, 1))
+    table = engine._table()
+    written = batches.write_in_batches(
+        (Upsert(make_document(number)) for number in range(10)),
+        table,
+        engine.info,
+        lambda: None,
+        clock=lambda: float(next(ticks)),
+    )
+    next(written)
+    assert 0 < engine.count() < 10
+    assert len(list(written)) == 9
+
+
+def test_no_finish_without_a_change(engine: LocalEngine) -> None:
+    feed(engine, [Upsert(make_document(1))])
+    before = sorted(path.name for path in Path(engine.target).iterdir())
+    feed(engine, [])
+    assert sorted(path.name for path in Path(engine.target).iterdir()) == before
+
+
+def test_disk_does_not_grow_with_every_feed(
+    engine: LocalEngine, collection: list[Document]
+) -> None:
+    def size() -> int:
+        files = Path(engine.target).rglob("*")
+        return sum(path.stat().st_size for path in files if path.is_file())
+
+    feed(engine, [Upsert(document) for document in collection])
+    first = size()
+    for seed in range(8):
+        changed = [replace(make_document(n, seed), captions=("new",)) for n in range(400)]
+        feed(engine, [Upsert(document) for document in changed])
+    assert size() < 1.2 * first
+    folders = [path.name for path in Path(engine.target).iterdir() if path.is_dir()]
+    assert len(folders) == 2

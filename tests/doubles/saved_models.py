@@ -1,0 +1,18 @@
+"""Fixtures: folders of tiny checkpoints, as a test of models or of their export takes them."""
+
+import pytest
+from tiny_checkpoints import save_clip, save_siglip
+
+
+@pytest.fixture
+def clip_folder(tmp_path):
+    """A CLIP checkpoint as the hub has them."""
+    save_clip(tmp_path / "clip")
+    return tmp_path / "clip"
+
+
+@pytest.fixture
+def siglip_folder(tmp_path):
+    """A SigLIP checkpoint: no begin of text, filled to the full length, no mask."""
+    save_siglip(tmp_path / "siglip")
+    return tmp_path / "siglip"

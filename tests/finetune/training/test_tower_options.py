@@ -1,0 +1,148 @@
+"""Gradient checkpointing and compiled layers: really on, and without effect on gradients."""
+
+import pytest
+import torch
+from random_batch import assert_close, gradients, random_batch, small_dual
+from tiny_checkpoints import save_clip, save_roberta
+from transformers import SiglipConfig, SiglipModel
+
+from finetune.errors import UsageError
+from finetune.losses.contrastive import contrastive_loss
+from finetune.models.dual_encoder import DualEncoder, load_two_towers
+from finetune.models.layers import layer_stack
+from finetune.models.speed import checkpointed_layers, compile_layers, enable_gradient_checkpointing
+from finetune.training.gradients.backward import whole_backward
+
+
+def small_siglip() -> DualEncoder:
+    """With CLIP's tokenizer, which its text tower does not mind."""
+    clip = small_dual()
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+             "num_attention_heads": 2}  # fmt: skip
+    text = {"vocab_size": len(clip.tokenizer), "max_position_embeddings": 16,
+            "projection_size": 32}  # fmt: skip
+    torch.manual_seed(0)
+    config = SiglipConfig(
+        text_config=tower | text, vision_config=tower | {"image_size": 32, "patch_size": 16}
+    )
+    model = SiglipModel(config)
+    return DualEncoder(
+        model, clip.tokenizer, clip.preprocessing, max_tokens=16, base_model="siglip"
+    ).train()
+
+
+@pytest.fixture(params=["clip", "siglip", "vision-text"])
+def dual(request, tmp_path) -> DualEncoder:
+    if request.param == "vision-text":
+        save_clip(tmp_path / "clip")
+        save_roberta(tmp_path / "roberta")
+        dual = load_two_towers(tmp_path / "clip", tmp_path / "roberta", projection=16)
+        for module in dual.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0  # its noise would be other noise in the second pass
+        return dual.train()
+    return {"clip": small_dual, "siglip": small_siglip}[request.param]()
+
+
+def count_passes(dual: DualEncoder, monkeypatch) -> list[str]:
+    """Appends a tower layer's name each time it computes."""
+    passes: list[str] = []
+    for tower in ("vision_model", "text_model"):
+        stack, layers = layer_stack(dual, tower.removesuffix("_model").replace("vision", "image"))
+        for number in range(layers):
+            layer = dual.model.get_submodule(f"{stack}.{number}")
+            part = layer.mlp if hasattr(layer, "mlp") else layer.intermediate
+
+            def mlp(*args, _plain=part.forward, _name=f"{tower} {number}"):
+                passes.append(_name)
+                return _plain(*args)
+
+            monkeypatch.setattr(part, "forward", mlp)
+    return passes
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_are_recomputed_with_the_same_gradients(dual, frozen: bool, monkeypatch) -> None:
+    if frozen:  # what re-entrant checkpoints do not survive
+        for name, parameter in dual.named_parameters():
+            parameter.requires_grad = "layers.1." in name or "layer.1." in name
+    batch = random_batch(dual, 6)
+    passes = count_passes(dual, monkeypatch)
+    whole_backward(dual, batch, contrastive_loss)
+    expected = gradients(dual)
+    assert len(passes) == 4
+
+    enable_gradient_checkpointing(dual)
+    assert checkpointed_layers(dual.model.vision_model) >= 2
+    assert checkpointed_layers(dual.model.text_model) >= 2
+    passes.clear()
+    whole_backward(dual, batch, contrastive_loss)
+    assert_close(gradients(dual), expected, 1e-6)
+    # nothing is to be recomputed in a layer where nothing is trained
+    assert len(passes) == (6 if frozen else 8)
+
+    dual.eval()
+    passes.clear()
+    whole_backward(dual, batch, contrastive_loss)
+    assert len(passes) == 4
+
+
+def test_a_model_without_it_is_named(dual, monkeypatch) -> None:
+    for part in (dual.model, dual.model.text_model):
+        monkeypatch.setattr(type(part), "supports_gradient_checkpointing", False)
+    with pytest.raises(UsageError, match="--gradient-checkpointing does not work with"):
+        enable_gradient_checkpointing(dual)
+
+
+def test_a_tower_that_goes_on_keeping_all_is_named(dual, monkeypatch) -> None:
+    """transformers is content if any module takes part; both towers have to."""
+    for module in dual.model.text_model.modules():
+        monkeypatch.setattr(module, "gradient_checkpointing", False, raising=False)
+    dual.model.text_model.activation_checkpointing_enable = lambda options: None
+    dual.model.activation_checkpointing_enable = (
+        dual.model.vision_model.activation_checkpointing_enable
+    )
+    with pytest.raises(UsageError, match="--chunk-size"):
+        enable_gradient_checkpointing(dual)
+
+
+def check_compiled(dual: DualEncoder, backend: str, tolerance: float) -> None:
+    names = list(dual.state_dict())
+    batches = [random_batch(dual, size) for size in (6, 7)]
+    expected = []
+    for batch in batches:
+        whole_backward(dual, batch, contrastive_loss)
+        expected.append(gradients(dual))
+    torch._dynamo.reset()
+    assert compile_layers(dual, backend=backend) == 4
+    for batch, wanted in zip(batches, expected, strict=True):
+        whole_backward(dual, batch, contrastive_loss)
+        assert_close(gradients(dual), wanted, tolerance)
+    assert list(dual.state_dict()) == names
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+
+
+def test_compiled_layers_have_the_same_gradients_and_names(dual) -> None:
+    check_compiled(dual, "eager", 1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_backward_passes_too(dual) -> None:
+    check_compiled(dual, "aot_eager", 1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_with_inductor(dual) -> None:
+    check_compiled(dual, "inductor", 1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_and_recomputed_together(dual) -> None:
+    enable_gradient_checkpointing(dual)
+    check_compiled(dual, "aot_eager", 1e-5)
+
+
+def test_unknown_layers_are_named(dual) -> None:
+    dual.model.text_model = torch.nn.Linear(2, 2)
+    with pytest.raises(UsageError, match="--compile does not know the layers of"):
+        compile_layers(dual)
