@@ -202,10 +202,7 @@ class Documents:
 
 def _body(document: Document) -> dict[str, object]:
     assert document.embedding is not None
-    return put_fields(
-        document,
-        places={"year": 1},
-    )
+    return put_fields(document, places={"year": 1})
 
 
 def through_engine(make: Callable[[str], Transport]) -> Callable[[str, Documents], float]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 100
 _FACET_VALUES_SHOWN = 12
+# A document's fields of text that the table shows under its id.
+_UNDER_ID = ("path",)
 # Characters; the JSON has all.
 _CAPTION_SHOWN = 300
 _CAPTION_ON_SHEET = 1000
@@ -87,8 +89,9 @@ def _table(answer: Answer, *, color: bool) -> "Table":
     for rank, hit in enumerate(page.hits, page.offset + 1):
         document = hit.document
         found = Text(printable(document.id), style="bold")
-        if document.path != document.id:
-            found.append(f"\n{printable(document.path)}", style="not bold dim")
+        for name in _UNDER_ID:
+            if (value := getattr(document, name)) and value != document.id:
+                found.append(f"\n{printable(value)}", style="not bold dim")
         best = best_caption(document.captions, answer.words, answer.info.language)
         best = best.excerpt(_CAPTION_SHOWN)
         caption = Text()

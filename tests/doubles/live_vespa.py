@@ -161,10 +161,7 @@ def write_puts(path: Path, documents: Iterable[Document]) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for document in documents:
             assert document.embedding is not None
-            body = put_fields(
-                document,
-                places={"year": 1},
-            )
+            body = put_fields(document, places={"year": 1})
             put = f"id:{NAMESPACE}:image::{document.id}"
             file.write(json.dumps({"put": put, **body}) + "\n")
     return path
