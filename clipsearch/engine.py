@@ -426,7 +426,7 @@ def _record(cls: type[Record], values: Mapping[str, Any]) -> Record:
 
 def _read(value: Any, kind: Any) -> Any:
     """A value of JSON as a field of this kind has it; as it is where it cannot be one."""
-    if isinstance(value, list) and get_origin(kind) is tuple:
+    if isinstance(value, list | tuple) and get_origin(kind) is tuple:
         return tuple(_read(each, get_args(kind)[0]) for each in value)
     if isinstance(value, dict) and isinstance(kind, type) and is_dataclass(kind):
         return _record(kind, value)

@@ -111,7 +111,7 @@ def test_what_an_index_knows_is_read_again() -> None:
         open_feeds=(OpenFeed("t", 1.5),),
     )
     stored = json.loads(json.dumps(info.to_json()))
-    assert IndexInfo.from_json(stored) == info
+    assert IndexInfo.from_json(stored) == IndexInfo.from_json(info.to_json()) == info
     assert IndexInfo.from_json(stored | {"of a later version": 1}) == info
     for name, wrong in (
         ("dimension", "4"),
