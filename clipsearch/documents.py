@@ -36,9 +36,8 @@ class Document:
         numbers: Column to value; finite.
         embedding: float32[d], unit length to 1e-3, finite. None where the document has none
             (`get` and `visit` may be asked to leave it out).
-        data_set: Name of the manifest that it comes from (`clipsearch.feed.data_sets`); empty where
-        an
-            earlier version wrote it, and in the hits of a search on Vespa.
+        data_set: Name of the manifest that it comes from (`clipsearch.feed.data_sets`); empty
+            where an earlier version wrote it, and in the hits of a search on Vespa.
         content: sha256, in hex, of what the embedding was made from: the picture's bytes, or the
             ready-made vector. Empty in the same cases.
     """
