@@ -12,8 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = (".", "docs", "deploy", "benchmarks", "vespa_app")
 PAGES = [page for folder in FOLDERS for page in sorted((REPOSITORY / folder).glob("*.md"))]
-# A path, `::` and a name, or without the path, of the file named before; (slow) or (live) behind
-# it.
+# A path, `::` and a name, or no path where the file is that of the test before; a mark behind it.
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)?::(\w+)`(?: \((slow|live)\))?")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^()\s]+)\)|!\[[^\]]*\]\(([^()\s]+)\)")
 
@@ -69,6 +68,11 @@ def broken_links(page: Path, text: str) -> Iterator[str]:
             yield f"{target}#{fragment}"
 
 
+def test_the_readme_is_read_in_one_sitting() -> None:
+    lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 250, "what is for few belongs in docs/"
+
+
 def test_reliability_names_tests_that_are_there() -> None:
     assert len(NAMED_TEST.findall((REPOSITORY / "docs" / "reliability.md").read_text())) > 100
 
@@ -90,6 +94,7 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
     ]
     assert wrong_tests(f"`{slow}x::test_no_such`, `tests/nowhere.py::test_x`")
     page = tmp_path / "page.md"
-    text = "# A heading\n[a](page.md#a-heading) [b](gone.md) ![c](gone.png)\n[d](#no)"
+    text = "# A heading, and more\n[a](page.md#a-heading-and-more) [b](gone.md) ![c](gone.png)\n"
+    text += "[d](#no)"
     page.write_text(text)
     assert list(broken_links(page, text)) == ["gone.md", "gone.png", "#no"]

@@ -1,4 +1,4 @@
-"""Against a real Vespa: an encoder's own index, the README's curl lines, and another dimension.
+"""Against a real Vespa: an encoder's own index, the pages' curl lines, and another dimension.
 
 The encoder is the one of tests/fixtures/first-format, whose towers are of ONNX: no torch is needed.
 """
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from curl_lines import Curl, curls
 from live_vespa import NAME, Place, environment, find_place, made_up, put_all, run
-from readme_curl import Curl, curls
 
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import EngineQuery
@@ -97,7 +97,7 @@ def _lines() -> list[Curl]:
 
 
 @pytest.mark.parametrize("curl", _lines(), ids=lambda curl: curl.text[:60])
-def test_the_curl_lines_of_the_readme_as_a_shell_runs_them(photos: Photos, curl: Curl) -> None:
+def test_the_curl_lines_as_a_shell_runs_them(photos: Photos, curl: Curl) -> None:
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
     vector = photos.encoder.encode_texts([TEXT])[0].astype(float).tolist()

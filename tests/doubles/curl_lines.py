@@ -1,4 +1,4 @@
-"""The README's curl lines, as requests."""
+"""The curl lines of README.md and docs/vespa.md, as requests."""
 
 import re
 import shlex
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "vespa.md")
 # Options that take a word.
 _WITH_VALUE = ("-d", "--data-urlencode", "-H", "--cert", "--key", "--cacert")
 
@@ -27,8 +28,8 @@ class Curl:
 
 
 def curls() -> list[Curl]:
-    """Every curl command of the README's shell blocks, in order."""
-    text = README.read_text(encoding="utf-8")
+    """Every curl command of the pages' shell blocks, in order."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     commands = []
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         commands += re.findall(r"^curl .*?(?=^curl |^\S.*?\n|\Z)", block, re.DOTALL | re.MULTILINE)

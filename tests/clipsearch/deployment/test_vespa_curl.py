@@ -1,4 +1,4 @@
-"""The README's curl lines ask for what the application package has, and curl sends them so."""
+"""The curl lines of the pages ask for what the application package has, and curl sends them so."""
 
 import http.server
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from readme_curl import Curl, curls
+from curl_lines import PAGES, Curl, curls
 from test_vespa_app import encoder, query_profiles, rank_profiles, text_of
 
 from clipsearch.deployment.package import Package, PackageValues, render
@@ -150,8 +150,8 @@ def test_a_document_is_where_clipsearch_puts_it() -> None:
 
 
 def test_the_credentials_are_those_that_are_read(tmp_path: Path) -> None:
-    readme = Path(__file__).resolve().parents[3] / "README.md"
-    exported = re.findall(r"^export (VESPA_\w+)=", readme.read_text(encoding="utf-8"), re.MULTILINE)
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    exported = re.findall(r"^export (VESPA_\w+)=", text, re.MULTILINE)
     environment = {}
     for name in exported:
         environment[name] = "secret" if "TOKEN" in name else str(tmp_path / name)
