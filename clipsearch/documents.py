@@ -74,9 +74,10 @@ class Document:
         return cls(values["id"], embedding=embedding, **given)
 
     def to_show(self, *, as_hit: bool = False) -> dict[str, Any]:
-        """What people are shown, as JSON, without the embedding; as a hit has it, or all of it.
+        """What people are shown, as JSON; as a hit has it, or all of it.
 
-        A field of a later form than the first is there where the document has one.
+        The embedding, and a field of a later form than the first, are there where the document
+        has one.
         """
         shown = {
             name: known.kind.to_show(getattr(self, name))
@@ -85,6 +86,8 @@ class Document:
             and (known.in_hits or not as_hit)
             and (known.form == 1 or getattr(self, name))
         }
+        if self.embedding is not None and not as_hit:
+            shown["embedding"] = self.embedding.tolist()
         return {"id": self.id, **shown}
 
 

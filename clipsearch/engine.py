@@ -4,8 +4,8 @@ Everything above (feed, query, server, commands) speaks to an engine through thi
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from typing import Any, Literal, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Protocol, Self, get_args
 
 from clipsearch.documents import (
     DOCUMENT_FORM,
@@ -15,10 +15,10 @@ from clipsearch.documents import (
     check_embedding,
     storable_parts,
 )
+from clipsearch.json_records import record
 from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, Ranking, ranking_of
 from finetune.errors import DocumentError, UsageError
 
-Record = TypeVar("Record")
 Precision = Literal["float", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -120,7 +120,7 @@ class IndexInfo:
 
         Raises TypeError where the dimension is missing, or a value is of another kind.
         """
-        return _record(cls, values)
+        return record(cls, values)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as what JSON can hold; `from_json` gives it back."""
@@ -295,6 +295,10 @@ class Update:
         """The document with the new values."""
         return replace(document, **self.parts)
 
+    def storable(self) -> "Update":
+        """The same with blanks for characters that no engine can hold."""
+        return Update(self.id, **storable_parts(self.parts))
+
 
 @dataclass(frozen=True, slots=True)
 class Delete:
@@ -382,11 +386,6 @@ class Engine(Protocol):
         """Free what is held; the engine cannot be used after."""
 
 
-def storable_update(update: Update) -> Update:
-    """The update with blanks for characters that no engine can hold, as `storable` has them."""
-    return Update(update.id, **storable_parts(update.parts))
-
-
 def target_hits(query: EngineQuery) -> int:
     """Nearest by vector that are looked for; a deep page of `vector` raises them to its needs."""
     if query.ranking.uses_words:
@@ -409,37 +408,3 @@ def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:
     vector = info.vector_weight if query.vector_weight is None else query.vector_weight
     check_weights(bm25, vector)
     return bm25, vector
-
-
-def _record(cls: type[Record], values: Mapping[str, Any]) -> Record:
-    """A dataclass of the object that JSON has for it; keys that it does not know are left out.
-
-    Raises TypeError where a field is missing or not of the kind that it is annotated with.
-    """
-    kinds = get_type_hints(cls)
-    kept = {name: _read(value, kinds[name]) for name, value in values.items() if name in kinds}
-    for name, value in kept.items():
-        if not _is_of(value, kinds[name]):
-            raise TypeError(f"{name} is not of the kind that it should be")
-    return cls(**kept)
-
-
-def _read(value: Any, kind: Any) -> Any:
-    """A value of JSON as a field of this kind has it; as it is where it cannot be one."""
-    if isinstance(value, list | tuple) and get_origin(kind) is tuple:
-        return tuple(_read(each, get_args(kind)[0]) for each in value)
-    if isinstance(value, dict) and isinstance(kind, type) and is_dataclass(kind):
-        return _record(kind, value)
-    return value
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value read from JSON is of the kind that a field of IndexInfo is annotated with."""
-    parts = get_args(kind)
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_of(one, parts[0]) for one in value)
-    if get_origin(kind) is Literal:
-        return isinstance(value, str) and value in parts
-    if parts:
-        return any(_is_of(value, part) for part in parts)
-    return type(value) is kind or (kind is float and type(value) is int)

@@ -38,17 +38,9 @@ def get(ids: tuple[str, ...], index: str, embedding: bool, as_json: bool) -> Non
     check_known(found, ids, index)
     documents = [document for document in found if document is not None]
     if as_json:
-        click.echo(dumps([as_dict(each) for each in documents], indent=2))
+        click.echo(dumps([each.to_show() for each in documents], indent=2))
     else:
         click.echo("\n\n".join(as_text(each) for each in documents))
-
-
-def as_dict(document: "Document") -> dict[str, object]:
-    """The document for JSON; without `embedding` and `data_set` where it has none."""
-    values: dict[str, object] = document.to_show()
-    if document.embedding is not None:
-        values["embedding"] = document.embedding.tolist()
-    return values
 
 
 def as_text(document: "Document") -> str:
@@ -59,7 +51,7 @@ def as_text(document: "Document") -> str:
     lines = [shown.pop("id")]
     for kind in (str, list, dict):
         for name, value in shown.items():
-            if isinstance(value, kind):
+            if isinstance(value, kind) and name in PARTS:
                 lines += _lines(PARTS[name].label, value)
     if document.embedding is not None:
         lines.append("  embedding: " + " ".join(str(value) for value in document.embedding))

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import click
 
@@ -12,7 +11,7 @@ from clipsearch.cli.options import UTF8
 from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.engine import DEFAULT_CANDIDATES, Page
 from clipsearch.modes import MODES, Mode
-from clipsearch.search.answer import Answer, answer_json, json_text
+from clipsearch.search.answer import Answer, answer_json, heading_of, json_text, question_json
 from clipsearch.search.parts import Part, lexical_tokens, parse_part
 from clipsearch.search.search import MAX_CANDIDATES, Search
 from finetune.errors import UsageError
@@ -137,8 +136,8 @@ def query(
             parts = [*([] if words is None else [Part("text", words)]), *given]
             return Answer(
                 page=search_for(parts),
-                asked=_asked(words, given, mode or search.default_mode(parts)),
-                heading=_heading(parts),
+                asked=question_json(words, given, mode or search.default_mode(parts)),
+                heading=heading_of(parts),
                 words=frozenset(lexical_tokens(parts, search.info.language)),
                 info=search.info,
                 k=options.k,
@@ -153,18 +152,6 @@ def query(
 def _files(parts: list[Part]) -> list[str]:
     """The files that a query reads."""
     return [str(part.value) for part in parts if part.kind in ("image", "vector")]
-
-
-def _asked(text: str | None, given: list[Part], mode: Mode) -> dict[str, Any]:
-    parts = [{"kind": part.kind, "value": str(part.value), "weight": part.weight} for part in given]
-    return {"text": text, "parts": parts, "mode": mode}
-
-
-def _heading(parts: list[Part]) -> str:
-    weights = ("" if part.weight == 1 else f" x {part.weight:g}" for part in parts)
-    return " + ".join(
-        f"{part.value!s}{weight}" for part, weight in zip(parts, weights, strict=True)
-    )
 
 
 def _answer_lines(answer: Callable[[str], Answer]) -> int:

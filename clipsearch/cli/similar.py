@@ -5,7 +5,8 @@ import click
 from clipsearch.cli.answers import show
 from clipsearch.cli.options import UTF8
 from clipsearch.cli.search_options import SearchOptions, search_options
-from clipsearch.search.answer import Answer
+from clipsearch.search.answer import Answer, question_json
+from clipsearch.search.parts import Part
 from clipsearch.search.search import SIMILAR_MODE, Search
 from finetune.manifest.inputs import check_sheet
 
@@ -33,11 +34,7 @@ def similar(id: str, options: SearchOptions) -> int:
         )
         answer = Answer(
             page=page,
-            asked={
-                "text": None,
-                "parts": [{"kind": "id", "value": id, "weight": 1.0}],
-                "mode": SIMILAR_MODE,
-            },
+            asked=question_json(None, [Part("id", id)], SIMILAR_MODE),
             heading=f"similar to {id}",
             words=frozenset(),
             info=search.info,

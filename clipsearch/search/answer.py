@@ -4,13 +4,15 @@ The question, the page of hits with the marked words and the picture files, face
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipsearch.engine import Hit, IndexInfo, Page
+from clipsearch.modes import Mode
 from clipsearch.search.highlight import match_spans
+from clipsearch.search.parts import Part
 from clipsearch.search.pictures import PictureFolders
 from finetune.text.strict_json import dumps
 
@@ -25,7 +27,7 @@ class Answer:
 
     Attributes:
         page: The engine's answer.
-        asked: The question (text, parts, mode).
+        asked: The question (`question_json`).
         heading: The question in a few words.
         words: Tokens of the query, which are marked in captions.
         info: Of the index.
@@ -40,6 +42,21 @@ class Answer:
     info: IndexInfo
     k: int
     images: Path | None = None
+
+
+def question_json(text: str | None, parts: Iterable[Part], mode: Mode) -> dict[str, Any]:
+    """What was asked: the words, the parts beside them, and the mode."""
+    listed = [
+        {"kind": each.kind, "value": str(each.value), "weight": each.weight} for each in parts
+    ]
+    return {"text": text, "parts": listed, "mode": mode}
+
+
+def heading_of(parts: Iterable[Part]) -> str:
+    """The question in a few words."""
+    return " + ".join(
+        f"{each.value!s}{'' if each.weight == 1 else f' x {each.weight:g}'}" for each in parts
+    )
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:

@@ -38,6 +38,7 @@ CLIPSEARCH = [
     "folding",
     "storable",
     "document_fields",
+    "json_records",
     "documents",
     "modes",
     "engine",

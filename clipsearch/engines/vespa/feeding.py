@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clipsearch.documents import check_document, storable
-from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert, storable_update
+from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert
 from clipsearch.engines.vespa.answers import (
     TOO_LONG,
     failure_sentence,
@@ -169,7 +169,7 @@ class _Writer:
             return self._missing(update)
         if status != 200:
             return self._judge(update, status, content)
-        kept = storable_update(update)
+        kept = update.storable()
         body = update_fields(kept, self._places_of(kept.parts.get("numbers", ())))
         return self._send(update, "PUT", body) if body["fields"] else Outcome(update)
 
