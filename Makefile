@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow test-wheel test-live lint format bench clean
+.PHONY: help install demo test test-slow test-wheel test-live lint format diagram bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -47,6 +47,9 @@ lint: $(INSTALLED) ## ruff and mypy
 format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+diagram: $(INSTALLED) ## draw the rooms of docs/architecture.md anew, from the imports
+	$(BIN)/python tests/architecture/diagram.py
 
 bench: $(INSTALLED) ## every benchmark, each printing a table (an hour on 2 cores)
 	for question in benchmarks/*.py; do echo "== $$question"; $(BIN)/python $$question || exit 1; done

@@ -1,1 +1,1 @@
-"""A whole road on images drawn here."""
+"""The whole road, from drawn pictures to answers: `clipsearch demo`."""

@@ -1,1 +1,1 @@
-"""Render and deploy the Vespa application package."""
+"""The Vespa application package: rendered, compared with what runs, deployed, waited for."""

@@ -1,10 +1,7 @@
 """The arrows between the rooms: data goes up, and nothing reaches back."""
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
+from import_graph import Imports, graph, modules
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # From below to above: a room imports rooms to its left, and itself.
 FINETUNE = [
     "errors",
@@ -53,31 +50,6 @@ CLIPSEARCH = [
     "cli",
     "__main__",
 ]
-Imports = dict[str, set[str]]
-
-
-def modules() -> dict[str, Path]:
-    found = {}
-    for package in ("finetune", "clipsearch"):
-        for path in (REPOSITORY / package).rglob("*.py"):
-            parts = path.relative_to(REPOSITORY).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """Every module of ours that a file imports: at its top, in functions, and for types alone."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in known)
-        elif isinstance(node, ast.ImportFrom) and node.module in known:
-            inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name if name in known else node.module for name in inner)
-
-
-def graph() -> Imports:
-    known = modules()
-    return {name: set(imported(path, known)) - {name} for name, path in known.items()}
 
 
 def circle(arrows: Imports) -> list[str]:

@@ -1,1 +1,1 @@
-"""Vespa over HTTP: connection, requests, answers, feeding, the package and its deployment."""
+"""Vespa as an engine: requests, answers, feeding, filters, and what an index knows about itself."""

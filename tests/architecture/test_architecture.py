@@ -1,0 +1,46 @@
+"""docs/architecture.md says what is there: rooms, arrows, paths and names."""
+
+import re
+
+import pytest
+from diagram import BEGIN, END, PAGE, fewest, made, reached
+from import_graph import REPOSITORY
+
+TEXT = PAGE.read_text(encoding="utf-8")
+TREES = r"(?:finetune|clipsearch|vespa_app|tests|docs|deploy|benchmarks)"
+PATH = re.compile(rf"`({TREES}/[\w./-]*)`")
+NAME_IN_FILE = re.compile(rf"`(\w+)`[^`|]*? in `({TREES}/[\w./-]+)`")
+# Of what the page tells how to add.
+NEW = re.compile(r"\bnew (?:room )?`([^`]+)`")
+
+
+def test_what_the_diagram_command_makes_is_up_to_date() -> None:
+    assert TEXT.partition(BEGIN)[2].partition(END)[0] == made(), "run: make diagram"
+
+
+def test_arrows_that_follow_from_others_are_left_out() -> None:
+    arrows = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
+    assert fewest(arrows) == {"a": {"b"}, "b": {"c"}, "c": set()}
+    assert reached(arrows, "a") == {"b", "c"}
+
+
+def test_every_path_of_the_page_is_there() -> None:
+    new = set(NEW.findall(TEXT))
+    paths = set(PATH.findall(TEXT))
+    assert len(paths) > 40 and len(new) == 7
+    for path in paths - new:
+        assert (REPOSITORY / path.replace("NAME", "hybrid")).exists(), path
+    for path in new:
+        assert not (REPOSITORY / path).exists(), f"{path} is there: the page says that it is new"
+
+
+@pytest.mark.parametrize(("name", "path"), sorted(set(NAME_IN_FILE.findall(TEXT))))
+def test_every_name_of_the_page_is_defined_where_it_says(name: str, path: str) -> None:
+    text = (REPOSITORY / path).read_text(encoding="utf-8")
+    assert re.search(rf"^ *(?:def|class) {name}\b|^ *{name}\b(?:: .*)? = ", text, re.MULTILINE)
+
+
+def test_names_are_looked_for() -> None:
+    assert {name for name, _ in NAME_IN_FILE.findall(TEXT)} >= {
+        "LOSSES", "SCHEDULES", "RANKINGS", "FUSIONS", "REQUIREMENTS", "Engine", "Document",
+    }  # fmt: skip
