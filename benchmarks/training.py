@@ -55,6 +55,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from finetune.config.batch_plan import BatchPlan
 from finetune.config.image_augmentation import AugmentConfig
 from finetune.config.settings import TrainConfig
 from finetune.data.splits import TrainingManifests
@@ -376,9 +377,9 @@ def write_model(folder: Path, name: str, captions: Sequence[str]) -> None:
 
 def read_pairs(manifest: Path) -> list[tuple[Path, str]]:
     """The training pictures with the first caption of each."""
-    config = TrainConfig(manifest=manifest, model="tiny", batch_size=2, eval_every="never")
-    with TrainingManifests.open(config) as manifests:
-        train_split = manifests.splits(config).train
+    with TrainingManifests.open([manifest]) as manifests:
+        plan = BatchPlan(batch_size=2, seed=0)
+        train_split = manifests.splits(plan, batch_size=2, evaluates=False).train
     starts = train_split.starts[:-1].tolist()
     return [
         (source.path, train_split.captions[start])

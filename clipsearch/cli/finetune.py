@@ -148,15 +148,18 @@ def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> N
     from finetune.training.prepare import load_model
     from finetune.training.train import translated
 
-    config = replace(config, eval_every="never")
     check_sheet(path, inputs=_inputs(config, recipe), what="--show-augmentation")
     with (
-        TrainingManifests.open(config) as manifests,
+        TrainingManifests.open(
+            config.manifests, images=config.images, strict=config.strict
+        ) as manifests,
         join_world(resolve_device(config.device, config.precision)) as world,
     ):
-        splits = manifests.splits(config)
-        dual = load_model(config, splits.train.captions)
-        data = add_captions(splits.train, translated(config, splits, world, Progress))
+        splits = manifests.splits(config.batch_plan, batch_size=config.batch_size, evaluates=False)
+        captions = splits.train.captions
+        dual = load_model(config, captions)
+        languages, cache = config.back_translate, config.back_translation_cache
+        data = add_captions(splits.train, translated(captions, languages, cache, world, Progress))
         write_augmentation_sheet(
             path,
             data,

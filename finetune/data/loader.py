@@ -10,6 +10,7 @@ import torch
 
 from finetune.config.batch_plan import BatchPlan
 from finetune.config.caption_augmentation import CaptionAugmentConfig, augment_captions
+from finetune.config.image_augmentation import AugmentConfig
 from finetune.config.settings import TrainConfig
 from finetune.console import Progress
 from finetune.data.back_translation import add_captions
@@ -208,7 +209,7 @@ def load_training_data(
     if config.strict and loaded.reasons:
         first = next(iter(loaded.reasons.values()))
         raise ManifestError(
-            f"{config.manifest}: {len(loaded.reasons):,} pictures cannot be read (strict);"
+            f"{splits.manifest}: {len(loaded.reasons):,} pictures cannot be read (strict);"
             f" the first: {first}"
         )
     count = len(splits.train)
@@ -216,7 +217,9 @@ def load_training_data(
         [i for i in loaded.reasons if i < count],
         [i - count for i in loaded.reasons if i >= count],
     )
-    readable.check(config, loaded.reasons.values())
+    readable.check(
+        config.batch_size, evaluates=config.evaluates, unreadable=loaded.reasons.values()
+    )
     train = readable.train.with_image_keys(loaded.keys[: len(readable.train)])
     readable = replace(readable, train=add_captions(train, source.new_captions))
     captions = readable.train.captions
@@ -227,18 +230,19 @@ def load_training_data(
     ]
     # Not those of val: that the model cannot tell captions apart is a fault, and the ranks show it.
     readable = replace(readable, train=readable.train.with_token_keys(train_tokens.keys()))
-    config.batch_plan.check_fits(readable.train, len(config.manifests))
-    check_shares(config, readable.train, world)
+    plan, parts = config.batch_plan, config.accumulate_separate_batches
+    plan.check_fits(readable.train, len(config.manifests))
+    check_shares(plan, parts, readable.train, world)
     return TrainingData(
         readable,
         loaded.store,
         train_tokens,
         val_tokens,
-        config.batch_plan,
-        config.accumulate_separate_batches,
+        plan,
+        parts,
         Normalizer(dual.preprocessing, world.device),
         world,
-        vary_step(config, dual),
+        vary_step(config.augment, config.seed, dual),
         CaptionVariations(captions, config.caption_augment, config.seed, dual)
         if config.caption_augment.is_on
         else None,
@@ -267,11 +271,10 @@ def joined_columns(matches: npt.NDArray[np.bool_], keys: Int64) -> npt.NDArray[n
     return matches
 
 
-def check_shares(config: TrainConfig, train: CaptionedImages, world: World) -> None:
-    """Raise UsageError where a process would have no pair of some batch."""
-    plan = config.batch_plan
+def check_shares(plan: BatchPlan, parts: int, train: CaptionedImages, world: World) -> None:
+    """Raise UsageError where a process would have no pair of one of the `parts` of a step."""
     step = plan.samples(train) // plan.steps_per_epoch(train)
-    smallest = step // min(config.accumulate_separate_batches, step)
+    smallest = step // min(parts, step)
     if smallest < world.size:
         raise UsageError(
             f"the smallest batch has {smallest} pairs, too few for {world.size} processes; give a"
@@ -279,16 +282,16 @@ def check_shares(config: TrainConfig, train: CaptionedImages, world: World) -> N
         )
 
 
-def vary_step(config: TrainConfig, dual: DualEncoder) -> VaryStep | None:
+def vary_step(augment: AugmentConfig, seed: int, dual: DualEncoder) -> VaryStep | None:
     """What varies the pictures of each step, or None where nothing does."""
-    if not config.augment.is_on:
+    if not augment.is_on:
         return None
     from finetune.data.image_augmentation import apply_draws, draw  # imports kornia
 
     height, width = dual.preprocessing.height, dual.preprocessing.width
 
     def vary(step: int, count: int) -> Callable[[torch.Tensor, Int64], torch.Tensor]:
-        draws = draw(config.augment, (count, 3, height, width), config.seed, step)
+        draws = draw(augment, (count, 3, height, width), seed, step)
         return lambda pixels, rows: apply_draws(pixels, draws.take(rows))
 
     return vary

@@ -4,7 +4,7 @@ torch."""
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from finetune.config.settings import TrainConfig
+from finetune.config.batch_plan import BatchPlan
 from finetune.data.captioned_images import (
     CaptionedImages,
     Int64,
@@ -93,10 +93,12 @@ class ValidationClasses:
     Attributes:
         names: Of the classes, at least two.
         of_image: int64[n], rows of `names`; -1 for images without a class.
+        source: The column or file that they come from.
     """
 
     names: tuple[str, ...]
     of_image: Int64
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,12 @@ class Splits:
     """The images of a run; `val` is empty where nothing is evaluated.
 
     Attributes:
+        manifest: The first one, for messages.
         train, val: By split.
         classes: Of `val`, where they are asked for.
     """
 
+    manifest: Path
     train: CaptionedImages
     val: CaptionedImages
     classes: ValidationClasses | None = None
@@ -117,33 +121,37 @@ class Splits:
         classes = self.classes
         if classes is not None:
             kept = np.delete(classes.of_image, list(val))
-            classes = ValidationClasses(classes.names, kept)
-        return Splits(self.train.without(train), self.val.without(val), classes)
+            classes = replace(classes, of_image=kept)
+        return replace(
+            self, train=self.train.without(train), val=self.val.without(val), classes=classes
+        )
 
-    def check(self, config: TrainConfig, unreadable: Collection[str] = ()) -> None:
+    def check(self, batch_size: int, *, evaluates: bool, unreadable: Collection[str] = ()) -> None:
         """Raise UsageError where a split is too small for what is asked.
 
-        `unreadable` are the reasons why pictures are missing, for the message.
+        Args:
+            batch_size: Images of a batch, which train must fill.
+            evaluates: Whether val is ranked.
+            unreadable: The reasons why pictures are missing, for the message.
         """
         missing = ""
         if unreadable:
             first = next(iter(unreadable))
             missing = f" ({len(unreadable):,} pictures cannot be read, the first: {first})"
-        if config.batch_size > len(self.train):
+        if batch_size > len(self.train):
             raise UsageError(
-                f"--batch-size {config.batch_size} is more than the {len(self.train):,} images"
+                f"--batch-size {batch_size} is more than the {len(self.train):,} images"
                 f" of the split train{missing}; give at most {len(self.train)}, or more images"
             )
-        if config.evaluates and len(self.val) < 2:
+        if evaluates and len(self.val) < 2:
             raise UsageError(
-                f"{config.manifest}: the split val has {len(self.val)} images{missing}, too few"
+                f"{self.manifest}: the split val has {len(self.val)} images{missing}, too few"
                 f" to evaluate on; mark some rows val in a column split, or give"
                 f" --eval-every never"
             )
         if self.classes is not None and not (self.classes.of_image >= 0).any():
             raise UsageError(
-                f"--zero-shot-classes {config.zero_shot_classes}: no image of the split val has a"
-                f" class"
+                f"--zero-shot-classes {self.classes.source}: no image of the split val has a class"
             )
 
 
@@ -156,13 +164,27 @@ class TrainingManifests:
         self.problems: Problems = manifests[0].problems
 
     @classmethod
-    def open(cls, config: TrainConfig) -> Self:
-        """Read them all. Raises ManifestError."""
-        images = None if config.images is None else Path(config.images)
+    def open(
+        cls,
+        paths: Iterable[Path | str],
+        *,
+        images: Path | str | None = None,
+        strict: bool = False,
+    ) -> Self:
+        """Read them all.
+
+        Args:
+            paths: Of the manifests, at least one.
+            images: A folder where relative image paths are looked for too.
+            strict: Whether any problem of a manifest is an error.
+
+        Raises ManifestError.
+        """
+        also = None if images is None else Path(images)
         with ExitStack() as opened:
             manifests = [
-                opened.enter_context(Manifest.open(path, images=images, strict=config.strict))
-                for path in config.manifests
+                opened.enter_context(Manifest.open(path, images=also, strict=strict))
+                for path in paths
             ]
             for manifest in manifests:
                 manifest.check_trainable()
@@ -179,27 +201,31 @@ class TrainingManifests:
     ) -> None:
         self._opened.close()
 
-    def splits(self, config: TrainConfig) -> Splits:
+    def splits(
+        self, plan: BatchPlan, *, batch_size: int, evaluates: bool, classes: str | None = None
+    ) -> Splits:
         """The captioned images of the splits train and val, checked; called once.
+
+        Args:
+            plan: How epochs are cut into steps, which the images must suffice for.
+            batch_size: Images of a batch.
+            evaluates: Whether val is read; otherwise it is empty.
+            classes: The column or file of the classes of val.
 
         Raises UsageError where there are too few, ManifestError where none can be used.
         """
-        train = self._read("train")
-        nothing = captioned_images([])
-        if not config.evaluates:
-            splits = Splits(merge_datasets(train, self._names), nothing)
-        else:
+        first = self._manifests[0].path
+        train = merge_datasets(self._read("train"), self._names)
+        if evaluates:
             val = self._read("val")
-            classes = None
-            if config.zero_shot_classes is not None:
-                classes = self._classes(config.zero_shot_classes, val)
-            splits = Splits(
-                merge_datasets(train, self._names), merge_datasets(val, self._names), classes
-            )
+            of_val = None if classes is None else self._classes(classes, val)
+            splits = Splits(first, train, merge_datasets(val, self._names), of_val)
+        else:
+            splits = Splits(first, train, captioned_images([]))
         for other in self._manifests[1:]:
             self.problems.extend(other.problems)
-        splits.check(config)
-        config.batch_plan.check_fits(splits.train, len(self._manifests))
+        splits.check(batch_size, evaluates=evaluates)
+        plan.check_fits(splits.train, len(self._manifests))
         return splits
 
     @property
@@ -213,7 +239,7 @@ class TrainingManifests:
         labels = read_joint_class_labels(self._manifests, source)
         names = sorted({name for each in labels for name in each.names})
         rows = [_rows(each, names, part) for each, part in zip(labels, parts, strict=True)]
-        return ValidationClasses(tuple(names), np.concatenate(rows))
+        return ValidationClasses(tuple(names), np.concatenate(rows), source)
 
 
 def _rows(labels: ClassLabels, names: list[str], images: CaptionedImages) -> Int64:

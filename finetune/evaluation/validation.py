@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.config.settings import TrainConfig
 from finetune.data.batches import Batch, positives
 from finetune.data.captioned_images import CaptionedImages, Int64
 from finetune.data.loader import TrainingData
@@ -192,10 +191,16 @@ class Evaluator:
 
 
 def evaluator(
-    config: TrainConfig, data: TrainingData, dual: DualEncoder, loss_of: ScoresBatch
+    data: TrainingData,
+    dual: DualEncoder,
+    loss_of: ScoresBatch,
+    *,
+    batch_size: int,
+    templates: tuple[str, ...],
+    batches_of: int | None = None,
 ) -> Evaluator:
-    """Of a run's validation split."""
-    classes, templates = data.splits.classes, config.zero_shot_template
+    """Of a run's validation split; see `Evaluator`, whose `templates` these prompts are."""
+    classes = data.splits.classes
     prompts = None
     if classes is not None:
         prompts = tokenize(dual, tuple(class_prompts(classes.names, templates)))
@@ -207,12 +212,12 @@ def evaluator(
         len(data.splits.train),
         data.val_tokens,
         data.normalizer,
-        config.batch_size,
+        batch_size,
         loss_of,
         classes,
         prompts,
         len(templates),
-        config.batches_of,
+        batches_of,
     )
 
 

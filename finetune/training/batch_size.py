@@ -22,10 +22,10 @@ from finetune.data.tensors import TensorBatch
 from finetune.data.world import World
 from finetune.errors import UsageError
 from finetune.models.dual_encoder import DualEncoder
-from finetune.optimization.precisions import resolve_device, resolve_precision
+from finetune.optimization.precisions import resolve_device
 from finetune.training.gradients.gradcache import RandomState
 from finetune.training.prepare import load_model, prepare
-from finetune.training.step import build_backward
+from finetune.training.train import backward_of
 
 MEGABYTE = 1 << 20
 # Of the memory that is free: batches differ, and allocators leave gaps.
@@ -186,17 +186,14 @@ def report_largest_batch(config: TrainConfig) -> str:
     """
     device = torch.device(resolve_device(config.device, config.precision))
     # neither --batch-size nor the split val matters here, and must not stand in the way
-    with TrainingManifests.open(config) as manifests:
-        train = manifests.splits(replace(config, batch_size=2, eval_every="never")).train
+    plan = replace(config, batch_size=2).batch_plan
+    with TrainingManifests.open(
+        config.manifests, images=config.images, strict=config.strict
+    ) as manifests:
+        train = manifests.splits(plan, batch_size=2, evaluates=False).train
     dual = load_model(config, train.captions).to(device)
-    loss_of = prepare(dual, config)
-    backward = build_backward(
-        loss_of,
-        World(0, 1, device),
-        resolve_precision(config.precision, device.type).dtype,
-        chunk_size=config.chunk_size,
-        parts=config.accumulate_separate_batches,
-    )
+    loss = prepare(dual, config)
+    backward = backward_of(config, loss, World(0, 1, device))
     dual.train()
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     found = find_batch_size(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config.recipes import recipe_report
-from finetune.config.settings import TrainConfig
+from finetune.config.settings import PathLike, TrainConfig
 from finetune.data.captioned_images import CaptionedImages
 from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
 from finetune.evaluation.before_after import Answers, sample_positives
@@ -79,13 +79,15 @@ def draw_outcome(
     return written
 
 
-def finish(run: Run, state: TrainState, history: History, rejected: int) -> tuple[Measurement, ...]:
+def finish(
+    run: Run, config: TrainConfig, state: TrainState, history: History, rejected: int
+) -> tuple[Measurement, ...]:
     """Write the encoder folder of the best weights, and one beside it for each others kept.
 
     Returns what was measured of the weights that were exported: adapters merged, and brought
     towards the base model where that is asked for.
     """
-    config, out = run.config, Path(run.config.out)
+    out = Path(config.out)
     dual, best = state.dual, state.stopping.best_step
     unfinished = copy.deepcopy(dual) if len(state.kept) > 1 else None
     if state.kept:
@@ -102,7 +104,7 @@ def finish(run: Run, state: TrainState, history: History, rejected: int) -> tupl
     pictures = draw(run, history, best, evaluation)
     # a report of nothing would only make people look
     report = [run.work.report] if rejected else []
-    about = description(run, state, measured, impact)
+    about = description(run, config, state, measured, impact)
     # `out` comes last: where it is there, all is done, and it may hold the base model until then
     for step in state.kept:
         if step == best or unfinished is None:
@@ -111,8 +113,8 @@ def finish(run: Run, state: TrainState, history: History, rejected: int) -> tupl
         other.load_state_dict(run.work.load_weights(step))
         folder = out.with_name(f"{out.name}.step-{step}")
         run.progress.message(f"Writing the weights of step {step:,} to {folder}.")
-        export(run, finished(other, config), folder, {}, [history.path])
-    export(run, dual, out, about, [history.path, *pictures, *report])
+        export(run, config, finished(other, config), folder, {}, [history.path])
+    export(run, config, dual, out, about, [history.path, *pictures, *report])
     return measured
 
 
@@ -138,10 +140,14 @@ def baseline(run: Run) -> Answers | None:
 
 
 def description(
-    run: Run, state: TrainState, measured: Sequence[Measurement], impact: Mapping[str, float]
+    run: Run,
+    config: TrainConfig,
+    state: TrainState,
+    measured: Sequence[Measurement],
+    impact: Mapping[str, float],
 ) -> dict[str, Any]:
     """What metrics.json and the model card say of the run; keys of `card.model_card`."""
-    splits, config = run.data.splits, run.config
+    splits = run.data.splits
     before = [each.as_flat_dict() for each in state.baseline]
     after = [each.as_flat_dict() for each in measured]
     return {
@@ -154,7 +160,7 @@ def description(
             for name, split in (("train", splits.train), ("val", splits.val))
             if len(split)
         },
-        "manifests": counts_by_manifest(config, splits.train),
+        "manifests": counts_by_manifest(config.manifests, config.dataset_weights, splits.train),
         "training": {
             "steps": state.step,
             "best step": state.stopping.best_step if config.evaluates else state.step,
@@ -164,24 +170,31 @@ def description(
     }
 
 
-def counts_by_manifest(config: TrainConfig, train: CaptionedImages) -> list[dict[str, Any]]:
+def counts_by_manifest(
+    manifests: Sequence[PathLike], weights: Sequence[float] | None, train: CaptionedImages
+) -> list[dict[str, Any]]:
     """Name, images and captions of each manifest's split train, and its weight where it has one."""
     captions = train.datasets[train.image_of_caption]
     found: list[dict[str, Any]] = []
-    for number, manifest in enumerate(config.manifests):
+    for number, manifest in enumerate(manifests):
         counts: dict[str, Any] = {
             "name": Path(manifest).name,
             "images": int((train.datasets == number).sum()),
             "captions": int((captions == number).sum()),
         }
-        if config.dataset_weights is not None:
-            counts["weight"] = config.dataset_weights[number]
+        if weights is not None:
+            counts["weight"] = weights[number]
         found.append(counts)
     return found
 
 
 def export(
-    run: Run, dual: DualEncoder, out: Path, about: Mapping[str, Any], files: list[Path]
+    run: Run,
+    config: TrainConfig,
+    dual: DualEncoder,
+    out: Path,
+    about: Mapping[str, Any],
+    files: list[Path],
 ) -> None:
     """Write one encoder folder, checked on captions and pictures that it was trained on."""
     train = run.data.splits.train
@@ -192,7 +205,7 @@ def export(
         check_texts=train.captions[:CHECKED_TEXTS],
         check_pixels=next(run.data.pixels.batches([sample])),
         metrics=about or None,
-        recipe=run.config.as_dict(),
+        recipe=config.as_dict(),
         files=files,
-        yes=run.config.yes,
+        yes=config.yes,
     )

@@ -123,6 +123,7 @@ class StepLog:
         history: History,
         work: WorkFolder,
         trackers: Trackers,
+        progress: Progress,
         ids: Callable[[int], Sequence[str]],
         *,
         norm_may_overflow: bool,
@@ -136,6 +137,7 @@ class StepLog:
         self._history = history
         self._work = work
         self._trackers = trackers
+        self._progress = progress
         self._norm_may_overflow = norm_may_overflow
         self._recent: deque[float] = deque(maxlen=WINDOW)
         self._bound = exploded_above(history, data.plan.batch_size)
@@ -154,7 +156,7 @@ class StepLog:
         figures = torch.stack([each.detach().reshape(()) for each in (loss, scale, norm)])
         self._steps.append((step, rate, figures))
 
-    def read(self, progress: Progress) -> None:
+    def read(self) -> None:
         """Move the figures into history.csv and the bar.
 
         Raises TrainingError where a loss is not finite or explodes.
@@ -180,7 +182,7 @@ class StepLog:
             self._trackers.log(step + 1, {n: v for n, v in row.items() if n != "step"})
             self._check_explosion(step, loss)
         self._history.flush()
-        progress.advance(0, note=f"loss {values[-1][0]:.3f}")
+        self._progress.advance(0, note=f"loss {values[-1][0]:.3f}")
 
     def _check_explosion(self, step: int, loss: float) -> None:
         self._recent.append(loss)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,13 +27,53 @@ from finetune.training.interruption import Interrupted, Interruption
 from finetune.training.state import TrainState, record_evaluation
 from finetune.training.step import Backward, training_step
 
+# Every line about an evaluation tells it.
+SHOWN = Metric.parse("t2i_mrr@10")
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """When what happens from step to step, by the settings of a run.
+
+    Attributes:
+        steps: Of the whole run.
+        schedule: Of the learning rate.
+        max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
+        evaluate_every: Steps between two evaluations; None where there are none.
+        metric: What is best.
+        keep_best: Weights that are kept at most.
+        checkpoint_seconds: Between checkpoints; 0 writes one after each step.
+    """
+
+    steps: int
+    schedule: Schedule
+    max_grad_norm: float
+    evaluate_every: int | None
+    metric: Metric
+    keep_best: int
+    checkpoint_seconds: float
+
+    @classmethod
+    def of(cls, config: TrainConfig, steps_per_epoch: int) -> "Course":
+        """That of a run with so many steps in an epoch."""
+        steps = config.epochs * steps_per_epoch
+        return cls(
+            steps,
+            Schedule(config.schedule, steps, config.warmup_steps(steps), config.cycles),
+            config.max_grad_norm,
+            config.eval_steps(steps_per_epoch),
+            Metric.parse(config.metric),
+            config.keep_best,
+            60 * config.checkpoint_minutes,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """What stays the same from step to step.
 
     Attributes:
-        config: Checked.
+        course: When what happens.
         data: Batches and the validation split.
         work: Where checkpoints go.
         world: The processes of the run.
@@ -44,7 +84,7 @@ class Run:
         progress: The bar.
     """
 
-    config: TrainConfig
+    course: Course
     data: TrainingData
     work: WorkFolder
     world: World
@@ -53,22 +93,6 @@ class Run:
     evaluate: Evaluator | None
     trackers: Trackers
     progress: Progress
-
-    @property
-    def total_steps(self) -> int:
-        """Of the whole run."""
-        return self.config.epochs * self.data.steps_per_epoch
-
-    @property
-    def schedule(self) -> Schedule:
-        """Of the learning rate."""
-        config = self.config
-        return Schedule(
-            config.schedule,
-            self.total_steps,
-            config.warmup_steps(self.total_steps),
-            config.cycles,
-        )
 
 
 def fit(run: Run, state: TrainState, history: History) -> None:
@@ -80,62 +104,71 @@ def fit(run: Run, state: TrainState, history: History) -> None:
         TrainingError: the loss is not finite or explodes, or a checkpoint cannot be written.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
-    config, world, schedule = run.config, run.world, run.schedule
-    log = StepLog(
+    course = run.course
+    log = step_log(run, state, history)
+    saved_at = time.monotonic()
+    with Interruption() as interruption, closing(Batches(run)) as batches:
+        try:
+            while True:
+                # before the first step it is the base model that is evaluated
+                if is_due(run, state):
+                    log.read()
+                    evaluate(run, state, history, interruption)
+                if state.stopping.stop or state.step == course.steps:
+                    break
+                if run.world.any(interruption.requested):
+                    raise Interrupted
+                if time.monotonic() - saved_at >= course.checkpoint_seconds:
+                    save(run, state, history, log)
+                    saved_at = time.monotonic()
+                take_step(run, state, batches, log)
+        except Interrupted:
+            save(run, state, history, log)
+            run.progress.message(
+                f"Stopped after step {state.step:,} of {course.steps:,};"
+                f" run the same command again to continue."
+            )
+            raise KeyboardInterrupt from None
+        save(run, state, history, log)
+
+
+def take_step(run: Run, state: TrainState, batches: "Batches", log: StepLog) -> None:
+    """Take the next batch and one step of the optimizer, and log what it measured."""
+    if state.step % run.data.steps_per_epoch == 0:
+        log.read()  # an error names images by the batches of their epoch
+    batch = batches.next(state)
+    state.dual.train()
+    rate = set_learning_rate(state.optimizer, run.course.schedule.factor(state.step))
+    loss, norm = training_step(
+        state, batch, run.backward, run.world, run.course.max_grad_norm, run.loss.clamp
+    )
+    log.add(state.step, rate, loss, state.dual.logit_scale, norm)
+    state.step += 1
+    if log.is_full:
+        log.read()
+    run.progress.advance()
+
+
+def save(run: Run, state: TrainState, history: History, log: StepLog) -> None:
+    """Write a checkpoint, after everything that it counts as told."""
+    log.read()
+    history.flush(sync=True)
+    run.trackers.flush()
+    if run.world.is_first:
+        run.work.save(state.state_dict(run.data), state.kept)
+
+
+def step_log(run: Run, state: TrainState, history: History) -> StepLog:
+    """What takes in the figures of each step."""
+    return StepLog(
         run.data,
         history,
         run.work,
         run.trackers,
+        run.progress,
         lambda step: run.data.ids(step, state.neighbours),
         norm_may_overflow=state.scaler.is_enabled(),
     )
-    batches = Batches(run)
-    saved_at = time.monotonic()
-
-    def save() -> None:
-        log.read(run.progress)
-        history.flush(sync=True)
-        run.trackers.flush()
-        if world.is_first:
-            run.work.save(state.state_dict(run.data), state.kept)
-
-    with Interruption() as interruption:
-        try:
-            while True:
-                if is_due(run, state):
-                    log.read(run.progress)
-                    evaluate(run, state, history, interruption)
-                if state.stopping.stop or state.step == run.total_steps:
-                    break
-                if world.any(interruption.requested):
-                    raise Interrupted
-                if time.monotonic() - saved_at >= 60 * config.checkpoint_minutes:
-                    save()
-                    saved_at = time.monotonic()
-
-                if state.step % run.data.steps_per_epoch == 0:
-                    log.read(run.progress)  # names images by the batches of their epoch
-                batch = batches.next(state)
-                state.dual.train()
-                rate = set_learning_rate(state.optimizer, schedule.factor(state.step))
-                loss, norm = training_step(
-                    state, batch, run.backward, world, config.max_grad_norm, run.loss.clamp
-                )
-                log.add(state.step, rate, loss, state.dual.logit_scale, norm)
-                state.step += 1
-                if log.is_full:
-                    log.read(run.progress)
-                run.progress.advance()
-            save()
-        except Interrupted:
-            save()
-            run.progress.message(
-                f"Stopped after step {state.step:,} of {run.total_steps:,};"
-                f" run the same command again to continue."
-            )
-            raise KeyboardInterrupt from None
-        finally:
-            batches.close()
 
 
 class Batches:
@@ -159,8 +192,8 @@ class Batches:
     def _start(self, state: TrainState) -> None:
         run, data = self._run, self._run.data
         self._ahead.close()
-        self._end = run.total_steps
-        if run.config.hard_negatives:
+        self._end = run.course.steps
+        if data.plan.hard_negatives:
             epoch, position = divmod(state.step, data.steps_per_epoch)
             self._end = (epoch + 1) * data.steps_per_epoch
             # within an epoch, after an interruption, they are those of the checkpoint
@@ -171,26 +204,26 @@ class Batches:
 
 def find_neighbours(run: Run, state: TrainState, epoch: int) -> Int32:
     """Of the training images, by the model as it is and the captions of the epoch before."""
-    data, config = run.data, run.config
+    data, seed = run.data, run.data.plan.seed
     run.progress.message("Looking for hard negatives.")
     dual = state.dual.eval()
     images = np.arange(len(data.splits.train))
-    captions = sample_captions(data.splits.train, seed=config.seed, epoch=epoch - 1)
+    captions = sample_captions(data.splits.train, seed=seed, epoch=epoch - 1)
     return nearest_neighbours(
         embed_images(dual, data.pixels, images, data.normalizer),
         embed_captions(dual, data.train_tokens, captions),
         data.splits.train,
         data.plan.neighbours,
-        seed=config.seed + epoch,
+        seed=seed + epoch,
     )
 
 
 def is_due(run: Run, state: TrainState) -> bool:
-    """Whether the model is to be evaluated now; before the first step it is the base model."""
-    every = run.config.eval_steps(run.data.steps_per_epoch)
+    """Whether the model is to be evaluated now."""
+    every = run.course.evaluate_every
     if run.evaluate is None or every is None or state.evaluated >= state.step:
         return False
-    return state.step % every == 0 or state.step == run.total_steps
+    return state.step % every == 0 or state.step == run.course.steps
 
 
 def evaluate(run: Run, state: TrainState, history: History, interruption: Interruption) -> None:
@@ -208,8 +241,8 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
             measurements,
             history,
             run.data.steps_per_epoch,
-            Metric.parse(run.config.metric),
-            run.config.keep_best,
+            run.course.metric,
+            run.course.keep_best,
         )
         if is_kept and run.world.is_first:
             weights = {
@@ -241,7 +274,7 @@ def evaluation_line(
     run: Run, state: TrainState, values: Row, measurements: Sequence[Measurement]
 ) -> str:
     """One line for people."""
-    parts = [f"step {state.step:,}/{run.total_steps:,}"]
+    parts = [f"step {state.step:,}/{run.course.steps:,}"]
     for each in measurements:
         if each.scope != GLOBAL:
             continue
@@ -252,8 +285,8 @@ def evaluation_line(
                 f"{each.task} MRR@10 {each['mrr@10']:.3f}, recall@1 {each['recall@1']:.3f}"
                 f" (global, pool of {each.pool:,})"
             )
-    metric = Metric.parse(run.config.metric)
-    if run.config.metric != "t2i_mrr@10":
+    metric = run.course.metric
+    if metric != SHOWN:
         parts.append(f"{metric.column} {values[metric.column]:.3f}")
     if state.step == 0:
         parts.append("before training")

@@ -16,7 +16,7 @@ from typing import TextIO
 import numpy as np
 import torch
 
-from finetune.config.settings import TINY, TrainConfig
+from finetune.config.settings import TINY, PathLike, TrainConfig
 from finetune.console import Progress
 from finetune.data.back_translation import (
     TranslationCache,
@@ -24,23 +24,26 @@ from finetune.data.back_translation import (
     default_cache,
     parse_routes,
 )
-from finetune.data.loader import DataSource, load_training_data
-from finetune.data.splits import Splits, TrainingManifests
+from finetune.data.loader import DataSource, TrainingData, load_training_data
+from finetune.data.splits import TrainingManifests
 from finetune.data.world import World
-from finetune.evaluation.validation import evaluator
+from finetune.evaluation.validation import Evaluator, evaluator
 from finetune.export.encoder import check_out
 from finetune.figures import FlatFigures, Row, flat_by_key
 from finetune.images.decode_workers import Decoder
+from finetune.losses.loss import Loss
+from finetune.models.dual_encoder import DualEncoder
 from finetune.optimization.precisions import resolve_device, resolve_precision
 from finetune.trackers import start_trackers
+from finetune.trackers.background import Trackers
 from finetune.training.checkpoint import WorkFolder
 from finetune.training.checks import check_config
 from finetune.training.finish import finish
 from finetune.training.gradients.distributed import join_world
-from finetune.training.loop import Run, fit
+from finetune.training.loop import Course, Run, fit
 from finetune.training.prepare import load_model, prepare
 from finetune.training.state import start_or_resume
-from finetune.training.step import build_backward
+from finetune.training.step import Backward, build_backward
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def train(config: TrainConfig, *, stream: TextIO | None = None, quiet: bool = Fa
     check_config(config)
     check_out(Path(config.out), yes=config.yes)
     with ExitStack() as stack:
-        stack.enter_context(cpu_threads(config))
+        stack.enter_context(cpu_threads(config.threads, is_small=config.model == TINY))
         world = stack.enter_context(join_world(resolve_device(config.device, config.precision)))
         if not world.is_first:
             # what these write, nobody reads
@@ -104,12 +107,28 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
         return show(task, total, unit=unit, done_before=done)
 
     # what can be refused is refused before the first slow thing
-    with WorkFolder.open(config) as work, TrainingManifests.open(config) as manifests:
-        splits = manifests.splits(config)
+    with (
+        WorkFolder.open(config) as work,
+        TrainingManifests.open(
+            config.manifests, images=config.images, strict=config.strict
+        ) as manifests,
+    ):
+        splits = manifests.splits(
+            config.batch_plan,
+            batch_size=config.batch_size,
+            evaluates=config.evaluates,
+            classes=config.zero_shot_classes,
+        )
         seed_everything(config.seed)
         dual = load_model(config, splits.train.captions).to(world.device)
-        loss_of = prepare(dual, config)
-        new_captions = translated(config, splits, world, progress)
+        loss = prepare(dual, config)
+        new_captions = translated(
+            splits.train.captions,
+            config.back_translate,
+            config.back_translation_cache,
+            world,
+            progress,
+        )
         source = DataSource(splits, manifests.problems, new_captions)
 
         with Decoder(dual.preprocessing, config.workers) as decoder:
@@ -117,46 +136,24 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
             manifests.problems.write(work.report)
             rejected = len(manifests.problems)
             state, history = start_or_resume(config, work, data, dual, world)
-            seed_process(config, world, state.step)
+            seed_process(config.seed, world, state.step)
             world.check_equal(dual.parameters())
-            total = config.epochs * data.steps_per_epoch
+            course = Course.of(config, data.steps_per_epoch)
             with (
-                progress("Training", total, "steps", state.step) as shown,
-                start_trackers(
-                    config.trackers,
-                    folder=config.trackers_folder,
-                    config=config.as_dict(),
-                    project=config.project,
-                    run_name=config.run_name or Path(config.out).name,
-                    resumed_from_step=state.step,
-                    warn=shown.message,
-                ) as trackers,
+                progress("Training", course.steps, "steps", state.step) as shown,
+                trackers_of(config, state.step, shown.message) as trackers,
             ):
                 if rejected:
                     shown.message(f"{manifests.problems.summary()}; see {work.report}")
                 for note in data.notes:
                     shown.message(note)
                 if state.step:
-                    shown.message(f"Continuing after step {state.step:,} of {total:,}.")
-                run = Run(
-                    config,
-                    data,
-                    work,
-                    world,
-                    loss_of,
-                    build_backward(
-                        loss_of,
-                        world,
-                        resolve_precision(config.precision, world.device.type).dtype,
-                        chunk_size=config.chunk_size,
-                        parts=config.accumulate_separate_batches,
-                    ),
-                    evaluator(config, data, dual, loss_of) if config.evaluates else None,
-                    trackers,
-                    shown,
-                )
+                    shown.message(f"Continuing after step {state.step:,} of {course.steps:,}.")
+                backward = backward_of(config, loss, world)
+                evaluate = evaluator_of(config, data, dual, loss) if config.evaluates else None
+                run = Run(course, data, work, world, loss, backward, evaluate, trackers, shown)
                 fit(run, state, history)
-                metrics = world.from_first(lambda: finish(run, state, history, rejected))
+                metrics = world.from_first(lambda: finish(run, config, state, history, rejected))
         if not config.keep_checkpoints:
             work.remove()
 
@@ -167,24 +164,74 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
         history=history.rows,
         steps=state.step,
         best_step=state.stopping.best_step if config.evaluates else state.step,
-        stopped_early=state.step < total,
+        stopped_early=state.step < course.steps,
         rejected=rejected,
         notes=data.notes,
     )
 
 
+def trackers_of(config: TrainConfig, step: int, warn: Callable[[str], None]) -> Trackers:
+    """The trackers of a run, started after so many steps."""
+    return start_trackers(
+        config.trackers,
+        folder=config.trackers_folder,
+        config=config.as_dict(),
+        project=config.project,
+        run_name=config.run_name or Path(config.out).name,
+        resumed_from_step=step,
+        warn=warn,
+    )
+
+
+def backward_of(config: TrainConfig, loss: Loss, world: World) -> Backward:
+    """How a run takes gradients."""
+    return build_backward(
+        loss,
+        world,
+        resolve_precision(config.precision, world.device.type).dtype,
+        chunk_size=config.chunk_size,
+        parts=config.accumulate_separate_batches,
+    )
+
+
+def evaluator_of(
+    config: TrainConfig, data: TrainingData, dual: DualEncoder, loss: Loss
+) -> Evaluator:
+    """What measures a run's validation split."""
+    return evaluator(
+        data,
+        dual,
+        loss,
+        batch_size=config.batch_size,
+        templates=config.zero_shot_template,
+        batches_of=config.batches_of,
+    )
+
+
 def translated(
-    config: TrainConfig, splits: Splits, world: World, progress: Callable[..., Progress]
+    captions: Sequence[str],
+    languages: str | None,
+    cache_file: PathLike | None,
+    world: World,
+    progress: Callable[..., Progress],
 ) -> Mapping[str, Sequence[str]]:
-    """New captions of training captions by back-translation, where that is asked for."""
-    if config.back_translate is None:
+    """New captions by back-translation of these.
+
+    Args:
+        captions: Of the split train.
+        languages: As `parse_routes` reads them; None adds nothing.
+        cache_file: Of translations; None is the user's own.
+        world: The first process translates for all.
+        progress: Makes a bar.
+    """
+    if languages is None:
         return {}
-    routes = parse_routes(config.back_translate)
+    routes = parse_routes(languages)
 
     def translate() -> Mapping[str, Sequence[str]]:
-        with TranslationCache(Path(config.back_translation_cache or default_cache())) as cache:
+        with TranslationCache(Path(cache_file or default_cache())) as cache:
             found = back_translate(
-                splits.train.captions, routes, cache, progress=progress, device=str(world.device)
+                captions, routes, cache, progress=progress, device=str(world.device)
             )
         progress("Translating", 0).message(found.summary())
         return found.captions
@@ -199,18 +246,18 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def seed_process(config: TrainConfig, world: World, step: int) -> None:
+def seed_process(seed: int, world: World, step: int) -> None:
     """Let dropout differ between processes; the first one keeps what a checkpoint restores."""
     if not world.is_first:
-        torch.manual_seed(hash((config.seed, world.rank, step)) % 2**63)
+        torch.manual_seed(hash((seed, world.rank, step)) % 2**63)
 
 
 @contextmanager
-def cpu_threads(config: TrainConfig) -> Iterator[None]:
-    """Torch's threads on the CPU during training; as before afterwards."""
+def cpu_threads(count: int | None, *, is_small: bool) -> Iterator[None]:
+    """Torch's threads on the CPU during training, by themselves for None; as before afterwards."""
     before = torch.get_num_threads()
     # a small model spends more time handing work to a second thread than the thread saves
-    torch.set_num_threads(config.threads or (1 if config.model == TINY else before))
+    torch.set_num_threads(count or (1 if is_small else before))
     try:
         yield
     finally:

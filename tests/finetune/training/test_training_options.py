@@ -324,7 +324,7 @@ def test_two_processes_train_as_one(config, tmp_path, no_export, changes, option
 
 def test_each_process_needs_pairs(config, manifest) -> None:
     data = read_split(Manifest.open(manifest), "train")
-    small = replace(config, batch_size=5, accumulate_separate_batches=2)
-    check_shares(small, data, World(0, 4, torch.device("cpu")))
+    plan = replace(config, batch_size=5, accumulate_separate_batches=2).batch_plan
+    check_shares(plan, 2, data, World(0, 4, torch.device("cpu")))
     with pytest.raises(UsageError, match="smallest batch has 4 pairs, too few for 5 processes"):
-        check_shares(small, data, World(0, 5, torch.device("cpu")))
+        check_shares(plan, 2, data, World(0, 5, torch.device("cpu")))
