@@ -1,10 +1,10 @@
 """The document: what the feed writes and the engines hold."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,11 @@ import numpy.typing as npt
 from clipsearch.document_fields import NUMBERS, PART, PATH, TAGS, TEXT, TEXTS, Part, part
 from clipsearch.storable import shown_id, why_no_id
 from finetune.errors import DocumentError
+from finetune.frames import frame_of
 from finetune.several import is_one_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Embedding = npt.NDArray[np.float32]
 
@@ -157,3 +161,22 @@ def check_embedding(embedding: Embedding, dimension: int, name: str) -> None:
     length = float(np.linalg.norm(embedding))
     if abs(length - 1.0) > UNIT_LENGTH_TOLERANCE:
         raise DocumentError(f"{name}: embedding of length {length:.4f}, must be 1")
+
+
+def frame_of_documents(
+    columns: Mapping[str, Sequence[object]], documents: Sequence[Document]
+) -> "pd.DataFrame":
+    """Make a DataFrame, a row a document: `columns`, path, captions (lists), tags and numbers.
+
+    A cell is None for a tag that the document has not, NaN for a number; one with the name of an
+    earlier column has `metadata_` before it. Raises UsageError where pandas is not installed.
+    """
+    first: dict[str, Sequence[object]] = {
+        "path": [document.path for document in documents],
+        "captions": [list(document.captions) for document in documents],
+    }
+    tags = {name for document in documents for name in document.tags}
+    numbers = {name for document in documents for name in document.numbers} - tags
+    metadata = [{**document.tags, **document.numbers} for document in documents]
+    frame: pd.DataFrame = frame_of({**columns, **first}, metadata, numbers)
+    return frame

@@ -3,9 +3,10 @@
 Everything above (feed, query, server, commands) speaks to an engine through this page only.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 from clipsearch.documents import (
     DOCUMENT_FORM,
@@ -13,11 +14,15 @@ from clipsearch.documents import (
     Document,
     Embedding,
     check_embedding,
+    frame_of_documents,
     storable_parts,
 )
 from clipsearch.json_records import record
 from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, Ranking, ranking_of
 from finetune.errors import DocumentError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Precision = Literal["float", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -255,6 +260,25 @@ class Page:
     notes: tuple[str, ...] = ()
     partial: str | None = None
     candidates: int | None = None
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Make a DataFrame of the hits, a row each, best first.
+
+        Columns: `rank`, from 1 at the very first hit, whatever `offset` is; `id`; `score`; `bm25`
+        and `cosine`, NaN where the mode has none; `path`; `captions`, a list; then each tag, None
+        where a document has none, and each number, NaN where it has none. A tag or number with one
+        of these names has `metadata_` before it.
+
+        Raises UsageError where pandas is not installed.
+        """
+        columns: dict[str, Sequence[object]] = {
+            "rank": [self.offset + number for number in range(1, len(self.hits) + 1)],
+            "id": [hit.document.id for hit in self.hits],
+            "score": [hit.score for hit in self.hits],
+            "bm25": [math.nan if hit.bm25 is None else hit.bm25 for hit in self.hits],
+            "cosine": [math.nan if hit.cosine is None else hit.cosine for hit in self.hits],
+        }
+        return frame_of_documents(columns, [hit.document for hit in self.hits])
 
 
 @dataclass(frozen=True, slots=True)

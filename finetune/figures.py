@@ -153,6 +153,11 @@ EVALUATION_COLUMNS = tuple(METRICS)
 RETRIEVAL_COLUMNS = tuple(name for name, metric in METRICS.items() if metric.task in DIRECTIONS)
 
 
+def is_evaluation(row: Mapping[str, float]) -> bool:
+    """Whether a row of history.csv is an evaluation's, not a step's."""
+    return "loss" not in row
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A figure's value, and the ends of its interval where one was drawn."""

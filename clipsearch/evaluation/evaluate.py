@@ -6,7 +6,7 @@ Estimate(value=0.88, low=0.86, high=0.9)
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -30,6 +30,7 @@ from clipsearch.evaluation.measures import (
 from finetune.errors import ManifestError, UsageError
 from finetune.evaluation.intervals import RankedMeasurement, Sampling
 from finetune.evaluation.zero_shot import TEMPLATES, check_templates
+from finetune.frames import DataFrame, FrameManifest, as_manifest
 from finetune.manifest.class_labels import ClassLabels, read_class_labels
 from finetune.manifest.cut_captions import cut_sentence
 from finetune.manifest.manifest import Manifest
@@ -45,7 +46,8 @@ class EvaluateOptions:
 
     Attributes:
         encoder: The encoder folder.
-        manifest: Of any format that `Manifest.open` reads.
+        manifest: Of any format that `Manifest.open` reads, or a pandas DataFrame, whose relative
+            image paths are meant from the current folder.
         split: "train", "val", "test", or "all".
         against: Another encoder folder; differences are `encoder` minus `against`.
         images: Where relative paths are looked for last.
@@ -60,7 +62,7 @@ class EvaluateOptions:
     """
 
     encoder: Path
-    manifest: Path
+    manifest: str | Path | DataFrame | FrameManifest
     split: str = "test"
     against: Path | None = None
     images: Path | None = None
@@ -171,6 +173,7 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
         ManifestError: The split is empty, has no caption, or a single image.
     """
     options.check()
+    options = replace(options, manifest=as_manifest(options.manifest))
     folders = [options.encoder, *([options.against] if options.against is not None else [])]
     encoders = tuple(Encoder.load(folder, device=options.device) for folder in folders)
     notes = []

@@ -1,6 +1,6 @@
 """Plots of an evaluation: how ranks are distributed, and recall at every cutoff."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import product
@@ -15,13 +15,13 @@ from finetune.evaluation.intervals import RankedMeasurement
 from finetune.evaluation.plots import SECOND, SMOOTHED, rank_bins, save_figure, scale_ranks
 from finetune.figures import GLOBAL, TASKS, ZERO_SHOT
 from finetune.files.outputs import is_sealed
-from finetune.manifest.inputs import check_no_input, check_output
+from finetune.manifest.inputs import Inputs, check_no_input, check_output
 
 KINDS = ("ranks", "recall")
 Ints = npt.NDArray[np.int64]
 
 
-def check_plots(folder: Path, inputs: Iterable[str | Path | None] = ()) -> None:
+def check_plots(folder: Path, inputs: Inputs = ()) -> None:
     """Raise UsageError unless plots can be drawn into `folder`, which is made where missing.
 
     `inputs`: what is measured; plots never go into it, and replace only older plots that nobody

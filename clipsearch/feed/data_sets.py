@@ -24,6 +24,10 @@ vector) that the document was made from. Nothing in common is no agreement. A wr
 loses nothing: the ids that are held are rejected, and `--data-set` mends it; a wrong "the same"
 would.
 
+**A DataFrame** lies nowhere, so its data set has to be named at each feed; a manifest that does lie
+somewhere is never taken for it, unless `--data-set` says so. A data set that was fed from a file
+keeps that place when it is fed from a DataFrame.
+
 **Documents of earlier versions** have no data set. Those that the ledger knows belong to the first
 data set that is fed with it and agrees with them, as above, and whose pictures lie where theirs
 did; each other one to the first feed that holds its id, unless its picture still lies elsewhere
@@ -45,6 +49,9 @@ from finetune.manifest.manifest import Manifest, Record
 
 HELD_KIND = "id of another data set"
 UNCLAIMED = ""
+# Before a data set's name, in place of a path: it was fed from a DataFrame. No place of a file
+# begins so, since all are absolute.
+IN_MEMORY = "DataFrame:"
 SAMPLE = 20
 
 _NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
@@ -75,6 +82,11 @@ class Place:
     beside: str | None
 
     @classmethod
+    def in_memory(cls, data_set: str) -> "Place":
+        """Of a DataFrame, which lies nowhere: the data set's name stands for it."""
+        return cls(f"{IN_MEMORY}{data_set}", f"{IN_MEMORY}{data_set}", None)
+
+    @classmethod
     def of(cls, manifest: Path, index: str) -> "Place":
         """Of a manifest (file, folder or pattern of shards), for an index."""
         # normpath keeps symbolic links where there is no ".." after one.
@@ -90,6 +102,8 @@ class Place:
 
     def may_be_moved(self, data_set: DataSet) -> bool:
         """Whether the data set may be here now: where it was there is nothing, or all was moved."""
+        if data_set.manifest.startswith(IN_MEMORY):
+            return False
         if self.beside is not None and self.beside == data_set.beside:
             return True
         return not any(_exists(path) for path in (data_set.manifest, data_set.resolved))
@@ -123,7 +137,10 @@ def settle_data_set(
         prefix = wish.id_prefix
         if prefix is None:
             prefix = "" if old is None else old.id_prefix
-        sets[found] = DataSet(found, place.manifest, place.resolved, place.beside, prefix)
+        where = place
+        if old is not None and old.manifest and place.manifest.startswith(IN_MEMORY):
+            where = Place(old.manifest, old.resolved, old.beside)
+        sets[found] = DataSet(found, where.manifest, where.resolved, where.beside, prefix)
         return replace(info, data_sets=tuple(sets.values()))
 
     info = engine.change_info(registered)

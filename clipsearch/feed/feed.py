@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -40,6 +40,7 @@ from clipsearch.feed.unembedded import forget_unembedded, settle_unembedded
 from clipsearch.feed.writing import Encoding, Tally, Writing
 from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
+from finetune.frames import DataFrame, FrameManifest, as_manifest
 from finetune.manifest.manifest import Manifest
 from finetune.several import check_several
 
@@ -59,7 +60,9 @@ class FeedOptions:
     """What to feed, into what, and how.
 
     Attributes:
-        manifest: The manifest, of any format that `Manifest.open` reads.
+        manifest: The manifest, of any format that `Manifest.open` reads, or a pandas DataFrame;
+            `data_set` must name the data set that a DataFrame is, since it lies nowhere. Its
+            relative image paths are meant from the current folder.
         index: A folder (embedded engine, made at the first feed) or an http(s) address (Vespa).
         encoder: Its folder. None takes the index's own, or feeds the manifest's ready-made
             vectors.
@@ -79,7 +82,7 @@ class FeedOptions:
         strict: Feed nothing where the manifest has any problem.
     """
 
-    manifest: Path
+    manifest: str | Path | DataFrame | FrameManifest
     index: str
     encoder: Path | None = None
     images: Path | None = None
@@ -106,6 +109,11 @@ class FeedOptions:
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"--workers {self.workers}: must be 0 or more")
         Wish(self.data_set, self.id_prefix).check()
+        if not isinstance(self.manifest, str | Path) and self.data_set is None:
+            raise UsageError(
+                "a DataFrame lies nowhere, so that the index could not know it again: name the data"
+                ' set that it is, as in FeedOptions(data_set="photos")'
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +180,9 @@ def feed(
         EngineError: The index cannot be opened or written. What was acknowledged is kept.
     """
     options.check()
-    check_report(options.report or report_path(options.index), [options.manifest, options.encoder])
+    given = as_manifest(options.manifest)
+    options = replace(options, manifest=given)
+    check_report(options.report or report_path(options.index), [given, options.encoder])
     ledger_file = options.ledger or ledger_path(options.index)
     check_ledger(ledger_file)
     started = time.monotonic()
@@ -269,7 +279,11 @@ class _Feed:
         """Make the ledger say what the index holds, and find out which data set this is."""
         options, engine, ledger = self.options, self.target.engine, self.ledger
         wish = Wish(options.data_set, options.id_prefix)
-        place = Place.of(options.manifest, options.index)
+        manifest = as_manifest(options.manifest)
+        if isinstance(manifest, FrameManifest):
+            place = Place.in_memory(str(options.data_set))
+        else:
+            place = Place.of(Path(manifest), options.index)
         fed_before = fed_from(place, ledger, wish)
         self.tally.notes += reconcile(ledger, engine, mark, fed_before)
         known = {each.name: each for each in engine.info.data_sets}

@@ -4,7 +4,6 @@ Notes stand in it too: of pictures that did, but whose reading a user should kno
 """
 
 import csv
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 from clipsearch.engines import is_remote
 from finetune.errors import EngineError
 from finetune.files.outputs import is_report
-from finetune.manifest.inputs import check_output
+from finetune.manifest.inputs import Inputs, check_output
 
 if TYPE_CHECKING:
     from _csv import Writer
@@ -27,7 +26,7 @@ def report_path(target: str) -> Path:
     return Path(REPORT_NAME) if is_remote(target) else Path(target) / REPORT_NAME
 
 
-def check_report(path: Path, inputs: Iterable[str | Path | None]) -> None:
+def check_report(path: Path, inputs: Inputs) -> None:
     """Raise UsageError where a report at `path` would replace a file that is none of ours.
 
     `inputs`: what the feed reads.

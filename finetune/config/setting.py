@@ -5,10 +5,10 @@
 ...     epochs: int = setting(Group.BATCHES, 10, "Times that every image is seen.", least=1)
 """
 
+import os
 from collections.abc import Collection
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from finetune.errors import UsageError
@@ -133,8 +133,8 @@ def default_shown(default: object, declared: Setting) -> str:
 
 def plain(value: object) -> object:
     """A setting's value as JSON and YAML hold it: paths as text, tuples as lists."""
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     if is_dataclass(value):

@@ -16,11 +16,13 @@ from finetune.config.caption_augmentation import CaptionAugmentConfig
 from finetune.config.image_augmentation import AugmentConfig
 from finetune.config.setting import Group, describe, option_of, plain, setting, settings_of
 from finetune.figures import CLASSES, OTHERS, RETRIEVAL, either
+from finetune.frames import DataFrame, FrameManifest, ManifestPath, as_manifest
 from finetune.losses import LOSSES, OPTIONS
 from finetune.optimization.optimizers import OPTIMIZERS
 from finetune.optimization.precisions import PRECISIONS
 from finetune.optimization.schedules import SCHEDULES
 from finetune.ranges import Range
+from finetune.several import is_one_text
 from finetune.trackers import TRACKERS
 
 TINY = "tiny"
@@ -49,8 +51,12 @@ class TrainConfig:
     None takes what the help says, or leaves the thing out.
     """
 
-    manifest: PathLike = in_model(
-        MISSING, "Captioned images, in any format of `finetune.manifest`.", flag=""
+    manifest: PathLike | DataFrame | FrameManifest = in_model(
+        MISSING,
+        "Captioned images, in any format of `finetune.manifest`, or a pandas DataFrame of them. An"
+        " equal DataFrame goes on with an interrupted run; its relative image paths are meant from"
+        " the current folder.",
+        flag="",
     )
     model: str = in_model(
         MISSING,
@@ -61,7 +67,7 @@ class TrainConfig:
     out: PathLike = in_model(
         "encoder", "The encoder folder to write.", metavar="FOLDER", operational=True
     )
-    more_manifests: tuple[PathLike, ...] = in_model(
+    more_manifests: tuple[PathLike | DataFrame | FrameManifest, ...] = in_model(
         (), "Trained on together with the first.", flag=""
     )
     text_model: str | None = in_model(
@@ -306,10 +312,16 @@ class TrainConfig:
         False, "Treat any problem of the manifest or its pictures as an error.", operational=True
     )
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "manifest", as_manifest(self.manifest))
+        if not is_one_text(self.more_manifests):
+            more = tuple(map(as_manifest, self.more_manifests))
+            object.__setattr__(self, "more_manifests", more)
+
     @property
-    def manifests(self) -> tuple[PathLike, ...]:
+    def manifests(self) -> tuple[ManifestPath, ...]:
         """All of them."""
-        return (self.manifest, *self.more_manifests)
+        return tuple(map(as_manifest, (self.manifest, *self.more_manifests)))
 
     @property
     def work_folder(self) -> Path:
@@ -391,10 +403,14 @@ class TrainConfig:
     def with_absolute_paths(self) -> "TrainConfig":
         """The same run, wherever it is called from."""
         images = None if self.images is None else Path(self.images).absolute()
+        absolute = tuple(
+            each if isinstance(each, FrameManifest) else Path(each).absolute()
+            for each in self.manifests
+        )
         return replace(
             self,
-            manifest=Path(self.manifest).absolute(),
-            more_manifests=tuple(Path(path).absolute() for path in self.more_manifests),
+            manifest=absolute[0],
+            more_manifests=absolute[1:],
             out=Path(self.out).absolute(),
             images=images,
         )

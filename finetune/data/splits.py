@@ -22,6 +22,7 @@ from finetune.data.captioned_images import (
     read_split,
 )
 from finetune.errors import UsageError
+from finetune.frames import ManifestPath
 from finetune.manifest.class_labels import ClassLabels, read_joint_class_labels
 from finetune.manifest.manifest import Manifest
 from finetune.manifest.problems import Problems
@@ -166,7 +167,7 @@ class TrainingManifests:
     @classmethod
     def open(
         cls,
-        paths: Iterable[Path | str],
+        paths: Iterable[ManifestPath],
         *,
         images: Path | str | None = None,
         strict: bool = False,

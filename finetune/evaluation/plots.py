@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import ClipsearchError
-from finetune.evaluation.figures import is_evaluation
-from finetune.figures import DIRECTIONS, RETRIEVAL_COLUMNS, TASKS, Row
+from finetune.figures import DIRECTIONS, RETRIEVAL_COLUMNS, TASKS, Row, is_evaluation
 from finetune.files.outputs import write_png
 
 Ints = npt.NDArray[np.int64]

@@ -1,25 +1,22 @@
 """What a command reads: no report, sheet or plot of its own may be written there."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
 from finetune.files.outputs import IsOurs, is_sealed
 from finetune.files.ownership import read_mark
-
-if TYPE_CHECKING:
-    pass
 from finetune.images.contact_sheet import check_form
+
+Inputs = Iterable[str | os.PathLike[str] | None]
 
 # What a folder of pictures reads beside pictures.
 _READ_SUFFIXES = (".txt", ".tar")
 
 
-def check_output(
-    path: Path, what: str, is_ours: IsOurs, inputs: Iterable["str | Path | None"] = ()
-) -> None:
+def check_output(path: Path, what: str, is_ours: IsOurs, inputs: Inputs = ()) -> None:
     """Raise UsageError where a file must not be written to `path`.
 
     Args:
@@ -43,7 +40,7 @@ def check_output(
         )
 
 
-def check_no_input(path: Path, what: str, inputs: Iterable["str | Path | None"]) -> None:
+def check_no_input(path: Path, what: str, inputs: Inputs) -> None:
     """Raise UsageError where `path` is one of the files and folders that the same command reads."""
     for each in inputs:
         if each is not None and is_same_place(path, Path(each)):
@@ -80,9 +77,7 @@ def _would_be_read(path: Path, folder: Path) -> bool:
     return path.suffix.lower() in (*_READ_SUFFIXES, *IMAGE_SUFFIXES) or path.name in NAMES
 
 
-def check_sheet(
-    path: Path, cells: int = 1, *, inputs: Iterable[str | Path | None] = (), what: str = "--sheet"
-) -> None:
+def check_sheet(path: Path, cells: int = 1, *, inputs: Inputs = (), what: str = "--sheet") -> None:
     """Raise UsageError unless a sheet of so many cells can be written to `path`.
 
     `inputs`: what the command reads. Only an older sheet that nobody changed is replaced.

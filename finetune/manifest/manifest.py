@@ -40,20 +40,25 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from finetune.errors import ManifestError
+from finetune.frames import DataFrame, FrameManifest, as_manifest, frame_of
 from finetune.images.source import ImageSource
 from finetune.manifest.formats import recognise
+from finetune.manifest.formats.data_frame import DATA_FRAME
 from finetune.manifest.formats.row import MetadataValue, Source
 from finetune.manifest.image_lookup import ImageLookup
 from finetune.manifest.merge import Merger, StoredRecord
 from finetune.manifest.problems import Problems
 from finetune.manifest.splits import DEFAULT_SHARES, SPLITS, HashedSplit
 from finetune.text.numerals import without_point_zero
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +94,9 @@ class Manifest:
     """A manifest that has been read; made by `Manifest.open`, a context manager.
 
     Attributes:
-        path: As it was named.
+        path: As it was named; of a DataFrame, its name (`finetune.frames.FrameManifest`).
         format: "csv", "tsv", "jsonl", "parquet", "folder", "imagefolder", "openclip",
-            "karpathy", "flickr8k", "imageclef" or "webdataset".
+            "karpathy", "flickr8k", "imageclef", "webdataset" or "dataframe".
         root: The folder from which the records' relative paths are meant: that which holds most
             of the images.
         row_count: Rows read, bad ones not counted.
@@ -127,7 +132,7 @@ class Manifest:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: str | Path | DataFrame | FrameManifest,
         *,
         images: Path | None = None,
         strict: bool = False,
@@ -137,7 +142,9 @@ class Manifest:
         """Recognise a manifest by its content and read it.
 
         Args:
-            path: A file, a folder, or a pattern of tar shards ("shards/{000..012}.tar").
+            path: A file, a folder, a pattern of tar shards ("shards/{000..012}.tar"), or a pandas
+                DataFrame with the columns of a table; named levels of its index are columns too.
+                Relative image paths of a DataFrame are meant from the current folder.
             images: Where else relative image paths are looked for.
             strict: Whether any problem is an error.
             seed: Of the hash that assigns splits where none are given.
@@ -151,15 +158,17 @@ class Manifest:
         hashed_split = HashedSplit(seed, split)
         if images is not None and not images.is_dir():
             raise ManifestError(f"{images}: the folder of images is missing")
-        vectors = _paired_vectors(Path(path))
-        source = recognise(path, has_vectors=vectors is not None)
+        given = as_manifest(path)
+        path = Path(given)
+        vectors = None if isinstance(given, FrameManifest) else _paired_vectors(path)
+        source = recognise(given, has_vectors=vectors is not None)
         lookup = ImageLookup(source.root, images, source.suffixes)
         problems = Problems()
         vector_count = None if vectors is None else len(vectors)
         merger = Merger(source, lookup, hashed_split, problems, vector_count)
         try:
             merger.run()
-            manifest = cls(Path(path), source, merger, lookup, problems, vectors)
+            manifest = cls(path, source, merger, lookup, problems, vectors)
             manifest._check(strict)
         except sqlite3.OperationalError as error:
             merger.database.close()
@@ -196,6 +205,32 @@ class Manifest:
         """The number of records in "train", "val" and "test"."""
         found = dict(self._database.execute("SELECT split, count(*) FROM record GROUP BY split"))
         return {split: found.get(split, 0) for split in SPLITS}
+
+    def to_pandas(self, split: str | None = None) -> "pd.DataFrame":
+        """Make a DataFrame of the records, or of a split's, all of them in memory at once.
+
+        A row a record: `id`; `image`, which is `Record.path`, relative to `root`; `captions`, a
+        list; `split`; and, where any has one, `embedding`, float32[d]. Then each metadata column:
+        one of numbers is numeric, NaN where there is none; others hold None there. One with a name
+        of these has `metadata_` before it. `Manifest.open(frame, images=manifest.root)` reads it
+        back.
+
+        Raises:
+            UsageError: pandas is not installed.
+            ValueError: `split` is none of "train", "val" and "test".
+        """
+        records = list(self.records(split))
+        columns: dict[str, list[object]] = {
+            "id": [record.id for record in records],
+            "image": [record.path for record in records],
+            "captions": [list(record.captions) for record in records],
+            "split": [record.split for record in records],
+        }
+        if any(record.embedding is not None for record in records):
+            columns["embedding"] = [record.embedding for record in records]
+        numbers = [name for name, kind in self.columns().items() if kind == "number"]
+        frame: pd.DataFrame = frame_of(columns, [record.metadata for record in records], numbers)
+        return frame
 
     def columns(self) -> dict[str, str]:
         """Each metadata column with what it holds, "number" or "tag".
@@ -288,10 +323,11 @@ class Manifest:
                 f"{self.path}: none of its rows can be used: {problems.summary()}{example}{mend}"
             )
         if strict and problems.counts:
+            check = f"clipsearch manifest check {shlex.quote(str(self.path))} --report FILE"
+            if self.format == DATA_FRAME:
+                check = "Manifest.open(frame).problems"
             raise ManifestError(
-                f"{self.path}: {problems.summary()}{example} (strict; "
-                f"`clipsearch manifest check {shlex.quote(str(self.path))} --report FILE` names"
-                " them all)"
+                f"{self.path}: {problems.summary()}{example} (strict; `{check}` names them all)"
             )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config.recipes import recipe_report
-from finetune.config.settings import PathLike, TrainConfig
+from finetune.config.settings import TrainConfig
 from finetune.data.captioned_images import CaptionedImages
 from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
 from finetune.evaluation.before_after import Answers, sample_positives
@@ -29,6 +29,7 @@ from finetune.evaluation.validation import Evaluation
 from finetune.export.encoder import export_encoder
 from finetune.export.onnx import CHECKED_PICTURES, CHECKED_TEXTS
 from finetune.figures import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Measurement
+from finetune.frames import ManifestPath
 from finetune.models.dual_encoder import DualEncoder
 from finetune.training.history import History
 from finetune.training.loop import Run
@@ -171,7 +172,7 @@ def description(
 
 
 def counts_by_manifest(
-    manifests: Sequence[PathLike], weights: Sequence[float] | None, train: CaptionedImages
+    manifests: Sequence[ManifestPath], weights: Sequence[float] | None, train: CaptionedImages
 ) -> list[dict[str, Any]]:
     """Name, images and captions of each manifest's split train, and its weight where it has one."""
     captions = train.datasets[train.image_of_caption]

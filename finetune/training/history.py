@@ -16,8 +16,7 @@ import torch
 from finetune.console import Progress
 from finetune.data.loader import TrainingData
 from finetune.errors import TrainingError
-from finetune.evaluation.figures import is_evaluation
-from finetune.figures import EVALUATION_COLUMNS, Row
+from finetune.figures import EVALUATION_COLUMNS, Row, is_evaluation
 from finetune.files.atomic import write_text_atomically
 from finetune.trackers.background import Trackers
 from finetune.training.checkpoint import WorkFolder

@@ -11,6 +11,7 @@ FINETUNE = [
     "deadline",
     "ranges",
     "figures",
+    "frames",
     "text",
     "files",
     "console",

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from finetune.errors import ManifestError
 from finetune.files.regular_files import NotRegularError, open_regular, what_it_is
+from finetune.frames import FrameManifest
 from finetune.manifest.formats import (
+    data_frame,
     delimited,
     flickr8k,
     folder,
@@ -36,14 +38,16 @@ _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def recognise(path: str | Path, has_vectors: bool = False) -> Source:
-    """Find out what a manifest is: a file, a folder, or a pattern of tar shards.
+def recognise(path: str | Path | FrameManifest, has_vectors: bool = False) -> Source:
+    """Find out what a manifest is: a file, a folder, a pattern of tar shards, or a DataFrame.
 
     `has_vectors` says that ready-made vectors lie beside it, so that captions may be missing.
 
     Raises:
         ManifestError: it is missing, empty, of no known format, or a column is missing.
     """
+    if isinstance(path, FrameManifest):
+        return data_frame.recognise(path)
     text = str(path)
     path = Path(path).expanduser()
     try:

@@ -4,9 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from finetune.evaluation.figures import is_evaluation
 from finetune.evaluation.plots import plot_history, smoothed
-from finetune.figures import EVALUATION_COLUMNS
+from finetune.figures import EVALUATION_COLUMNS, is_evaluation
 from finetune.training.history import COLUMNS, History, read_history
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from squares import write_squares
@@ -305,3 +306,15 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def test_goes_on_with_an_equal_data_frame_alone(config, manifest, no_export, monkeypatch) -> None:
+    monkeypatch.chdir(manifest.parent)
+    frame = pd.read_csv(manifest)
+    with crash_before(7), pytest.raises(Crash):
+        train(replace(config, manifest=frame), quiet=True)
+    with pytest.raises(UsageError, match="the manifest DataFrame-"):
+        train(replace(config, manifest=frame.iloc[::-1]), quiet=True)
+    result = train(replace(config, manifest=pd.read_csv(manifest)), quiet=True)
+    assert result.steps == STEPS
+    assert len({row["step"] for row in result.history if "loss" in row}) == STEPS
