@@ -20,7 +20,7 @@ from finetune.frames import DataFrame, FrameManifest, ManifestPath, as_manifest
 from finetune.losses import LOSSES, OPTIONS
 from finetune.optimization.optimizers import OPTIMIZERS
 from finetune.optimization.precisions import PRECISIONS
-from finetune.optimization.schedules import SCHEDULES
+from finetune.optimization.schedules import SCHEDULES, WITH_CYCLES
 from finetune.ranges import Range
 from finetune.several import is_one_text
 from finetune.trackers import TRACKERS
@@ -108,7 +108,9 @@ class TrainConfig:
     )
 
     loss: str = in_optimization(
-        "contrastive", "contrastive is CLIP's, sigmoid SigLIP's.", choices=LOSSES
+        "contrastive",
+        "; ".join(f"{name} is {kind.whose}" for name, kind in LOSSES.items()) + ".",
+        choices=LOSSES,
     )
     label_smoothing: float = in_optimization(
         0.0, "Of the contrastive loss.", range=OPTIONS["label_smoothing"]
@@ -156,7 +158,7 @@ class TrainConfig:
         0.1, "Steps over which the rate rises; below 1, their share.", least=0
     )
     schedule: str = in_optimization("cosine", "The learning rate after warm-up.", choices=SCHEDULES)
-    cycles: int = in_optimization(1, "Of cosine-restarts.", least=1)
+    cycles: int = in_optimization(1, f"Of {' and '.join(sorted(WITH_CYCLES))}.", least=1)
     precision: str = in_optimization(
         "auto", "auto is bf16 where CUDA has it, else fp32; fp16 needs CUDA.", choices=PRECISIONS
     )

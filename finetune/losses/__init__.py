@@ -24,11 +24,13 @@ class LossKind:
 
     Attributes:
         module, name: Of the class, a `finetune.losses.loss.Loss`.
+        whose: The models that were first trained with it, for people: "CLIP's".
         options: Settings that no other loss has, with their ranges; 0 is without effect.
     """
 
     module: str
     name: str
+    whose: str
     options: Mapping[str, Range] = field(default_factory=dict)
 
 
@@ -36,9 +38,10 @@ LOSSES: Mapping[str, LossKind] = {
     "contrastive": LossKind(
         "finetune.losses.contrastive",
         "ContrastiveLoss",
+        "CLIP's",
         {"label_smoothing": Range(least=0, below=1), "hard_negative_beta": Range(least=0)},
     ),
-    "sigmoid": LossKind("finetune.losses.sigmoid", "SigmoidLoss"),
+    "sigmoid": LossKind("finetune.losses.sigmoid", "SigmoidLoss", "SigLIP's"),
 }
 OPTIONS: Mapping[str, Range] = {
     option: bounds for kind in LOSSES.values() for option, bounds in kind.options.items()

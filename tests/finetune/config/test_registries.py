@@ -92,7 +92,9 @@ def test_a_new_loss_and_schedule_train_without_a_word_elsewhere(tmp_path, monkey
     module = ModuleType("finetune.losses.half")
     monkeypatch.setattr(module, "HalfLoss", HalfLoss, raising=False)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    kind = LossKind(module.__name__, "HalfLoss", {"label_smoothing": Range(least=0, below=1)})
+    kind = LossKind(
+        module.__name__, "HalfLoss", "nobody's", {"label_smoothing": Range(least=0, below=1)}
+    )
     with monkeypatch.context() as patch:
         patch.setitem(LOSSES, "half", kind)
         patch.setitem(schedules.SCHEDULES, "nothing", lambda schedule, step: 0.0)
