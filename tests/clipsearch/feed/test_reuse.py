@@ -227,7 +227,7 @@ def test_on_a_vespa_too(
 KILLED = """
 import os, sys
 from pathlib import Path
-from clipsearch.feed.feed import writing as feed_writing
+from clipsearch.feed import writing as feed_writing
 from clipsearch.feed.feed import FeedOptions, feed
 settle = feed_writing.Writing._settle
 left = int(sys.argv[3])
