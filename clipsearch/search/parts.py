@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from clipsearch.documents import Embedding
 from clipsearch.engine import MAX_WEIGHT
+from clipsearch.modes import Mode
 from clipsearch.text import tokens
 from finetune.errors import UsageError
 
@@ -90,17 +91,17 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def words_only(parts: Sequence[Part]) -> list[str]:
-    """Notes on what a bm25 query leaves out; UsageError where nothing is left."""
+def words_only(parts: Sequence[Part], mode: Mode) -> list[str]:
+    """Notes on what a query without a vector leaves out; UsageError where nothing is left."""
     left_out = [part for part in parts if part.kind != "text" or part.weight <= 0]
     if len(left_out) == len(parts):
         raise UsageError(
-            "mode bm25 looks for words, and the query has no text with a positive weight:"
-            " add one, or use --mode vector"
+            f"mode {mode} looks for words, and the query has no text with a positive weight:"
+            f" add one, or use --mode vector"
         )
     if not left_out:
         return []
-    return ["bm25 looks for words: pictures, vectors and negative texts did not count"]
+    return [f"{mode} looks for words: pictures, vectors and negative texts did not count"]
 
 
 def unit_vector(part: Part, dimension: int) -> Embedding:

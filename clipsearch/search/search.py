@@ -205,7 +205,7 @@ class Search:
         if ranking.needs_vector:
             query = replace(query, vector=self._mix(given))
         else:
-            notes += words_only(given)
+            notes += words_only(given, mode)
         if ranking.uses_words and not words:
             notes.append(NO_WORDS)
         answer = self.engine.search(query)
