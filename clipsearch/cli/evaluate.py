@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import UTF8, images_option, json_option
+from clipsearch.cli.options import UTF8, NamedPath, images_option, json_option
 from finetune.errors import UsageError
 from finetune.evaluation.significance import RESAMPLES
 from finetune.figures import GLOBAL, RANKS, TASKS
@@ -21,8 +21,8 @@ TABLE_WIDTH = 110
 
 
 @click.command()
-@click.argument("encoder", type=click.Path(path_type=Path))
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("encoder", type=NamedPath(path_type=Path))
+@click.argument("manifest", type=NamedPath(path_type=Path))
 @click.option(
     "--split",
     type=click.Choice(["train", "val", "test", "all"]),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsearch.cli.options import UTF8, json_option
+from clipsearch.cli.options import UTF8, NamedPath, json_option
 from finetune.encoder_folder import (
     DESCRIPTION_FILE,
     EncoderDescription,
@@ -96,7 +96,7 @@ class Outcome:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=NamedPath())
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

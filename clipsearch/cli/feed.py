@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import UTF8, images_option, index_option, json_option, ledger_option
+from clipsearch.cli.options import (
+    UTF8,
+    NamedPath,
+    images_option,
+    index_option,
+    json_option,
+    ledger_option,
+)
 from finetune.errors import UsageError
 from finetune.text.strict_json import dumps
 
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=NamedPath(path_type=Path))
 @index_option
 @click.option(
     "--encoder",
@@ -136,7 +143,7 @@ def summary(report: "FeedReport") -> str:
         f" in {report.seconds:.1f} s"
     )
     if report.images_per_second:
-        words += f" ({report.images_per_second:,.1f} images/s)"
+        words += f" (while writing: {report.images_per_second:,.1f} images/s)"
     lines = [words]
     if report.reused:
         lines.append(f"Of these, {report.reused:,} have embeddings that the index had already.")

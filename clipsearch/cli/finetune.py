@@ -11,7 +11,7 @@ import yaml
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.finetune_options import CAPTION_OPTIONS, training_options
 from clipsearch.cli.groups import GroupedCommand
-from clipsearch.cli.options import json_option
+from clipsearch.cli.options import NamedPath, json_option
 from finetune.config.caption_augmentation import CaptionAugmentConfig
 from finetune.config.mapping import config_from_mapping
 from finetune.config.recipes import load_recipe
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand, short_help="Train an encoder on your own captions.")
-@click.argument("manifests", nargs=-1, metavar="MANIFEST...")
+@click.argument("manifests", nargs=-1, metavar="MANIFEST...", type=NamedPath())
 @click.option(
     "--recipe",
     metavar="NAME|FILE",

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import images_option, json_option
+from clipsearch.cli.options import NamedPath, images_option, json_option
 from clipsearch.encoder.caption_tokens import tokenizer_of_encoder, tokenizer_of_model
 from finetune.errors import ManifestError, UsageError
 from finetune.files.outputs import is_report
@@ -39,7 +39,7 @@ def manifest() -> None:
 
 
 @manifest.command()
-@click.argument("path")
+@click.argument("path", type=NamedPath())
 @images_option
 @click.option("--decode", is_flag=True, help="Decode every image in full, not its header alone.")
 @click.option("--strict", is_flag=True, help="Treat any problem as an error: exit code 1.")

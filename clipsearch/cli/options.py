@@ -31,13 +31,29 @@ class Utf8(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 UTF8 = Utf8()
 
 
+class NamedPath(click.Path):
+    """A path that is never empty: "" (a shell variable that is not set) would be this folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Raises UsageError where it is empty."""
+        if value == "":
+            name = "the path" if param is None else param.get_error_hint(ctx)
+            raise UsageError(
+                f"{name} is empty (a shell variable that is not set, perhaps); name a file or"
+                " folder, as . for this one"
+            )
+        return super().convert(value, param, ctx)
+
+
 def index_option(command: Command) -> Command:
     """`--index TARGET`: a path is the embedded engine, an http(s) address is Vespa."""
     return click.option(
         "--index",
         "index",
         metavar="TARGET",
+        type=NamedPath(),
         envvar="CLIPSEARCH_INDEX",
+        show_envvar=True,
         required=True,
         help="The index: a folder (embedded engine) or an http(s) address (Vespa).",
     )(command)
@@ -65,6 +81,7 @@ def ledger_option(command: Command) -> Command:
         "--ledger",
         metavar="FILE",
         envvar="CLIPSEARCH_LEDGER",
+        show_envvar=True,
         type=click.Path(path_type=Path),
         help="What the index has acknowledged; in the index's folder, or for Vespa in your"
         " folder for state, unless given.",

@@ -163,7 +163,7 @@ def _earlier_form(form: object) -> str:
 def _data_sets_as_text(data_sets: object) -> str:
     assert isinstance(data_sets, list)
     listed = [
-        f"{each['name'] or 'of none'} {each['documents']:,}"
+        f"{each['name'] or 'none, of an earlier version'} {each['documents']:,}"
         + (f" ({each['manifest']})" if each["manifest"] else "")
         + (f", ids {each['id_prefix']}…" if each["id_prefix"] else "")
         for each in data_sets

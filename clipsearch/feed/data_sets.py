@@ -9,16 +9,18 @@ unique in the index, and never changes: documents and ledgers know a data set by
 **Which data set a manifest is** is found out at each feed, in this order:
 
 1. `--data-set NAME` says it.
-2. Its place is that of a data set: the path as it was named (absolute, but with symbolic links,
-   so that `current.csv` stays one data set wherever it points), or the file that this leads to. So
-   it does not matter whether the path is given relative, absolute or through a link.
+2. Its place is that of a data set that has documents: the path as it was named (absolute, but
+   with symbolic links, so that `current.csv` stays one data set wherever it points), or the file
+   that this leads to. So it does not matter whether the path is given relative, absolute or through
+   a link.
 3. It is at another place now: the place of a data set from the index's folder (both were moved or
    copied together), or any place where the data set's old one is gone.
-4. Otherwise it is a new data set. So a copy beside its original is one of its own.
+4. Its place is that of a data set without documents (all were rejected, or deleted).
+5. Otherwise it is a new data set. So a copy beside its original is one of its own.
 
 Places alone may deceive: two machines have a /data/photos.csv each, and where one was deleted
 another may lie. So 2 counts only if this ledger has fed the data set (it remembers from where, and
-that comes first), or the data set has no document, and 3 never, unless the contents agree: of up
+that comes first), and 3 never, unless the contents agree: of up
 to 20 records whose ids the data set holds, at least half must have the picture (or ready-made
 vector) that the document was made from. Nothing in common is no agreement. A wrong "new data set"
 loses nothing: the ids that are held are rejected, and `--data-set` mends it; a wrong "the same"
@@ -124,7 +126,8 @@ def settle_data_set(
     """
     known = _known(engine.info, ledger)
     found = fed_from(place, ledger, wish)
-    if found is None:
+    # One that all was rejected of may lie in its original's place by now.
+    if found is None or (wish.name is None and not ledger.has_data_set(found)):
         found = _find(known, ledger, manifest, place, encoded=encoded)
     first = not known
 
@@ -189,16 +192,16 @@ def _find(
 ) -> str | None:
     here = [each for each in known if place.is_of(each)]
     for each in here:
-        if each.name in ledger.places_fed or not ledger.has_data_set(each.name):
+        if each.name in ledger.places_fed and ledger.has_data_set(each.name):
             return each.name
     candidates = here + [each for each in known if each not in here and place.may_be_moved(each)]
-    if not candidates:
-        return None
     prefixes = {each.name: each.id_prefix for each in candidates}
     agreed = _agreements(manifest, ledger, prefixes, encoded=encoded)
     # On equal counts, the one that lies here, then the first that was fed.
-    best = max(candidates, key=lambda each: agreed.get(each.name, 0))
-    return best.name if agreed.get(best.name) else None
+    best = max(candidates, key=lambda each: agreed.get(each.name, 0), default=None)
+    if best is not None and agreed.get(best.name):
+        return best.name
+    return next((each.name for each in here if not ledger.has_data_set(each.name)), None)
 
 
 def _agreements(

@@ -15,6 +15,7 @@ from clipsearch.engine import MAX_WEIGHT
 from clipsearch.modes import Mode
 from clipsearch.text import tokens
 from finetune.errors import UsageError
+from finetune.files.regular_files import what_lies_at
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -132,10 +133,14 @@ def unit_vector(part: Part, dimension: int) -> Embedding:
 
 def _read_vector(path: Path) -> npt.NDArray[Any]:
     if not path.is_file():
-        raise UsageError(f"{path}: there is no .npy file of one vector")
+        reason = what_lies_at(path) or "no such file"
+        raise UsageError(f"{path}: {reason}; give an .npy file of one vector")
     try:
         # Mapped: a header may tell of any size, and its array need not be read to see that.
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        # What NumPy says of other formats is how to load them in an unsafe way.
+        raise UsageError(f"{path}: is no .npy file of one vector") from error
     except Exception as error:  # NumPy raises nearly anything for a broken header
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: is no .npy file of one vector ({reason})") from error

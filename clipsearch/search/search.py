@@ -51,6 +51,7 @@ from finetune.errors import (
     ImageError,
     UsageError,
 )
+from finetune.files.regular_files import what_lies_at
 from finetune.several import check_several
 
 if TYPE_CHECKING:
@@ -313,7 +314,8 @@ class Search:
         if isinstance(picture, str | Path):
             picture = Path(picture)
             if not picture.is_file():
-                raise ImageError(f"{picture}: no such picture file; give the path of an image")
+                reason = what_lies_at(picture) or "no such picture file"
+                raise ImageError(f"{picture}: {reason}; give the path of an image")
         image = cast("Path | bytes | Image", picture)
         embedding: Embedding = self.encoder.encode_images([image])[0]
         return embedding

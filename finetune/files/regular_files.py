@@ -68,6 +68,16 @@ def what_it_is(status: os.stat_result) -> str | None:
     return "is a device, not a file"
 
 
+def what_lies_at(path: Path) -> str | None:
+    """Why a path cannot be read as a regular file, in words; None where nothing lies there."""
+    try:
+        return what_it_is(path.stat())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
 def _check(status: os.stat_result, path: str | Path) -> None:
     reason = what_it_is(status)
     if reason is not None:

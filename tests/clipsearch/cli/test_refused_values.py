@@ -305,3 +305,40 @@ def test_what_is_said_of_another_encoder_is_not_refused_then(
     engine.close()
     with pytest.raises(EncoderMismatchError, match="feed a new index with the latter"):
         Search.open(tmp_path / "i", encoder=encoder_folder)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status", "--index", ""),
+        ("feed", "", "--index", "new.index"),
+        ("feed", "m.csv", "--index", ""),
+        ("manifest", "check", ""),
+        ("finetune", ""),
+        ("evaluate", "", "m.csv"),
+        ("export", ""),
+    ],
+)
+def test_an_empty_path_is_not_this_folder(arguments: tuple[str, ...]) -> None:
+    """As of a shell variable that is not set."""
+    done = clipsearch(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"is empty (a shell variable that is not set, perhaps)" in done.stderr
+
+
+def test_what_lies_there_instead_of_a_picture_or_vector_is_named(
+    index: Path, tmp_path: Path
+) -> None:
+    pipe, table, missing = tmp_path / "pipe", tmp_path / "table.csv", tmp_path / "missing.npy"
+    os.mkfifo(pipe)
+    table.write_text("image,caption\n")
+    for path, said in (
+        (pipe, f"{pipe}: is a pipe, not a file; give an .npy file"),
+        (missing, f"{missing}: no such file; give an .npy file"),
+        (tmp_path, f"{tmp_path}: is a folder, not a file; give an .npy file"),
+        # Not NumPy's advice to load it in an unsafe way.
+        (table, f"{table}: is no .npy file of one vector\n"),
+    ):
+        done = clipsearch("query", "--vector", path, "--index", index)
+        assert done.returncode == 2
+        assert said in done.stderr.decode(), path

@@ -118,6 +118,14 @@ def test_nor_that_of_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str, user: 
     assert not [secret for secret in SECRETS if secret in shown]
 
 
+def test_another_scheme_is_no_fault_of_the_password() -> None:
+    for address in ("ftp://me:geheim@vespa.example", "ftp://me:geheim@vespa.example:port"):
+        with pytest.raises(EngineError, match=r"not of the form http://HOST:PORT") as caught:
+            connect(address)
+        assert "geheim" not in str(caught.value)
+        assert "%2F" not in str(caught.value)
+
+
 def test_the_command_line_does_not_show_it_either(tmp_path: Path) -> None:
     for address in FAILING.values():
         for command in (["status", "--index"], ["deploy", "--dimension", "8", "--config-server"]):

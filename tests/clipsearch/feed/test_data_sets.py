@@ -244,6 +244,20 @@ def test_a_copy_beside_its_original_is_a_data_set_of_its_own(a: Manifest, index:
     assert original.exists()
 
 
+def test_a_copy_whose_original_is_gone_after_all_is_that_data_set(a: Manifest, index: Path) -> None:
+    """All of the copy was rejected while both were there, so that it left an empty data set."""
+    original = a.folder
+    a.folder = Path(shutil.copytree(original, original.parent / "copy"))
+    a.path = a.folder / "m.csv"
+    assert counts(a.feed(index)) == (0, 0, 0, 0, 5)
+    shutil.rmtree(original)
+    report = a.feed(index)
+    assert counts(report) == (0, 0, 5, 0, 0)
+    assert any("the data set m, fed from" in note for note in report.notes)
+    assert data_sets(index)["m"] == str(a.path)
+    assert counts(a.feed(index)) == (0, 0, 5, 0, 0)
+
+
 def test_another_manifest_where_the_old_one_was_gone_is_not_taken_for_it(
     a: Manifest, b: Manifest, index: Path
 ) -> None:

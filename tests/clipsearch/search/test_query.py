@@ -301,7 +301,7 @@ def test_texts_are_encoded_once(engine: MemoryEngine) -> None:
         ({"parts": [Part("sound", "x")]}, "unknown kind of part"),
         ({"vector": [1, 2]}, r"shape \(2,\)"),
         ({"vector": [0] * DIMENSION}, "not all zeros"),
-        ({"parts": [Part("vector", "missing.npy")]}, "no .npy file"),
+        ({"parts": [Part("vector", "missing.npy")]}, "no such file; give an .npy file"),
     ],
 )
 def test_refuses_what_cannot_work(search: Search, asked: dict[str, object], said: str) -> None:
@@ -312,9 +312,10 @@ def test_refuses_what_cannot_work(search: Search, asked: dict[str, object], said
 def test_unknown_ids_and_pictures(search: Search, tmp_path: Path) -> None:
     with pytest.raises(DocumentNotFoundError, match=r"'z\.jpg' in memory"):
         search.query(parts=[Part("id", "z.jpg")])
-    for picture in (tmp_path / "missing.png", tmp_path):
-        with pytest.raises(ImageError, match="no such picture file"):
-            search.query(image=picture)
+    with pytest.raises(ImageError, match="no such picture file"):
+        search.query(image=tmp_path / "missing.png")
+    with pytest.raises(ImageError, match="is a folder, not a file"):
+        search.query(image=tmp_path)
 
 
 def test_reads_a_vector_from_a_file(search: Search, engine: MemoryEngine, tmp_path: Path) -> None:

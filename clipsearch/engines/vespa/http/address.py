@@ -46,8 +46,10 @@ class Address:
         except ValueError as error:
             parts, host, reason = urlsplit(""), "", str(error)
         if reason or parts.scheme not in ("http", "https") or not _can_be_host(host):
-            reason = reason or "not of the form http://HOST:PORT"
-            if "@" in address:  # the reason may quote a part of the password
+            is_web = address.lower().startswith(("http://", "https://"))
+            if not reason or not is_web:
+                reason = "not of the form http://HOST:PORT"
+            if is_web and "@" in address:  # the reason may quote a part of the password
                 reason = "write / ? # @ % in a password as %2F %3F %23 %40 %25"
             raise EngineError(f"{shown}: is no address ({reason})")
         authorization = None
