@@ -11,7 +11,7 @@ import numpy.typing as npt
 from clipsearch.encoder.encoder import Embeddings, Encoder, Ids, available_cores
 from finetune.console import Progress
 from finetune.errors import ManifestError
-from finetune.images.decode_ahead import decode_ahead
+from finetune.images.decode_workers import decode_ahead
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.source import ImageSource
 from finetune.manifest.class_labels import ClassLabels
@@ -134,11 +134,11 @@ def embed_images(
             )
             batch: list[tuple[int, npt.NDArray[np.uint8]]] = []
             with closing(decoded):
-                for picture in decoded:
+                for row, picture in decoded:
                     if picture.pixels is None:
-                        errors[picture.key] = picture.error or "cannot be read"
+                        errors[row] = picture.error or "cannot be read"
                     else:
-                        batch.append((picture.key, picture.pixels))
+                        batch.append((row, picture.pixels))
                     if len(batch) == batch_size:
                         _embed(alike, arrays, batch)
                         batch = []

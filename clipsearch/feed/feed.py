@@ -30,7 +30,6 @@ from clipsearch.feed.ledger.check import reconcile
 from clipsearch.feed.ledger.ledger import Ledger, check_ledger, ledger_path
 from clipsearch.feed.ledger.mark import FeedMark
 from clipsearch.feed.ledger.tables import ContentTable, IdSet
-from clipsearch.feed.pipeline import closed_after
 from clipsearch.feed.plan import Plan, Source, Work, compare
 from clipsearch.feed.removal import delete, gone_from, why_not_prune
 from clipsearch.feed.report import Rejections, check_report, report_path
@@ -42,6 +41,7 @@ from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
 from finetune.frames import DataFrame, FrameManifest, as_manifest
 from finetune.manifest.manifest import Manifest
+from finetune.read_ahead import closed_after
 from finetune.several import check_several
 
 WRITTEN = (Work.UPDATE, Work.EMBED, Work.REUSE, Work.DUPLICATE)

@@ -6,14 +6,10 @@ Each arrow is a bounded queue: a slow stage holds back the ones before it. An ex
 stage reaches the caller, and a caller that stops (Ctrl-C, full disk) ends every stage.
 """
 
-import queue
-import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -21,13 +17,9 @@ from clipsearch.documents import Document, Embedding
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import Operation, Upsert
 from clipsearch.feed.ledger.ledger import Entry
-from finetune.images.decode_ahead import Decoded, decode_ahead
+from finetune.images.decode import Decoded
+from finetune.images.decode_workers import decode_ahead
 from finetune.images.source import ImageSource
-
-T = TypeVar("T")
-
-# How often a stage that waits for room looks whether the caller has stopped.
-STOP_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +82,14 @@ def encode(
     share = max(1, batch_size // threads)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-tower")
     encoding: deque[Future[list[Step]]] = deque()
-    batch: list[Decoded[Picture]] = []
+    batch: list[tuple[Picture, Decoded]] = []
     try:
-        for picture in decoded:
-            if picture.pixels is None:
-                reason = picture.error or "cannot be read"
-                yield Rejection(picture.key.document.id, "unreadable image", reason)
+        for picture, read in decoded:
+            if read.pixels is None:
+                reason = read.error or "cannot be read"
+                yield Rejection(picture.document.id, "unreadable image", reason)
                 continue
-            batch.append(picture)
+            batch.append((picture, read))
             if len(batch) == share:
                 encoding.append(pool.submit(_encode_batch, batch, encoder))
                 batch = []
@@ -113,12 +105,12 @@ def encode(
         pool.shutdown(cancel_futures=True)
 
 
-def _encode_batch(batch: list[Decoded[Picture]], encoder: Encoder) -> list[Step]:
-    pixels = np.stack([picture.pixels for picture in batch if picture.pixels is not None])
+def _encode_batch(batch: list[tuple[Picture, Decoded]], encoder: Encoder) -> list[Step]:
+    pixels = np.stack([read.pixels for _, read in batch if read.pixels is not None])
     embeddings = encoder.encode_pixels(pixels)
     return [
-        replace(upsert_step(picture.key, embedding, picture.sha256 or ""), note=picture.note)
-        for picture, embedding in zip(batch, embeddings, strict=True)
+        replace(upsert_step(picture, embedding, read.sha256 or ""), note=read.note)
+        for (picture, read), embedding in zip(batch, embeddings, strict=True)
     ]
 
 
@@ -126,67 +118,3 @@ def upsert_step(picture: Picture, embedding: Embedding, content: str) -> Step:
     """The picture with its embedding (float32[d]) and the sha256 of its content."""
     document = replace(picture.document, embedding=embedding, content=content)
     return Step(Upsert(document), replace(picture.entry, content=content))
-
-
-@dataclass(frozen=True, slots=True)
-class _Item(Generic[T]):
-    value: T
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    error: BaseException | None
-
-
-@contextmanager
-def closed_after(items: Iterator[T]) -> Iterator[Iterator[T]]:
-    """Close a generator when the block ends, also where an exception still refers to it."""
-    try:
-        yield items
-    finally:
-        if isinstance(items, Generator):
-            items.close()
-
-
-def run_ahead(items: Iterator[T], size: int) -> Generator[T, None, None]:
-    """Iterate `items` in a thread, at most `size` results ahead of the caller.
-
-    An exception of `items` is raised here, after the results before it. When this generator is
-    closed, `items` is closed too (in its thread), and the thread has ended.
-    """
-    results: queue.Queue[_Item[T] | _End] = queue.Queue(size)
-    stopped = threading.Event()
-
-    def put(result: _Item[T] | _End) -> bool:
-        while not stopped.is_set():
-            try:
-                results.put(result, timeout=STOP_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def produce() -> None:
-        error: BaseException | None = None
-        try:
-            with closed_after(items):
-                for item in items:
-                    if not put(_Item(item)):
-                        break
-        except BaseException as raised:
-            error = raised
-        put(_End(error))
-
-    thread = threading.Thread(target=produce, name="clipsearch-encode", daemon=True)
-    thread.start()
-    try:
-        while True:
-            result = results.get()
-            if isinstance(result, _End):
-                if result.error is not None:
-                    raise result.error
-                return
-            yield result.value
-    finally:
-        stopped.set()
-        thread.join()

@@ -13,11 +13,12 @@ from clipsearch.feed.contents import content_of, place_of_stamp, size_of_stamp, 
 from clipsearch.feed.data_sets import HELD_KIND, UNCLAIMED, held_sentence
 from clipsearch.feed.ledger.ledger import Entry, Ledger, hash_of_fields
 from clipsearch.feed.ledger.tables import IdSet
-from clipsearch.feed.pipeline import Picture, Rejection, Step, closed_after
+from clipsearch.feed.pipeline import Picture, Rejection, Step
 from clipsearch.feed.report import Rejections
 from finetune.console import Progress
 from finetune.errors import DocumentError
 from finetune.manifest.manifest import Manifest, Record
+from finetune.read_ahead import closed_after
 
 ANY_EMBEDDING: Embedding = np.ones(1, dtype=np.float32)
 

@@ -13,15 +13,7 @@ from clipsearch.engine import Operation, Outcome, Upsert
 from clipsearch.feed.contents import content_of_vector
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import ContentTable
-from clipsearch.feed.pipeline import (
-    Picture,
-    Rejection,
-    Step,
-    closed_after,
-    encode,
-    run_ahead,
-    upsert_step,
-)
+from clipsearch.feed.pipeline import Picture, Rejection, Step, encode, upsert_step
 from clipsearch.feed.plan import Plan, Source, Work, updates
 from clipsearch.feed.report import Rejections
 from clipsearch.feed.reuse import reused
@@ -30,6 +22,7 @@ from finetune.console import Progress
 from finetune.images.source import ImageSource
 from finetune.manifest.manifest import Record
 from finetune.manifest.problems import OWN_RANGE
+from finetune.read_ahead import closed_after, read_ahead
 
 # Starting worker processes takes longer than decoding this many pictures here.
 FEW_PICTURES = 64
@@ -109,7 +102,7 @@ class Writing:
         yield from first
         # Only now is it known what is left to be encoded.
         then = self._encoded() if self.target.fingerprint else self._vectors()
-        with closing(run_ahead(then, 2 * self.encoding.batch_size)) as produced:
+        with closing(read_ahead(then, 2 * self.encoding.batch_size)) as produced:
             yield from produced
 
     def _feed(self, steps: Generator[Step | Rejection, None, None], progress: Progress) -> None:

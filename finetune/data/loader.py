@@ -24,11 +24,12 @@ from finetune.data.tokenized_captions import TokenizedCaptions
 from finetune.data.tokens import tokenize
 from finetune.data.world import World, shares
 from finetune.errors import ManifestError, UsageError
-from finetune.images.decode_workers import Decoder, Pixels
+from finetune.images.decode import Pixels
+from finetune.images.decode_workers import Decoder
 from finetune.manifest.cut_captions import cut_sentence
 from finetune.manifest.problems import OWN_RANGE, Problems
 from finetune.models.dual_encoder import DualEncoder
-from finetune.read_ahead import ahead
+from finetune.read_ahead import read_ahead
 
 BATCHES_AHEAD = 3
 # From a step and its number of pictures to what varies these rows of them.
@@ -109,7 +110,7 @@ class TrainingData:
         device = self.normalizer.device
         if device.type != "cpu":
             # Gathering the next pixels takes turns with queueing work for the device.
-            prepared = ahead(prepared, BATCHES_AHEAD)
+            prepared = read_ahead(prepared, BATCHES_AHEAD)
         for step, (pixels, ids, mask, positive) in zip(range(first, end), prepared, strict=True):
             yield TensorBatch(
                 PixelsOnDevice(

@@ -17,7 +17,8 @@ import numpy as np
 from finetune.console import Progress
 from finetune.data.captioned_images import Int64
 from finetune.errors import TrainingError, UsageError
-from finetune.images.decode_workers import Decoder, Pixels
+from finetune.images.decode import Pixels
+from finetune.images.decode_workers import Decoder
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.source import ImageSource
 
@@ -58,7 +59,7 @@ class StreamedPixels:
         Raises TrainingError where a picture that could be read before no longer can.
         """
         chunks = ([self.sources[i] for i in chosen] for chosen in indices)
-        for decoded in self.decoder.decode_ahead(chunks, BATCHES_AHEAD):
+        for decoded in self.decoder.decode_batches(chunks, BATCHES_AHEAD):
             for picture in decoded:
                 if picture.pixels is None:
                     raise TrainingError(f"a picture changed during training: {picture.error}")

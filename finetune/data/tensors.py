@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.images.decode_workers import Pixels
+from finetune.images.decode import Pixels
 from finetune.images.preprocessing import Preprocessing
 
 # Pictures [k, 3, h, w], uint8, of these rows of a batch to float32 in 0..1, varied.

@@ -1,54 +1,87 @@
-"""Decode and resize pictures, here or in worker processes, in order.
+"""Decode and resize pictures, here or ahead in worker processes, in order.
 
-Imports without torch, so that a worker starts quickly and stays small.
+The workers are started as programs of their own, never forked: a fork copies the locks of torch's,
+onnxruntime's and LanceDB's threads, and may hang on them. Each is led by a thread of this process
+over its stdin and stdout, so that there is nothing (shared memory, a helper process) to be left
+behind: where this process dies, even of kill -9, its pipes close and the workers end.
+
+Imports without torch.
 """
 
-import multiprocessing
-import multiprocessing.connection
+import contextlib
+import fcntl
 import os
+import pickle
+import queue
 import signal
+import subprocess
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from finetune.errors import ImageError, TrainingError
-from finetune.images.pixels import load_picture
+from finetune.errors import ClipsearchError, UsageError
+from finetune.images.decode import Decoded, decode
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.source import ImageSource
 
-Pixels = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
-CHUNK = 16
-CHUNKS_AHEAD_PER_WORKER = 4
+# Pictures that a worker is asked for at once: to wake it takes longer than to decode a small one.
+REQUEST = 16
+REQUESTS_PER_WORKER = 4
 PROBE = 32
 # Starting workers costs about a second, so a job that takes no longer stays in this process.
 WORTH_WORKERS_SECONDS = 3.0
+EXIT_SECONDS = 5.0
+PIPE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A picture that was read, or the reason why it was not.
+def decode_ahead(
+    items: Iterable[tuple[T, ImageSource]],
+    preprocessing: Preprocessing,
+    *,
+    workers: int,
+    ahead: int = 128,
+) -> Generator[tuple[T, Decoded], None, None]:
+    """Read, decode, resize and crop pictures, in the order given.
 
-    Attributes:
-        pixels: uint8[height, width, 3]; None where the picture cannot be read.
-        error: One sentence that names the file; None where it was read.
-        note: What a user should know of how it was read; None for most.
+    Args:
+        items: Key and picture; read by the caller's thread, at most `ahead` before the picture
+            that is given back.
+        preprocessing: Of the encoder.
+        workers: Processes, started with the first picture; 0 decodes in this one.
+        ahead: Pictures decoded or waiting; each takes height x width x 3 bytes.
+
+    Closing the generator kills the workers. Raises UsageError for numbers out of range, and,
+    while it runs, ClipsearchError where a worker was killed (most often: no memory left).
     """
+    if workers < 0 or ahead < 1:
+        raise UsageError(f"workers={workers} and ahead={ahead}: take at least 0 and 1")
+    return _decode_ahead(
+        items, Decoder(preprocessing, workers), _request_size(ahead, workers), ahead
+    )
 
-    pixels: Pixels | None
-    error: str | None = None
-    note: str | None = None
+
+def _decode_ahead(
+    items: Iterable[tuple[T, ImageSource]], decoder: "Decoder", size: int, ahead: int
+) -> Generator[tuple[T, Decoded], None, None]:
+    keys: deque[T] = deque()
+
+    def batches() -> Iterator[list[ImageSource]]:
+        remaining = iter(items)
+        while batch := list(islice(remaining, size)):
+            keys.extend(key for key, _ in batch)
+            yield [source for _, source in batch]
+
+    with decoder:
+        for decoded in decoder.decode_batches(batches(), ahead // size):
+            for picture in decoded:
+                yield keys.popleft(), picture
 
 
 class Decoder:
@@ -61,7 +94,7 @@ class Decoder:
         """`workers` processes; 0 decodes in this one; None decides by how long pictures take."""
         self.preprocessing = preprocessing
         self._workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: _Pool | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -77,84 +110,57 @@ class Decoder:
     def close(self) -> None:
         """End the workers; what they have not done is dropped."""
         if self._pool is not None:
-            # Killed, not asked: a decoding picture may take seconds, and nothing is lost with it.
-            for process in list((self._pool._processes or {}).values()):
-                process.kill()
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.close()
             self._pool = None
 
     def decode(self, sources: Sequence[ImageSource]) -> Iterator[Decoded]:
         """Each source's pixels or the reason why there are none, in order.
 
-        Raises TrainingError where a worker was killed.
+        Raises ClipsearchError where a worker was killed.
         """
         done = 0
         if self._workers is None:
             started = time.perf_counter()
             for source in islice(sources, PROBE):
-                yield decode_one(source, self.preprocessing)
+                yield decode(source, self.preprocessing)
                 done += 1
             expected = (time.perf_counter() - started) / max(done, 1) * (len(sources) - done)
             self._workers = available_cpus() if expected > WORTH_WORKERS_SECONDS else None
-        rest = sources[done:]
-        if self._workers:
-            chunks = (rest[start : start + CHUNK] for start in range(0, len(rest), CHUNK))
-            for chunk in self.decode_ahead(chunks, self._workers * CHUNKS_AHEAD_PER_WORKER):
-                yield from chunk
-        else:
-            for source in rest:
-                yield decode_one(source, self.preprocessing)
+        size = REQUEST if self._workers else 1
+        batches = (sources[start : start + size] for start in range(done, len(sources), size))
+        for batch in self.decode_batches(batches, REQUESTS_PER_WORKER * (self._workers or 1)):
+            yield from batch
 
-    def decode_ahead(
-        self, chunks: Iterable[Sequence[ImageSource]], ahead: int
-    ) -> Iterator[list[Decoded]]:
-        """The same by chunk, with at most `ahead` chunks in the workers' hands."""
+    def decode_batches(
+        self, batches: Iterable[Sequence[ImageSource]], ahead: int
+    ) -> Generator[list[Decoded], None, None]:
+        """The same by batch, while at most `ahead` of them are decoded or waiting.
+
+        All workers share a batch, as long as it has a picture for each.
+        """
         if not self._workers:
-            for chunk in chunks:
-                yield [decode_one(source, self.preprocessing) for source in chunk]
+            for batch in batches:
+                yield [decode(source, self.preprocessing) for source in batch]
             return
-        pool = self._start_pool(self._workers)
-        waiting: deque[Future[list[Decoded]]] = deque()
-        remaining = iter(chunks)
-        try:
-            for chunk in islice(remaining, ahead):
-                waiting.append(pool.submit(decode_chunk, chunk, self.preprocessing))
-            while waiting:
-                decoded = waiting.popleft().result()
-                for chunk in islice(remaining, 1):
-                    waiting.append(pool.submit(decode_chunk, chunk, self.preprocessing))
-                yield decoded
-        except BrokenProcessPool as error:
-            raise TrainingError(
-                "a process that decodes pictures was killed, most likely for want of memory;"
-                " use fewer with --workers"
-            ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
-
-    def _start_pool(self, workers: int) -> ProcessPoolExecutor:
         if self._pool is None:
-            # Never fork: torch's threads do not survive it.
-            method = "forkserver" if sys.platform == "linux" else "spawn"
-            self._pool = ProcessPoolExecutor(
-                workers, multiprocessing.get_context(method), initializer=_follow_parent
-            )
-        return self._pool
-
-
-def decode_one(source: ImageSource, preprocessing: Preprocessing) -> Decoded:
-    """The picture's pixels, or why it cannot be read."""
-    try:
-        pixels, note = load_picture(source, preprocessing)
-        return Decoded(pixels, note=note)
-    except ImageError as error:
-        return Decoded(None, str(error))
-
-
-def decode_chunk(sources: Sequence[ImageSource], preprocessing: Preprocessing) -> list[Decoded]:
-    """What one call of a worker does."""
-    return [decode_one(source, preprocessing) for source in sources]
+            self._pool = _Pool(self.preprocessing, self._workers)
+        remaining = iter(batches)
+        waiting: deque[list[Future[list[Decoded]]]] = deque()
+        try:
+            while True:
+                for batch in islice(remaining, ahead - len(waiting)):
+                    size = _request_size(ahead * len(batch), self._workers)
+                    starts = range(0, len(batch), size)
+                    waiting.append([self._pool.submit(batch[at : at + size]) for at in starts])
+                if not waiting:
+                    return
+                decoded = [picture for reply in waiting[0] for picture in reply.result()]
+                waiting.popleft()
+                yield decoded
+        finally:
+            for replies in waiting:
+                for reply in replies:
+                    reply.cancel()
 
 
 def available_cpus() -> int:
@@ -164,15 +170,119 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and die with it, even where it was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+def _request_size(pictures: int, workers: int) -> int:
+    """How many to ask for at once, so that so many pictures keep every worker busy."""
+    return max(1, min(REQUEST, pictures // (REQUESTS_PER_WORKER * max(workers, 1))))
 
-    def wait() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+class _Pool:
+    """As many threads as workers; a thread starts a worker where none is idle."""
+
+    def __init__(self, preprocessing: Preprocessing, workers: int) -> None:
+        self._preprocessing = preprocessing
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="clipsearch-decode")
+        self._workers: list[_Worker] = []
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+
+    def submit(self, sources: Sequence[ImageSource]) -> Future[list[Decoded]]:
+        return self._threads.submit(self._decode, sources)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        # Killed, not asked: a decoding picture may take seconds, and nothing is lost with it.
+        self._kill()
+        self._threads.shutdown(wait=True)
+        # Once more, for a worker that was being started.
+        self._kill()
+        for worker in self._workers:
+            worker.close_pipes()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+
+    def _decode(self, sources: Sequence[ImageSource]) -> list[Decoded]:
+        try:
+            worker = self._idle.get_nowait()
+        except queue.Empty:
+            worker = _Worker(self._preprocessing)
+            self._workers.append(worker)
+        replies = worker.decode(sources)
+        self._idle.put(worker)
+        return replies
+
+
+class _Worker:
+    """A process that runs `finetune.images.decode_worker`; used by one thread at a time."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        paths = os.pathsep.join(path for path in sys.path if path)
+        try:
+            begun, write_begun = os.pipe()
+            # Read when a request is answered, or when the worker is dead.
+            os.set_blocking(begun, False)
+            self._begun = os.fdopen(begun, "rb", buffering=0)
+            try:
+                # -P and PYTHONPATH: it imports what this process imports, wherever that was
+                # started. A process group of its own: Ctrl-C on the terminal does not reach it.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "finetune.images.decode_worker", str(write_begun)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
+                    process_group=0,
+                    pass_fds=(write_begun,),
+                )
+            finally:
+                os.close(write_begun)
+        except OSError as error:
+            raise ClipsearchError(
+                f"cannot start a process that decodes pictures ({error}); use fewer with --workers"
+            ) from error
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._requests, self._replies = self._process.stdin, self._process.stdout
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            # Room for a whole reply, so that the worker need not wait for its reader; users
+            # have a limit on the sum of these, which is no reason to stop.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._replies, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        # Stays in the pipe's buffer until the first picture.
+        pickle.dump(preprocessing, self._requests)
+
+    def decode(self, sources: Sequence[ImageSource]) -> list[Decoded]:
+        try:
+            pickle.dump(sources, self._requests)
+            self._requests.flush()
+            replies: list[Decoded] = [pickle.load(self._replies) for _ in sources]
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise self._death(sources) from error
+        self._begun.read(len(sources))
+        return replies
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def close_pipes(self) -> None:
+        for pipe in (self._requests, self._replies, self._begun):
+            # Half a request may be left, for a worker that is gone.
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def _death(self, sources: Sequence[ImageSource]) -> ClipsearchError:
+        try:
+            code = self._process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = None
+        begun = len(self._begun.read(len(sources)) or b"")
+        source = sources[max(begun - 1, 0)]
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            reason = f"was killed ({name})"
+            if name == "SIGKILL":
+                reason += ", most likely for want of memory"
+            mend = "use fewer with --workers, or take the picture out"
+        else:
+            reason = f"ended with exit code {code}"
+            mend = "what it printed is above"
+        return ClipsearchError(f"{source}: the process that decoded it {reason}; {mend}")

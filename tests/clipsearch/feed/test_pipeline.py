@@ -1,4 +1,4 @@
-"""Stages that run ahead, and encoding in threads: the same results in the same order."""
+"""Encoding in threads: the same results in the same order."""
 
 import threading
 import time
@@ -13,8 +13,7 @@ from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import Upsert
 from clipsearch.feed.ledger.ledger import Entry
-from clipsearch.feed.pipeline import Picture, Rejection, Step, encode, run_ahead
-from finetune.errors import EngineError
+from clipsearch.feed.pipeline import Picture, Rejection, Step, encode
 from finetune.images.source import ImageSource
 
 COUNT = 23
@@ -114,48 +113,3 @@ def test_stopping_in_the_middle_ends_every_thread(folder: Path, encoder_folder: 
     running.close()
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith("clipsearch-")], names
-
-
-def test_run_ahead_keeps_order_and_is_bounded() -> None:
-    produced: list[int] = []
-
-    def numbers() -> Iterator[int]:
-        for number in range(100):
-            produced.append(number)
-            yield number
-
-    items = run_ahead(numbers(), 5)
-    assert next(items) == 0
-    time.sleep(0.3)
-    assert len(produced) <= 1 + 5 + 2  # one taken, five waiting, one in the making
-    assert list(items) == list(range(1, 100))
-
-
-def test_run_ahead_raises_after_what_came_before() -> None:
-    def numbers() -> Iterator[int]:
-        yield 1
-        yield 2
-        raise EngineError("broken")
-
-    seen = []
-    with pytest.raises(EngineError, match="broken"):
-        for number in run_ahead(numbers(), 10):
-            seen.append(number)  # noqa: PERF402
-    assert seen == [1, 2]
-
-
-def test_run_ahead_closed_early_closes_its_items_in_their_thread() -> None:
-    closed_in: list[str] = []
-
-    def numbers() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            closed_in.append(threading.current_thread().name)
-
-    items = run_ahead(numbers(), 2)
-    next(items)
-    items.close()
-    assert closed_in == ["clipsearch-encode"]
-    assert not any(thread.name == "clipsearch-encode" for thread in threading.enumerate())

@@ -1,10 +1,10 @@
 import io
-import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from decode_processes import workers_running
 from PIL import Image
 
 from finetune.console import Progress
@@ -51,7 +51,7 @@ def test_every_store_gives_the_same_pixels(sources, tmp_path, workers, cache) ->
         for indices, pixels in zip(chosen, loaded.store.batches(chosen), strict=True):
             assert np.array_equal(pixels, expected[indices])
         assert spill.exists() == (cache == "0")
-    assert not multiprocessing.active_children()
+    assert not workers_running()
 
 
 @pytest.mark.parametrize("cache", ["auto", "off"])
@@ -111,13 +111,3 @@ def test_processes_of_a_machine_share_its_memory(monkeypatch) -> None:
     assert auto_budget() == 4000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert auto_budget() == 1000
-
-
-def test_a_killed_worker_is_one_clear_error(sources) -> None:
-    with Decoder(PREPROCESSING, 1) as decoder:
-        decoded = decoder.decode(sources * 200)
-        next(decoded)
-        for child in multiprocessing.active_children():
-            child.kill()
-        with pytest.raises(TrainingError, match="use fewer with --workers"):
-            list(decoded)

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from decode_processes import workers_running
 from deep_pictures import GREY, chunk, png
 from PIL import Image
 
 from finetune.errors import ClipsearchError, UsageError
-from finetune.images.decode_ahead import Decoded, decode_ahead
+from finetune.images.decode import Decoded
+from finetune.images.decode_workers import Decoder, decode_ahead
 from finetune.images.pixels import load_pixels
 from finetune.images.processor_config import preprocessing_from_config
 from finetune.images.source import ImageSource
@@ -44,15 +46,6 @@ def sources(paths: list[Path]) -> Iterator[tuple[int, ImageSource]]:
     return ((number, ImageSource(path)) for number, path in enumerate(paths))
 
 
-def children() -> list[psutil.Process]:
-    """The workers of this process."""
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "finetune.images.decode_worker" in " ".join(child.cmdline())
-    ]
-
-
 def wait_for(condition, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -63,16 +56,16 @@ def wait_for(condition, seconds: float = 20.0) -> bool:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("ahead", [1, 8])
+@pytest.mark.parametrize("ahead", [1, 8, 64])
 def test_all_pictures_come_in_order(pictures, workers, ahead):
     found = list(decode_ahead(sources(pictures), CLIP, workers=workers, ahead=ahead))
-    assert [decoded.key for decoded in found] == list(range(len(pictures)))
-    for decoded, path in zip(found, pictures, strict=True):
+    assert [key for key, _ in found] == list(range(len(pictures)))
+    for (_, decoded), path in zip(found, pictures, strict=True):
         assert decoded.error is None
         assert decoded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert decoded.pixels is not None and decoded.pixels.dtype == np.uint8
         np.testing.assert_array_equal(decoded.pixels, load_pixels(path, CLIP))
-    assert not children()
+    assert not workers_running()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -80,18 +73,18 @@ def test_an_unreadable_picture_stops_nothing(pictures, tmp_path, workers):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     paths = [pictures[0], broken, tmp_path / "missing.jpg", pictures[1]]
-    first, text, missing, last = decode_ahead(sources(paths), CLIP, workers=workers)
+    found = decode_ahead(sources(paths), CLIP, workers=workers)
+    first, text, missing, last = (decoded for _, decoded in found)
     assert first.error is None and last.error is None
     assert text.pixels is None
     assert text.error == f"{broken}: holds text, not a picture"
     assert text.sha256 == hashlib.sha256(b"no picture").hexdigest()
-    assert missing == Decoded(2, None, f"{tmp_path / 'missing.jpg'}: no such file", None)
+    assert missing == Decoded(None, f"{tmp_path / 'missing.jpg'}: no such file", None)
 
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_deep_pictures_are_the_same_for_training_feed_and_query(tmp_path, stated, encoder_folder):
     from clipsearch.encoder.encoder import Encoder
-    from finetune.images.decode_workers import Decoder
 
     samples = np.random.default_rng(0).integers(0, 4096, (50, 60))
     bits = [chunk(b"sBIT", bytes([13]))] if stated else []
@@ -99,7 +92,7 @@ def test_deep_pictures_are_the_same_for_training_feed_and_query(tmp_path, stated
     path.write_bytes(png(samples, GREY, *bits))
     encoder = Encoder.load(encoder_folder)
     items = [(1, ImageSource(path))]
-    (fed,) = decode_ahead(items, encoder.preprocessing, workers=1)
+    ((_, fed),) = decode_ahead(items, encoder.preprocessing, workers=1)
     with Decoder(encoder.preprocessing, 1) as decoder:
         (trained,) = decoder.decode([ImageSource(path)])
     np.testing.assert_array_equal(fed.pixels, trained.pixels)
@@ -114,11 +107,12 @@ def test_pictures_within_shards(pictures, tmp_path):
     first, second = pictures[0].read_bytes(), pictures[1].read_bytes()
     shard.write_bytes(first + second)
     items = [("b", ImageSource(shard, len(first), len(second)))]
-    (decoded,) = decode_ahead(items, CLIP, workers=1)
+    ((_, decoded),) = decode_ahead(items, CLIP, workers=1)
     assert decoded.sha256 == hashlib.sha256(second).hexdigest()
 
 
-def test_reads_no_further_ahead_than_asked(pictures):
+@pytest.mark.parametrize("ahead", [7, 50])
+def test_reads_no_further_ahead_than_asked(pictures, ahead):
     read = 0
 
     def counted():
@@ -127,14 +121,14 @@ def test_reads_no_further_ahead_than_asked(pictures):
             read += 1
             yield item
 
-    decoded = decode_ahead(counted(), CLIP, workers=2, ahead=7)
+    decoded = decode_ahead(counted(), CLIP, workers=2, ahead=ahead)
     for number, _ in zip(range(1, 40), decoded, strict=False):
-        assert read <= number + 7
+        assert read <= number + ahead
     decoded.close()
 
 
 def test_works_from_a_thread_that_is_not_the_main_one(pictures):
-    found: list[Decoded[int]] = []
+    found: list[tuple[int, Decoded]] = []
     thread = threading.Thread(
         target=lambda: found.extend(decode_ahead(sources(pictures), CLIP, workers=2))
     )
@@ -152,9 +146,9 @@ def test_numbers_out_of_range_fail_at_the_start(pictures):
 def test_closing_early_leaves_no_process_and_no_thread(pictures):
     decoded = decode_ahead(sources(pictures), CLIP, workers=2)
     next(decoded)
-    assert children()
+    assert workers_running()
     decoded.close()
-    assert not children()
+    assert not workers_running()
     names = [thread.name for thread in threading.enumerate()]
     assert not any(name.startswith("clipsearch-decode") for name in names)
 
@@ -166,24 +160,90 @@ def test_an_error_of_the_callers_items_comes_through_and_leaves_no_process(pictu
 
     with pytest.raises(OSError, match="broke off"):
         list(decode_ahead(failing(), CLIP, workers=2))
-    assert not children()
+    assert not workers_running()
 
 
-def test_a_killed_worker_is_one_clear_error(pictures):
-    decoded = decode_ahead(sources(pictures * 20), CLIP, workers=1, ahead=4)
+@pytest.mark.parametrize("ahead", [4, 128])
+def test_a_killed_worker_is_one_clear_error(pictures, ahead):
+    decoded = decode_ahead(sources(pictures * 20), CLIP, workers=1, ahead=ahead)
     next(decoded)
-    (worker,) = children()
+    (worker,) = workers_running()
     worker.kill()
     with pytest.raises(ClipsearchError, match=r"\.png: the process .*SIGKILL.*memory") as caught:
         list(decoded)
-    assert "--workers" in str(caught.value)
-    assert not children()
+    assert "use fewer with --workers" in str(caught.value)
+    assert not workers_running()
+
+
+def test_so_is_one_that_is_killed_in_training(pictures):
+    with Decoder(CLIP, 1) as decoder:
+        decoded = decoder.decode([ImageSource(path) for path in pictures * 20])
+        next(decoded)
+        (worker,) = workers_running()
+        worker.kill()
+        with pytest.raises(ClipsearchError, match=r"SIGKILL.*use fewer with --workers"):
+            list(decoded)
+    assert not workers_running()
+
+
+DEADLY = """
+import os, signal
+from finetune.images.source import ImageSource
+
+def read(source, whole=ImageSource.read):
+    if source.path.name == "17.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(source)
+
+ImageSource.read = read
+"""
+
+
+def test_of_pictures_asked_for_at_once_the_deadly_one_is_named(pictures, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ClipsearchError, match=r"/17\.png: the process that decoded it was killed"):
+        list(decode_ahead(sources(pictures), CLIP, workers=1, ahead=64))
+
+
+def test_workers_stay_from_one_call_to_the_next_and_share_a_batch(pictures):
+    batch = [ImageSource(path) for path in pictures]
+    with Decoder(CLIP, 3) as decoder:
+        (first,) = decoder.decode_batches([batch], 1)
+        workers = workers_running()
+        assert len(workers) == 3
+        second = list(decoder.decode_batches([batch[:2], [], batch[2:]], 4))
+        assert workers_running() == workers
+    assert [len(part) for part in second] == [2, 0, 28]
+    for one, other in zip(first, [each for part in second for each in part], strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+    assert not workers_running()
+
+
+@pytest.mark.parametrize("left_at", [1, 3])
+def test_batches_are_read_no_further_ahead_than_asked(pictures, left_at):
+    read = 0
+
+    def counted():
+        nonlocal read
+        for path in pictures:
+            read += 1
+            yield [ImageSource(path)] * 5
+
+    with Decoder(CLIP, 2) as decoder:
+        for number, _ in enumerate(decoder.decode_batches(counted(), 4), 1):
+            assert read <= number + 4
+            if number == left_at:
+                break
+        # What was left in the middle holds up nothing of what follows.
+        (decoded,) = decoder.decode([ImageSource(pictures[0])])
+    np.testing.assert_array_equal(decoded.pixels, load_pixels(pictures[0], CLIP))
 
 
 def test_a_worker_that_crashes_is_one_clear_error(pictures):
     decoded = decode_ahead(sources([pictures[0], *pictures]), CLIP, workers=1, ahead=1)
     next(decoded)
-    (worker,) = children()
+    (worker,) = workers_running()
     worker.suspend()
     threading.Timer(0.3, worker.send_signal, [signal.SIGSEGV]).start()
     threading.Timer(0.4, worker.resume).start()
@@ -194,15 +254,15 @@ def test_a_worker_that_crashes_is_one_clear_error(pictures):
 ENDLESS = """
 import itertools, sys
 from pathlib import Path
-from finetune.images.decode_ahead import decode_ahead
+from finetune.images.decode_workers import decode_ahead
 from finetune.images.processor_config import preprocessing_from_config
 from finetune.images.source import ImageSource
 
 path = Path(sys.argv[1])
 clip = preprocessing_from_config({"image_processor_type": "CLIPImageProcessor"})
 items = ((n, ImageSource(path)) for n in itertools.count())
-for decoded in decode_ahead(items, clip, workers=2):
-    if decoded.key == 20:
+for number, _ in decode_ahead(items, clip, workers=2):
+    if number == 20:
         print("running", flush=True)
 """
 
@@ -257,13 +317,13 @@ def test_a_script_needs_no_guard_around_its_main_part(pictures, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from finetune.images.decode_ahead import decode_ahead\n"
+        "from finetune.images.decode_workers import decode_ahead\n"
         "from finetune.images.processor_config import preprocessing_from_config\n"
         "from finetune.images.source import ImageSource\n"
         "print('begin')\n"
         "clip = preprocessing_from_config({'image_processor_type': 'CLIPImageProcessor'})\n"
         f"items = [(0, ImageSource(Path({str(pictures[0])!r})))]\n"
-        "print([decoded.error for decoded in decode_ahead(items, clip, workers=1)])\n"
+        "print([decoded.error for _, decoded in decode_ahead(items, clip, workers=1)])\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path

@@ -20,7 +20,6 @@ from finetune.errors import ManifestError, TrainingError, UsageError
 from finetune.images.pixels import normalize
 from finetune.losses.contrastive import ContrastiveLoss
 from finetune.models.dual_encoder import load_dual_encoder
-from finetune.read_ahead import ahead
 from finetune.training.early_stopping import EarlyStopping
 from finetune.training.gradients.backward import whole_backward
 from finetune.training.prepare import build_optimizer
@@ -233,21 +232,6 @@ def test_pixels_are_normalised_as_in_feed_and_query() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     values = Normalizer(dual.preprocessing, torch.device("cpu"))(pixels)
     assert np.allclose(values.numpy(), normalize(pixels, dual.preprocessing), atol=1e-6)
-
-
-def test_making_batches_ahead_keeps_order_and_errors() -> None:
-    def numbers():
-        yield from range(5)
-        raise ValueError("the picture is gone")
-
-    seen = []
-    with pytest.raises(ValueError, match="gone"):
-        for number in ahead(numbers(), 2):
-            seen.append(number)  # noqa: PERF402  # what was seen before the error counts
-    assert seen == [0, 1, 2, 3, 4]
-    endless = ahead(iter(lambda: 1, 2), 2)
-    assert next(endless) == 1
-    endless.close()
 
 
 # Of seed 0 with torch 2.13; another version may draw other weights.
