@@ -13,9 +13,9 @@ import sys
 import threading
 from typing import BinaryIO
 
-from finetune.images.decode import decode
+from finetune.images.decode import Decoded, decode
 
-REPLY_BUFFER_BYTES = 1 << 18
+REPLY_BYTES = 1 << 17
 
 
 def serve(requests: BinaryIO, replies: BinaryIO, begun: int) -> None:
@@ -23,8 +23,8 @@ def serve(requests: BinaryIO, replies: BinaryIO, begun: int) -> None:
 
     Args:
         requests: Pickled: first the preprocessing, then lists of sources.
-        replies: A pickled Decoded for each source; small ones go together, as to wake the other
-            side takes longer than to decode one.
+        replies: Pickled lists with a Decoded for each source; small ones go together, as to wake
+            the other side takes longer than to decode one.
         begun: A pipe; a byte for each picture before it is decoded, so that the other side knows
             at which one this process died.
     """
@@ -34,10 +34,15 @@ def serve(requests: BinaryIO, replies: BinaryIO, begun: int) -> None:
             sources = pickle.load(requests)
         except EOFError:
             return
-        for source in sources:
+        reply: list[Decoded] = []
+        for number, source in enumerate(sources, 1):
             os.write(begun, b".")
-            pickle.dump(decode(source, preprocessing), replies, protocol=5)
-        replies.flush()
+            reply.append(decode(source, preprocessing))
+            held = sum(each.pixels.nbytes for each in reply if each.pixels is not None)
+            if held >= REPLY_BYTES or number == len(sources):
+                pickle.dump(reply, replies, protocol=5)
+                replies.flush()
+                reply = []
 
 
 def end_with_reader(replies: BinaryIO) -> None:
@@ -57,7 +62,7 @@ def main() -> None:
     """Run as a process of its own; the argument is the descriptor of `begun`, see `serve`."""
     # Ctrl-C is the parent's to handle; a parent that died, however, closes our pipes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb", REPLY_BUFFER_BYTES)
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # Whatever a library prints must not come between the replies.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     end_with_reader(replies)

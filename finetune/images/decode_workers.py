@@ -253,7 +253,9 @@ class _Worker:
         try:
             pickle.dump(sources, self._requests)
             self._requests.flush()
-            replies: list[Decoded] = [pickle.load(self._replies) for _ in sources]
+            replies: list[Decoded] = []
+            while len(replies) < len(sources):
+                replies += pickle.load(self._replies)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise self._death(sources) from error
         self._begun.read(len(sources))
