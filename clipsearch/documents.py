@@ -168,12 +168,14 @@ def frame_of_documents(
 ) -> "pd.DataFrame":
     """Make a DataFrame, a row a document: `columns`, path, captions (lists), tags and numbers.
 
-    A cell is None for a tag that the document has not, NaN for a number; one with the name of an
-    earlier column has `metadata_` before it. Raises UsageError where pandas is not installed.
+    Any other of PARTS that a hit shows follows the captions. A cell is None for a tag that the
+    document has not, NaN for a number; one with the name of an earlier column has `metadata_`
+    before it. Raises UsageError where pandas is not installed.
     """
     first: dict[str, Sequence[object]] = {
-        "path": [document.path for document in documents],
-        "captions": [list(document.captions) for document in documents],
+        name: [PARTS[name].kind.to_show(getattr(document, name)) for document in documents]
+        for name in dict.fromkeys(("path", "captions", *PARTS))
+        if PARTS[name].is_shown and PARTS[name].in_hits and name not in ("tags", "numbers")
     }
     tags = {name for document in documents for name in document.tags}
     numbers = {name for document in documents for name in document.numbers} - tags

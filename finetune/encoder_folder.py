@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from finetune.errors import EncoderError
 from finetune.files import bounded_json
 from finetune.files.ownership import Kind
-from finetune.images.preprocessing import Preprocessing
+from finetune.images.preprocessing import RESAMPLE_NAMES, Preprocessing, Resize
 from finetune.memory import raise_too_little
 from finetune.text.strict_json import dumps
 
@@ -113,7 +113,7 @@ def read_description(folder: Path) -> EncoderDescription:
     """Read encoder.json, without checking the fingerprint against the files.
 
     Raises EncoderError, in one sentence, where the folder is none of ours, is of another format
-    version, or its description cannot be read.
+    version, its description cannot be read, or pictures are to be resized in a way unknown here.
     """
     path = folder / DESCRIPTION_FILE
     if not folder.is_dir():
@@ -143,9 +143,26 @@ def _parse_description(path: Path, data: Any) -> EncoderDescription:
         pre = dict(values["preprocessing"])
         pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
         values["preprocessing"] = Preprocessing(**pre)
-        return EncoderDescription(**values)
+        description = EncoderDescription(**values)
     except (KeyError, TypeError) as error:
         raise EncoderError(f"{path}: not complete ({error}); export the encoder again") from error
+    _check_preprocessing(path, description.preprocessing)
+    return description
+
+
+def _check_preprocessing(path: Path, preprocessing: Preprocessing) -> None:
+    """Raise EncoderError for a way to resize, or a filter, that this version does not know.
+
+    Pictures prepared in another way than the encoder's would be searched in silence.
+    """
+    for name, known in (("resize", get_args(Resize)), ("resample", RESAMPLE_NAMES)):
+        value = getattr(preprocessing, name)
+        if value not in known:
+            raise EncoderError(
+                f"{path}: preprocessing.{name} is {value!r}, but this clipsearch knows"
+                f" {', '.join(known)}; export the encoder again, or install the clipsearch that"
+                f" wrote it"
+            )
 
 
 def check_fingerprint(folder: Path, description: EncoderDescription) -> None:

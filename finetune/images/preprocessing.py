@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Resize = Literal["shortest-edge", "exact"]
+RESAMPLE_NAMES = ("bicubic", "bilinear", "lanczos", "nearest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class Preprocessing:
         resize: "shortest-edge" resizes the short side to `resize_to` and crops the centre (CLIP);
             "exact" resizes to (height, width) whatever the shape (SigLIP).
         resize_to: Pixels of the short side, for "shortest-edge".
-        resample: Pillow's name of the filter: "bicubic", "bilinear", "lanczos", "nearest".
+        resample: Pillow's name of the filter, of RESAMPLE_NAMES.
         mean, std: A channel each, of values in 0..1.
     """
 

@@ -6,9 +6,7 @@ from typing import Any
 from PIL import Image
 
 from finetune.errors import EncoderError
-from finetune.images.preprocessing import Preprocessing
-
-RESAMPLE_NAMES = ("bicubic", "bilinear", "lanczos", "nearest")
+from finetune.images.preprocessing import RESAMPLE_NAMES, Preprocessing
 
 _OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -15,7 +15,10 @@ from clipsearch.cli import COMMANDS, SUMMARIES
 from clipsearch.version import __version__
 from finetune.errors import EngineError, UsageError
 
-HEAVY = {"torch", "transformers", "lancedb", "pandas", "onnxruntime", "pyarrow", "matplotlib"}
+HEAVY = {
+    "torch", "transformers", "lancedb", "pandas", "onnxruntime", "pyarrow", "matplotlib",
+    "fastapi", "uvicorn",
+}  # fmt: skip
 
 
 def clipsearch(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -252,6 +252,17 @@ def test_another_format_version_is_refused(copy):
         Encoder.load(copy)
 
 
+@pytest.mark.parametrize("name", ["resize", "resample"])
+def test_a_way_to_prepare_pictures_that_is_unknown_here_is_refused(copy, name):
+    path = copy / "encoder.json"
+    content = json.loads(path.read_text())
+    for value in ("pad", ["exact"], None):
+        content["preprocessing"][name] = value
+        path.write_text(json.dumps(content))
+        with pytest.raises(EncoderError, match=rf"preprocessing\.{name} is .*; export the encoder"):
+            Encoder.load(copy)
+
+
 def test_missing_and_broken_parts_are_named(copy, tmp_path):
     with pytest.raises(EncoderError, match="no such encoder folder"):
         Encoder.load(tmp_path / "nowhere")

@@ -130,6 +130,7 @@ def twin(documents: list[Document], query: EngineQuery) -> tuple[list[tuple[str,
         low, high = min(values), max(values)
         return {name: 0.5 if high == low else (part[name] - low) / (high - low) for name in names}
 
+    assert query.mode == "hybrid-normalized", f"{query.mode}: say here what it means"
     left, right = normalized(lexical), normalized(cosine)
     return ordered({name: 0.1 * left[name] + right[name] for name in names}), len(union)
 
