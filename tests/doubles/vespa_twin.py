@@ -281,12 +281,19 @@ class _Search:
             rows.append((number, lexical, cosine, 1 / (2 - cosine)))
         bm25_weight = self.body.get("input.query(bm25_weight)", 0.1)
         vector_weight = self.body.get("input.query(vector_weight)", 1.0)
+
+        def weighted(row: tuple[int, float, float, float]) -> float:
+            return bm25_weight * row[1] + vector_weight * row[2]
+
         first = {
             "unranked": lambda row: 0.0,
             "bm25": lambda row: row[1],
             "vector": lambda row: row[3],
             "hybrid-sum": lambda row: row[1] + row[3],
-        }.get(profile, lambda row: bm25_weight * row[1] + vector_weight * row[2])
+            "hybrid": weighted,
+            "hybrid-rrf": weighted,
+            "hybrid-normalized": weighted,
+        }[profile]
         rows.sort(key=lambda row: -first(row))
         scores = [first(row) for row in rows]
         if profile in ("hybrid-rrf", "hybrid-normalized"):
