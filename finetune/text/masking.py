@@ -3,18 +3,27 @@
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from finetune.errors import UsageError
 
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+# By tracker (`finetune.trackers`), the variables that hold a secret for it.
+TRACKER_SECRETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "tensorboard": (),
+        "wandb": ("WANDB_API_KEY",),
+        "mlflow": ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+        "carbon": (),
+    }
+)
 # Variables that hold a secret for us or for a library that we call.
 SECRET_VARIABLES = (
     "VESPA_CLOUD_SECRET_TOKEN",
     "VESPA_TEAM_API_KEY",
     *HUB_TOKENS,
-    "WANDB_API_KEY",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
+    *(name for names in TRACKER_SECRETS.values() for name in names),
 )
 MASK = "***"
 # A shorter one would be found in any sentence; no real secret is so short.

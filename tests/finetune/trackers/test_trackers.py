@@ -15,6 +15,7 @@ import pytest
 from squares import write_squares
 
 from finetune.errors import ClipsearchError, UsageError
+from finetune.text.masking import TRACKER_SECRETS
 from finetune.trackers import TRACKERS, check_trackers, start_trackers
 from finetune.trackers.background import BackgroundTracker, Trackers
 from finetune.trackers.run import STATE_FILE
@@ -156,6 +157,10 @@ def test_none_is_imported_unless_asked_for(tmp_path) -> None:
     )
     assert done.stdout.strip() == "[]"
     assert not (tmp_path / "runs").exists()
+
+
+def test_every_tracker_says_which_variables_hold_its_secrets() -> None:
+    assert set(TRACKER_SECRETS) == set(TRACKERS)
 
 
 def test_an_unknown_name() -> None:
