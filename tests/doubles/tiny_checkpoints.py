@@ -48,8 +48,11 @@ def save_clip(folder: Path, *, size: TinySize = SMALL, seed: int = 0, **text_and
     return built
 
 
-def save_siglip(folder: Path, *, seed: int = 0) -> None:
-    """As google/siglip-base-patch16-224: no begin of text, filled to the full length, no mask."""
+def save_siglip(folder: Path, *, seed: int = 0, max_tokens: int = 16) -> None:
+    """As google/siglip-base-patch16-224: no begin of text, filled to the full length, no mask.
+
+    A token is a byte: captions of more than `max_tokens` are cut, and equal where they begin alike.
+    """
     vocab = {token: index for index, token in enumerate(["<pad>", "</s>", *ALPHABET])}
     raw = Tokenizer(BPE(vocab=vocab, merges=[]))
     raw.normalizer = normalizers.Lowercase()
@@ -57,9 +60,9 @@ def save_siglip(folder: Path, *, seed: int = 0) -> None:
     raw.decoder = decoders.ByteLevel()
     raw.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", model_max_length=16
+        tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", model_max_length=max_tokens
     )
-    _save_siglip(folder, tokenizer, len(vocab), seed)
+    _save_siglip(folder, tokenizer, len(vocab), seed, max_tokens)
 
 
 def save_siglip2(folder: Path, *, seed: int = 0) -> None:
@@ -78,9 +81,13 @@ def save_siglip2(folder: Path, *, seed: int = 0) -> None:
 
 
 def _save_siglip(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, vocabulary: int, seed: int
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    vocabulary: int,
+    seed: int,
+    max_tokens: int = 16,
 ) -> None:
-    text = {"vocab_size": vocabulary, "max_position_embeddings": 16, "projection_size": 32}
+    text = {"vocab_size": vocabulary, "max_position_embeddings": max_tokens, "projection_size": 32}
     vision = {"image_size": 32, "patch_size": 16}
     torch.manual_seed(seed)
     model = SiglipModel(SiglipConfig(text_config=TOWER | text, vision_config=TOWER | vision))

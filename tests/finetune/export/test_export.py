@@ -16,7 +16,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from saved_models import clip_folder, siglip_folder  # noqa: F401  fixtures
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from clipsearch.encoder.encoder import Encoder
@@ -34,7 +33,7 @@ TEXTS = ["a red car", "two dogs on a beach " * 9, "", "unseen wörds 123 🙂", 
 
 
 @pytest.fixture
-def dual(clip_folder):  # noqa: F811
+def dual(clip_folder):
     return load_dual_encoder(clip_folder)
 
 
@@ -120,7 +119,7 @@ def test_plain_transformers_gives_the_same_embeddings(dual, picture, tmp_path) -
 
 
 @torch.inference_mode()
-def test_siglip(siglip_folder, picture, tmp_path) -> None:  # noqa: F811
+def test_siglip(siglip_folder, picture, tmp_path) -> None:
     dual = load_dual_encoder(siglip_folder)
     out = tmp_path / "encoder"
     description = export_encoder(dual, out)
@@ -174,7 +173,7 @@ def test_batches_and_lengths(dual, tmp_path, count) -> None:
         assert images.shape == (count, 24)
 
 
-def test_plain_transformers_cuts_texts_at_the_same_place(clip_folder, tmp_path) -> None:  # noqa: F811
+def test_plain_transformers_cuts_texts_at_the_same_place(clip_folder, tmp_path) -> None:
     out = tmp_path / "encoder"
     description = export_encoder(load_dual_encoder(clip_folder, max_tokens=7), out)
     assert description.max_tokens == load_dual_encoder(out).max_tokens == 7

@@ -1,4 +1,4 @@
-"""Fixtures: folders of tiny checkpoints, as a test of models or of their export takes them."""
+"""Folders of tiny checkpoints, for tests of models and of their export."""
 
 import pytest
 from tiny_checkpoints import save_clip, save_siglip
