@@ -27,8 +27,8 @@ import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-from clipsearch.encoder.encoder import available_cores
 from clipsearch.feed.feed import FeedOptions, feed
+from finetune.cores import available_cores
 from finetune.encoder_folder import IMAGE_TOWER, read_description
 from finetune.images.pixels import normalize
 

@@ -5,11 +5,11 @@
 >>> page = search.query("two dogs on a beach", mode="hybrid", k=10)
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import finetune as finetune  # before any library is imported: see finetune.telemetry
 from clipsearch.version import __version__
+from finetune.public_names import loader
 
 if TYPE_CHECKING:
     from clipsearch.documents import Document
@@ -19,17 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Document", "Encoder", "Hit", "Page", "Search", "__version__"]
 
-_HOMES = {
-    "Document": "clipsearch.documents",
-    "Encoder": "clipsearch.encoder.encoder",
-    "Hit": "clipsearch.engine",
-    "Page": "clipsearch.engine",
-    "Search": "clipsearch.search.search",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use, so that `clipsearch --help` stays light."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'clipsearch' has no attribute {name!r}")
+__getattr__ = loader(
+    __name__,
+    {
+        "Document": "clipsearch.documents",
+        "Encoder": "clipsearch.encoder.encoder",
+        "Hit": "clipsearch.engine",
+        "Page": "clipsearch.engine",
+        "Search": "clipsearch.search.search",
+    },
+)

@@ -6,9 +6,9 @@
 >>> result = train(TrainConfig(manifest="photos.csv", model="tiny", out="encoder"))
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from finetune.public_names import loader
 from finetune.telemetry import silence
 
 silence()
@@ -19,15 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "TrainConfig", "train"]
 
-_HOMES = {
-    "Result": "finetune.training.train",
-    "TrainConfig": "finetune.config.settings",
-    "train": "finetune.training.train",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use, so that reading a manifest needs no torch."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+__getattr__ = loader(
+    __name__,
+    {
+        "Result": "finetune.training.train",
+        "TrainConfig": "finetune.config.settings",
+        "train": "finetune.training.train",
+    },
+)

@@ -5,7 +5,6 @@
 (1, 512)
 """
 
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsearch.encoder.verification import verify as verify_files
+from finetune.cores import available_cores
 from finetune.data.tokenized_captions import TokenizedCaptions, tokenized
 from finetune.encoder_folder import TOKENIZER_FILE, EncoderDescription, read_description
 from finetune.errors import EncoderError, UsageError
@@ -234,13 +234,6 @@ class Encoder:
             )
         normalized: Embeddings = (embeddings / lengths).astype(np.float32)
         return normalized
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _towers(folder: Path, device: str, threads: int) -> Towers:

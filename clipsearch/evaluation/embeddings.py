@@ -8,10 +8,10 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.encoder.encoder import Embeddings, Encoder, Ids, available_cores
+from clipsearch.encoder.encoder import Embeddings, Encoder, Ids
 from finetune.console import Progress
 from finetune.errors import ManifestError
-from finetune.images.decode_workers import decode_ahead
+from finetune.images.decode_workers import decode_ahead, workers_for
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.source import ImageSource
 from finetune.manifest.class_labels import ClassLabels
@@ -20,9 +20,6 @@ from finetune.manifest.problems import Problem
 
 ALL_SPLITS = "all"
 NO_CLASS = -1
-
-# Fewer pictures are decoded before the first worker has started.
-FEW_PICTURES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +116,7 @@ def embed_images(
         The m images that can be read, float32[m, d] for each encoder, and why the others cannot.
     """
     if workers is None:
-        workers = 0 if len(images) < FEW_PICTURES else available_cores()
+        workers = workers_for(len(images))
     together: dict[Preprocessing, list[Encoder]] = {}
     for encoder in encoders:
         together.setdefault(encoder.preprocessing, []).append(encoder)

@@ -8,7 +8,6 @@ from typing import TextIO
 
 import numpy as np
 
-from clipsearch.encoder.encoder import available_cores
 from clipsearch.engine import Operation, Outcome, Upsert
 from clipsearch.feed.contents import content_of_vector
 from clipsearch.feed.ledger.ledger import Ledger
@@ -19,13 +18,13 @@ from clipsearch.feed.report import Rejections
 from clipsearch.feed.reuse import reused
 from clipsearch.feed.target import FeedTarget
 from finetune.console import Progress
+from finetune.cores import available_cores
+from finetune.images.decode_workers import workers_for
 from finetune.images.source import ImageSource
 from finetune.manifest.manifest import Record
 from finetune.manifest.problems import OWN_RANGE
 from finetune.read_ahead import closed_after, read_ahead
 
-# Starting worker processes takes longer than decoding this many pictures here.
-FEW_PICTURES = 64
 NO_IMAGE = "has no image to encode; feed ready-made vectors into an index of their own"
 
 Steps = Iterator[Step | Rejection]
@@ -152,7 +151,7 @@ class Writing:
         encoder = self.target.load_encoder()
         workers = self.encoding.workers
         if workers is None:
-            workers = 0 if to_encode < FEW_PICTURES else available_cores()
+            workers = workers_for(to_encode)
         # A GPU takes one batch at a time.
         threads = available_cores() if self.encoding.device == "cpu" else 1
         without_image: list[Rejection] = []

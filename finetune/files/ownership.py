@@ -35,6 +35,7 @@ from pathlib import Path, PurePosixPath
 
 from finetune.errors import UsageError
 from finetune.files import bounded_json
+from finetune.files.atomic import replace_by_way_of
 
 MARK_FILE = ".clipsearch.json"
 FORMAT = 1
@@ -283,15 +284,7 @@ def replace_file(path: Path, parts: Iterable[bytes]) -> None:
     The new content is written beside it, under a name that nobody else has. Raises OSError.
     """
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.clipsearch-partial")
-    try:
-        with temporary.open("xb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    replace_by_way_of(temporary, path, parts, "xb")
 
 
 def chunks(content: bytes | Path) -> Iterator[bytes]:

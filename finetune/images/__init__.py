@@ -1,7 +1,8 @@
 """Images: opened, checked, resized, turned into pixel values. Imports without torch."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from finetune.public_names import loader
 
 if TYPE_CHECKING:
     from finetune.images.open import open_image
@@ -19,19 +20,15 @@ __all__ = [
     "resize_and_crop",
 ]
 
-_HOMES = {
-    "ImageSource": "finetune.images.source",
-    "Preprocessing": "finetune.images.preprocessing",
-    "load_pixels": "finetune.images.pixels",
-    "normalize": "finetune.images.pixels",
-    "open_image": "finetune.images.open",
-    "pixel_values": "finetune.images.pixels",
-    "resize_and_crop": "finetune.images.pixels",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use, so that a part of this room imports without the rest."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'finetune.images' has no attribute {name!r}")
+__getattr__ = loader(
+    __name__,
+    {
+        "ImageSource": "finetune.images.source",
+        "Preprocessing": "finetune.images.preprocessing",
+        "load_pixels": "finetune.images.pixels",
+        "normalize": "finetune.images.pixels",
+        "open_image": "finetune.images.open",
+        "pixel_values": "finetune.images.pixels",
+        "resize_and_crop": "finetune.images.pixels",
+    },
+)

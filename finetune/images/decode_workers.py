@@ -24,6 +24,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Self, TypeVar
 
+from finetune.cores import available_cores
 from finetune.errors import ClipsearchError, UsageError
 from finetune.images.decode import Decoded, decode
 from finetune.images.preprocessing import Preprocessing
@@ -37,6 +38,8 @@ REQUESTS_PER_WORKER = 4
 PROBE = 32
 # Starting workers costs about a second, so a job that takes no longer stays in this process.
 WORTH_WORKERS_SECONDS = 3.0
+# So many pictures are decoded here before the first worker has started.
+FEW_PICTURES = 64
 EXIT_SECONDS = 5.0
 PIPE_BYTES = 1 << 20
 
@@ -125,7 +128,7 @@ class Decoder:
                 yield decode(source, self.preprocessing)
                 done += 1
             expected = (time.perf_counter() - started) / max(done, 1) * (len(sources) - done)
-            self._workers = available_cpus() if expected > WORTH_WORKERS_SECONDS else None
+            self._workers = available_cores() if expected > WORTH_WORKERS_SECONDS else None
         size = REQUEST if self._workers else 1
         batches = (sources[start : start + size] for start in range(done, len(sources), size))
         for batch in self.decode_batches(batches, REQUESTS_PER_WORKER * (self._workers or 1)):
@@ -163,11 +166,9 @@ class Decoder:
                     reply.cancel()
 
 
-def available_cpus() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def workers_for(pictures: int) -> int:
+    """Choose how many processes decode so many pictures: one a core, or none for a few."""
+    return 0 if pictures < FEW_PICTURES else available_cores()
 
 
 def _request_size(pictures: int, workers: int) -> int:

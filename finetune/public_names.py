@@ -1,0 +1,21 @@
+"""Public names of a package that lie in its modules, and are imported when they are first used."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def loader(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Make a package's `__getattr__`: a part of it imports without the rest (no torch, say).
+
+    Args:
+        package: Its name, for the AttributeError of any other name.
+        homes: By public name, the module that has it.
+    """
+
+    def load(name: str) -> Any:
+        if name in homes:
+            return getattr(importlib.import_module(homes[name]), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return load
