@@ -23,7 +23,7 @@ from finetune.encoder_folder import (
 )
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export.card import model_card
-from finetune.export.onnx import Pixels, _write_image_tower, _write_text_tower, compare_towers
+from finetune.export.onnx import Pixels, compare_towers, write_image_tower, write_text_tower
 from finetune.files.ownership import Kind, check_replaceable, read_mark
 from finetune.files.replacement import built_aside
 from finetune.images.processor_config import preprocessor_config
@@ -74,8 +74,8 @@ def export_encoder(
             _write_checkpoint(dual, partial)
             # What is exported and compared is what was saved, not what is in memory.
             saved = load_dual_encoder(partial, max_tokens=dual.max_tokens)
-            _write_text_tower(saved, partial / TEXT_TOWER)
-            _write_image_tower(saved, partial / IMAGE_TOWER)
+            write_text_tower(saved, partial / TEXT_TOWER)
+            write_image_tower(saved, partial / IMAGE_TOWER)
             differences = compare_towers(partial, saved, check_texts, check_pixels)
             description = EncoderDescription(
                 family=dual.family,

@@ -68,7 +68,8 @@ class _Tower(nn.Module):
         return self.embed(*inputs)
 
 
-def _write_text_tower(dual: DualEncoder, path: Path) -> None:
+def write_text_tower(dual: DualEncoder, path: Path) -> None:
+    """Write token ids and mask to text_embeds[n, d] of unit length; ClipsearchError above 2 GB."""
     _check_size("text", dual.model.text_model)
     axes = {0: "batch", 1: "tokens"}
     _trace(
@@ -80,7 +81,8 @@ def _write_text_tower(dual: DualEncoder, path: Path) -> None:
     )
 
 
-def _write_image_tower(dual: DualEncoder, path: Path) -> None:
+def write_image_tower(dual: DualEncoder, path: Path) -> None:
+    """Write pixel values to image_embeds[n, d] of unit length; ClipsearchError above 2 GB."""
     _check_size("image", dual.model.vision_model)
     pixels = made_up_pictures(dual.preprocessing, 2)
     _trace(

@@ -1,9 +1,9 @@
 """Single files that we write where the user says: reports, contact sheets and plots.
 
-Never to a path that is read as well, and in place of a file only where we wrote that one and nobody
-changed it since. A report is known by its first line. A sheet or plot carries its mark in itself:
-the SHA-256 of all bytes before it, in a comment at the end of the HTML, or in a text chunk before
-the last one of the PNG. Imports without torch.
+In place of a file only where we wrote that one and nobody changed it since; never to a path that is
+read as well (`finetune.manifest.inputs`). A report is known by its first line. A sheet or plot
+carries its mark in itself: the SHA-256 of all bytes before it, in a comment at the end of the HTML,
+or in a text chunk before the last one of the PNG. Imports without torch.
 """
 
 import hashlib

@@ -9,14 +9,10 @@ import html
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finetune.console import pieces, printable
 from finetune.errors import ClipsearchError, UsageError
 from finetune.files.outputs import write_html, write_png
-
-if TYPE_CHECKING:
-    pass
 from finetune.images.thumbnails import THUMBNAIL, Cell, thumbnail
 
 MAX_PNG_CELLS = 400

@@ -14,9 +14,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from finetune.errors import ImageError
 from finetune.images import formats as image_formats
 from finetune.images import png_chunks, sample_depth
-from finetune.images.source import Source, _name, read_bytes
+from finetune.images.source import Source, read_bytes, shown_name
 
-# Both are refused before anything is decoded; a picture of MAX_PIXELS takes 0.7 GB of memory.
+# Refused before anything is decoded; a picture of MAX_PIXELS takes 0.7 GB of memory.
 # It is also the size at which Pillow itself refuses (twice its Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
 
@@ -76,7 +76,7 @@ def open_picture(
     source: Source, *, draft_size: tuple[int, int] | None = None, name: str | None = None
 ) -> Picture:
     """As open_image, with what is known beside."""
-    name = _name(source) if name is None else name
+    name = shown_name(source) if name is None else name
     data = read_bytes(source)
     try:
         with warnings.catch_warnings():

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from finetune.errors import ImageError
 from finetune.files.regular_files import NotRegularError, open_regular
 
+# Refused before anything of it is read.
 MAX_FILE_BYTES = 1 << 30
 
 
@@ -64,11 +65,12 @@ def read_bytes(source: Source) -> bytes:
     else:
         data = source.read()
     if not data:
-        raise ImageError(f"{_name(source)}: is empty (0 bytes); replace it or drop its row")
+        raise ImageError(f"{shown_name(source)}: is empty (0 bytes); replace it or drop its row")
     return data
 
 
-def _name(source: Source) -> str:
+def shown_name(source: Source) -> str:
+    """What errors call a picture: its path, or words where it has none."""
     if isinstance(source, (ImageSource, Path)):
         return str(source)
     return "the picture" if isinstance(source, bytes) else getattr(source, "name", "the picture")
