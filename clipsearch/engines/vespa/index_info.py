@@ -129,6 +129,8 @@ def _parse(text: str, target: str) -> IndexInfo:
     try:
         values = json.loads(text)
         version = values.pop("format_version")
+        if type(version) is not int:
+            raise TypeError("a format version is a whole number")
         if version == 1:
             values["document_form"] = 1
         info = IndexInfo.from_json(values)

@@ -163,13 +163,13 @@ print(held)
 KILLED_WHILE_MAKING = """
 import os, sys
 from pathlib import Path
-from clipsearch.engines import local
+from clipsearch.engines.local import engine
 from clipsearch.feed.feed import FeedOptions, feed
 moment = sys.argv[3]
 if moment == "locked":
-    local.LocalEngine._make = lambda *values: os.kill(os.getpid(), 9)
+    engine.LocalEngine._make = lambda *values: os.kill(os.getpid(), 9)
 else:
-    local.write_info = lambda *values: os.kill(os.getpid(), 9)
+    engine.write_info = lambda *values: os.kill(os.getpid(), 9)
 feed(FeedOptions(manifest=Path(sys.argv[1]), index=sys.argv[2]))
 """
 

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ def recorded_bodies() -> list[tuple[int, Any]]:
 
 
 BODIES = recorded_bodies()
+
+
+def json_text(value: Any) -> str:
+    """As JSON, also where it is deeper than the stack of this test leaves room for."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(2 * limit)
+    try:
+        return json.dumps(value)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @st.composite
@@ -186,7 +197,7 @@ class Replaying:
 
     def send(self, *arguments: Any) -> Reply:
         body = self.bodies.pop(0) if len(self.bodies) > 1 else self.bodies[0]
-        return Reply(self.status, json.dumps(body).encode())
+        return Reply(self.status, json_text(body).encode())
 
     def close(self) -> None:
         pass
@@ -230,13 +241,15 @@ INFO_NAMES = ["format_version", *(one.name for one in dataclasses.fields(IndexIn
 KNOWN = {"format_version": 2, "dimension": 8, "tag_columns": ["class"]}
 
 
+def info_text(pair: tuple[str, Any]) -> str:
+    return json_text(KNOWN | {pair[0]: pair[1]})
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     content=st.one_of(
-        VALUES.map(json.dumps),
-        st.tuples(st.sampled_from(INFO_NAMES), VALUES).map(
-            lambda pair: json.dumps(KNOWN | {pair[0]: pair[1]})
-        ),
+        VALUES.map(json_text),
+        st.tuples(st.sampled_from(INFO_NAMES), VALUES).map(info_text),
         st.just("[" * 100_000),
         VALUES,
     )
