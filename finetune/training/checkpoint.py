@@ -7,7 +7,6 @@ written before the checkpoint that refers to them and removed after the one that
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import pickle
@@ -24,6 +23,7 @@ from finetune.config.settings import TrainConfig
 from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
 from finetune.errors import TrainingError, UsageError
 from finetune.files.atomic import write_text_atomically
+from finetune.files.lock import HeldElsewhereError, hold
 from finetune.files.ownership import Kind, claim, is_mark, look, read_mark, refusal, remove
 from finetune.text.strict_json import dumps
 
@@ -66,24 +66,7 @@ class WorkFolder:
         interrupted run had other options.
         """
         path = config.work_folder
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if not _is_ours(path):
-                raise UsageError(
-                    f"{path} is where checkpoints go, but it holds other files; give another --out"
-                )
-            if read_mark(path) is None:
-                claim(path, TRAINING_FOLDER)
-            lock = (path / LOCK_FILE).open("ab")
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise UsageError(
-                f"another process is training in {path}; wait for it, or give another --out"
-            ) from error
+        lock = _held(path)
         folder = cls(path, lock)
         try:
             folder._take_up(config)
@@ -243,6 +226,28 @@ class WorkFolder:
         for name in held.ours:
             if name != LOCK_FILE:
                 (self.path / name).unlink(missing_ok=True)
+
+
+def _held(path: Path) -> IO[bytes]:
+    """The lock of the folder, which is made where it is missing."""
+    while True:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if not _is_ours(path):
+                raise UsageError(
+                    f"{path} is where checkpoints go, but it holds other files; give another --out"
+                )
+            if read_mark(path) is None:
+                claim(path, TRAINING_FOLDER)
+            return hold(path / LOCK_FILE, "training")
+        except HeldElsewhereError as error:
+            raise UsageError(
+                f"another process is training in {path}; wait for it, or give another --out"
+            ) from error
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not path.is_dir():
+                continue  # the run that held it has just ended, and removed the folder
+            raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _is_ours(path: Path) -> bool:

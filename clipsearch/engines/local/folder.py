@@ -3,7 +3,6 @@ and the lock of the one that writes. The layout is described in `local.py`.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from clipsearch.engine import IndexInfo
 from finetune.errors import EngineError
 from finetune.files import bounded_json
+from finetune.files.lock import HeldElsewhereError, hold
 from finetune.files.ownership import (
     Kind,
     Mark,
@@ -199,19 +199,12 @@ def remove_old_snapshots(folder: Path) -> None:
 def write_lock(folder: Path) -> Iterator[None]:
     """Be the one writer. Raises EngineError while another process, or another engine, is."""
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = hold(folder / LOCK_FILE, str(os.getpid()))
+    except HeldElsewhereError as error:
+        raise EngineError(
+            f"{folder}: process {error.holder or '?'} is writing to it; wait until it is done"
+        ) from error
     except OSError as error:
         raise EngineError(f"{folder}: cannot write there: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            raise EngineError(
-                f"{folder}: process {holder or '?'} is writing to it; wait until it is done"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    with lock:
         yield
-    finally:
-        os.close(descriptor)  # which gives the lock back, as a killed process does

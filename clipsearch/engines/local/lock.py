@@ -60,8 +60,8 @@ def _take(folder: Path, work: str) -> tuple[IO[bytes], list[Path]]:
             return hold(folder / FEED_LOCK_FILE, work), made
         except HeldElsewhereError as error:
             raise EngineError(
-                f"{folder}: another {error} works on this index; wait until it is done, then run"
-                f" the same command again"
+                f"{folder}: another {error.holder or 'feed'} works on this index; wait until it"
+                f" is done, then run the same command again"
             ) from error
         except FileNotFoundError:
             continue  # the one that held it has just removed the folder again

@@ -443,6 +443,6 @@ def _locked(path: Path, work: str) -> IO[bytes]:
         return hold(path.with_name(path.name + ".lock"), work)
     except HeldElsewhereError as error:
         raise EngineError(
-            f"{path}: another {error} works on this index; wait until it is done, then run the"
-            f" same command again"
+            f"{path}: another {error.holder or 'feed'} works on this index; wait until it is"
+            f" done, then run the same command again"
         ) from error
