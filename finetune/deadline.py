@@ -13,13 +13,11 @@ SLICE_SECONDS = 0.2
 
 
 class GivenUpError(Exception):
-    """The work took too long, or nobody waits for it any more."""
+    """The work took too long."""
 
 
-def within(
-    seconds: float, work: Callable[[], Result], left: threading.Event | None = None
-) -> Result:
-    """What `work` gives, or raises; raises GivenUpError after `seconds`, or once `left` is set.
+def within(seconds: float, work: Callable[[], Result]) -> Result:
+    """Give what `work` gives, or raise what it raises, and GivenUpError after `seconds`.
 
     The work runs in a thread, and goes on in it where it is given up: it must end by itself, and
     ends with the process at the latest. Ctrl-C is heard at once.
@@ -36,7 +34,7 @@ def within(
     until = time.monotonic() + seconds
     while True:
         remaining = until - time.monotonic()
-        if remaining <= 0 or (left is not None and left.is_set()):
+        if remaining <= 0:
             raise GivenUpError
         with contextlib.suppress(queue.Empty):
             result, failure = done.get(timeout=min(remaining, SLICE_SECONDS))

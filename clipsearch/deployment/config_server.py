@@ -27,10 +27,10 @@ from clipsearch.engines.vespa.http.connection import (
     ConnectionFailedError,
     ConnectionSettings,
     Json,
+    PoolTransport,
     Reply,
     Transport,
 )
-from clipsearch.engines.vespa.http.requests_transport import RequestsTransport
 from finetune.errors import EngineError
 
 TENANT = "/application/v2/tenant/default"
@@ -131,7 +131,7 @@ class ConfigServer:
         where it is no address.
         """
         self.url = without_credentials(url).rstrip("/")
-        self._transport: Transport = RequestsTransport(url, ConnectionSettings.from_environment())
+        self._transport: Transport = PoolTransport(url, ConnectionSettings.from_environment())
 
     def is_up(self) -> bool:
         """Whether it answers, and says that it is up."""

@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from clipsearch.deployment.config_server import ConfigServer, Convergence, Service, health
-from clipsearch.engines.vespa.http.connection import ConnectionSettings
-from clipsearch.engines.vespa.http.requests_transport import RequestsTransport
+from clipsearch.engines.vespa.http.connection import ConnectionSettings, PoolTransport
 from finetune.errors import EngineError, IndexAccessError, IndexVersionError
 
 POLL_SECONDS = 0.5
@@ -120,7 +119,7 @@ class Services:
         def line(service: Service) -> str:
             where = f"[{service.host}]" if ":" in service.host else service.host
             url = f"http://{where}:{service.port}"
-            transport = RequestsTransport(url, ConnectionSettings())
+            transport = PoolTransport(url, ConnectionSettings())
             healthy = health(transport, HEALTH_SECONDS) or "up"
             transport.close()
             return f"{service}: {self._state(service)}; its health: {healthy}"

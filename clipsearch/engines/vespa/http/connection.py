@@ -6,6 +6,7 @@ Everything that we send may be repeated: a put, an update that assigns and a del
 effect twice, and a search has none.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -149,7 +150,7 @@ class Transport(Protocol):
 
 
 class PoolTransport:
-    """A pool of kept HTTP/1.1 connections of the standard library.
+    """A pool of kept HTTP/1.1 connections of the standard library, to either of Vespa's servers.
 
     urllib3 takes twice the processor time for each document, `requests` six times: see
     benchmarks/README.md.
@@ -202,7 +203,9 @@ class PoolTransport:
         connection = self._take()
         connection.limit = Limit(timeout + size / SLOWEST_BYTES_PER_SECOND, left)
         try:
-            connection.request(method, self._prefix + path, body, headers)
+            # Refused before all was sent: an answer that tells why may have come.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(method, self._prefix + path, body, headers)
             answer = connection.getresponse()
             ends = answer.chunked or answer.length is not None
             content = connection.read_whole(answer)
