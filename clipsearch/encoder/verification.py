@@ -9,13 +9,13 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 from finetune.encoder_folder import EMBEDDING_FILES, EncoderDescription, check_fingerprint
 from finetune.files import bounded_json
+from finetune.files.atomic import replace_file
+from finetune.files.user_folders import user_cache
 
 # A file that is written twice within a tick of the file system's clock looks unchanged, so
 # nothing is remembered of files that are younger than this.
@@ -38,19 +38,10 @@ def verify(folder: Path, description: EncoderDescription) -> None:
         _write(memory, known)
 
 
-def cache_folder() -> Path:
-    """Where this user's programs keep what can be made again."""
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "clipsearch"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "clipsearch"
-    return Path.home() / ".cache" / "clipsearch"
-
-
 def _memory_file(folder: Path) -> Path | None:
     try:
         key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-        return cache_folder() / "verified" / f"{key}.json"
+        return user_cache() / "verified" / f"{key}.json"
     except (OSError, RuntimeError):
         # No home folder, say.
         return None
@@ -82,8 +73,4 @@ def _write(memory: Path | None, known: dict[str, object]) -> None:
     # Not to remember costs time only: a cache on a full or read-only disk is no error.
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=memory.parent, suffix=".new", delete=False, encoding="utf-8"
-        ) as file:
-            json.dump(known, file)
-        Path(file.name).replace(memory)
+        replace_file(memory, [json.dumps(known).encode()])

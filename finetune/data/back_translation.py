@@ -5,10 +5,8 @@ Every round trip is kept on disk as soon as its batch is done, so a killed run g
 whose captions are all there loads no model and needs no network.
 """
 
-import os
 import re
 import sqlite3
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from finetune.console import Progress
 from finetune.data.captioned_images import CaptionedImages, caption_keys, joined_keys
 from finetune.errors import ClipsearchError, TrainingError, UsageError
 from finetune.files.databases import foreign_database
+from finetune.files.user_folders import user_cache
 
 if TYPE_CHECKING:
     from transformers import MarianMTModel, MarianTokenizer
@@ -97,11 +96,8 @@ class TranslationCache:
 
 
 def default_cache() -> Path:
-    """The cache that all runs of this user share."""
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "clipsearch" / CACHE_FILE
-    caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
-    return Path.home() / caches / "clipsearch" / CACHE_FILE
+    """Return the file of the cache that all runs of this user share."""
+    return user_cache() / CACHE_FILE
 
 
 FORWARD_MODEL = "Helsinki-NLP/opus-mt-en-{language}"

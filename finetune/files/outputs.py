@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from finetune.files.ownership import replace_file
+from finetune.files.atomic import replace_file
 from finetune.files.regular_files import open_regular
 
 _HTML_MARK = re.compile(rb"<!-- clipsearch ([0-9a-f]{64}) -->\n\Z")

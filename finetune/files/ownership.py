@@ -28,14 +28,13 @@ import json
 import os
 import re
 import stat
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from finetune.errors import UsageError
 from finetune.files import bounded_json
-from finetune.files.atomic import replace_by_way_of
+from finetune.files.atomic import replace_file
 
 MARK_FILE = ".clipsearch.json"
 FORMAT = 1
@@ -276,15 +275,6 @@ def update_files(
     for entry in folder.iterdir():  # what a kill left of a mark
         if is_mark(entry.name) and entry.name != MARK_FILE:
             entry.unlink()
-
-
-def replace_file(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file such that `path` holds its old content or the new, whatever happens.
-
-    The new content is written beside it, under a name that nobody else has. Raises OSError.
-    """
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.clipsearch-partial")
-    replace_by_way_of(temporary, path, parts, "xb")
 
 
 def chunks(content: bytes | Path) -> Iterator[bytes]:

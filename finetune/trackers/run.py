@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from finetune.errors import UsageError
-from finetune.files.ownership import replace_file
+from finetune.files.atomic import replace_file
 from finetune.text.strict_json import dumps
 
 STATE_FILE = "trackers.json"

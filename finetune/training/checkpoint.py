@@ -8,7 +8,6 @@ written before the checkpoint that refers to them and removed after the one that
 import contextlib
 import errno
 import json
-import os
 import pickle
 import random
 from collections.abc import Collection
@@ -22,7 +21,7 @@ import torch
 from finetune.config.settings import TrainConfig
 from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
 from finetune.errors import TrainingError, UsageError
-from finetune.files.atomic import write_text_atomically
+from finetune.files.atomic import PARTIAL, replacing, write_text_atomically
 from finetune.files.lock import HeldElsewhereError, hold
 from finetune.files.ownership import Kind, claim, is_mark, look, read_mark, refusal, remove
 from finetune.text.strict_json import dumps
@@ -35,7 +34,6 @@ PIXELS_FILE = "pixels.uint8"
 BASELINE_FILE = "baseline.npz"
 LOCK_FILE = "lock"
 FORMAT_VERSION = 2
-PARTIAL = ".partial"
 WRITTEN = (
     RUN_FILE, CHECKPOINT_FILE, HISTORY_FILE, REPORT_FILE, PIXELS_FILE, BASELINE_FILE, LOCK_FILE,
     "best-[0-9]*.pt", "loss.png", "learning-rate.png", "retrieval.png", "ranks.png",
@@ -273,21 +271,8 @@ def save_atomically(path: Path, content: State) -> None:
 
     Raises OSError.
     """
-    temporary = path.with_name(path.name + PARTIAL)
-    try:
-        with temporary.open("wb") as file:
-            _save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path, path.with_name(path.name + PARTIAL)) as file:
+        _save(content, file)
 
 
 def _save(content: State, file: IO[bytes]) -> None:

@@ -10,9 +10,7 @@ others feed that too, `clipsearch.feed.ledger.mark` tells.
 
 import hashlib
 import json
-import os
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
@@ -28,6 +26,7 @@ from clipsearch.feed.ledger.tables import ContentTable, IdSet, explained
 from finetune.errors import EngineError
 from finetune.files.databases import foreign_database
 from finetune.files.lock import HeldElsewhereError, hold
+from finetune.files.user_folders import user_state
 
 LEDGER_NAME = "ledger.sqlite"
 FORMAT_VERSION = "2"
@@ -134,14 +133,7 @@ def ledger_path(target: str) -> Path:
     # A user name and password in the address are no part of what the index is.
     address = without_credentials(target).rstrip("/")
     name = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return _state_folder() / f"{name}.sqlite"
-
-
-def _state_folder() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "clipsearch"
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "clipsearch"
+    return user_state() / f"{name}.sqlite"
 
 
 def check_ledger(path: Path) -> None:
