@@ -1,5 +1,6 @@
 """`clipsearch manifest check`: what a manifest holds and what is wrong with it."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,28 @@ from finetune.errors import ManifestError, UsageError
 from finetune.files.outputs import is_report
 from finetune.manifest.check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
 from finetune.manifest.cut_captions import CutCaptions
+from finetune.manifest.formats.known import IN_FILES
 from finetune.manifest.inputs import check_output
 from finetune.manifest.manifest import Manifest
 from finetune.manifest.problems import HEADER, Problems
 from finetune.text.strict_json import dumps
 
 
-@click.group()
-def manifest() -> None:
-    """Look into a manifest: the list of images and captions.
+def formats_shown(width: int = 78) -> str:
+    """Return the formats of a manifest as `--help` shows them: a title, and what it looks like."""
+    lines = ["\b", "Formats, recognised by content:"]
+    for each in IN_FILES:
+        lines += [f"  {each.title}", *_wrapped(each.looks.replace("`", ""), width)]
+    return "\n".join(lines)
 
-    \b
-    Formats, recognised by content:
-      CSV, TSV, JSON Lines, Parquet   columns image, caption or captions; id, split, embedding
-                                      if you like; every other column is metadata
-      a folder                        of images, each with name.txt beside it if you like
-      Hugging Face imagefolder        metadata.jsonl or .csv with file_name, text
-      OpenCLIP CSV                    filepath, title
-      Karpathy JSON                   RSICD, UCM, Flickr, COCO
-      Flickr8k tokens, ImageCLEF      name.jpg#0<TAB>caption, id<TAB>caption
-      webdataset                      a .tar, a folder of them, "shards/{000..012}.tar"
-    """
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
+
+
+@click.group(help=f"Look into a manifest: the list of images and captions.\n\n{formats_shown()}")
+def manifest() -> None:
+    """Group the commands about manifests."""
 
 
 @manifest.command()

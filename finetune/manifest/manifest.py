@@ -95,8 +95,7 @@ class Manifest:
 
     Attributes:
         path: As it was named; of a DataFrame, its name (`finetune.frames.FrameManifest`).
-        format: "csv", "tsv", "jsonl", "parquet", "folder", "imagefolder", "openclip",
-            "karpathy", "flickr8k", "imageclef", "webdataset" or "dataframe".
+        format: One of the names in `finetune.manifest.formats.known.FORMATS`, such as "csv".
         root: The folder from which the records' relative paths are meant: that which holds most
             of the images.
         row_count: Rows read, bad ones not counted.

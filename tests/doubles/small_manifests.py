@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from finetune.manifest.formats.known import FORMATS
 from finetune.manifest.manifest import Manifest, Record
 from finetune.manifest.problems import Problem
 
 RED = (200, 30, 30)
+FORMAT_NAMES = frozenset(name for each in FORMATS for name in each.names)
 
 
 def picture(path: Path, colour: tuple[int, int, int] = RED, size: tuple[int, int] = (8, 6)) -> Path:
@@ -34,6 +36,7 @@ def write_csv(path: Path, *rows: tuple[object, ...], delimiter: str = ",") -> Pa
 
 def read(path: Path | str, **options: object) -> tuple[Manifest, list[Record]]:
     manifest = Manifest.open(path, **options)  # type: ignore[arg-type]
+    assert manifest.format in FORMAT_NAMES
     return manifest, list(manifest.records())
 
 
