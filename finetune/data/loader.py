@@ -1,7 +1,9 @@
 """From pictures and captions to batches of tensors on the device."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import tee
 
 import numpy as np
@@ -22,6 +24,7 @@ from finetune.data.splits import Splits
 from finetune.data.tensors import Normalizer, PixelsOnDevice, TensorBatch, Vary, to_device
 from finetune.data.tokenized_captions import TokenizedCaptions
 from finetune.data.tokens import tokenize
+from finetune.data.transfer import Sent, Transfer, received
 from finetune.data.world import World, shares
 from finetune.errors import ManifestError, UsageError
 from finetune.images.decode import Pixels
@@ -32,6 +35,8 @@ from finetune.models.dual_encoder import DualEncoder
 from finetune.read_ahead import read_ahead
 
 BATCHES_AHEAD = 3
+# A text batch's ids and mask, int64[b, t], as `DualEncoder.mask_on_host` reads them.
+MaskOnHost = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
 # From a step and its number of pictures to what varies these rows of them.
 VaryStep = Callable[[int, int], Callable[[torch.Tensor, Int64], torch.Tensor]]
 
@@ -65,7 +70,10 @@ class TrainingData:
         plan: How an epoch's batches are made.
         parts: Separate batches of a step; the processes share each of them.
         normalizer: Puts pixels on the device.
+        mask_on_host: What becomes of the texts' mask before it is sent.
         world: The processes that share each batch.
+        is_whole: Whether a step takes all its pictures at once. On a GPU they then become floats,
+            and are varied, beside the step before; in chunks that would take too much memory.
         vary: From a step and its number of images to what varies its pictures; None changes
             none.
         caption_variations: None shows captions as they are.
@@ -79,7 +87,9 @@ class TrainingData:
     plan: BatchPlan
     parts: int
     normalizer: Normalizer
+    mask_on_host: MaskOnHost
     world: World
+    is_whole: bool = True
     vary: VaryStep | None = None
     caption_variations: CaptionVariations | None = None
     notes: tuple[str, ...] = ()
@@ -106,20 +116,40 @@ class TrainingData:
 
         `neighbours` are those of one epoch, in which all the steps then have to lie.
         """
+        transfer = Transfer(self.normalizer.device)
+        sent = self._sent(transfer, first, end, neighbours)
+        if self.normalizer.device.type == "cpu":
+            yield from received(transfer, sent)
+        else:
+            with closing(read_ahead(sent, BATCHES_AHEAD)) as ahead:
+                yield from received(transfer, ahead)
+
+    def _sent(
+        self, transfer: Transfer, first: int, end: int, neighbours: Int32 | None
+    ) -> Iterator[Sent]:
         prepared = self._prepared(first, end, neighbours)
+        for step, arrays in zip(range(first, end), prepared, strict=True):
+            yield transfer.send(partial(self._on_device, step, *arrays))
+
+    def _on_device(
+        self,
+        step: int,
+        pixels: Pixels,
+        ids: Int64,
+        mask: Int64,
+        positive: npt.NDArray[np.bool_],
+    ) -> TensorBatch:
         device = self.normalizer.device
-        if device.type != "cpu":
-            # Gathering the next pixels takes turns with queueing work for the device.
-            prepared = read_ahead(prepared, BATCHES_AHEAD)
-        for step, (pixels, ids, mask, positive) in zip(range(first, end), prepared, strict=True):
-            yield TensorBatch(
-                PixelsOnDevice(
-                    self.normalizer.moved(pixels), self.normalizer, self._vary(step, len(positive))
-                ),
-                to_device(ids, device),
-                to_device(mask, device),
-                to_device(positive, device),
-            )
+        made = self.mask_on_host(torch.from_numpy(ids), torch.from_numpy(mask))
+        moved = PixelsOnDevice(
+            self.normalizer.moved(pixels), self.normalizer, self._vary(step, len(positive))
+        )
+        return TensorBatch(
+            moved[:] if self.is_whole and device.type != "cpu" else moved,
+            to_device(ids, device),
+            None if made is None else to_device(made, device),
+            to_device(positive, device),
+        )
 
     def _vary(self, step: int, count: int) -> Vary | None:
         """Of this process's share of the `count` pictures of a step."""
@@ -242,7 +272,9 @@ def load_training_data(
         plan,
         parts,
         Normalizer(dual.preprocessing, world.device),
+        dual.mask_on_host,
         world,
+        config.chunk_size is None and parts == 1,
         vary_step(config.augment, config.seed, dual),
         CaptionVariations(captions, config.caption_augment, config.seed, dual)
         if config.caption_augment.is_on

@@ -1,6 +1,6 @@
 """One step's tensors, and how pixels get to the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,15 +33,31 @@ class TensorBatch:
 
     Attributes:
         pixel_values: float32[b, 3, h, w], or what gives it for a slice.
-        input_ids, attention_mask: int64[b, t].
+        input_ids: int64[b, t].
+        attention_mask: What `DualEncoder.embed_texts` takes, a row a text; None where it needs
+            none.
         positives: bool[b, b], true where the text (column) describes the image (row). Of the
             joint batch where several processes share one.
     """
 
     pixel_values: PixelValues
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
+    attention_mask: torch.Tensor | None
     positives: torch.Tensor
+
+    def texts(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Token ids and mask of some of the texts."""
+        mask = self.attention_mask
+        return self.input_ids[rows], None if mask is None else mask[rows]
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that are on the device."""
+        pixels = self.pixel_values
+        yield pixels.pixels if isinstance(pixels, PixelsOnDevice) else pixels[:]
+        yield self.input_ids
+        yield self.positives
+        if self.attention_mask is not None:
+            yield self.attention_mask
 
 
 class Normalizer:
@@ -94,9 +110,9 @@ class PixelsOnDevice:
         return self.normalizer.normalized_shares(self.vary(self.pixels[rows], rows))
 
 
-def to_device(array: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
+def to_device(values: npt.NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor on the device; the copy to a GPU does not wait for it."""
-    tensor = torch.from_numpy(array)
+    tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(values)
     if device.type == "cpu":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)

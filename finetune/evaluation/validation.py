@@ -251,8 +251,10 @@ def embed_captions(
     found = []
     for chunk in _chunks(indices, batch_size):
         check()
-        ids, mask = (torch.from_numpy(array).to(device) for array in tokens.padded(chunk))
-        found.append(dual.embed_texts(ids, mask).cpu().numpy())
+        ids, mask = map(torch.from_numpy, tokens.padded(chunk))
+        made = dual.mask_on_host(ids, mask)
+        texts = ids.to(device), None if made is None else made.to(device)
+        found.append(dual.embed_texts(*texts).cpu().numpy())
     return np.concatenate(found)
 
 

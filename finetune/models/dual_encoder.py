@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.masking_utils import create_bidirectional_mask
 
 from finetune.config.settings import TINY
 from finetune.errors import UsageError
@@ -44,22 +45,28 @@ class Family:
         name: Written into encoder.json.
         pad_to_max: The text tower reads its last position, so every text is filled up to
             `max_tokens` and no attention mask is used (SigLIP, arXiv:2303.15343).
+        is_causal: A token sees those before it alone, and the embedding is read at the text's end
+            token, so that no mask changes it: what is masked comes after.
         dimension: Values in an embedding, from the model's configuration.
     """
 
     name: str
     pad_to_max: bool
+    is_causal: bool
     dimension: Callable[[PretrainedConfig], int]
 
 
 # transformers' model_type to family. SigLIP 2 checkpoints of a fixed size have the type "siglip".
 FAMILIES = {
-    "clip": Family("clip", False, lambda config: int(config.projection_dim)),
-    "siglip": Family("siglip", True, lambda config: int(config.text_config.projection_size)),
+    "clip": Family("clip", False, True, lambda config: int(config.projection_dim)),
+    "siglip": Family("siglip", True, False, lambda config: int(config.text_config.projection_size)),
     "vision-text-dual-encoder": Family(
-        "vision-text-dual-encoder", False, lambda config: int(config.projection_dim)
+        "vision-text-dual-encoder", False, False, lambda config: int(config.projection_dim)
     ),
 }
+
+# Types of text towers that take transformers' own mask, made beforehand, in place of the tokens'.
+TAKE_MADE_MASKS = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert"})
 
 
 class DualEncoder(nn.Module):
@@ -163,10 +170,45 @@ class DualEncoder(nn.Module):
         found = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         return [len(ids) for ids in found]
 
-    def embed_texts(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Token ids and mask, int64[n, t], to unit vectors, float32[n, d]."""
+    def mask_on_host(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor | None:
+        """The mask that `embed_texts` needs of these texts, for the same embeddings to the bit.
+
+        Transformers looks into a mask on its device, for which the host waits in every step. What
+        can be found out beforehand is found out here: that none is needed, or what becomes of it.
+
+        Args:
+            input_ids, attention_mask: int64[n, t], both on the CPU.
+
+        Returns:
+            None where none is needed; else bool or float32[n, 1, t, t] as transformers makes it, or
+            the mask itself for a text tower that takes no other.
+        """
+        if self._family.is_causal:
+            return None
         if self.pad_to_max:
-            input_ids = self._fill(input_ids, attention_mask)
+            return None if input_ids.shape[1] == self.max_tokens else attention_mask
+        if bool(attention_mask.all()):
+            return None
+        config = self.model.text_model.config
+        if config.model_type not in TAKE_MADE_MASKS or getattr(config, "is_decoder", False):
+            return attention_mask
+        made: torch.Tensor | None = create_bidirectional_mask(
+            config, torch.empty(*input_ids.shape, 1), attention_mask
+        )
+        return made
+
+    def embed_texts(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Token ids, int64[n, t], to unit vectors, float32[n, d].
+
+        `attention_mask` is int64[n, t], or what `mask_on_host` made of it.
+        """
+        if self.pad_to_max:
+            if attention_mask is not None:
+                input_ids = self._fill(input_ids, attention_mask)
             features = self.model.get_text_features(input_ids=input_ids)
         else:
             features = self.model.get_text_features(

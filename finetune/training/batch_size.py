@@ -171,10 +171,11 @@ def made_up_batch(dual: DualEncoder, size: int) -> TensorBatch:
     device = dual.logit_scale.device
     shape = (size, 3, dual.preprocessing.height, dual.preprocessing.width)
     ids, mask = dual.tokenize(["word " * dual.max_tokens])
+    made = dual.mask_on_host(ids, mask)
     return TensorBatch(
         torch.randn(shape, device=device),
         ids.expand(size, -1).to(device),
-        mask.expand(size, -1).to(device),
+        None if made is None else made.expand(size, *made.shape[1:]).to(device),
         torch.eye(size, dtype=torch.bool, device=device),
     )
 

@@ -8,9 +8,11 @@ import torch
 from finetune.data.tensors import TensorBatch
 from finetune.data.world import World
 from finetune.losses.loss import ScoresBatch
+from finetune.models.dual_encoder import DualEncoder
 from finetune.training.gradients.backward import accumulated_backward, whole_backward
 from finetune.training.gradients.distributed import GatheredLoss
 from finetune.training.gradients.gradcache import cached_backward
+from finetune.training.gradients.weight_copies import WeightCopies
 from finetune.training.state import TrainState
 
 # Adds a batch's gradients to the parameters' own and returns its loss.
@@ -35,13 +37,38 @@ def build_backward(
         parts: Separate batches that a batch is cut into.
     """
     loss = loss_of if world.size == 1 else GatheredLoss(loss_of, world)
+    backward: Backward
     if chunk_size is not None:
-        return partial(cached_backward, loss_of=loss, chunk_size=chunk_size, dtype=dtype)
-    if parts > 1:
-        return partial(
+        backward = partial(cached_backward, loss_of=loss, chunk_size=chunk_size, dtype=dtype)
+    elif parts > 1:
+        backward = partial(
             accumulated_backward, loss_of=loss, parts=parts, dtype=dtype, own=world.share
         )
-    return partial(whole_backward, loss_of=loss, dtype=dtype)
+    else:
+        backward = partial(whole_backward, loss_of=loss, dtype=dtype)
+    return backward if dtype == torch.float32 else WithWeightCopies(backward, dtype)
+
+
+class WithWeightCopies:
+    """A `Backward` whose step computes with one copy of the weights in autocast's numbers."""
+
+    def __init__(self, backward: Backward, dtype: torch.dtype) -> None:
+        self._backward = backward
+        self._dtype = dtype
+        self._copies: tuple[DualEncoder, WeightCopies] | None = None
+
+    def __call__(
+        self, dual: DualEncoder, batch: TensorBatch, *, scaler: torch.amp.GradScaler | None = None
+    ) -> torch.Tensor:
+        """Add the batch's gradients to the parameters' own; returns its loss."""
+        # Made with the first batch: by then a checkpoint is loaded and the model on its device.
+        if self._copies is None or self._copies[0] is not dual:
+            self._copies = dual, WeightCopies(dual, self._dtype)
+        copies = self._copies[1]
+        with copies.applied():
+            return self._backward(
+                dual, batch, scaler=scaler, after_backward=copies.collect_gradients
+            )
 
 
 def training_step(

@@ -7,7 +7,6 @@ memory.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
@@ -15,6 +14,10 @@ from finetune.data.tensors import TensorBatch
 from finetune.data.world import shares
 from finetune.losses.loss import ScoresBatch
 from finetune.models.dual_encoder import DualEncoder
+
+
+def nothing() -> None:
+    """Do nothing after a backward pass: the parameters have their gradients."""
 
 
 def whole_backward(
@@ -25,6 +28,7 @@ def whole_backward(
     scaler: torch.amp.GradScaler | None = None,
     dtype: torch.dtype = torch.float32,
     weight: float = 1.0,
+    after_backward: Callable[[], None] = nothing,
 ) -> torch.Tensor:
     """Add the gradients of a batch's loss to the parameters' own, in one forward and backward.
 
@@ -35,17 +39,19 @@ def whole_backward(
         scaler: Multiplies the loss before the backward pass (fp16); the caller unscales.
         dtype: Of autocast; float32 is without.
         weight: Multiplies the loss.
+        after_backward: Called after the backward pass, where gradients are collected from.
 
     Returns the loss times `weight`, a scalar float32 without a graph, not scaled by `scaler`.
     """
     with autocast(dual, dtype):
         loss = weight * loss_of(
             dual.embed_images(batch.pixel_values[:]),
-            dual.embed_texts(batch.input_ids, batch.attention_mask),
+            dual.embed_texts(*batch.texts(slice(None))),
             dual.logit_scale,
             batch.positives,
         )
     torch.autograd.backward(loss if scaler is None else scaler.scale(loss))
+    after_backward()
     return loss.detach()
 
 
@@ -58,6 +64,7 @@ def accumulated_backward(
     scaler: torch.amp.GradScaler | None = None,
     dtype: torch.dtype = torch.float32,
     own: Callable[[int], slice] = slice,
+    after_backward: Callable[[], None] = nothing,
 ) -> torch.Tensor:
     """Add the gradients of the mean of the losses of `parts` batches, cut from this one.
 
@@ -81,15 +88,19 @@ def accumulated_backward(
         count = part.stop - part.start
         rows = slice(start, start + len(range(count)[own(count)]))
         start = rows.stop
-        piece = replace(
-            batch,
-            pixel_values=batch.pixel_values[rows],
-            input_ids=batch.input_ids[rows],
-            attention_mask=batch.attention_mask[rows],
-            positives=batch.positives[part, part],
+        input_ids, attention_mask = batch.texts(rows)
+        piece = TensorBatch(
+            batch.pixel_values[rows], input_ids, attention_mask, batch.positives[part, part]
         )
-        weight = count / pairs
-        total += whole_backward(dual, piece, loss_of, scaler=scaler, dtype=dtype, weight=weight)
+        total += whole_backward(
+            dual,
+            piece,
+            loss_of,
+            scaler=scaler,
+            dtype=dtype,
+            weight=count / pairs,
+            after_backward=after_backward,
+        )
     return total
 
 

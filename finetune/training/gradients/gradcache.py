@@ -25,7 +25,7 @@ from finetune.data.tensors import TensorBatch
 from finetune.data.world import shares
 from finetune.losses.loss import ScoresBatch
 from finetune.models.dual_encoder import DualEncoder
-from finetune.training.gradients.backward import autocast, whole_backward
+from finetune.training.gradients.backward import autocast, nothing, whole_backward
 
 Embed = Callable[[slice], torch.Tensor]
 
@@ -38,6 +38,7 @@ def cached_backward(
     *,
     scaler: torch.amp.GradScaler | None = None,
     dtype: torch.dtype = torch.float32,
+    after_backward: Callable[[], None] = nothing,
 ) -> torch.Tensor:
     """Add the gradients of the whole batch's loss to the parameters' own.
 
@@ -50,12 +51,16 @@ def cached_backward(
             larger goes the plain way, without the second forward pass.
         scaler: Multiplies the loss before the backward pass (fp16); the caller unscales.
         dtype: Of autocast; float32 is without.
+        after_backward: Called after the backward pass of each chunk, where gradients are
+            collected from.
 
     Returns the loss, a scalar float32 without a graph, not scaled by `scaler`.
     """
     images, texts = len(batch.pixel_values), len(batch.input_ids)
     if chunk_size >= max(images, texts):
-        return whole_backward(dual, batch, loss_of, scaler=scaler, dtype=dtype)
+        return whole_backward(
+            dual, batch, loss_of, scaler=scaler, dtype=dtype, after_backward=after_backward
+        )
 
     def embed_images(rows: slice) -> torch.Tensor:
         # Each chunk has an autocast of its own: the weights that one casts without a graph must
@@ -65,7 +70,7 @@ def cached_backward(
 
     def embed_texts(rows: slice) -> torch.Tensor:
         with autocast(dual, dtype):
-            return dual.embed_texts(batch.input_ids[rows], batch.attention_mask[rows])
+            return dual.embed_texts(*batch.texts(rows))
 
     device = dual.logit_scale.device
 
@@ -81,8 +86,8 @@ def cached_backward(
     torch.autograd.backward(loss if scaler is None else scaler.scale(loss))
 
     # 3. the same embeddings with a graph, from their gradients back to the parameters
-    _replay(embed_images, image_chunks, image_embeds.grad)
-    _replay(embed_texts, text_chunks, text_embeds.grad)
+    _replay(embed_images, image_chunks, image_embeds.grad, after_backward)
+    _replay(embed_texts, text_chunks, text_embeds.grad, after_backward)
     after.restore()
     return loss.detach()
 
@@ -126,7 +131,12 @@ def _embed(embed: Embed, count: int, chunk_size: int, device: torch.device) -> l
     return chunks
 
 
-def _replay(embed: Embed, chunks: list[_Chunk], gradient: torch.Tensor | None) -> None:
+def _replay(
+    embed: Embed,
+    chunks: list[_Chunk],
+    gradient: torch.Tensor | None,
+    after_backward: Callable[[], None],
+) -> None:
     assert gradient is not None
     for chunk in chunks:
         chunk.random_state.restore()
@@ -134,3 +144,4 @@ def _replay(embed: Embed, chunks: list[_Chunk], gradient: torch.Tensor | None) -
         if not embeds.requires_grad:  # a frozen tower
             return
         torch.autograd.backward(embeds, gradient[chunk.rows])
+        after_backward()
