@@ -1,5 +1,8 @@
 """The model of a run: loaded, then frozen, adapted and compiled as the settings say."""
 
+import warnings
+from collections.abc import Callable
+
 import torch
 
 from finetune.config.settings import TrainConfig
@@ -22,8 +25,12 @@ def load_model(config: TrainConfig, captions: tuple[str, ...]) -> DualEncoder:
     return load_dual_encoder(config.model, captions, max_tokens=config.max_tokens, seed=config.seed)
 
 
-def prepare(dual: DualEncoder, config: TrainConfig) -> Loss:
+def prepare(
+    dual: DualEncoder, config: TrainConfig, tell: Callable[[str], None] = warnings.warn
+) -> Loss:
     """Make the model, on its device, the one that is trained, and give the loss for it.
+
+    `tell` takes a sentence for the user, where at the first batch layers cannot be compiled.
 
     Raises UsageError where the model cannot be frozen, adapted or compiled so.
     """
@@ -49,7 +56,7 @@ def prepare(dual: DualEncoder, config: TrainConfig) -> Loss:
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(dual)
     if config.compile:
-        compile_layers(dual)
+        compile_layers(dual, tell)
     return loss_of
 
 

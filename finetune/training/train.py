@@ -121,7 +121,7 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
         )
         seed_everything(config.seed)
         dual = load_model(config, splits.train.captions).to(world.device)
-        loss = prepare(dual, config)
+        loss = prepare(dual, config, progress("Compiling", 0).message)
         new_captions = translated(
             splits.train.captions,
             config.back_translate,

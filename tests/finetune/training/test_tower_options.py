@@ -1,17 +1,25 @@
 """Gradient checkpointing and compiled layers: really on, and without effect on gradients."""
 
+import io
+from dataclasses import replace
+
 import pytest
 import torch
 from random_batch import assert_close, gradients, random_batch, small_dual
+from squares import write_squares
 from tiny_checkpoints import save_clip, save_roberta
 from transformers import SiglipConfig, SiglipModel
 
+from finetune.config.settings import TrainConfig
+from finetune.data.world import World
 from finetune.errors import UsageError
 from finetune.losses.contrastive import contrastive_loss
 from finetune.models.dual_encoder import DualEncoder, load_two_towers
 from finetune.models.layers import layer_stack
 from finetune.models.speed import checkpointed_layers, compile_layers, enable_gradient_checkpointing
 from finetune.training.gradients.backward import whole_backward
+from finetune.training.step import build_backward
+from finetune.training.train import train
 
 
 def small_siglip() -> DualEncoder:
@@ -140,6 +148,44 @@ def test_compiled_with_inductor(dual) -> None:
 def test_compiled_and_recomputed_together(dual) -> None:
     enable_gradient_checkpointing(dual)
     check_compiled(dual, "aot_eager", 1e-5)
+
+
+def test_where_nothing_can_be_compiled_a_run_says_so_once_and_goes_on(
+    tmp_path, monkeypatch
+) -> None:
+    manifest = write_squares(tmp_path / "squares", train=16, val=8)
+    monkeypatch.setattr("finetune.training.finish.export_encoder", lambda *values, **named: None)
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-compiler")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch._dynamo.reset()
+    config = TrainConfig(
+        manifest=manifest, model="tiny", out=tmp_path / "a", batch_size=8, epochs=1
+    )
+    plain = train(config, quiet=True)
+    told = io.StringIO()
+    compiled = train(replace(config, out=tmp_path / "b", compile=True), stream=told)
+    assert told.getvalue().count("--compile does not work here") == 1
+    assert "no-compiler" in told.getvalue()
+    assert compiled.history == plain.history
+
+
+def test_weights_that_are_copied_each_step_do_not_compile_again() -> None:
+    dual = small_dual()
+    torch._dynamo.reset()
+    compile_layers(dual, backend="eager")
+    backward = build_backward(
+        contrastive_loss, World(0, 1, torch.device("cpu")), torch.bfloat16, chunk_size=4
+    )
+    batch = random_batch(dual, 8)
+    expected = None
+    frames = []
+    for _ in range(3):
+        backward(dual, batch)
+        found = gradients(dual)
+        assert expected is None or all(torch.equal(found[name], expected[name]) for name in found)
+        expected = found
+        frames.append(torch._dynamo.utils.counters["frames"]["ok"])
+    assert frames[1] == frames[2]
 
 
 def test_unknown_layers_are_named(dual) -> None:
