@@ -29,7 +29,9 @@ class Transfer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def send(self, make: Callable[[], TensorBatch]) -> Sent:
         """Make a batch from pinned memory, without waiting for the device to have it."""
@@ -37,7 +39,7 @@ class Transfer:
             return Sent(make(), None)
         with torch.cuda.stream(self._stream):
             batch = make()
-            arrived = torch.cuda.Event()
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(self._stream)
         return Sent(batch, arrived)
 

@@ -120,7 +120,8 @@ class _Attempt:
         """What calls a compiled layer, and the layer itself from the first failure on."""
         from torch._dynamo.exc import TorchDynamoException  # a second, and for --compile alone
 
-        compiled, plain = layer._compiled_call_impl, layer._call_impl
+        compiled: Any = layer._compiled_call_impl
+        plain: Any = layer._call_impl
 
         def call(*values: Any, **named: Any) -> Any:
             if not self._is_over:

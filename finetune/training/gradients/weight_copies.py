@@ -49,8 +49,8 @@ class WeightCopies:
                     copies[id(weight)] = copy
                 self._uses.append(_Use(layer, name, weight, copy))
         trained = {id(use.weight): use for use in self._uses if use.weight.requires_grad}
-        self._weights = [use.weight for use in trained.values()]
-        self._copies = [use.copy for use in trained.values()]
+        self._weights: list[torch.Tensor] = [use.weight for use in trained.values()]
+        self._copies: list[torch.Tensor] = [use.copy for use in trained.values()]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -73,7 +73,7 @@ class WeightCopies:
     @torch.no_grad()
     def collect_gradients(self) -> None:
         """Add the copies' gradients to those of the weights, in float32, and clear them."""
-        first: list[nn.Parameter] = []
+        first: list[torch.Tensor] = []
         new: list[torch.Tensor] = []
         held: list[torch.Tensor] = []
         more: list[torch.Tensor] = []

@@ -90,6 +90,11 @@ def test_nor_does_a_step_of_another_family(family, config, steps, tmp_path) -> N
     assert len(steps) >= 2
 
 
+def test_adafactor_waits_as_the_documentation_says(config, steps) -> None:
+    with pytest.raises(WaitError):
+        train(replace(config, optimizer="adafactor"), quiet=True)
+
+
 def test_the_watch_sees_what_waits(config, steps, monkeypatch) -> None:
     clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(
