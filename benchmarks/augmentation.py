@@ -4,9 +4,9 @@
     python benchmarks/augmentation.py --threads 1 --batch 16 --repeats 3
     python benchmarks/augmentation.py --device cuda --batch 256
 
-Pictures are random bytes of 64 and of 224 pixels, as they come from the cache. The baseline of
+Images are random bytes of 64 and of 224 pixels, as they come from the cache. The baseline of
 the ratio is forward and backward of a CLIP ViT-B/32 with random weights (both towers, captions of
-16 tokens, no optimizer), at 224 pixels and, for pictures of 64, with a tower of 64 pixels; on a
+16 tokens, no optimizer), at 224 pixels and, for images of 64, with a tower of 64 pixels; on a
 GPU under bf16 autocast. Each figure is the median; tower and augmentation are timed in turn.
 """
 

@@ -3,13 +3,13 @@
     python benchmarks/feed.py                              # 640 JPEGs, three pairs
     python benchmarks/feed.py --images 96 --pairs 1 --cache kept/
 
-The encoder is a ViT-B/32 of random weights at 224 pixels; the pictures are JPEGs of 640x480,
+The encoder is a ViT-B/32 of random weights at 224 pixels; the images are JPEGs of 640x480,
 smooth gradients with noise, of about 80 KB each. The tower alone gets pixel values that are in
 memory already, in two ways: "shared", a batch at a time, computed by all cores together (ONNX
 Runtime's own default), and "apart", every core with a batch of its own. The feed reads, decodes,
 resizes, normalises, encodes and writes into a new embedded index; its ratio is to the faster way.
-Half of the tower's pictures run before the feed and half after it, pair by pair, so that a
-machine that is shared shows less. "cpu" is processor time a picture, which shows still less of it.
+Half of the tower's images run before the feed and half after it, pair by pair, so that a
+machine that is shared shows less. "cpu" is processor time a image, which shows still less of it.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def write_encoder(folder: Path) -> None:
     export_encoder(dual, folder)
 
 
-def write_pictures(folder: Path, count: int) -> Path:
+def write_images(folder: Path, count: int) -> Path:
     """A manifest with `count` JPEGs beside it; those that are there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = ["image,caption"]
@@ -95,8 +95,8 @@ def write_pictures(folder: Path, count: int) -> Path:
         ]
         pixels = np.stack(channels, axis=-1)
         pixels += chance.normal(scale=NOISE, size=pixels.shape)
-        picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-        picture.save(path, quality=JPEG_QUALITY)
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        image.save(path, quality=JPEG_QUALITY)
     manifest = folder / f"pictures-{count}.csv"
     manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return manifest
@@ -200,7 +200,7 @@ def main() -> None:
     encoder = options.cache / "vit-b-32"
     if not encoder.is_dir():
         write_encoder(encoder)
-    manifest = write_pictures(options.cache / "pictures", options.images)
+    manifest = write_images(options.cache / "pictures", options.images)
     sizes = [path.stat().st_size for path in manifest.parent.glob("*.jpg")]
     cores = available_cores()
     print(f"{options.images} JPEGs of {statistics.mean(sizes) / 1000:.0f} KB, {cores} cores")

@@ -4,9 +4,9 @@
     python benchmarks/preprocessing.py --images DIR --side 28  # the JPEGs of a folder
 
 A JPEG that is much larger than needed can be decoded at 1/2, 1/4 or 1/8 of its size. The
-fraction is sharper than what bicubic resampling makes of the full picture, so the embedding
+fraction is sharper than what bicubic resampling makes of the full image, so the embedding
 moves. Each row is a margin: how many times the size needed must be left after decoding; the last
-is the one that finetune.images uses. Times are CPU milliseconds a picture, on one core, of
+is the one that finetune.images uses. Times are CPU milliseconds a image, on one core, of
 read, decode, resize and crop; cosines are between the embeddings of a ViT of large random
 weights, which are more sensitive than those of a trained one.
 """
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from finetune.arrays import Pixels
 from finetune.images.open import open_image
 from finetune.images.pixels import DRAFT_MARGIN, load_pixels, normalize, resize_and_crop
 from finetune.images.preprocessing import Preprocessing
@@ -28,8 +29,6 @@ from finetune.images.processor_config import preprocessing_from_config
 SIZES = ((640, 480), (1024, 768), (1600, 1200), (4000, 3000))
 MARGINS = (1.0, 1.5, 2.0, DRAFT_MARGIN)
 REPEATS = 3
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def made_up_photograph(size: tuple[int, int], seed: int) -> bytes:

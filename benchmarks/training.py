@@ -6,19 +6,19 @@
     python benchmarks/training.py --device cuda --model vit-b-32 --images 8192 --batch-size 256
     python benchmarks/training.py --manifest captions.csv --model openai/clip-vit-base-patch32
 
-The pictures are made up, at 640x480: three JPEGs to one PNG; or those of --manifest, one caption of
+The images are made up, at 640x480: three JPEGs to one PNG; or those of --manifest, one caption of
 each. Every way runs in a process of its own, round by round, every other round in reverse:
 
     ours          `finetune.training.train.train` as it is, without evaluation and export
     ours, varied  the same with flips, crops and colour jitter
-    Trainer       transformers' own over CLIPModel with return_loss: the dataset opens a picture
+    Trainer       transformers' own over CLIPModel with return_loss: the dataset opens a image
                   with Pillow and calls CLIPProcessor, the collator fills captions to the batch's
                   longest. With 0 workers and with one a core in the first round, the faster
                   afterwards.
     bare          CLIPModel with return_loss, backward, optimizer, on batches on the device
 
 All have the same weights, batch size, precision and optimizer (fused AdamW); all but bare clip
-gradients. "first" is the first epoch: ours decodes every picture before it, so that equal pictures
+gradients. "first" is the first epoch: ours decodes every image before it, so that equal images
 are known when batches are made, and keeps the pixels. "later" are the epochs after it, which the
 goals are about: their rate is what a run of many epochs comes to. "10 epochs" is one first and nine
 later ones. "cpu ms" is processor time a pair of the later epochs, all processes, which a shared
@@ -155,7 +155,7 @@ class Enough(Exception):  # noqa: N818  (no error: a way out of the loop)
 
 
 def ours(options: argparse.Namespace, augment: AugmentConfig) -> Measured:
-    """The whole of `train`, with marks before the first picture and after each epoch."""
+    """The whole of `train`, with marks before the first image and after each epoch."""
     import finetune.training.loop
     import finetune.training.train
 
@@ -211,7 +211,7 @@ def ours(options: argparse.Namespace, augment: AugmentConfig) -> Measured:
 
 
 class PairDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Picture and caption to the model's inputs, one at a time."""
+    """Image and caption to the model's inputs, one at a time."""
 
     def __init__(self, pairs: Sequence[tuple[Path, str]], processor: CLIPProcessor) -> None:
         self.pairs, self.processor = pairs, processor
@@ -340,8 +340,8 @@ def bare(options: argparse.Namespace) -> Measured:
     return clock.measured(steps * size, first=False)
 
 
-def write_pictures(folder: Path, count: int) -> Path:
-    """A manifest with `count` pictures beside it."""
+def write_images(folder: Path, count: int) -> Path:
+    """A manifest with `count` images beside it."""
     chance = random.Random(0)
     folder.mkdir(parents=True)
     rows = ["image,caption,split"]
@@ -351,9 +351,9 @@ def write_pictures(folder: Path, count: int) -> Path:
         if name.endswith("jpg"):
             (folder / name).write_bytes(photograph)
         else:
-            picture = folder / "one.jpg"
-            picture.write_bytes(photograph)
-            with Image.open(picture) as image:
+            jpeg = folder / "one.jpg"
+            jpeg.write_bytes(photograph)
+            with Image.open(jpeg) as image:
                 image.save(folder / name)
         caption = " ".join(chance.choices(WORDS.split(), k=chance.randint(6, 14)))
         rows.append(f"{name},{caption} {number},train")
@@ -376,7 +376,7 @@ def write_model(folder: Path, name: str, captions: Sequence[str]) -> None:
 
 
 def read_pairs(manifest: Path) -> list[tuple[Path, str]]:
-    """The training pictures with the first caption of each."""
+    """The training images with the first caption of each."""
     with TrainingManifests.open([manifest]) as manifests:
         plan = BatchPlan(batch_size=2, seed=0)
         train_split = manifests.splits(plan, batch_size=2, evaluates=False).train
@@ -481,7 +481,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         if options.manifest is None:
-            options.manifest = write_pictures(Path(folder) / "pictures", options.images)
+            options.manifest = write_images(Path(folder) / "pictures", options.images)
         pairs = read_pairs(options.manifest)
         name = options.model
         if name in MODELS:

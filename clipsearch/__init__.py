@@ -1,4 +1,4 @@
-"""Search your own pictures by words, by picture and by both.
+"""Search your own images by words, by image and by both.
 
 >>> from clipsearch import Search
 >>> search = Search.open("photos.index")              # or "http://localhost:8080"

@@ -17,7 +17,7 @@ PART = "part"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kind:
+class FieldKind:
     """Of a field's values.
 
     Attributes:
@@ -39,7 +39,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DocumentField:
     """A field of a document, other than its id and its embedding.
 
     Attributes:
@@ -52,7 +52,7 @@ class Part:
         is_shown: Whether people ask for it.
     """
 
-    kind: Kind
+    kind: FieldKind
     form: int
     label: str
     in_hits: bool
@@ -60,10 +60,10 @@ class Part:
 
 
 def part(
-    kind: Kind, *, form: int = 1, label: str = "", in_hits: bool = True, is_shown: bool = True
+    kind: FieldKind, *, form: int = 1, label: str = "", in_hits: bool = True, is_shown: bool = True
 ) -> Any:
-    """Declare a field of a document; see `Part`."""
-    known = Part(kind, form, label, in_hits, is_shown)
+    """Declare a field of a document; see `DocumentField`."""
+    known = DocumentField(kind, form, label, in_hits, is_shown)
     return field(default_factory=kind.empty, metadata={PART: known})
 
 
@@ -107,8 +107,8 @@ def _all_blanked(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(blanked, texts))
 
 
-TEXT = Kind(str, _same, _same, _same, _same, blanked)
-PATH = Kind(str, _same, _same, _same, _same, blanked_path)
-TEXTS = Kind(tuple, list, tuple, list, _same, _all_blanked)
-TAGS = Kind(dict, dict, _same, dict, _sorted, storable_tags)
-NUMBERS = Kind(dict, _floats, _same, _whole_or_floats, _sorted, storable_names)
+TEXT = FieldKind(str, _same, _same, _same, _same, blanked)
+PATH = FieldKind(str, _same, _same, _same, _same, blanked_path)
+TEXTS = FieldKind(tuple, list, tuple, list, _same, _all_blanked)
+TAGS = FieldKind(dict, dict, _same, dict, _sorted, storable_tags)
+NUMBERS = FieldKind(dict, _floats, _same, _whole_or_floats, _sorted, storable_names)

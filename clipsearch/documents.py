@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.document_fields import NUMBERS, PART, PATH, TAGS, TEXT, TEXTS, Part, part
+from clipsearch.document_fields import NUMBERS, PART, PATH, TAGS, TEXT, TEXTS, DocumentField, part
 from clipsearch.storable import shown_id, why_no_id
 from finetune.errors import DocumentError
 from finetune.frames import frame_of
@@ -34,7 +34,7 @@ class Document:
         id: Stable and unique; by default the image's path as the manifest gives it. What it may
             be: `clipsearch.storable.why_no_id`.
         captions: In the manifest's order; may be empty (the document is then found by vector).
-        path: Where the picture lies, as the manifest gave it (relative paths stay relative).
+        path: Where the image lies, as the manifest gave it (relative paths stay relative).
         tags: Column to value, as text; filters match the whole value, whatever its
             case and Unicode form.
         numbers: Column to value; finite.
@@ -42,7 +42,7 @@ class Document:
             (`get` and `visit` may be asked to leave it out).
         data_set: Name of the manifest that it comes from (`clipsearch.feed.data_sets`); empty
             where an earlier version wrote it, and in the hits of a search on Vespa.
-        content: sha256, in hex, of what the embedding was made from: the picture's bytes, or the
+        content: sha256, in hex, of what the embedding was made from: the image's bytes, or the
             ready-made vector. Empty in the same cases.
     """
 
@@ -95,7 +95,7 @@ class Document:
         return {"id": self.id, **shown}
 
 
-PARTS: Mapping[str, Part] = MappingProxyType(
+PARTS: Mapping[str, DocumentField] = MappingProxyType(
     {
         one.name: replace(one.metadata[PART], label=one.metadata[PART].label or one.name)
         for one in fields(Document)

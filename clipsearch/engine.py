@@ -24,8 +24,8 @@ from finetune.errors import DocumentError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-Precision = Literal["float", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+EmbeddingPrecision = Literal["float", "bfloat16"]
+EMBEDDING_PRECISIONS: tuple[EmbeddingPrecision, ...] = get_args(EmbeddingPrecision)
 
 MAX_WEIGHT = 1e9
 """Of bm25, vector or a part of a query: far above any use, and no sum of scores can overflow."""
@@ -110,7 +110,7 @@ class IndexInfo:
     number_columns: tuple[str, ...] = ()
     tag_columns: tuple[str, ...] = ()
     images_root: str | None = None
-    precision: Precision = "float"
+    precision: EmbeddingPrecision = "float"
     index_id: str = ""
     may_lack_embeddings: bool = False
     data_sets: tuple[DataSet, ...] = ()
@@ -157,7 +157,7 @@ Filter = TagFilter | NumberFilter
 
 @dataclass(frozen=True, slots=True)
 class EngineQuery:
-    """A query as an engine takes it: words already cut, picture already a vector.
+    """A query as an engine takes it: words already cut, image already a vector.
 
     Attributes:
         mode: The ranking.
@@ -171,7 +171,7 @@ class EngineQuery:
         candidates: Nearest by vector that a hybrid adds to the lexical matches.
         bm25_weight, vector_weight: None takes the index's own.
         exact: Compare the vector with every document, never through an approximate index.
-        exclude_ids: Documents left out of the hits (the picture that the query came from).
+        exclude_ids: Documents left out of the hits (the image that the query came from).
     """
 
     mode: Mode

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-Record = TypeVar("Record")
+T = TypeVar("T")
 
 
-def record(cls: type[Record], values: Mapping[str, Any]) -> Record:
+def record(cls: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass of the object that JSON has for it; keys that it does not know are left out.
 
     Raises TypeError where a field is missing or not of the kind that it is annotated with.

@@ -14,7 +14,7 @@ from clipsearch.engine import RRF_K
 from clipsearch.modes import Mode
 
 Scores = npt.NDArray[np.floating]
-Rows = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 Weights = tuple[float, float]
 """Of bm25 and of the vector."""
 
@@ -105,7 +105,7 @@ each document by itself, and must not fall where the cosine rises and its weight
 """
 
 
-def best_rows(scores: Scores, k: int, rows: Rows | None = None) -> Rows:
+def best_rows(scores: Scores, k: int, rows: RowNumbers | None = None) -> RowNumbers:
     """The rows of the k highest scores, best first, equal scores by row; -inf is no match.
 
     Args:

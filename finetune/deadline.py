@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 SLICE_SECONDS = 0.2
 
@@ -16,13 +16,13 @@ class GivenUpError(Exception):
     """The work took too long."""
 
 
-def within(seconds: float, work: Callable[[], Result]) -> Result:
+def within(seconds: float, work: Callable[[], T]) -> T:
     """Give what `work` gives, or raise what it raises, and GivenUpError after `seconds`.
 
     The work runs in a thread, and goes on in it where it is given up: it must end by itself, and
     ends with the process at the latest. Ctrl-C is heard at once.
     """
-    done: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
     def run() -> None:
         try:

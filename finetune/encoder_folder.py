@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from finetune.errors import EncoderError
 from finetune.files import bounded_json
-from finetune.files.ownership import Kind
+from finetune.files.ownership import FolderKind
 from finetune.images.preprocessing import RESAMPLE_NAMES, Preprocessing, Resize
 from finetune.memory import raise_too_little
 from finetune.text.strict_json import dumps
@@ -23,8 +23,8 @@ DESCRIPTION_FILE = "encoder.json"
 TEXT_TOWER = "onnx/text.onnx"
 IMAGE_TOWER = "onnx/image.onnx"
 TOKENIZER_FILE = "tokenizer.json"
-# The sheet of queries that training changed most, which holds pictures of the user's.
-CHANGES_PAGE, CHANGES_PICTURE = "changes.html", "changes.png"
+# The sheet of queries that training changed most, which holds images of the user's.
+CHANGES_PAGE, CHANGES_IMAGE = "changes.html", "changes.png"
 
 # Files of which a changed byte changes embeddings. The card, plots and histories do not count.
 EMBEDDING_FILES = (
@@ -42,13 +42,13 @@ TOKENIZER_FILES = (
     "vocab.json", "vocab.txt", "merges.txt", "bpe.codes", "spiece.model", "tokenizer.model",
     "sentencepiece.bpe.model", "source.spm", "target.spm", "chat_template.jinja",
 )  # fmt: skip
-ENCODER_FOLDER = Kind(
+ENCODER_FOLDER = FolderKind(
     "encoder folder",
     (
         DESCRIPTION_FILE, *EMBEDDING_FILES, *TOKENIZER_FILES, "generation_config.json",
         "README.md", "recipe.yaml", "metrics.json", "history.csv", "rejected.csv",
         "loss.png", "learning-rate.png", "retrieval.png", "ranks.png", "similarity.png",
-        CHANGES_PAGE, CHANGES_PICTURE,
+        CHANGES_PAGE, CHANGES_IMAGE,
     ),
 )  # fmt: skip
 
@@ -65,7 +65,7 @@ class EncoderDescription:
         max_tokens: Longer texts are cut.
         pad_to_max: The text tower needs its full length (SigLIP).
         pad_token_id: Fills shorter texts.
-        preprocessing: Of pictures.
+        preprocessing: Of images.
         onnx_max_difference: Largest absolute difference of ONNX and torch embeddings on the
             inputs of the export's check, by tower ("text", "image").
         fingerprint: sha256 over the hashes of every file that affects embeddings.
@@ -113,7 +113,7 @@ def read_description(folder: Path) -> EncoderDescription:
     """Read encoder.json, without checking the fingerprint against the files.
 
     Raises EncoderError, in one sentence, where the folder is none of ours, is of another format
-    version, its description cannot be read, or pictures are to be resized in a way unknown here.
+    version, its description cannot be read, or images are to be resized in a way unknown here.
     """
     path = folder / DESCRIPTION_FILE
     if not folder.is_dir():
@@ -153,7 +153,7 @@ def _parse_description(path: Path, data: Any) -> EncoderDescription:
 def _check_preprocessing(path: Path, preprocessing: Preprocessing) -> None:
     """Raise EncoderError for a way to resize, or a filter, that this version does not know.
 
-    Pictures prepared in another way than the encoder's would be searched in silence.
+    Images prepared in another way than the encoder's would be searched in silence.
     """
     for name, known in (("resize", get_args(Resize)), ("resample", RESAMPLE_NAMES)):
         value = getattr(preprocessing, name)

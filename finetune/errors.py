@@ -22,7 +22,7 @@ class ManifestError(ClipsearchError):
 
 
 class ImageError(ClipsearchError):
-    """One picture cannot be read; the message names the reason, never just the exception."""
+    """One image cannot be read; the message names the reason, never just the exception."""
 
 
 class EncoderError(ClipsearchError):

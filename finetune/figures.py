@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from finetune.errors import UsageError
 
 # By column of history.csv.
-Row = dict[str, float]
+HistoryRow = dict[str, float]
 # Of `Measurement.as_flat_dict`.
 FlatFigures = dict[str, str | int | float]
 Direction = Literal["text-to-image", "image-to-text"]

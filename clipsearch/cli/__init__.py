@@ -89,7 +89,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="clipsearch")
 @click.option("--debug", is_flag=True, envvar="CLIPSEARCH_DEBUG", help="Show tracebacks.")
 def cli(debug: bool) -> None:
-    """Search your own pictures by words, by picture and by both.
+    """Search your own images by words, by image and by both.
 
     \b
     The road:

@@ -11,7 +11,7 @@ from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.engine import Hit, Page
 from clipsearch.search.answer import Answer, answer_json, json_text
 from clipsearch.search.highlight import best_caption
-from clipsearch.search.pictures import PictureFolders
+from clipsearch.search.images import ImageFolders
 from finetune.console import pieces, printable
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _write_sheet(answer: Answer, path: Path) -> None:
     from finetune.images.contact_sheet import write_sheet  # light path: most answers need no Pillow
     from finetune.images.thumbnails import Cell  # light path: most answers need no Pillow
 
-    folders = PictureFolders(answer.info, answer.images)
+    folders = ImageFolders(answer.info, answer.images)
     cells = []
     for rank, hit in enumerate(answer.page.hits, answer.page.offset + 1):
         document = hit.document

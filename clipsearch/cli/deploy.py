@@ -14,7 +14,7 @@ from finetune.text.strict_json import dumps
 if TYPE_CHECKING:
     from clipsearch.deployment.changes import Changes
     from clipsearch.deployment.deploy import Deployed
-    from clipsearch.engine import Precision
+    from clipsearch.engine import EmbeddingPrecision
 
 
 def _weights(
@@ -104,7 +104,7 @@ def _weights(
 def deploy(
     encoder: Path | None,
     dimension: int | None,
-    precision: "Precision | None",
+    precision: "EmbeddingPrecision | None",
     config_server: str | None,
     docker: bool,
     cloud: str | None,

@@ -13,7 +13,7 @@ from finetune.figures import GLOBAL, RANKS, TASKS
 from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
-    from clipsearch.evaluation.evaluate import Evaluation
+    from clipsearch.evaluation.evaluate import EncoderEvaluation
     from finetune.evaluation.intervals import RankedMeasurement
     from finetune.figures import Estimate, Figure
 
@@ -151,7 +151,7 @@ def evaluate(
     return 0 if evaluation.complete else EXIT_SOME_REJECTED
 
 
-def _print(evaluation: "Evaluation") -> None:
+def _print(evaluation: "EncoderEvaluation") -> None:
     from rich.console import Console  # light path: --help prints no table
     from rich.text import Text
 
@@ -171,7 +171,7 @@ def _print(evaluation: "Evaluation") -> None:
         console.print(Text(printable(line)))
 
 
-def _heading(evaluation: "Evaluation") -> list[str]:
+def _heading(evaluation: "EncoderEvaluation") -> list[str]:
     options, retrieval = evaluation.options, evaluation.retrieval
     roles = ("encoder ", "against ")
     lines = [
@@ -232,7 +232,7 @@ def _interval(estimate: "Estimate", digits: int, sign: str = "") -> str:
     return f"{value} [{', '.join(ends)}]" if ends else value
 
 
-def _footing(evaluation: "Evaluation") -> list[str]:
+def _footing(evaluation: "EncoderEvaluation") -> list[str]:
     from finetune.evaluation.intervals import FEW_CLUSTERS
 
     sampling = evaluation.options.sampling

@@ -78,7 +78,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Exported:
     """What was done.
 
     Attributes:
@@ -216,14 +216,14 @@ def _check(request: Request) -> None:
         )
 
 
-def _check_encoder(model: str) -> Outcome:
+def _check_encoder(model: str) -> Exported:
     """Of an encoder folder that is uploaded as it is. Raises EncoderError where it is broken."""
     description = read_description(Path(model))
     check_fingerprint(Path(model), description)
-    return Outcome(description)
+    return Exported(description)
 
 
-def _convert(request: Request) -> Outcome:
+def _convert(request: Request) -> Exported:
     try:
         # torch and transformers, which `clipsearch --help` must not load
         from finetune.config.settings import TINY
@@ -272,7 +272,7 @@ def _convert(request: Request) -> Outcome:
             license=request.license,
             yes=request.yes,
         )
-    return Outcome(description, request.out, request.open_clip, source.dual.dimension)
+    return Exported(description, request.out, request.open_clip, source.dual.dimension)
 
 
 def _say_what_it_is(request: Request, dual: "DualEncoder") -> None:
@@ -313,7 +313,7 @@ def _missing(error: ModuleNotFoundError) -> ClipsearchError:
     )
 
 
-def _report(outcome: Outcome, as_json: bool) -> None:
+def _report(outcome: Exported, as_json: bool) -> None:
     if as_json:
         places = {"out": outcome.out, "open_clip": outcome.open_clip}
         values = {name: None if path is None else str(path) for name, path in places.items()}

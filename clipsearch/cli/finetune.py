@@ -116,7 +116,7 @@ def build_config(
     if recipe is not None:
         loaded = load_recipe(recipe)
         values = dict(loaded.settings) | {"recipe": loaded.name}
-    pictures = options.pop("augment")
+    images = options.pop("augment")
     captions = {field: options.pop(name) for name, field in CAPTION_OPTIONS.items()}
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if manifests:
@@ -126,7 +126,7 @@ def build_config(
     chosen = {name: value for name, value in captions.items() if value is not None}
     return replace(
         config,
-        augment=config.augment.override(pictures),
+        augment=config.augment.override(images),
         caption_augment=CaptionAugmentConfig.from_mapping(kept | chosen),
     )
 

@@ -81,7 +81,7 @@ def query(
     text: str | None,
     mode: Mode | None,
     texts: tuple[str, ...],
-    pictures: tuple[str, ...],
+    images: tuple[str, ...],
     ids: tuple[str, ...],
     vectors: tuple[str, ...],
     candidates: int,
@@ -108,7 +108,7 @@ def query(
     """
     given = [
         *(parse_part("text", value) for value in texts),
-        *(parse_part("image", value) for value in pictures),
+        *(parse_part("image", value) for value in images),
         *(parse_part("id", value) for value in ids),
         *(parse_part("vector", value) for value in vectors),
     ]

@@ -25,7 +25,7 @@ class SearchOptions:
         filters: As written; see clipsearch.search.filters.
         facets: Tag columns to count.
         exact: Without an approximate index.
-        images: Folder of the pictures, where they are not where the index was fed from.
+        images: Folder of the images, where they are not where the index was fed from.
         sheet: Contact sheet to write.
         as_json: JSON instead of the table.
     """

@@ -1,7 +1,7 @@
 """Ctrl-C once ends the process within two seconds, whatever it is doing.
 
 Python raises KeyboardInterrupt between two of its own instructions. While a library decodes a large
-picture, or a thread is waited for that runs the model, that may be long after the signal. So a
+image, or a thread is waited for that runs the model, that may be long after the signal. So a
 thread of our own is told of signals at once, and ends the process where it has not ended by itself
 a moment later. Nothing is lost by that which kill -9 would not lose: what was acknowledged is kept,
 and worker processes end with this one.

@@ -1,1 +1,1 @@
-"""The whole road, from drawn pictures to answers: `clipsearch demo`."""
+"""The whole road, from drawn images to answers: `clipsearch demo`."""

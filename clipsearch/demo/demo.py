@@ -1,4 +1,4 @@
-"""The whole road on made-up pictures: render, fine-tune, export, feed, search.
+"""The whole road on made-up images: render, fine-tune, export, feed, search.
 
 Each step is the command that a user would type, shown before it runs.
 """
@@ -17,11 +17,12 @@ from clipsearch.demo.shapes import write_shapes
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engines.local.folder import INDEX_FOLDER
 from clipsearch.modes import MODES
+from finetune.arrays import Float32
 from finetune.encoder_folder import ENCODER_FOLDER
 from finetune.errors import ClipsearchError, UsageError
 from finetune.evaluation.metrics import text_to_image
 from finetune.figures import MEDIAN_RANK, Measurement
-from finetune.files.ownership import Kind, check_replaceable, claim, read_mark, remove, seal
+from finetune.files.ownership import FolderKind, check_replaceable, claim, read_mark, remove, seal
 from finetune.images.pixels import load_pixels, normalize
 from finetune.manifest.manifest import Manifest
 from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
@@ -31,7 +32,7 @@ from finetune.training.checkpoint import TRAINING_FOLDER
 # What earlier versions left in its place.
 OLD_MARKER = "made-by-clipsearch-demo"
 ENCODER, INDEX = "encoder", "pictures.index"
-DEMO_FOLDER = Kind(
+DEMO_FOLDER = FolderKind(
     "demo",
     (
         OLD_MARKER, "captions.csv", "images/*.png", "metrics.json", "contact-sheet.png",
@@ -42,8 +43,6 @@ DEMO_FOLDER = Kind(
 )  # fmt: skip
 EPOCHS = 12
 BATCH_SIZE = 128
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class HeldOut:
     pixels: npt.NDArray[np.uint8]
 
     def rank(self, text_embeds: Float32, image_embeds: Float32) -> Measurement:
-        """Each caption looks for its picture among all of them."""
+        """Each caption looks for its image among all of them."""
         return text_to_image(text_embeds, image_embeds, np.arange(len(self.captions)))
 
 
@@ -92,10 +91,10 @@ def run_demo(
     """Walk the road in `folder`, which is made, or replaced if an earlier demo made it.
 
     Args:
-        folder: Where pictures, encoder, index and contact sheets go.
+        folder: Where images, encoder, index and contact sheets go.
         command: Runs one `clipsearch` command, given as its arguments.
         echo: Prints a line.
-        seed: Of the pictures, the held-out combinations and the training.
+        seed: Of the images, the held-out combinations and the training.
         epochs: Of the training; fewer for a quick look.
         yes: Replace a demo of an earlier version, which has no list of its files, too.
 
@@ -197,7 +196,7 @@ def report(before: Measurement, after: Measurement, echo: Callable[[str], None])
 
 
 def search(wanted: str, folder: Path, index: Path, run: Callable[..., None]) -> None:
-    """One query in each mode, one with filter and facet, one by picture, and contact sheets."""
+    """One query in each mode, one with filter and facet, one by image, and contact sheets."""
     for mode in MODES:
         run("query", wanted, "--mode", mode, "-k", "3", "--index", index)
     run(
@@ -205,6 +204,6 @@ def search(wanted: str, folder: Path, index: Path, run: Callable[..., None]) -> 
         *("--facet", "shape", "--index", index),
     )
     run("query", wanted, "-k", "12", "--index", index, "--sheet", folder / "contact-sheet.png")
-    picture = sorted((folder / "images").glob("red-star-*"))[0]
-    by_picture = folder / "by-picture.png"
-    run("query", "--image", picture, "-k", "12", "--index", index, "--sheet", by_picture)
+    image = sorted((folder / "images").glob("red-star-*"))[0]
+    by_image = folder / "by-picture.png"
+    run("query", "--image", image, "-k", "12", "--index", index, "--sheet", by_image)

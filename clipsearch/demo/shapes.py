@@ -1,4 +1,4 @@
-"""Made-up captioned pictures for the demo: coloured shapes, counted and placed.
+"""Made-up captioned images for the demo: coloured shapes, counted and placed.
 
 Some combinations of shape and colour never appear in training, so that a search for them shows
 what the encoder has understood rather than what it has seen.
@@ -44,7 +44,7 @@ TRAIN_REPEATS = 5
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One picture to draw, and what is said of it."""
+    """One image to draw, and what is said of it."""
 
     shape: str
     colour: str
@@ -108,7 +108,7 @@ def write_shapes(folder: Path, seed: int = 0) -> Path:
 
 
 def draw(scene: Scene, seed: int = 0) -> Image.Image:
-    """The scene as an RGB picture of PIXELS by PIXELS; size, angle, shade and place vary."""
+    """The scene as an RGB image of PIXELS by PIXELS; size, angle, shade and place vary."""
     chance = random.Random(f"{seed} {scene.file_name}")
     side = PIXELS * SUPERSAMPLING
     image = Image.new("RGB", (side, side), _pale(chance))

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 from clipsearch.deployment.config_server import ConfigServer
 from clipsearch.deployment.package import TEXT_TOWER_FILE
 from clipsearch.deployment.refusals import Documents
-from clipsearch.engine import PRECISIONS, IndexInfo
+from clipsearch.engine import EMBEDDING_PRECISIONS, IndexInfo
 from clipsearch.engines.vespa.answers import failure_sentence, is_foreign_package, vespa_message
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import (
@@ -76,7 +76,7 @@ def deployed_info(server: ConfigServer) -> IndexInfo:
     schema = server.read(IMAGE_SCHEMA)
     tensor, language = _FIELD.search(schema), _LANGUAGE.search(schema)
     field = None if tensor is None else EmbeddingField.parse(tensor.group(1))
-    if field is None or language is None or field.precision not in PRECISIONS:
+    if field is None or language is None or field.precision not in EMBEDDING_PRECISIONS:
         raise EngineError(f"{server.url}: {IMAGE_SCHEMA} there is not as clipsearch writes it")
     profile = server.read(HYBRID_PROFILE)
     weights = [
@@ -147,7 +147,7 @@ def no_answer(client: Client) -> str | None:
 
 
 def count_documents(index: str) -> Documents:
-    """How many pictures the index holds, or why they could not be counted."""
+    """How many images the index holds, or why they could not be counted."""
     try:
         with open_index(index) as client:
             return Documents(VespaEngine(client, IndexInfo(dimension=1)).count())

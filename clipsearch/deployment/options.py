@@ -10,7 +10,7 @@ from clipsearch.deployment.deployed import EmbeddingField
 from clipsearch.deployment.package import PackageValues
 from clipsearch.deployment.providers import DOCKER_INDEX
 from clipsearch.documents import DOCUMENT_FORM
-from clipsearch.engine import PRECISIONS, IndexInfo, Precision, check_weights
+from clipsearch.engine import EMBEDDING_PRECISIONS, EmbeddingPrecision, IndexInfo, check_weights
 from clipsearch.engines.vespa.http.address import without_credentials
 from finetune.encoder_folder import EncoderDescription
 from finetune.errors import UsageError
@@ -30,7 +30,7 @@ class DeployOptions:
 
     encoder: Path | None = None
     dimension: int | None = None
-    precision: Precision | None = None
+    precision: EmbeddingPrecision | None = None
     language: str | None = None
     weights: tuple[float, float] | None = None
     config_server: str | None = None
@@ -127,10 +127,10 @@ def check_field(index: str, field: EmbeddingField, told: IndexInfo, options: Dep
             f"{index}: its schema takes embeddings of {field.precision}, but --precision says"
             f" {options.precision}; leave --precision out, or {deploy}"
         )
-    if field.precision not in PRECISIONS:
+    if field.precision not in EMBEDDING_PRECISIONS:
         raise UsageError(
             f"{index}: its schema takes embeddings of {field.precision}, which clipsearch does not"
-            f" write (known: {', '.join(PRECISIONS)}); {deploy}"
+            f" write (known: {', '.join(EMBEDDING_PRECISIONS)}); {deploy}"
         )
 
 

@@ -15,12 +15,12 @@ from decimal import Decimal
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from clipsearch.engine import PRECISIONS, Precision, check_weights
+from clipsearch.engine import EMBEDDING_PRECISIONS, EmbeddingPrecision, check_weights
 from clipsearch.modes import MODES, RANKINGS
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import TEXT_TOWER, TOKENIZER_FILE
 from finetune.errors import EncoderError, UsageError
-from finetune.files.ownership import Kind, chunks, read_mark, update_files
+from finetune.files.ownership import FolderKind, chunks, read_mark, update_files
 
 # Query profiles that embed the text inside Vespa.
 EMBEDDING_PROFILES = tuple(mode for mode in MODES if RANKINGS[mode].needs_vector)
@@ -62,7 +62,7 @@ class PackageValues:
     """
 
     dimension: int
-    precision: Precision = "float"
+    precision: EmbeddingPrecision = "float"
     language: str = "en"
     bm25_weight: float = 0.1
     vector_weight: float = 1.0
@@ -168,10 +168,10 @@ def write_folder(package: Package, folder: Path, *, yes: bool = False) -> None:
     update_files(folder, _kind(package), package, what=f"--render {folder}", yes=yes)
 
 
-def _kind(package: Package) -> Kind:
+def _kind(package: Package) -> FolderKind:
     """The folder's, with all files that any package of ours may have."""
     ours = [path for path, _ in templates()]
-    return Kind(APPLICATION_PACKAGE, (*ours, OVERRIDES_FILE, *MODEL_FILES, *package))
+    return FolderKind(APPLICATION_PACKAGE, (*ours, OVERRIDES_FILE, *MODEL_FILES, *package))
 
 
 def write_zip(package: Package, path: Path) -> None:
@@ -197,8 +197,10 @@ def md5_of(file: PackageFile) -> str:
 def _check(values: PackageValues) -> None:
     if values.dimension < 1:
         raise UsageError(f"the dimension is {values.dimension}; it must be at least 1")
-    if values.precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {values.precision!r}; known: {', '.join(PRECISIONS)}")
+    if values.precision not in EMBEDDING_PRECISIONS:
+        raise UsageError(
+            f"unknown precision {values.precision!r}; known: {', '.join(EMBEDDING_PRECISIONS)}"
+        )
     if values.language not in LANGUAGES:
         raise UsageError(f"unknown language {values.language!r}; known: {', '.join(LANGUAGES)}")
     check_weights(values.bm25_weight, values.vector_weight)

@@ -42,7 +42,7 @@ _COSTS = {
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """How many pictures an index holds.
+    """How many images an index holds.
 
     Attributes:
         count: None where they could not be counted.

@@ -1,4 +1,4 @@
-"""Turn texts and pictures into embeddings with an exported encoder, without torch.
+"""Turn texts and images into embeddings with an exported encoder, without torch.
 
 >>> encoder = Encoder.load("encoder")
 >>> encoder.encode_texts(["two dogs on a beach"]).shape
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsearch.encoder.verification import verify as verify_files
+from finetune.arrays import Float32, Int64
 from finetune.cores import available_cores
 from finetune.data.tokenized_captions import TokenizedCaptions, tokenized
 from finetune.encoder_folder import TOKENIZER_FILE, EncoderDescription, read_description
@@ -35,19 +36,17 @@ DEVICES = ("cpu", "cuda")
 # An embedding's length may be off by so much before it is taken for a fault of the tower.
 LENGTH_TOLERANCE = 1e-3
 
-Embeddings = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
-Picture = ImageSource | Path | str | bytes | Image.Image
+ImageInput = ImageSource | Path | str | bytes | Image.Image
 
 
 class Towers(Protocol):
     """What computes embeddings: ONNX Runtime or torch."""
 
-    def texts(self, input_ids: Ids, attention_mask: Ids) -> Embeddings:
+    def texts(self, input_ids: Int64, attention_mask: Int64) -> Float32:
         """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
         ...
 
-    def images(self, pixel_values: npt.NDArray[np.float32]) -> Embeddings:
+    def images(self, pixel_values: npt.NDArray[np.float32]) -> Float32:
         """float32[n, 3, h, w] to float32[n, d], unit length."""
         ...
 
@@ -116,10 +115,10 @@ class Encoder:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """From decoded pictures to pixels."""
+        """From decoded images to pixels."""
         return self.description.preprocessing
 
-    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> Embeddings:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32:
         """Embed texts; what is longer than the tower's limit of tokens is cut.
 
         Returns:
@@ -146,23 +145,23 @@ class Encoder:
             cut=sum(bool(encoding.overflowing) for encoding in encodings),
         )
 
-    def encode_images(self, images: Iterable[Picture], *, batch_size: int = 32) -> Embeddings:
-        """Embed pictures (files, bytes or Pillow images), decoding them in this process.
+    def encode_images(self, images: Iterable[ImageInput], *, batch_size: int = 32) -> Float32:
+        """Embed images (files, bytes or Pillow images), decoding them in this process.
 
         Returns:
             float32[n, d], unit length.
 
-        Raises ImageError for the first picture that cannot be read.
+        Raises ImageError for the first image that cannot be read.
         """
         remaining = iter(images)
         batches = []
         while batch := list(islice(remaining, batch_size)):
-            pixels = np.stack([self._pixels(picture) for picture in batch])
+            pixels = np.stack([self._pixels(image) for image in batch])
             batches.append(self.encode_pixels(pixels))
         return np.concatenate(batches) if batches else np.empty((0, self.dimension), np.float32)
 
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Embeddings:
-        """Embed pictures that are already resized and cropped, in one batch.
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Float32:
+        """Embed images that are already resized and cropped, in one batch.
 
         Args:
             pixels: uint8[n, height, width, 3], as finetune.images.load_pixels makes them.
@@ -181,10 +180,10 @@ class Encoder:
         embeddings = self._towers.images(normalize(pixels, self.preprocessing))
         return self._checked(embeddings, "image", len(pixels))
 
-    def _pixels(self, picture: Picture) -> npt.NDArray[np.uint8]:
-        if isinstance(picture, Image.Image):
-            return resize_and_crop(picture, self.preprocessing)
-        source = Path(picture) if isinstance(picture, str) else picture
+    def _pixels(self, image: ImageInput) -> npt.NDArray[np.uint8]:
+        if isinstance(image, Image.Image):
+            return resize_and_crop(image, self.preprocessing)
+        source = Path(image) if isinstance(image, str) else image
         return load_pixels(source, self.preprocessing)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
@@ -206,7 +205,7 @@ class Encoder:
             raise EncoderError(f"{self.folder / TOKENIZER_FILE}: failed ({error})") from error
         return encodings
 
-    def _pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
+    def _pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Int64, Int64]:
         """Token ids and mask, int64[n, t]; t is the longest text's length, or the maximum."""
         longest = max(1, *(len(ids) for ids in tokens))
         length = self.description.max_tokens if self.description.pad_to_max else longest
@@ -219,7 +218,7 @@ class Encoder:
             mask[row, : len(text)] = 1
         return ids, mask
 
-    def _checked(self, embeddings: Embeddings, tower: str, count: int) -> Embeddings:
+    def _checked(self, embeddings: Float32, tower: str, count: int) -> Float32:
         if embeddings.shape != (count, self.dimension):
             raise EncoderError(
                 f"{self.folder}: the {tower} tower gives {list(embeddings.shape)}, but"
@@ -232,7 +231,7 @@ class Encoder:
                 f"{self.folder}: the {tower} tower gives an embedding of length {worst:.4g}, not 1;"
                 f" its weights are broken, so train or export the encoder again"
             )
-        normalized: Embeddings = (embeddings / lengths).astype(np.float32)
+        normalized: Float32 = (embeddings / lengths).astype(np.float32)
         return normalized
 
 
@@ -251,7 +250,7 @@ def _towers(folder: Path, device: str, threads: int) -> Towers:
 
 def load_tokenizer(folder: Path, max_tokens: int) -> "Tokenizer":
     """The tokenizer of an encoder folder, which cuts texts. Raises EncoderError."""
-    from tokenizers import Tokenizer  # a query by picture needs none
+    from tokenizers import Tokenizer  # a query by image needs none
 
     path = folder / TOKENIZER_FILE
     try:

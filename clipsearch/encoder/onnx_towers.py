@@ -7,12 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from finetune.arrays import Float32, Int64
 from finetune.encoder_folder import IMAGE_TOWER, TEXT_TOWER
 from finetune.errors import EncoderError
 from finetune.memory import raise_too_little
-
-Embeddings = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 FATAL = 4
 
@@ -26,15 +24,15 @@ class OnnxTowers:
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._lock = threading.Lock()
 
-    def texts(self, input_ids: Ids, attention_mask: Ids) -> Embeddings:
+    def texts(self, input_ids: Int64, attention_mask: Int64) -> Float32:
         """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
         return self._run(TEXT_TOWER, {"input_ids": input_ids, "attention_mask": attention_mask})
 
-    def images(self, pixel_values: npt.NDArray[np.float32]) -> Embeddings:
+    def images(self, pixel_values: npt.NDArray[np.float32]) -> Float32:
         """float32[n, 3, h, w] to float32[n, d], unit length."""
         return self._run(IMAGE_TOWER, {"pixel_values": pixel_values})
 
-    def _run(self, tower: str, inputs: dict[str, npt.NDArray[np.generic]]) -> Embeddings:
+    def _run(self, tower: str, inputs: dict[str, npt.NDArray[np.generic]]) -> Float32:
         session = self._session(tower)
         # A SigLIP text tower attends to its padding, and its graph may have no mask at all.
         names = {node.name for node in session.get_inputs()}
@@ -45,7 +43,7 @@ class OnnxTowers:
             raise_too_little(error, str(self._folder / tower))
             reason = " ".join(str(error).split())
             raise EncoderError(f"{self._folder / tower}: failed ({reason})") from error
-        embeddings: Embeddings = output.astype(np.float32, copy=False)
+        embeddings: Float32 = output.astype(np.float32, copy=False)
         return embeddings
 
     def _session(self, tower: str) -> onnxruntime.InferenceSession:
@@ -58,7 +56,7 @@ class OnnxTowers:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        # Waiting threads sleep: the workers that decode pictures need the cores.
+        # Waiting threads sleep: the workers that decode images need the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = FATAL
         path = self._folder / tower

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from finetune.arrays import Float32, Int64
 from finetune.errors import UsageError
 from finetune.memory import raise_too_little
 
 if TYPE_CHECKING:
     import torch
-
-Embeddings = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 
 class TorchTowers:
@@ -42,14 +40,14 @@ class TorchTowers:
         with self._memory():
             self._model = load_dual_encoder(folder.resolve()).to(device).eval()
 
-    def texts(self, input_ids: Ids, attention_mask: Ids) -> Embeddings:
+    def texts(self, input_ids: Int64, attention_mask: Int64) -> Float32:
         """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
         with self._torch.inference_mode(), self._memory():
             return self._array(
                 self._model.embed_texts(self._move(input_ids), self._move(attention_mask))
             )
 
-    def images(self, pixel_values: npt.NDArray[np.float32]) -> Embeddings:
+    def images(self, pixel_values: npt.NDArray[np.float32]) -> Float32:
         """float32[n, 3, h, w] to float32[n, d], unit length."""
         # The patches are cut by a convolution, which torch would do in TF32 (10 bits) on a GPU.
         exact = self._torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
@@ -68,6 +66,6 @@ class TorchTowers:
     def _move(self, values: npt.NDArray[np.generic]) -> "torch.Tensor":
         return self._torch.from_numpy(values).to(self._device)
 
-    def _array(self, embeddings: "torch.Tensor") -> Embeddings:
-        array: Embeddings = embeddings.float().cpu().numpy()
+    def _array(self, embeddings: "torch.Tensor") -> Float32:
+        array: Float32 = embeddings.float().cpu().numpy()
         return array

@@ -8,7 +8,8 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.encoder.encoder import Embeddings, Encoder, Ids
+from clipsearch.encoder.encoder import Encoder
+from finetune.arrays import Float32, Int64
 from finetune.console import Progress
 from finetune.errors import ManifestError
 from finetune.images.decode_workers import decode_ahead, workers_for
@@ -36,7 +37,7 @@ class SplitImages:
     ids: tuple[str, ...]
     sources: tuple[ImageSource, ...]
     captions: tuple[tuple[str, ...], ...]
-    classes: Ids
+    classes: Int64
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,7 +55,7 @@ class SplitImages:
 def read_split_images(
     manifest: Manifest, split: str, labels: ClassLabels | None
 ) -> tuple[SplitImages, list[Problem]]:
-    """The split's images, and those that have a caption or a class but no picture file.
+    """The split's images, and those that have a caption or a class but no image file.
 
     Args:
         manifest: An open one.
@@ -102,14 +103,14 @@ def embed_images(
     workers: int | None = None,
     batch_size: int = 32,
     stream: TextIO | None = None,
-) -> tuple[SplitImages, list[Embeddings], list[Problem]]:
-    """Every picture by every encoder; decoded once for all that take the same pixels.
+) -> tuple[SplitImages, list[Float32], list[Problem]]:
+    """Every image by every encoder; decoded once for all that take the same pixels.
 
     Args:
         encoders: One or more.
         images: n of them.
-        workers: Processes that decode; None is one a core, or none for a few pictures.
-        batch_size: Pictures embedded at once.
+        workers: Processes that decode; None is one a core, or none for a few images.
+        batch_size: Images embedded at once.
         stream: For the progress; standard error where None.
 
     Returns:
@@ -120,7 +121,7 @@ def embed_images(
     together: dict[Preprocessing, list[Encoder]] = {}
     for encoder in encoders:
         together.setdefault(encoder.preprocessing, []).append(encoder)
-    embedded: dict[Encoder, Embeddings] = {}
+    embedded: dict[Encoder, Float32] = {}
     errors: dict[int, str] = {}
     total = len(images) * len(together)
     with Progress("embedding pictures", total, unit="images", stream=stream) as progress:
@@ -131,11 +132,11 @@ def embed_images(
             )
             batch: list[tuple[int, npt.NDArray[np.uint8]]] = []
             with closing(decoded):
-                for row, picture in decoded:
-                    if picture.pixels is None:
-                        errors[row] = picture.error or "cannot be read"
+                for row, image in decoded:
+                    if image.pixels is None:
+                        errors[row] = image.error or "cannot be read"
                     else:
-                        batch.append((row, picture.pixels))
+                        batch.append((row, image.pixels))
                     if len(batch) == batch_size:
                         _embed(alike, arrays, batch)
                         batch = []
@@ -153,7 +154,7 @@ def embed_images(
 
 def _embed(
     encoders: Sequence[Encoder],
-    arrays: Sequence[Embeddings],
+    arrays: Sequence[Float32],
     batch: Sequence[tuple[int, npt.NDArray[np.uint8]]],
 ) -> None:
     rows = [row for row, _ in batch]

@@ -57,7 +57,7 @@ class EvaluateOptions:
         sampling: Of intervals and p values; its seed also draws the batches.
         device: "cpu" or "cuda".
         workers: Processes that decode; None is one a core.
-        batch_size: Pictures or texts embedded at once.
+        batch_size: Images or texts embedded at once.
         strict: Measure nothing where the manifest has any problem.
     """
 
@@ -94,7 +94,7 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EncoderEvaluation:
     """What was measured.
 
     Attributes:
@@ -104,7 +104,7 @@ class Evaluation:
         retrieval: None where only classes were measured.
         measurements: Text to image, image to text, the same in batches, zero-shot.
         templates: Of the class prompts that were used; empty without zero-shot.
-        left_out: Images of the split without a readable picture.
+        left_out: Images of the split without a readable image.
         problems: Of the whole manifest, in a line; empty where there are none.
         notes: Sentences for the user.
     """
@@ -121,7 +121,7 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """Whether every picture and row could be used."""
+        """Whether every image and row could be used."""
         return not self.left_out and not self.problems
 
     def as_dict(self) -> dict[str, object]:
@@ -160,7 +160,7 @@ def _encoder_dict(encoder: Encoder) -> dict[str, object]:
     }
 
 
-def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) -> Evaluation:
+def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) -> EncoderEvaluation:
     """Embed the split and measure.
 
     Args:
@@ -211,7 +211,7 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
         without = int(np.count_nonzero(images.classes == NO_CLASS))
         if without:
             notes.append(f"{without:,} images have no class: they are not in the zero-shot figures")
-    return Evaluation(
+    return EncoderEvaluation(
         options=options,
         encoders=encoders,
         images=len(images),

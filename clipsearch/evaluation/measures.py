@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.encoder.encoder import Embeddings, Encoder, Ids
+from clipsearch.encoder.encoder import Encoder
 from clipsearch.evaluation.embeddings import NO_CLASS, SplitImages
+from finetune.arrays import Float32, Int64
 from finetune.data.captioned_images import CaptionedImages, captioned_images
 from finetune.evaluation.intervals import RankedMeasurement, Sampling, measure
 from finetune.evaluation.metrics import batch_ranks, batches_scope, query_figures
@@ -18,7 +19,7 @@ from finetune.figures import CUTOFFS, DIRECTIONS, ZERO_SHOT, Direction
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Captions and their pictures, embedded.
+    """Captions and their images, embedded.
 
     Attributes:
         data: The n captioned images.
@@ -31,8 +32,8 @@ class Retrieval:
 
     data: CaptionedImages
     pool: Pool
-    text_embeds: tuple[Embeddings, ...]
-    image_embeds: tuple[Embeddings, ...]
+    text_embeds: tuple[Float32, ...]
+    image_embeds: tuple[Float32, ...]
     cut: tuple[int, ...] = ()
     alike: tuple[int, ...] = ()
 
@@ -42,7 +43,7 @@ class Retrieval:
 
 
 def embed_captions(
-    encoders: Sequence[Encoder], images: SplitImages, image_embeds: Sequence[Embeddings]
+    encoders: Sequence[Encoder], images: SplitImages, image_embeds: Sequence[Float32]
 ) -> Retrieval | None:
     """The captioned images with their captions embedded; None where there are not two.
 
@@ -135,22 +136,22 @@ def _measure_batches(
     )
 
 
-def _figures(ranks: Ids, counts: Ids) -> dict[str, npt.NDArray[np.float64]]:
+def _figures(ranks: Int64, counts: Int64) -> dict[str, npt.NDArray[np.float64]]:
     """MRR and recall at every cutoff, nDCG at the last alone: the first say little more."""
     figures = query_figures(ranks, counts, CUTOFFS)
     left_out = {f"ndcg@{k}" for k in CUTOFFS[:-1]}
     return {name: values for name, values in figures.items() if name not in left_out}
 
 
-def embed_classes(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Embeddings:
+def embed_classes(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Float32:
     """One embedding a class, float32[c, d], the mean over the templates."""
     return average_prompts(encoder.encode_texts(class_prompts(names, templates)), len(templates))
 
 
 def measure_classes(
-    image_embeds: Sequence[Embeddings],
-    class_embeds: Sequence[Embeddings],
-    classes: Ids,
+    image_embeds: Sequence[Float32],
+    class_embeds: Sequence[Float32],
+    classes: Int64,
     sampling: Sampling,
 ) -> RankedMeasurement:
     """Hits@k and reciprocal rank of each image's class among all.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune.arrays import Int64
 from finetune.errors import UsageError
 from finetune.evaluation.intervals import RankedMeasurement
 from finetune.evaluation.plots import SECOND, SMOOTHED, rank_bins, save_figure, scale_ranks
@@ -18,7 +19,6 @@ from finetune.files.outputs import is_sealed
 from finetune.manifest.inputs import Inputs, check_no_input, check_output
 
 KINDS = ("ranks", "recall")
-Ints = npt.NDArray[np.int64]
 
 
 def check_plots(folder: Path, inputs: Inputs = ()) -> None:
@@ -63,7 +63,7 @@ def plot_evaluation(
     return written
 
 
-def recall_curve(ranks: Ints, pool: int) -> npt.NDArray[np.float64]:
+def recall_curve(ranks: Int64, pool: int) -> npt.NDArray[np.float64]:
     """Share of queries with a rank of at most k, for k from 1 to `pool`: float64[pool]."""
     counts = np.bincount(ranks, minlength=pool + 1)[1 : pool + 1]
     curve: npt.NDArray[np.float64] = np.cumsum(counts) / len(ranks)

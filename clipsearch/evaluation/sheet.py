@@ -28,7 +28,7 @@ def write_comparison(path: Path, retrieval: Retrieval, measurement: RankedMeasur
         return tuple(nearest(text, retrieval.image_embeds[encoder], FOUND)[0].tolist())
 
     def query(number: int) -> ChangedQuery:
-        # Of several right pictures, the one that the encoder finds first.
+        # Of several right images, the one that the encoder finds first.
         own = indices[indptr[number] : indptr[number + 1]]
         scores = retrieval.image_embeds[ENCODER][own] @ retrieval.text_embeds[ENCODER][number]
         return ChangedQuery(

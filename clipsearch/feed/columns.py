@@ -23,7 +23,7 @@ SPLIT_COLUMN = "split"
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class MetadataColumns:
     """The metadata columns by kind; no column is in both.
 
     Attributes:
@@ -39,11 +39,11 @@ class Columns:
 
 def choose_columns(
     found: Mapping[str, str],
-    remembered: Columns,
+    remembered: MetadataColumns,
     *,
     tags: Iterable[str] = (),
     numbers: Iterable[str] = (),
-) -> Columns:
+) -> MetadataColumns:
     """What the index remembers, and for each new column what is asked for or was found.
 
     Args:
@@ -78,7 +78,7 @@ def choose_columns(
                     f" a column cannot change its kind, so feed a new index"
                 )
             kinds[column] = kind
-    return Columns(
+    return MetadataColumns(
         frozenset(column for column, kind in kinds.items() if kind == "number"),
         frozenset(column for column, kind in kinds.items() if kind == "tag"),
         frozenset(asked_numbers),
@@ -86,7 +86,11 @@ def choose_columns(
 
 
 def document_of(
-    record: Record, columns: Columns, *, path: str | None = None, embedding: Embedding | None = None
+    record: Record,
+    columns: MetadataColumns,
+    *,
+    path: str | None = None,
+    embedding: Embedding | None = None,
 ) -> Document:
     """The record as a document; empty values are left out.
 

@@ -51,7 +51,7 @@ def content_of(record: Record, *, encoded: bool) -> str | None:
 
     Args:
         record: Of the manifest.
-        encoded: Whether that is the picture's bytes, or else the ready-made vector.
+        encoded: Whether that is the image's bytes, or else the ready-made vector.
     """
     if not encoded:
         return None if record.embedding is None else content_of_vector(record.embedding)

@@ -21,7 +21,7 @@ unique in the index, and never changes: documents and ledgers know a data set by
 Places alone may deceive: two machines have a /data/photos.csv each, and where one was deleted
 another may lie. So 2 counts only if this ledger has fed the data set (it remembers from where, and
 that comes first), and 3 never, unless the contents agree: of up
-to 20 records whose ids the data set holds, at least half must have the picture (or ready-made
+to 20 records whose ids the data set holds, at least half must have the image (or ready-made
 vector) that the document was made from. Nothing in common is no agreement. A wrong "new data set"
 loses nothing: the ids that are held are rejected, and `--data-set` mends it; a wrong "the same"
 would.
@@ -31,8 +31,8 @@ somewhere is never taken for it, unless `--data-set` says so. A data set that wa
 keeps that place when it is fed from a DataFrame.
 
 **Documents of earlier versions** have no data set. Those that the ledger knows belong to the first
-data set that is fed with it and agrees with them, as above, and whose pictures lie where theirs
-did; each other one to the first feed that holds its id, unless its picture still lies elsewhere
+data set that is fed with it and agrees with them, as above, and whose images lie where theirs
+did; each other one to the first feed that holds its id, unless its image still lies elsewhere
 with other bytes. A feed writes the data set into the documents of its manifest, without encoding.
 """
 
@@ -76,7 +76,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ManifestPlace:
     """Where a manifest lies, by the three names of `clipsearch.engine.DataSet`."""
 
     manifest: str
@@ -84,12 +84,12 @@ class Place:
     beside: str | None
 
     @classmethod
-    def in_memory(cls, data_set: str) -> "Place":
+    def in_memory(cls, data_set: str) -> "ManifestPlace":
         """Of a DataFrame, which lies nowhere: the data set's name stands for it."""
         return cls(f"{IN_MEMORY}{data_set}", f"{IN_MEMORY}{data_set}", None)
 
     @classmethod
-    def of(cls, manifest: Path, index: str) -> "Place":
+    def of(cls, manifest: Path, index: str) -> "ManifestPlace":
         """Of a manifest (file, folder or pattern of shards), for an index."""
         # normpath keeps symbolic links where there is no ".." after one.
         named = Path(os.path.normpath(manifest.expanduser().absolute()))
@@ -112,7 +112,13 @@ class Place:
 
 
 def settle_data_set(
-    engine: Engine, ledger: Ledger, manifest: Manifest, place: Place, wish: Wish, *, encoded: bool
+    engine: Engine,
+    ledger: Ledger,
+    manifest: Manifest,
+    place: ManifestPlace,
+    wish: Wish,
+    *,
+    encoded: bool,
 ) -> DataSet:
     """The data set that the manifest is, written into what the index knows.
 
@@ -122,7 +128,7 @@ def settle_data_set(
         manifest: That is fed.
         place: Where that lies.
         wish: What the user says.
-        encoded: Whether its pictures are encoded, or else ready-made vectors fed.
+        encoded: Whether its images are encoded, or else ready-made vectors fed.
     """
     known = _known(engine.info, ledger)
     found = fed_from(place, ledger, wish)
@@ -142,7 +148,7 @@ def settle_data_set(
             prefix = "" if old is None else old.id_prefix
         where = place
         if old is not None and old.manifest and place.manifest.startswith(IN_MEMORY):
-            where = Place(old.manifest, old.resolved, old.beside)
+            where = ManifestPlace(old.manifest, old.resolved, old.beside)
         sets[found] = DataSet(found, where.manifest, where.resolved, where.beside, prefix)
         return replace(info, data_sets=tuple(sets.values()))
 
@@ -154,7 +160,7 @@ def settle_data_set(
     return settled
 
 
-def fed_from(place: Place, ledger: Ledger, wish: Wish) -> str | None:
+def fed_from(place: ManifestPlace, ledger: Ledger, wish: Wish) -> str | None:
     """The data set that this ledger has fed from here; None where it has fed none."""
     if wish.name is not None:
         return wish.name
@@ -188,7 +194,12 @@ def _known(info: IndexInfo, ledger: Ledger) -> list[DataSet]:
 
 
 def _find(
-    known: Iterable[DataSet], ledger: Ledger, manifest: Manifest, place: Place, *, encoded: bool
+    known: Iterable[DataSet],
+    ledger: Ledger,
+    manifest: Manifest,
+    place: ManifestPlace,
+    *,
+    encoded: bool,
 ) -> str | None:
     here = [each for each in known if place.is_of(each)]
     for each in here:
@@ -260,7 +271,7 @@ def _adopt(
     ledger.adopt(data_set.name, lies_there)
 
 
-def _new_name(place: Place, taken: Mapping[str, DataSet]) -> str:
+def _new_name(place: ManifestPlace, taken: Mapping[str, DataSet]) -> str:
     path = Path(place.manifest)
     stem = _clean(path.stem if path.suffix and not path.is_dir() else path.name)
     names = [stem, _clean(f"{path.parent.name}-{stem}")]

@@ -4,7 +4,7 @@
    encoder's vectors.
 2. Bring the ledger to what the index holds, where others may have fed it (`feed_mark`), and find
    out which data set the manifest is (`data_sets`).
-3. Compare every record with the ledger: unchanged, changed in words only, or of a picture whose
+3. Compare every record with the ledger: unchanged, changed in words only, or of a image whose
    embedding is there already (`reuse`), or is to be made.
 4. Decode, encode and write at the same time; the ledger follows each acknowledgement.
 5. With `prune`, remove what the manifest no longer has of its data set.
@@ -24,13 +24,13 @@ from typing import TextIO
 from clipsearch.documents import DOCUMENT_FORM, Embedding
 from clipsearch.engine import DataSet, Engine
 from clipsearch.engines import feed_lock, is_remote
-from clipsearch.feed.columns import Columns, choose_columns
-from clipsearch.feed.data_sets import Place, Wish, fed_from, settle_data_set
+from clipsearch.feed.columns import MetadataColumns, choose_columns
+from clipsearch.feed.data_sets import ManifestPlace, Wish, fed_from, settle_data_set
 from clipsearch.feed.ledger.check import reconcile
 from clipsearch.feed.ledger.ledger import Ledger, check_ledger, ledger_path
 from clipsearch.feed.ledger.mark import FeedMark
 from clipsearch.feed.ledger.tables import ContentTable, IdSet
-from clipsearch.feed.plan import Plan, Source, Work, compare
+from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
 from clipsearch.feed.removal import delete, gone_from, why_not_prune
 from clipsearch.feed.report import Rejections, check_report, report_path
 from clipsearch.feed.reuse import plan_reuse
@@ -74,8 +74,8 @@ class FeedOptions:
             (`clipsearch.feed.data_sets`).
         id_prefix: What the ids of its documents begin with; None is the data set's.
         language: Of the text analysis; None is the index's, or English for a new one.
-        workers: Processes that decode pictures; None is one a core. 0 decodes in this process.
-        batch_size: Pictures encoded at once.
+        workers: Processes that decode images; None is one a core. 0 decodes in this process.
+        batch_size: Images encoded at once.
         device: "cpu" or "cuda", for the encoder.
         report: The report file; None is in the index's folder.
         ledger: The ledger; None is `ledger_path`.
@@ -122,7 +122,7 @@ class FeedReport:
 
     Attributes:
         fed: New documents.
-        updated: Documents that were there and have changed: picture, words, path or metadata.
+        updated: Documents that were there and have changed: image, words, path or metadata.
         reused: Of both, those whose embedding the index had already, under another document.
         unchanged: Documents that were as the manifest says already.
         removed: Documents of this data set that the manifest no longer has.
@@ -225,7 +225,7 @@ class _Feed:
     problem_count: int = 0
     writing_seconds: float = 0.0
 
-    def manifest_into_index(self, columns: Columns, absolute_paths: bool) -> None:
+    def manifest_into_index(self, columns: MetadataColumns, absolute_paths: bool) -> None:
         """Everything from the comparison to the last mark."""
         options, engine, ledger = self.options, self.target.engine, self.ledger
         notes = self.tally.notes
@@ -275,15 +275,17 @@ class _Feed:
             notes=tuple(tally.notes),
         )
 
-    def _source(self, mark: FeedMark, columns: Columns, absolute_paths: bool) -> Source:
+    def _source(
+        self, mark: FeedMark, columns: MetadataColumns, absolute_paths: bool
+    ) -> DocumentSource:
         """Make the ledger say what the index holds, and find out which data set this is."""
         options, engine, ledger = self.options, self.target.engine, self.ledger
         wish = Wish(options.data_set, options.id_prefix)
         manifest = as_manifest(options.manifest)
         if isinstance(manifest, FrameManifest):
-            place = Place.in_memory(str(options.data_set))
+            place = ManifestPlace.in_memory(str(options.data_set))
         else:
-            place = Place.of(Path(manifest), options.index)
+            place = ManifestPlace.of(Path(manifest), options.index)
         fed_before = fed_from(place, ledger, wish)
         self.tally.notes += reconcile(ledger, engine, mark, fed_before)
         known = {each.name: each for each in engine.info.data_sets}
@@ -292,7 +294,7 @@ class _Feed:
         self.tally.notes += _about(
             data_set, known, has_documents=ledger.has_data_set(data_set.name)
         )
-        return Source(
+        return DocumentSource(
             self.manifest,
             columns,
             self.target.fingerprint,
@@ -317,7 +319,7 @@ class _Feed:
                 f"clipsearch manifest check has notes about the manifest ({listed})"
             )
 
-    def _compare(self, source: Source, contents: ContentTable, seen: IdSet | None) -> None:
+    def _compare(self, source: DocumentSource, contents: ContentTable, seen: IdSet | None) -> None:
         quiet = len(self.manifest) < MANY_RECORDS
         with Progress("compare", len(self.manifest), stream=self.stream, quiet=quiet) as progress:
             self.plan = compare(source, self.ledger, self.rejections, progress, seen)
@@ -388,7 +390,9 @@ def _about(data_set: DataSet, known: Mapping[str, DataSet], *, has_documents: bo
     return notes
 
 
-def _prepare(options: FeedOptions, target: FeedTarget, manifest: Manifest) -> tuple[Columns, bool]:
+def _prepare(
+    options: FeedOptions, target: FeedTarget, manifest: Manifest
+) -> tuple[MetadataColumns, bool]:
     """Settle columns and paths with the index, making it at the first feed.
 
     Returns the columns, and whether this manifest's documents need absolute paths.

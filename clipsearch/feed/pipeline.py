@@ -27,7 +27,7 @@ class Step:
     """An operation for the engine, and what the ledger remembers once it is acknowledged.
 
     Attributes:
-        note: What a user should know of how the picture was read; None for most.
+        note: What a user should know of how the image was read; None for most.
         reused: Whether the embedding came out of the index.
     """
 
@@ -47,7 +47,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PlannedImage:
     """A document that still needs its embedding, and the entry that still needs its content.
 
     `blanked` where the record has characters that no index can hold.
@@ -59,7 +59,7 @@ class Picture:
 
 
 def encode(
-    pictures: Iterable[tuple[Picture, ImageSource]],
+    images: Iterable[tuple[PlannedImage, ImageSource]],
     encoder: Encoder,
     *,
     workers: int,
@@ -69,27 +69,27 @@ def encode(
     """Decode in `workers` processes, encode in `threads` threads; in the order given.
 
     Args:
-        pictures: What to encode, and where it lies.
+        images: What to encode, and where it lies.
         encoder: Computes in the threads that call it: with several of them, load it with one
             thread of its own. Threads that share a batch wait for each other in every layer,
             and for the one whose core a decoding worker has taken; threads with a batch of
             their own never do.
         workers: See decode_ahead.
-        batch_size: Pictures that are encoded at once, by all threads together.
+        batch_size: Images that are encoded at once, by all threads together.
         threads: As many as cores, where the encoder runs on the CPU.
     """
-    decoded = decode_ahead(pictures, encoder.preprocessing, workers=workers, ahead=4 * batch_size)
+    decoded = decode_ahead(images, encoder.preprocessing, workers=workers, ahead=4 * batch_size)
     share = max(1, batch_size // threads)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-tower")
     encoding: deque[Future[list[Step]]] = deque()
-    batch: list[tuple[Picture, Decoded]] = []
+    batch: list[tuple[PlannedImage, Decoded]] = []
     try:
-        for picture, read in decoded:
+        for image, read in decoded:
             if read.pixels is None:
                 reason = read.error or "cannot be read"
-                yield Rejection(picture.document.id, "unreadable image", reason)
+                yield Rejection(image.document.id, "unreadable image", reason)
                 continue
-            batch.append((picture, read))
+            batch.append((image, read))
             if len(batch) == share:
                 encoding.append(pool.submit(_encode_batch, batch, encoder))
                 batch = []
@@ -105,16 +105,16 @@ def encode(
         pool.shutdown(cancel_futures=True)
 
 
-def _encode_batch(batch: list[tuple[Picture, Decoded]], encoder: Encoder) -> list[Step]:
+def _encode_batch(batch: list[tuple[PlannedImage, Decoded]], encoder: Encoder) -> list[Step]:
     pixels = np.stack([read.pixels for _, read in batch if read.pixels is not None])
     embeddings = encoder.encode_pixels(pixels)
     return [
-        replace(upsert_step(picture, embedding, read.sha256 or ""), note=read.note)
-        for (picture, read), embedding in zip(batch, embeddings, strict=True)
+        replace(upsert_step(image, embedding, read.sha256 or ""), note=read.note)
+        for (image, read), embedding in zip(batch, embeddings, strict=True)
     ]
 
 
-def upsert_step(picture: Picture, embedding: Embedding, content: str) -> Step:
-    """The picture with its embedding (float32[d]) and the sha256 of its content."""
-    document = replace(picture.document, embedding=embedding, content=content)
-    return Step(Upsert(document), replace(picture.entry, content=content))
+def upsert_step(image: PlannedImage, embedding: Embedding, content: str) -> Step:
+    """The image with its embedding (float32[d]) and the sha256 of its content."""
+    document = replace(image.document, embedding=embedding, content=content)
+    return Step(Upsert(document), replace(image.entry, content=content))

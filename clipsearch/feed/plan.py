@@ -8,12 +8,12 @@ import numpy as np
 
 from clipsearch.documents import Document, Embedding, check_document, storable
 from clipsearch.engine import DataSet, Update
-from clipsearch.feed.columns import Columns, document_of
+from clipsearch.feed.columns import MetadataColumns, document_of
 from clipsearch.feed.contents import content_of, place_of_stamp, size_of_stamp, stamp_of
 from clipsearch.feed.data_sets import HELD_KIND, UNCLAIMED, held_sentence
 from clipsearch.feed.ledger.ledger import Entry, Ledger, hash_of_fields
 from clipsearch.feed.ledger.tables import IdSet
-from clipsearch.feed.pipeline import Picture, Rejection, Step
+from clipsearch.feed.pipeline import PlannedImage, Rejection, Step
 from clipsearch.feed.report import Rejections
 from finetune.console import Progress
 from finetune.errors import DocumentError
@@ -31,12 +31,12 @@ class Work(IntEnum):
     UPDATE = 2  # other captions, path, tags, numbers or data set; the embedding stays
     EMBED = 3
     REUSE = 4  # its embedding is in the index, under another document
-    DUPLICATE = 5  # its picture equals one that this feed encodes
+    DUPLICATE = 5  # its image equals one that this feed encodes
     DONE = 6
 
 
 @dataclass(frozen=True)
-class Source:
+class DocumentSource:
     """How records of one manifest become documents of one index.
 
     Attributes:
@@ -52,7 +52,7 @@ class Source:
     """
 
     manifest: Manifest
-    columns: Columns
+    columns: MetadataColumns
     encoder: str
     data_set: DataSet
     manifests: Mapping[str, str]
@@ -68,7 +68,7 @@ class Source:
         """The id of the record's document."""
         return self.data_set.id_prefix + record.id
 
-    def picture(self, record: Record) -> Picture:
+    def image(self, record: Record) -> PlannedImage:
         """The record as a document and ledger entry, both without what the image's bytes give.
 
         Raises DocumentError where its metadata do not fit the index.
@@ -87,7 +87,7 @@ class Source:
             self.data_set.name,
             size_of_stamp(stamp),
         )
-        return Picture(document, entry, blanked=document is not described)
+        return PlannedImage(document, entry, blanked=document is not described)
 
     def content_of(self, record: Record) -> str | None:
         """The sha256 of what the embedding is made from; None where it cannot be read."""
@@ -139,7 +139,7 @@ class Plan:
 
 
 def compare(
-    source: Source,
+    source: DocumentSource,
     ledger: Ledger,
     rejections: Rejections,
     progress: Progress,
@@ -171,7 +171,7 @@ def compare(
     return plan
 
 
-def _is_known_by_earlier_id(record: Record, source: Source, ledger: Ledger) -> bool:
+def _is_known_by_earlier_id(record: Record, source: DocumentSource, ledger: Ledger) -> bool:
     if record.earlier_id is None or ledger.get(source.id_of(record)) is not None:
         return False
     known = ledger.get(source.data_set.id_prefix + record.earlier_id)
@@ -179,24 +179,24 @@ def _is_known_by_earlier_id(record: Record, source: Source, ledger: Ledger) -> b
 
 
 def _work(
-    record: Record, source: Source, ledger: Ledger, rejections: Rejections, plan: Plan
+    record: Record, source: DocumentSource, ledger: Ledger, rejections: Rejections, plan: Plan
 ) -> Work:
     if not source.wants(record):
         return Work.NONE
     try:
-        picture = source.picture(record)
+        image = source.image(record)
         # All but the embedding is checked before any image work is spent on it.
-        check_document(replace(picture.document, embedding=ANY_EMBEDDING), ANY_EMBEDDING.size)
+        check_document(replace(image.document, embedding=ANY_EMBEDDING), ANY_EMBEDDING.size)
     except DocumentError as error:
         rejections.add(source.id_of(record), "rejected document", str(error))
         return Work.NONE
-    new = picture.entry
+    new = image.entry
     known = ledger.get(new.id)
     holder = None if known is None else _other_holder(known, record, source)
     if holder is not None:
         rejections.add(new.id, HELD_KIND, held_sentence(holder, source.data_set, source.manifests))
         return Work.NONE
-    plan.blanked += picture.blanked
+    plan.blanked += image.blanked
     if known is None or known.encoder != new.encoder:
         return Work.EMBED
     if not new.stamp or known.stamp != new.stamp:
@@ -207,7 +207,7 @@ def _work(
     return Work.UNCHANGED if known.fields == new.fields else Work.UPDATE
 
 
-def _other_holder(known: Entry, record: Record, source: Source) -> str | None:
+def _other_holder(known: Entry, record: Record, source: DocumentSource) -> str | None:
     """Who holds the document, where that is not the data set that is fed; else None."""
     if known.data_set:
         return None if known.data_set == source.data_set.name else known.data_set
@@ -221,16 +221,16 @@ def _other_holder(known: Entry, record: Record, source: Source) -> str | None:
     return str(path)
 
 
-def updates(plan: Plan, source: Source, ledger: Ledger) -> Iterator[Step | Rejection]:
+def updates(plan: Plan, source: DocumentSource, ledger: Ledger) -> Iterator[Step | Rejection]:
     """A partial update for each record of which only captions or metadata changed."""
     with closed_after(plan.records(source.manifest, Work.UPDATE)) as records:
         for record in records:
-            picture = source.picture(record)
-            known = ledger.get(picture.document.id)
+            image = source.image(record)
+            known = ledger.get(image.document.id)
             if known is not None:
-                # The stamp of the comparison: the picture may have changed since.
-                entry = replace(picture.entry, content=known.content, stamp=known.stamp)
-                yield Step(_update(picture.document, known.content), entry)
+                # The stamp of the comparison: the image may have changed since.
+                entry = replace(image.entry, content=known.content, stamp=known.stamp)
+                yield Step(_update(image.document, known.content), entry)
 
 
 def _update(document: Document, content: str) -> Update:

@@ -1,6 +1,6 @@
 """The report file: every record that did not reach the index as the manifest has it, and why.
 
-Notes stand in it too: of pictures that did, but whose reading a user should know of.
+Notes stand in it too: of images that did, but whose reading a user should know of.
 """
 
 import csv

@@ -1,19 +1,19 @@
-"""Embeddings that the index has already: renamed, moved and copied pictures are not encoded again.
+"""Embeddings that the index has already: renamed, moved and copied images are not encoded again.
 
-Pictures are the same where the sha256 of their bytes is. Hashing means reading, so it is spent only
+Images are the same where the sha256 of their bytes is. Hashing means reading, so it is spent only
 where it may help:
 
-- A picture of a size in bytes that no other has, in the index or in this feed, is new: it is read
+- A image of a size in bytes that no other has, in the index or in this feed, is new: it is read
   once, to be decoded. That is nearly every photograph.
 - One of a size that is known is hashed first. If a document of the same encoder was made from
   these bytes, its embedding is read from the index: one read of the file and one of a document (a
   request, on a Vespa), in place of decoding and encoding. Otherwise the file is read a second time
-  to be decoded. So pictures that all have one size (uncompressed ones, say) are read twice.
-- Of pictures that are equal within one feed the first is encoded; the others follow when it is in
+  to be decoded. So images that all have one size (uncompressed ones, say) are read twice.
+- Of images that are equal within one feed the first is encoded; the others follow when it is in
   the index.
 
 What is read from the index counts only if the document still says that it was made from these
-bytes; otherwise the picture is encoded.
+bytes; otherwise the image is encoded.
 """
 
 from collections.abc import Generator
@@ -26,7 +26,7 @@ from clipsearch.feed.contents import content_of_image
 from clipsearch.feed.ledger.ledger import Entry, Ledger
 from clipsearch.feed.ledger.tables import ContentTable, Hashed
 from clipsearch.feed.pipeline import Step, upsert_step
-from clipsearch.feed.plan import Plan, Source, Work
+from clipsearch.feed.plan import DocumentSource, Plan, Work
 from finetune.console import Progress
 from finetune.manifest.manifest import Record
 
@@ -34,23 +34,23 @@ DOCUMENTS_AT_ONCE = 200
 
 
 def plan_reuse(
-    plan: Plan, source: Source, ledger: Ledger, contents: ContentTable, progress: Progress
+    plan: Plan, source: DocumentSource, ledger: Ledger, contents: ContentTable, progress: Progress
 ) -> None:
-    """Find the pictures to be encoded whose embedding is there, or comes from an equal one.
+    """Find the images to be encoded whose embedding is there, or comes from an equal one.
 
     Their work becomes REUSE or DUPLICATE. `contents` keeps what was hashed; `progress` advances
-    by one for each picture that was to be encoded.
+    by one for each image that was to be encoded.
     """
     for number, record in plan.numbered(source.manifest, Work.EMBED):
         plan.works[number] = _work(record, source, ledger, contents)
         progress.advance()
 
 
-def _work(record: Record, source: Source, ledger: Ledger, contents: ContentTable) -> Work:
+def _work(record: Record, source: DocumentSource, ledger: Ledger, contents: ContentTable) -> Work:
     image = record.image
     if image is None:
         return Work.EMBED
-    entry = source.picture(record).entry
+    entry = source.image(record).entry
     if not entry.size:
         return Work.EMBED
     known, met = ledger.has_size(entry.size), contents.has_size(entry.size)
@@ -74,7 +74,7 @@ def _work(record: Record, source: Source, ledger: Ledger, contents: ContentTable
 
 def reused(
     plan: Plan,
-    source: Source,
+    source: DocumentSource,
     ledger: Ledger,
     engine: Engine,
     contents: ContentTable,
@@ -96,17 +96,17 @@ def reused(
                 plan.works[number] = Work.EMBED
                 continue
             assert document.embedding is not None
-            picture = source.picture(record)
-            picture = replace(picture, entry=replace(picture.entry, stamp=hashed.stamp))
-            written.add(picture.document.id)
-            step = upsert_step(picture, document.embedding, hashed.content)
+            image = source.image(record)
+            image = replace(image, entry=replace(image.entry, stamp=hashed.stamp))
+            written.add(image.document.id)
+            step = upsert_step(image, document.embedding, hashed.content)
             yield replace(step, reused=True)
 
 
 def _holder(
-    record: Record, source: Source, ledger: Ledger, contents: ContentTable
+    record: Record, source: DocumentSource, ledger: Ledger, contents: ContentTable
 ) -> tuple[Hashed, Entry | None]:
-    entry = source.picture(record).entry
+    entry = source.image(record).entry
     hashed = contents.hashed(entry.id) or Hashed("", "")
     return hashed, ledger.holder(hashed.content, entry.size, source.encoder)
 

@@ -10,7 +10,7 @@ from typing import Self
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import Engine, IndexInfo
 from clipsearch.engines import create_engine, index_exists, open_engine
-from clipsearch.feed.columns import Columns
+from clipsearch.feed.columns import MetadataColumns
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import EncoderDescription, read_description
 from finetune.errors import EncoderError, EncoderMismatchError, EngineError, UsageError
@@ -92,12 +92,12 @@ class FeedTarget:
         return "" if self._description is None else self._description.fingerprint
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> MetadataColumns:
         """What the index remembers; nothing where it is new."""
         if self._engine is None:
-            return Columns(frozenset(), frozenset())
+            return MetadataColumns(frozenset(), frozenset())
         info = self._engine.info
-        return Columns(frozenset(info.number_columns), frozenset(info.tag_columns))
+        return MetadataColumns(frozenset(info.number_columns), frozenset(info.tag_columns))
 
     def load_encoder(self) -> Encoder:
         """The encoder, loaded once and checked against its fingerprint.
@@ -110,7 +110,9 @@ class FeedTarget:
             self._encoder = Encoder.load(self._folder, device=self._device, threads=1)
         return self._encoder
 
-    def settle(self, columns: Columns, images_root: str | None, vector_size: int | None) -> bool:
+    def settle(
+        self, columns: MetadataColumns, images_root: str | None, vector_size: int | None
+    ) -> bool:
         """Write what the index is to know about itself, making it where there is none.
 
         Args:
@@ -155,7 +157,7 @@ class FeedTarget:
             return self._description.dimension
         return vector_size or 0
 
-    def _described(self, info: IndexInfo, columns: Columns) -> IndexInfo:
+    def _described(self, info: IndexInfo, columns: MetadataColumns) -> IndexInfo:
         # Another feed may have added columns of its own meanwhile.
         numbers, tags = (
             columns.numbers.union(info.number_columns),

@@ -12,8 +12,8 @@ from clipsearch.engine import Operation, Outcome, Upsert
 from clipsearch.feed.contents import content_of_vector
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import ContentTable
-from clipsearch.feed.pipeline import Picture, Rejection, Step, encode, upsert_step
-from clipsearch.feed.plan import Plan, Source, Work, updates
+from clipsearch.feed.pipeline import PlannedImage, Rejection, Step, encode, upsert_step
+from clipsearch.feed.plan import DocumentSource, Plan, Work, updates
 from clipsearch.feed.report import Rejections
 from clipsearch.feed.reuse import reused
 from clipsearch.feed.target import FeedTarget
@@ -53,7 +53,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How pictures are encoded; see `clipsearch.feed.feed.FeedOptions`."""
+    """How images are encoded; see `clipsearch.feed.feed.FeedOptions`."""
 
     workers: int | None
     batch_size: int
@@ -65,7 +65,7 @@ class Writing:
     """One feed's way from the plan into the index."""
 
     target: FeedTarget
-    source: Source
+    source: DocumentSource
     plan: Plan
     ledger: Ledger
     contents: ContentTable
@@ -156,17 +156,17 @@ class Writing:
         threads = available_cores() if self.encoding.device == "cpu" else 1
         without_image: list[Rejection] = []
 
-        def pictures() -> Iterator[tuple[Picture, ImageSource]]:
+        def images() -> Iterator[tuple[PlannedImage, ImageSource]]:
             with closed_after(self._records()) as records:
                 for record in records:
                     if record.image is None:
                         identity = self.source.id_of(record)
                         without_image.append(Rejection(identity, "no image", NO_IMAGE))
                     else:
-                        yield self.source.picture(record), record.image
+                        yield self.source.image(record), record.image
 
         def steps() -> Steps:
-            with closed_after(pictures()) as found:
+            with closed_after(images()) as found:
                 yield from encode(
                     found,
                     encoder,
@@ -190,7 +190,7 @@ class Writing:
                     yield Rejection(identity, "rejected document", "its embedding is all zeros")
                 else:
                     unit = (vector / length).astype(np.float32)
-                    yield upsert_step(self.source.picture(record), unit, content_of_vector(vector))
+                    yield upsert_step(self.source.image(record), unit, content_of_vector(vector))
 
     def _records(self) -> Iterator[Record]:
         return self.plan.records(self.source.manifest, Work.EMBED)

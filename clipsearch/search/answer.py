@@ -1,6 +1,6 @@
 """An answer as JSON: what `--json` prints, and any program is given.
 
-The question, the page of hits with the marked words and the picture files, facets and notes.
+The question, the page of hits with the marked words and the image files, facets and notes.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Any
 from clipsearch.engine import Hit, IndexInfo, Page
 from clipsearch.modes import Mode
 from clipsearch.search.highlight import match_spans
+from clipsearch.search.images import ImageFolders
 from clipsearch.search.parts import Part
-from clipsearch.search.pictures import PictureFolders
 from finetune.text.strict_json import dumps
 
 # Legal in JSON, but a terminal may obey them, line readers may split at them, and half a
@@ -32,7 +32,7 @@ class Answer:
         words: Tokens of the query, which are marked in captions.
         info: Of the index.
         k: Hits a page.
-        images: Folder of the pictures; None takes where the index was fed from.
+        images: Folder of the images; None takes where the index was fed from.
     """
 
     page: Page
@@ -63,9 +63,9 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     """Everything about the answer, as what JSON can hold.
 
     `highlights` has a list of [start, end] for each caption, in Unicode characters; `image` is
-    the absolute path of the picture file, null where it is not on this machine.
+    the absolute path of the image file, null where it is not on this machine.
     """
-    page, folders = answer.page, PictureFolders(answer.info, answer.images)
+    page, folders = answer.page, ImageFolders(answer.info, answer.images)
     return {
         "query": dict(answer.asked),
         "total": page.total,
@@ -86,7 +86,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: PictureFolders) -> dict[str, Any]:
+def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: ImageFolders) -> dict[str, Any]:
     document = hit.document
     image = folders.find(document.path)
     shown = document.to_show(as_hit=True)

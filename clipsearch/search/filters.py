@@ -21,8 +21,8 @@ from finetune.text.composed import composed, forms
 from finetune.text.numerals import number_text, read_number, value_text
 
 # What a column may be asked for from Python; text is taken as the whole value, bars included.
-Wanted = str | float | None | Sequence[str] | Sequence[float | None]
-Filters = Mapping[str, Wanted] | Iterable[Filter | str] | str
+FilterValues = str | float | None | Sequence[str] | Sequence[float | None]
+Filters = Mapping[str, FilterValues] | Iterable[Filter | str] | str
 
 _OPERATOR = re.compile(r"!=|>=|<=|=|>|<")
 _BAR = re.compile(r"(?<!\\)\|")
@@ -166,7 +166,7 @@ def _range(text: str, column: str, low: float | None, high: float | None) -> Num
     return NumberFilter(column, low=low, high=high)
 
 
-def _from_value(column: str, wanted: Wanted, info: IndexInfo) -> Filter:
+def _from_value(column: str, wanted: FilterValues, info: IndexInfo) -> Filter:
     """A filter from an entry of a mapping."""
     column = _known_column(column, (*info.tag_columns, *info.number_columns), "filter by")
     name = f"{column}={wanted!r}"

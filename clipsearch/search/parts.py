@@ -1,4 +1,4 @@
-"""What a query is made of: texts, pictures, indexed pictures and vectors, each with a weight."""
+"""What a query is made of: texts, images, indexed images and vectors, each with a weight."""
 
 import math
 import re
@@ -31,8 +31,8 @@ class Part:
 
     Attributes:
         kind: What `value` is.
-        value: The text; the picture (a file, its bytes, or a Pillow image); the id of an indexed
-            picture; or a vector float32[d] of any length but 0 (an array, or a .npy file).
+        value: The text; the image (a file, its bytes, or a Pillow image); the id of an indexed
+            image; or a vector float32[d] of any length but 0 (an array, or a .npy file).
         weight: At most MAX_WEIGHT; a negative one moves the answer away from the part.
     """
 

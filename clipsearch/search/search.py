@@ -1,4 +1,4 @@
-"""Search an index by words, by pictures, by an indexed picture, or by a weighted mix of these.
+"""Search an index by words, by images, by an indexed image, or by a weighted mix of these.
 
 >>> from clipsearch import Search
 >>> search = Search.open("photos.index")              # or "http://localhost:8080"
@@ -165,13 +165,13 @@ class Search:
     ) -> Page:
         """The k best documents of page `page` (from 1).
 
-        `text`, `image` and `vector` count as parts of weight 1 beside `parts`; indexed pictures
+        `text`, `image` and `vector` count as parts of weight 1 beside `parts`; indexed images
         that are parts are left out of the hits. Without `mode`: hybrid where there is text, or
         bm25 if the index has no encoder; vector without text. `filters`: see
         clipsearch.search.filters.
 
         Raises UsageError for options that cannot work, DocumentNotFoundError for an unknown id,
-        ImageError for a picture that cannot be read, EncoderError and EngineError.
+        ImageError for a image that cannot be read, EncoderError and EngineError.
         """
         check_several(parts, "parts")
         given = (
@@ -232,7 +232,7 @@ class Search:
         facets: Sequence[str] = (),
         exact: bool = False,
     ) -> Page:
-        """The nearest pictures to an indexed one, itself left out. Needs no encoder.
+        """The nearest images to an indexed one, itself left out. Needs no encoder.
 
         Raises DocumentNotFoundError for an unknown id.
         """
@@ -310,14 +310,13 @@ class Search:
         return vector
 
     def _encode_image(self, part: Part) -> Embedding:
-        picture = part.value
-        if isinstance(picture, str | Path):
-            picture = Path(picture)
-            if not picture.is_file():
-                reason = what_lies_at(picture) or "no such picture file"
-                raise ImageError(f"{picture}: {reason}; give the path of an image")
-        image = cast("Path | bytes | Image", picture)
-        embedding: Embedding = self.encoder.encode_images([image])[0]
+        image = part.value
+        if isinstance(image, str | Path):
+            image = Path(image)
+            if not image.is_file():
+                reason = what_lies_at(image) or "no such picture file"
+                raise ImageError(f"{image}: {reason}; give the path of an image")
+        embedding: Embedding = self.encoder.encode_images([cast("Path | bytes | Image", image)])[0]
         return embedding
 
     def _indexed_vectors(self, ids: Sequence[str]) -> dict[str, Embedding]:

@@ -1,4 +1,4 @@
-"""How training pictures are varied: the settings, checked, without torch and kornia.
+"""How training images are varied: the settings, checked, without torch and kornia.
 
 `finetune.data.image_augmentation` does the work.
 """
@@ -15,24 +15,24 @@ from finetune.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """What is done to a training picture, in this order; all of it is off by default.
+    """What is done to a training image, in this order; all of it is off by default.
 
-    Pictures are varied after they were resized and cropped to the tower's size, so crops are
+    Images are varied after they were resized and cropped to the tower's size, so crops are
     enlarged from there.
 
     Attributes:
         horizontal_flip, vertical_flip: Chance of each, 0 to 1.
         random_crop: Share of width and height that is kept, at a random place; 1 is off. As a
-            random crop of 224 pixels from pictures of 280, which is 0.8.
+            random crop of 224 pixels from images of 280, which is 0.8.
         resized_crop_scale: Smallest and largest share of the area that is kept, at a random
             place and enlarged again; (1, 1) is off.
         resized_crop_ratio: Narrowest and widest ratio of its width to its height. What would
-            not fit into the picture is brought nearer to the picture's own ratio.
+            not fit into the image is brought nearer to the image's own ratio.
         rotation: Largest angle in degrees, either way; corners are filled by reflection.
         color_jitter: Strengths of brightness, contrast, saturation and hue; 0.2 is a factor of
             0.8 to 1.2, for the hue a shift of up to a fifth of the colour circle (0.5 at most).
-        color_jitter_p: Chance that a picture's colours are jittered.
-        grayscale: Chance that a picture becomes grey.
+        color_jitter_p: Chance that a image's colours are jittered.
+        grayscale: Chance that a image becomes grey.
     """
 
     horizontal_flip: float = 0.0
@@ -47,7 +47,7 @@ class AugmentConfig:
 
     @property
     def crops(self) -> bool:
-        """Whether a part of the picture is taken."""
+        """Whether a part of the image is taken."""
         return self.random_crop < 1 or self.resized_crop_scale != (1.0, 1.0)
 
     @property

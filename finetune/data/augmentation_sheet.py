@@ -1,11 +1,11 @@
-"""What training would see: pictures beside their first variations, with captions, on one sheet."""
+"""What training would see: images beside their first variations, with captions, on one sheet."""
 
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from finetune.arrays import Pixels
 from finetune.config.caption_augmentation import CaptionAugmentConfig, augment_caption
 from finetune.config.image_augmentation import AugmentConfig
 from finetune.data.captioned_images import CaptionedImages
@@ -16,10 +16,8 @@ from finetune.images.pixels import load_pixels
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.thumbnails import Cell
 
-PICTURES = 6
+IMAGES = 6
 VARIANTS = 5
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def write_augmentation_sheet(
@@ -30,22 +28,22 @@ def write_augmentation_sheet(
     captions: CaptionAugmentConfig,
     *,
     seed: int = 0,
-    pictures: int = PICTURES,
+    images: int = IMAGES,
     variants: int = VARIANTS,
 ) -> None:
-    """Write a sheet, .png or .html: a row a picture, first as it is, then its variations.
+    """Write a sheet, .png or .html: a row a image, first as it is, then its variations.
 
-    Under variation v stands the caption that training shows the picture with in epoch v, varied
-    as there. A picture that cannot be read has a row that says why.
+    Under variation v stands the caption that training shows the image with in epoch v, varied
+    as there. A image that cannot be read has a row that says why.
 
     Args:
         path: Of the sheet.
         data: Training images with captions, back-translated ones among them where asked for;
-            at most `pictures` of them are taken by chance.
+            at most `images` of them are taken by chance.
         preprocessing: Of the model.
         augment, captions: What is varied, checked.
         seed: Of the run.
-        pictures, variants: Rows, and variations in each.
+        images, variants: Rows, and variations in each.
 
     Raises UsageError where nothing is varied and for a wrong name of the sheet, ClipsearchError
     where the disk refuses.
@@ -56,7 +54,7 @@ def write_augmentation_sheet(
             " several captions; give --augment horizontal_flip=0.5, say"
         )
     chance = np.random.default_rng(seed)
-    chosen = np.sort(chance.permutation(len(data))[:pictures])
+    chosen = np.sort(chance.permutation(len(data))[:images])
     rows: list[list[Cell]] = []
     shown: list[Pixels] = []
     readable: list[int] = []

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from finetune.arrays import Int64
 from finetune.config.batch_plan import BatchPlan
-from finetune.data.captioned_images import CaptionedImages, Int64
+from finetune.data.captioned_images import CaptionedImages
 from finetune.data.edge_coloring import spread_apart
 from finetune.data.hard_negatives import Int32, batches_of_groups, group_neighbours
 from finetune.data.samples import Samples, epoch_samples

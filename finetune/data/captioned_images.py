@@ -8,13 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from finetune.arrays import Int64
 from finetune.errors import ManifestError
 from finetune.images.source import ImageSource
 from finetune.manifest.manifest import Manifest, Record
-
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

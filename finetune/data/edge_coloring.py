@@ -19,7 +19,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from finetune.data.captioned_images import Int64, position_in_run
+from finetune.arrays import Int64
+from finetune.data.captioned_images import position_in_run
 
 TRIES = 32
 

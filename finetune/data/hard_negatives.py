@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.captioned_images import CaptionedImages, Int64, position_in_run
+from finetune.arrays import Float32, Int64
+from finetune.data.captioned_images import CaptionedImages, position_in_run
 
-Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
 # Seeds that choose their neighbours at once, as a share of the groups that are yet to be made:

@@ -1,8 +1,8 @@
-"""Vary training pictures on the device: flips, crops, rotation, colours.
+"""Vary training images on the device: flips, crops, rotation, colours.
 
 All chances of a step are drawn on the CPU from the seed and the step alone (`draw`), and then
 applied to the whole batch at once (`apply_draws`), on the CPU or a GPU without waiting for it. So
-a resumed run varies every picture as the uninterrupted one would have, no other random state is
+a resumed run varies every image as the uninterrupted one would have, no other random state is
 read or moved, and two devices get the same draws.
 
 Colours change by kornia's functions, which follow Pillow's and torchvision's formulas; its own
@@ -13,7 +13,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from kornia.color import rgb_to_grayscale
 from kornia.enhance import (
@@ -24,12 +23,9 @@ from kornia.enhance import (
 )
 from torch.nn import functional as F
 
+from finetune.arrays import Bools, Float32, Int64
 from finetune.config.image_augmentation import AugmentConfig
 from finetune.data.tensors import to_device
-
-Float32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
 
 # Keeps these draws apart from those of `finetune.data.batches`; not 0, which would add nothing.
 _STREAM = 0xA06
@@ -38,11 +34,11 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What chance decided for n pictures.
+    """What chance decided for n images.
 
     Attributes:
         horizontal, vertical: bool[n], flipped that way.
-        affine: float32[n, 2, 3], from places in the new picture to places in the old one, both
+        affine: float32[n, 2, 3], from places in the new image to places in the old one, both
             from -1 to 1 between the outer edges; None where there is neither crop nor rotation.
         jittered: bool[n], whose colours are jittered.
         jitter: float32[n, 4], factors of brightness, contrast and saturation, and the shift of
@@ -51,16 +47,16 @@ class Draws:
         gray: bool[n], turned grey.
     """
 
-    horizontal: Bool
-    vertical: Bool
+    horizontal: Bools
+    vertical: Bools
     affine: Float32 | None
-    jittered: Bool
+    jittered: Bools
     jitter: Float32
     order: tuple[int, ...]
-    gray: Bool
+    gray: Bools
 
     def take(self, rows: slice | Int64) -> "Draws":
-        """Those of some of the pictures: a process's share of a joint batch."""
+        """Those of some of the images: a process's share of a joint batch."""
         return Draws(
             self.horizontal[rows],
             self.vertical[rows],
@@ -93,7 +89,7 @@ class ImageAugmentation:
 
 
 def draw(config: AugmentConfig, shape: tuple[int, ...], seed: int, step: int) -> Draws:
-    """What happens to the pictures [n, 3, h, w] of a step: a pure function of its arguments."""
+    """What happens to the images [n, 3, h, w] of a step: a pure function of its arguments."""
     count, _, height, width = shape
     chance = np.random.default_rng([seed, step, _STREAM])
     horizontal = chance.random(count) < config.horizontal_flip
@@ -125,7 +121,7 @@ def _draw_affine(
     if config.resized_crop_scale == (1.0, 1.0):
         inner = np.ones((count, 2))
     else:
-        # at these two the crop is as wide, or as high, as the picture
+        # at these two the crop is as wide, or as high, as the image
         ratio = np.clip(ratio, area, 1 / area)
         inner = np.sqrt(np.stack([area * ratio, area / ratio], axis=1))
     extent = outer * inner
@@ -142,7 +138,7 @@ def _draw_affine(
 
 @torch.no_grad()
 def apply_draws(pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Pictures [n, 3, h, w], uint8 or float32 in 0..1, varied: new float32 in 0..1."""
+    """Images [n, 3, h, w], uint8 or float32 in 0..1, varied: new float32 in 0..1."""
     is_bytes = pixels.dtype == torch.uint8
     varied = pixels.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if is_bytes:
@@ -180,6 +176,6 @@ def _jitter(pixels: torch.Tensor, factors: torch.Tensor, order: tuple[int, ...])
     return pixels
 
 
-def _rows(chosen: Bool, device: torch.device) -> torch.Tensor:
+def _rows(chosen: Bools, device: torch.device) -> torch.Tensor:
     """Indices of the chosen; indexing by them, unlike by a mask, does not wait for a GPU."""
     return to_device(np.flatnonzero(chosen), device)

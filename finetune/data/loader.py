@@ -25,9 +25,9 @@ from finetune.data.tensors import Normalizer, PixelsOnDevice, TensorBatch, Vary,
 from finetune.data.tokenized_captions import TokenizedCaptions
 from finetune.data.tokens import tokenize
 from finetune.data.transfer import Sent, Transfer, received
-from finetune.data.world import World, shares
+from finetune.data.world import World, even_slices
 from finetune.errors import ManifestError, UsageError
-from finetune.images.decode import Pixels
+from finetune.arrays import Pixels
 from finetune.images.decode_workers import Decoder
 from finetune.manifest.cut_captions import cut_sentence
 from finetune.manifest.problems import OWN_RANGE, Problems
@@ -163,7 +163,7 @@ class TrainingData:
         share = self.world.share
         rows = np.arange(count, dtype=np.int64)
         return np.concatenate(
-            [rows[part][share(len(rows[part]))] for part in shares(count, min(self.parts, count))]
+            [rows[part][share(len(rows[part]))] for part in even_slices(count, min(self.parts, count))]
         )
 
     def _prepared(

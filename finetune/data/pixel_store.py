@@ -1,4 +1,4 @@
-"""Decoded pictures, by index: from memory, from a file, or decoded again each time.
+"""Decoded images, by index: from memory, from a file, or decoded again each time.
 
 Imports without torch.
 """
@@ -14,10 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
+from finetune.arrays import Int64, Pixels
 from finetune.console import Progress
-from finetune.data.captioned_images import Int64
 from finetune.errors import TrainingError, UsageError
-from finetune.images.decode import Pixels
 from finetune.images.decode_workers import Decoder
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.source import ImageSource
@@ -27,7 +26,7 @@ BATCHES_AHEAD = 4
 
 
 class PixelStore(Protocol):
-    """Pixels of n pictures."""
+    """Pixels of n images."""
 
     def batches(self, indices: Iterable[Int64]) -> Iterator[Pixels]:
         """uint8[b, h, w, 3] for each int64[b] of indices, in order."""
@@ -36,7 +35,7 @@ class PixelStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CachedPixels:
-    """All pictures, uint8[n, h, w, 3], in memory or mapped from a file."""
+    """All images, uint8[n, h, w, 3], in memory or mapped from a file."""
 
     pixels: Pixels
 
@@ -48,7 +47,7 @@ class CachedPixels:
 
 @dataclass(frozen=True, slots=True)
 class StreamedPixels:
-    """Pictures that are decoded whenever they are needed, a few batches ahead."""
+    """Images that are decoded whenever they are needed, a few batches ahead."""
 
     decoder: Decoder
     sources: Sequence[ImageSource]
@@ -56,26 +55,26 @@ class StreamedPixels:
     def batches(self, indices: Iterable[Int64]) -> Iterator[Pixels]:
         """uint8[b, h, w, 3] for each int64[b] of indices, in order.
 
-        Raises TrainingError where a picture that could be read before no longer can.
+        Raises TrainingError where a image that could be read before no longer can.
         """
         chunks = ([self.sources[i] for i in chosen] for chosen in indices)
         for decoded in self.decoder.decode_batches(chunks, BATCHES_AHEAD):
-            for picture in decoded:
-                if picture.pixels is None:
-                    raise TrainingError(f"a picture changed during training: {picture.error}")
+            for image in decoded:
+                if image.pixels is None:
+                    raise TrainingError(f"a picture changed during training: {image.error}")
             yield np.stack([each.pixels for each in decoded if each.pixels is not None])
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPixels:
-    """A store of the readable pictures, in order.
+    """A store of the readable images, in order.
 
     Attributes:
-        store: Index i is the i-th readable picture.
-        reasons: Of each unreadable picture, by its index among all sources.
+        store: Index i is the i-th readable image.
+        reasons: Of each unreadable image, by its index among all sources.
         notes: How others were read, by the same index, where a user should know it.
-        keys: int64, of the readable pictures; equal where all pixels are (a hash of 64 bits:
-            among a million pictures two different ones share a key with a chance of 3e-8).
+        keys: int64, of the readable images; equal where all pixels are (a hash of 64 bits:
+            among a million images two different ones share a key with a chance of 3e-8).
     """
 
     store: PixelStore
@@ -92,14 +91,14 @@ def load_all(
     spill: Path,
     progress: Progress,
 ) -> LoadedPixels:
-    """Read every picture once, and keep the pixels where `cache` says.
+    """Read every image once, and keep the pixels where `cache` says.
 
     Args:
         decoder: Decodes; it must live as long as the store.
-        sources: The pictures.
+        sources: The images.
         cache: "auto", "off" or megabytes of memory, see TrainConfig.
         spill: The file for pixels that do not fit in memory; replaced.
-        progress: Counts the pictures.
+        progress: Counts the images.
 
     Raises UsageError where the pixels fit neither in memory nor on the disk.
     """
@@ -127,7 +126,7 @@ def load_all(
 
 
 def content_key(pixels: Pixels) -> int:
-    """A hash of a picture's pixels that fits an int64, the same on every machine."""
+    """A hash of a image's pixels that fits an int64, the same on every machine."""
     digest = hashlib.sha256(pixels.tobytes()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finetune.arrays import Int64
 from finetune.config.batch_plan import BatchPlan
-from finetune.data.captioned_images import CaptionedImages, Int64
+from finetune.data.captioned_images import CaptionedImages
 
 # Last words of the seeds, so that no two kinds of draws follow from the same numbers.
 SUBSAMPLE, CYCLE = 1, 2
@@ -59,7 +60,7 @@ def sample_captions(data: CaptionedImages, *, seed: int, epoch: int) -> Int64:
     return chosen
 
 
-def shares(total: int, weights: tuple[float, ...]) -> list[int]:
+def apportion(total: int, weights: tuple[float, ...]) -> list[int]:
     """`total` split in proportion to the weights, each within one, by largest remainders."""
     relative = np.array(weights, np.float64) / max(weights)
     exact = relative * (total / relative.sum())
@@ -83,7 +84,7 @@ def _weighted_samples(
     caption_counts = np.diff(data.starts)
     images: list[Int64] = []
     captions: list[Int64] = []
-    for number, count in enumerate(shares(plan.samples(data), weights)):
+    for number, count in enumerate(apportion(plan.samples(data), weights)):
         if not count:
             continue
         of_sample = data.datasets if plan.captions == "sampled" else data.datasets[image_of_caption]

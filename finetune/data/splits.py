@@ -12,10 +12,10 @@ from typing import Self
 
 import numpy as np
 
+from finetune.arrays import Int64
 from finetune.config.batch_plan import BatchPlan
 from finetune.data.captioned_images import (
     CaptionedImages,
-    Int64,
     caption_keys,
     captioned_images,
     joined_keys,
@@ -133,7 +133,7 @@ class Splits:
         Args:
             batch_size: Images of a batch, which train must fill.
             evaluates: Whether val is ranked.
-            unreadable: The reasons why pictures are missing, for the message.
+            unreadable: The reasons why images are missing, for the message.
         """
         missing = ""
         if unreadable:

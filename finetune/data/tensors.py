@@ -8,18 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.images.decode import Pixels
+from finetune.arrays import Pixels
 from finetune.images.preprocessing import Preprocessing
 
-# Pictures [k, 3, h, w], uint8, of these rows of a batch to float32 in 0..1, varied.
+# Images [k, 3, h, w], uint8, of these rows of a batch to float32 in 0..1, varied.
 Vary = Callable[[torch.Tensor, slice], torch.Tensor]
 
 
 class PixelValues(Protocol):
-    """Normalised pictures of a batch, whole or made when asked for: a tensor is one."""
+    """Normalised images of a batch, whole or made when asked for: a tensor is one."""
 
     def __len__(self) -> int:
-        """Pictures."""
+        """Images."""
         ...
 
     def __getitem__(self, rows: slice) -> torch.Tensor:
@@ -100,7 +100,7 @@ class PixelsOnDevice:
     vary: Vary | None = None
 
     def __len__(self) -> int:
-        """Pictures."""
+        """Images."""
         return len(self.pixels)
 
     def __getitem__(self, rows: slice) -> torch.Tensor:

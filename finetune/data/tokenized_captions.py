@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
+from finetune.arrays import Int64
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from finetune.errors import TrainingError
 
 
-def shares(count: int, parts: int) -> list[slice]:
+def even_slices(count: int, parts: int) -> list[slice]:
     """`parts` ranges that cover range(count) in order; their lengths differ by one at most."""
     bounds = [count * part // parts for part in range(parts + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
@@ -24,7 +24,7 @@ TIMEOUT = timedelta(hours=2)
 # Gradients are sent in pieces of this size: few messages, little memory beside them.
 PIECE = 1 << 26
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class World:
 
     def share(self, count: int) -> slice:
         """Which of `count` rows of a joint batch are this process's."""
-        return shares(count, self.size)[self.rank]
+        return even_slices(count, self.size)[self.rank]
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its mean over all processes; call it after the backward pass.
@@ -75,7 +75,7 @@ class World:
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return bool(raised.item())
 
-    def from_first(self, make: Callable[[], Answer]) -> Answer:
+    def from_first(self, make: Callable[[], T]) -> T:
         """What `make` returns in the first process, in every process; the others only wait.
 
         Raises in the first process what `make` raises, and TrainingError in the others.
@@ -93,7 +93,7 @@ class World:
             dist.broadcast_object_list(message, src=0, device=self.device)
         if message[1] is not None:
             raise TrainingError(f"the first process stopped: {message[1]}")
-        answer: Answer = message[0]
+        answer: T = message[0]
         return answer
 
     def check_equal(self, parameters: Iterable[Tensor]) -> None:

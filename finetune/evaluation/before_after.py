@@ -1,7 +1,7 @@
 """What an encoder answers over a pool, small enough to keep until after training.
 
 Ranks and first results of every query, and the cosines of a batch: with the answers before and
-after training the run's pictures can be drawn without either model. Imports without torch.
+after training the run's images can be drawn without either model. Imports without torch.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from finetune.arrays import Float32, Int64
 from finetune.evaluation.pool import Pool, pool_ranks
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 FOUND = 3
 SAMPLED_IMAGES = 32
@@ -34,19 +32,19 @@ class Answers:
         sample_cosines: float32[b, c], of `sample_batch`'s images and captions.
     """
 
-    text_ranks: Ints
-    image_ranks: Ints
-    found: Ints
-    wanted: Ints
-    sample_cosines: Floats
+    text_ranks: Int64
+    image_ranks: Int64
+    found: Int64
+    wanted: Int64
+    sample_cosines: Float32
 
     @classmethod
     def of(
         cls,
         pool: Pool,
-        text_embeds: Floats,
-        image_embeds: Floats,
-        ranks: tuple[Ints, Ints] | None = None,
+        text_embeds: Float32,
+        image_embeds: Float32,
+        ranks: tuple[Int64, Int64] | None = None,
     ) -> Self:
         """Rank the pool.
 
@@ -77,7 +75,7 @@ class Answers:
         return cls(**arrays)
 
 
-def sample_batch(pool: Pool, images: int = SAMPLED_IMAGES) -> tuple[Ints, Ints]:
+def sample_batch(pool: Pool, images: int = SAMPLED_IMAGES) -> tuple[Int64, Int64]:
     """A batch of the pool, the same for every encoder: images, and one caption of each.
 
     Returns:
@@ -98,7 +96,7 @@ def sample_positives(pool: Pool) -> npt.NDArray[np.bool_]:
     return np.stack([np.isin(captions, owned[indptr[i] : indptr[i + 1]]) for i in images])
 
 
-def nearest(queries: Floats, gallery: Floats, count: int) -> Ints:
+def nearest(queries: Float32, gallery: Float32, count: int) -> Int64:
     """The rows of `gallery` with the highest scores, best first: int64[q, min(g, count)].
 
     Of equal scores the lower row comes first.
@@ -117,7 +115,7 @@ def nearest(queries: Floats, gallery: Floats, count: int) -> Ints:
     return found
 
 
-def best_positives(pool: Pool, text_embeds: Floats, image_embeds: Floats) -> Ints:
+def best_positives(pool: Pool, text_embeds: Float32, image_embeds: Float32) -> Int64:
     """Of each caption's own images the one with the highest score, the first of equal: int64[q]."""
     captions, images = pool.pairs
     scores = np.empty(len(captions), np.float32)
@@ -128,5 +126,5 @@ def best_positives(pool: Pool, text_embeds: Floats, image_embeds: Floats) -> Int
             "pd,pd->p", text_embeds[captions[part]], image_embeds[images[part]]
         )
     order = np.lexsort((-scores, captions))
-    best: Ints = images[order[pool.text_positives[0][:-1]]]
+    best: Int64 = images[order[pool.text_positives[0][:-1]]]
     return best

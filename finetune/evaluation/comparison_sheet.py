@@ -1,6 +1,6 @@
 """Before and after on one sheet: the queries that improved and got worse most.
 
-A row a query: the picture that was wanted, then the first results before, then those after.
+A row a query: the image that was wanted, then the first results before, then those after.
 Imports without torch.
 """
 
@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from finetune.arrays import Int64
 from finetune.data.captioned_images import CaptionedImages
 from finetune.evaluation.before_after import FOUND, Answers
 from finetune.evaluation.pool import Pool
 from finetune.images.contact_sheet import write_sheet
 from finetune.images.thumbnails import Cell
-
-Ints = npt.NDArray[np.int64]
 
 QUERIES_OF_A_KIND = 8
 COLUMNS = 1 + 2 * FOUND
@@ -42,7 +40,9 @@ class ChangedQuery:
     found_after: tuple[int, ...]
 
 
-def changed_most(before: Ints, after: Ints, count: int = QUERIES_OF_A_KIND) -> tuple[Ints, Ints]:
+def changed_most(
+    before: Int64, after: Int64, count: int = QUERIES_OF_A_KIND
+) -> tuple[Int64, Int64]:
     """The queries that improved most and those that got worse most, at most `count` of each.
 
     By the difference of reciprocal ranks, which is what MRR is made of: from 2 to 1 is more than
@@ -62,8 +62,8 @@ def changed_most(before: Ints, after: Ints, count: int = QUERIES_OF_A_KIND) -> t
 def write_comparison(
     path: Path,
     data: CaptionedImages,
-    before: Ints,
-    after: Ints,
+    before: Int64,
+    after: Int64,
     query: Callable[[int], ChangedQuery],
 ) -> None:
     """Write the sheet, .html or .png.

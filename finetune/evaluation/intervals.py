@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from finetune.arrays import Float64, Int64
 from finetune.evaluation.significance import (
     CONFIDENCE,
     RESAMPLES,
@@ -20,9 +20,6 @@ from finetune.evaluation.significance import (
     sign_flip_p_values,
 )
 from finetune.figures import GLOBAL, MEAN_RANK, MEDIAN_RANK, Estimate, Figure, Measurement
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 # With fewer clusters, percentile intervals are clearly too narrow.
 FEW_CLUSTERS = 30
@@ -52,7 +49,7 @@ class RankedMeasurement(Measurement):
         clusters: Independent draws among the queries: images.
     """
 
-    ranks: Ints
+    ranks: Int64
     clusters: int
 
     def as_dict(self) -> dict[str, object]:
@@ -70,9 +67,9 @@ class RankedMeasurement(Measurement):
 def measure(
     task: str,
     pool: int,
-    per_query: Sequence[Mapping[str, Floats]],
-    ranks: Sequence[Ints],
-    clusters: Ints,
+    per_query: Sequence[Mapping[str, Float64]],
+    ranks: Sequence[Int64],
+    clusters: Int64,
     *,
     scope: str = GLOBAL,
     sampling: Sampling = Sampling(),
@@ -122,7 +119,7 @@ def measure(
 
 
 def _figures(
-    names: Sequence[str], values: Floats, samples: Floats, confidence: float
+    names: Sequence[str], values: Float64, samples: Float64, confidence: float
 ) -> list[Figure]:
     """Figures from values float64[e * m] and samples float64[r, e * m], the encoder's first."""
     own = slice(0, len(names))
@@ -139,7 +136,7 @@ def _figures(
     ]
 
 
-def _estimates(values: Floats, samples: Floats, confidence: float) -> list[Estimate]:
+def _estimates(values: Float64, samples: Float64, confidence: float) -> list[Estimate]:
     ends = percentile_intervals(samples, confidence)
     return [
         Estimate(float(value), float(low), float(high))

@@ -1,4 +1,4 @@
-"""How well captions find their pictures and pictures their captions, over a whole pool.
+"""How well captions find their images and images their captions, over a whole pool.
 
 Scores are dot products of unit vectors, computed in blocks of queries by gallery, so that no
 matrix of everything by everything is ever built. Imports without torch.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from finetune.arrays import Float32, Int64
 from finetune.errors import ClipsearchError
 from finetune.figures import (
     CUTOFFS,
@@ -25,27 +26,24 @@ from finetune.figures import (
     Measurement,
 )
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
 CHUNK = (1024, 8192)
 TIE_TOLERANCE = 1e-6
 
 
 def text_to_image(
-    text_embeds: Floats,
-    image_embeds: Floats,
-    image_of_text: Ints,
+    text_embeds: Float32,
+    image_embeds: Float32,
+    image_of_text: Int64,
     ks: Sequence[int] = CUTOFFS,
     *,
     chunk: tuple[int, int] = CHUNK,
 ) -> Measurement:
-    """Every caption looks for its one picture among all pictures.
+    """Every caption looks for its one image among all images.
 
     Args:
         text_embeds: Unit vectors, float32[t, d].
         image_embeds: Unit vectors, float32[n, d]; those without a caption are candidates too.
-        image_of_text: Row of each caption's picture, int64[t].
+        image_of_text: Row of each caption's image, int64[t].
         ks: Cutoffs.
         chunk: Queries and candidates of a block of scores.
 
@@ -58,9 +56,9 @@ def text_to_image(
 
 
 def in_batches(
-    text_embeds: Floats,
-    image_embeds: Floats,
-    image_of_text: Ints,
+    text_embeds: Float32,
+    image_embeds: Float32,
+    image_of_text: Int64,
     ks: Sequence[int] = CUTOFFS,
     *,
     batch: int = 64,
@@ -69,7 +67,7 @@ def in_batches(
 ) -> Measurement:
     """Rank within batches only, as some published figures count; not to be mixed with them.
 
-    One caption of every captioned picture is drawn and the pairs are shuffled, both by `seed`.
+    One caption of every captioned image is drawn and the pairs are shuffled, both by `seed`.
     Each consecutive batch is a pool of its own in which the pair's other half is the only
     positive; a last, smaller batch is left out, unless it is the only one.
     """
@@ -86,21 +84,21 @@ class BatchRanks:
 
     Attributes:
         ranks: int64[p, 1], of each pair's other half within its batch.
-        images: int64[p], row of each pair's picture.
+        images: int64[p], row of each pair's image.
         texts: int64[p], row of each pair's caption.
         pool: Pairs in a batch.
     """
 
-    ranks: Ints
-    images: Ints
-    texts: Ints
+    ranks: Int64
+    images: Int64
+    texts: Int64
     pool: int
 
 
 def batch_ranks(
-    text_embeds: Floats,
-    image_embeds: Floats,
-    image_of_text: Ints,
+    text_embeds: Float32,
+    image_embeds: Float32,
+    image_of_text: Int64,
     *,
     batch: int = 64,
     direction: Direction = TEXT_TO_IMAGE,
@@ -132,24 +130,24 @@ def batches_scope(batch: int) -> str:
 
 
 def best_ranks(
-    queries: Floats,
-    gallery: Floats,
-    positives: tuple[Ints, Ints],
+    queries: Float32,
+    gallery: Float32,
+    positives: tuple[Int64, Int64],
     *,
     chunk: tuple[int, int] = CHUNK,
-) -> Ints:
+) -> Int64:
     """Rank, from 1, of each query's best positive: int64[q]. See `positive_ranks`."""
     return positive_ranks(queries, gallery, positives, 1, chunk=chunk)[:, 0]
 
 
 def positive_ranks(
-    queries: Floats,
-    gallery: Floats,
-    positives: tuple[Ints, Ints],
+    queries: Float32,
+    gallery: Float32,
+    positives: tuple[Int64, Int64],
     most: int,
     *,
     chunk: tuple[int, int] = CHUNK,
-) -> Ints:
+) -> Int64:
     """Ranks, from 1, of each query's `most` best positives, ascending: int64[q, most].
 
     Args:
@@ -179,8 +177,8 @@ def positive_ranks(
 
 
 def _ranks_of_block(
-    queries: Floats, gallery: Floats, counts: Ints, positives: Ints, most: int, width: int
-) -> Ints:
+    queries: Float32, gallery: Float32, counts: Int64, positives: Int64, most: int, width: int
+) -> Int64:
     """`positive_ranks` of a block of queries; `positives` of all of them, one after the other."""
     row_of = np.repeat(np.arange(len(queries)), counts)
     # Only the best `most` positives of a query can have the ranks that are wanted.
@@ -205,7 +203,7 @@ def _ranks_of_block(
     return ranks
 
 
-def _paired_scores(queries: Floats, gallery: Floats, rows: Ints, columns: Ints) -> Floats:
+def _paired_scores(queries: Float32, gallery: Float32, rows: Int64, columns: Int64) -> Float32:
     """Scores of (row, column) pairs, in parts, since a query may have thousands of positives."""
     scores = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), CHUNK[1]):
@@ -217,8 +215,8 @@ def _paired_scores(queries: Floats, gallery: Floats, rows: Ints, columns: Ints) 
 def summarize(
     direction: Direction,
     pool: int,
-    ranks: Ints,
-    counts: Ints,
+    ranks: Int64,
+    counts: Int64,
     ks: Sequence[int] = CUTOFFS,
     *,
     scope: str = GLOBAL,
@@ -231,7 +229,7 @@ def summarize(
 
 
 def query_figures(
-    ranks: Ints, counts: Ints, ks: Sequence[int] = CUTOFFS
+    ranks: Int64, counts: Int64, ks: Sequence[int] = CUTOFFS
 ) -> dict[str, npt.NDArray[np.float64]]:
     """What each query counts for in the means of a measurement: `mrr@10` and so on, float64[q].
 
@@ -252,7 +250,7 @@ def query_figures(
     }
 
 
-def _check_pairs(text_embeds: Floats, image_embeds: Floats, image_of_text: Ints) -> Ints:
+def _check_pairs(text_embeds: Float32, image_embeds: Float32, image_of_text: Int64) -> Int64:
     owners = np.asarray(image_of_text, dtype=np.int64)
     if len(owners) != len(text_embeds):
         raise ValueError(f"{len(text_embeds)} texts, but {len(owners)} rows of their pictures")
@@ -263,7 +261,7 @@ def _check_pairs(text_embeds: Floats, image_embeds: Floats, image_of_text: Ints)
     return owners
 
 
-def _check_finite(what: str, embeds: Floats) -> None:
+def _check_finite(what: str, embeds: Float32) -> None:
     # Any comparison with NaN is false, which would rank a broken encoder first.
     bad = np.flatnonzero(~np.isfinite(embeds).all(axis=1))
     if len(bad):

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune.arrays import Float32, Int64
 from finetune.errors import ClipsearchError
-from finetune.figures import DIRECTIONS, RETRIEVAL_COLUMNS, TASKS, Row, is_evaluation
+from finetune.figures import DIRECTIONS, RETRIEVAL_COLUMNS, TASKS, HistoryRow, is_evaluation
 from finetune.files.outputs import write_png
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 LOSS_PLOT = "loss.png"
 LEARNING_RATE_PLOT = "learning-rate.png"
@@ -61,12 +59,12 @@ class RankedPool:
 
     direction: str
     pool: int
-    before: Ints | None
-    after: Ints
+    before: Int64 | None
+    after: Int64
 
 
 def plot_history(
-    rows: Sequence[Row], folder: Path, *, pool: int | None, best_step: int | None = None
+    rows: Sequence[HistoryRow], folder: Path, *, pool: int | None, best_step: int | None = None
 ) -> list[Path]:
     """Draw loss.png, learning-rate.png and, where there are evaluations, retrieval.png.
 
@@ -123,7 +121,7 @@ def plot_ranks(pools: Sequence[RankedPool], path: Path) -> Path:
 
 
 def plot_similarity(
-    matrices: Mapping[str, Floats], positives: npt.NDArray[np.bool_], path: Path
+    matrices: Mapping[str, Float32], positives: npt.NDArray[np.bool_], path: Path
 ) -> Path:
     """Cosines of a batch, a row an image and a column a caption; positives have a ring.
 
@@ -142,13 +140,13 @@ def plot_similarity(
     def draw(figure: Any) -> None:
         panels = _panels(figure, len(cosines))
         for axes, (title, values) in zip(panels, cosines.items(), strict=True):
-            picture = axes.imshow(values, vmin=low, vmax=high, cmap="Blues", aspect="equal")
+            drawn = axes.imshow(values, vmin=low, vmax=high, cmap="Blues", aspect="equal")
             image, caption = np.nonzero(shown)
             size = 2500 / max(rows, columns) ** 1.6
             axes.scatter(caption, image, s=size, facecolors="none", edgecolors=SECOND, linewidths=1)
             axes.grid(False)
             axes.set(title=title, xlabel="caption", ylabel="image")
-        figure.colorbar(picture, ax=panels, label="cosine", shrink=0.8)
+        figure.colorbar(drawn, ax=panels, label="cosine", shrink=0.8)
         figure.suptitle(
             f"Validation batch, {rows} images and {columns} captions (ring: they belong together)"
         )
@@ -201,7 +199,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
     return means
 
 
-def _plot_loss(rows: Sequence[Row], path: Path) -> Path:
+def _plot_loss(rows: Sequence[HistoryRow], path: Path) -> Path:
     steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
     window = max(len(rows) // 50, 1)
 
@@ -213,7 +211,7 @@ def _plot_loss(rows: Sequence[Row], path: Path) -> Path:
     return _draw_axes(path, draw)
 
 
-def _plot_learning_rate(rows: Sequence[Row], path: Path) -> Path:
+def _plot_learning_rate(rows: Sequence[HistoryRow], path: Path) -> Path:
     steps = [row["step"] for row in rows]
     names = [name for name in rows[0] if name.startswith("learning_rate")]
 
@@ -228,7 +226,7 @@ def _plot_learning_rate(rows: Sequence[Row], path: Path) -> Path:
 
 
 def _plot_retrieval(
-    rows: Sequence[Row], path: Path, pool: int | None, best_step: int | None
+    rows: Sequence[HistoryRow], path: Path, pool: int | None, best_step: int | None
 ) -> Path:
     steps = [row["step"] for row in rows]
     among = "" if pool is None else f", pool of {pool:,} images"

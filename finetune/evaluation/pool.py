@@ -6,13 +6,11 @@ Imports without torch.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from finetune.data.captioned_images import CaptionedImages, Int64
+from finetune.arrays import Float32, Int64
+from finetune.data.captioned_images import CaptionedImages
 from finetune.evaluation.metrics import positive_ranks, summarize
 from finetune.figures import CUTOFFS, IMAGE_TO_TEXT, TEXT_TO_IMAGE, Measurement
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,8 @@ is that of Field and Welsh (2007, doi 10.1111/j.1467-9868.2007.00593.x). Imports
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from finetune.arrays import Float64, Int64
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -27,8 +25,8 @@ ROUNDING = 1e-12
 
 
 def bootstrap_means(
-    values: Floats, clusters: Ints | None = None, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Floats:
+    values: Float64, clusters: Int64 | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Float64:
     """Means of the columns over clusters drawn with replacement: float64[resamples, m].
 
     Args:
@@ -49,8 +47,8 @@ def bootstrap_means(
 
 
 def bootstrap_medians(
-    values: Floats, clusters: Ints | None = None, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Floats:
+    values: Float64, clusters: Int64 | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Float64:
     """Medians of the columns over the same draws: float64[resamples, m]. See `bootstrap_means`."""
     labels, count = _numbered(clusters, len(values))
     order = np.argsort(values, axis=0, kind="stable")
@@ -68,7 +66,7 @@ def bootstrap_medians(
     return np.concatenate(medians)
 
 
-def percentile_intervals(samples: Floats, confidence: float = CONFIDENCE) -> Floats:
+def percentile_intervals(samples: Float64, confidence: float = CONFIDENCE) -> Float64:
     """Low and high end of each column's interval, float64[m, 2], from samples float64[r, m].
 
     The percentile interval (Efron and Tibshirani 1993, chapter 13).
@@ -76,17 +74,17 @@ def percentile_intervals(samples: Floats, confidence: float = CONFIDENCE) -> Flo
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: take a share between 0 and 1, such as 0.95")
     tail = 50 * (1 - confidence)
-    ends: Floats = np.percentile(samples, [tail, 100 - tail], axis=0).T
+    ends: Float64 = np.percentile(samples, [tail, 100 - tail], axis=0).T
     return ends
 
 
 def sign_flip_p_values(
-    differences: Floats,
-    clusters: Ints | None = None,
+    differences: Float64,
+    clusters: Int64 | None = None,
     *,
     permutations: int = RESAMPLES,
     seed: int = 0,
-) -> Floats:
+) -> Float64:
     """Two-sided p values that the mean difference of each column is zero: float64[m].
 
     If the two encoders were the same, each cluster's differences were as likely to have the other
@@ -111,11 +109,11 @@ def sign_flip_p_values(
     as_far = np.zeros(differences.shape[1])
     for signs in patterns:
         as_far += np.count_nonzero(np.abs(signs @ sums) >= found, axis=0)
-    p_values: Floats = as_far / 2 ** len(sums) if exact else (as_far + 1) / (permutations + 1)
+    p_values: Float64 = as_far / 2 ** len(sums) if exact else (as_far + 1) / (permutations + 1)
     return p_values
 
 
-def _numbered(clusters: Ints | None, queries: int) -> tuple[Ints, int]:
+def _numbered(clusters: Int64 | None, queries: int) -> tuple[Int64, int]:
     """Clusters as 0, 1, ..., and how many there are."""
     if queries == 0:
         raise ValueError("there is no query to draw")
@@ -127,13 +125,13 @@ def _numbered(clusters: Ints | None, queries: int) -> tuple[Ints, int]:
     return labels.astype(np.int64), len(names)
 
 
-def _sums(values: Floats, labels: Ints, count: int) -> Floats:
+def _sums(values: Float64, labels: Int64, count: int) -> Float64:
     """Sums of the rows of each cluster, float64[count, m]."""
     columns = [np.bincount(labels, weights=column, minlength=count) for column in values.T]
     return np.stack(columns, axis=1)
 
 
-def _weights(count: int, width: int, resamples: int, seed: int) -> Iterator[Floats]:
+def _weights(count: int, width: int, resamples: int, seed: int) -> Iterator[Float64]:
     """How often each of `count` clusters was drawn, float64[r, count], block after block.
 
     `width`: columns of what the caller makes of a block. The draws do not depend on it.
@@ -148,13 +146,13 @@ def _weights(count: int, width: int, resamples: int, seed: int) -> Iterator[Floa
         yield weights.astype(np.float64)
 
 
-def _all_signs(count: int) -> Iterator[Floats]:
+def _all_signs(count: int) -> Iterator[Float64]:
     """Every pattern of signs, float64[2 ** count, count]."""
     patterns = np.arange(2**count)[:, np.newaxis] >> np.arange(count) & 1
     yield (1 - 2 * patterns).astype(np.float64)
 
 
-def _random_signs(count: int, permutations: int, seed: int) -> Iterator[Floats]:
+def _random_signs(count: int, permutations: int, seed: int) -> Iterator[Float64]:
     if permutations < 1:
         raise ValueError(f"permutations={permutations}: take at least 1")
     random = np.random.default_rng(seed)

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from finetune.arrays import Float32, Int64
 from finetune.data.batches import Batch, positives
-from finetune.data.captioned_images import CaptionedImages, Int64
+from finetune.data.captioned_images import CaptionedImages
 from finetune.data.loader import TrainingData
 from finetune.data.pixel_store import PixelStore
 from finetune.data.splits import ValidationClasses
@@ -16,7 +17,7 @@ from finetune.data.tensors import Normalizer
 from finetune.data.tokenized_captions import TokenizedCaptions
 from finetune.data.tokens import tokenize
 from finetune.evaluation.before_after import Answers
-from finetune.evaluation.metrics import Floats, in_batches
+from finetune.evaluation.metrics import in_batches
 from finetune.evaluation.pool import Pool, pool_figures, pool_of, pool_ranks
 from finetune.evaluation.zero_shot import average_prompts, class_prompts, zero_shot
 from finetune.figures import DIRECTIONS, METRICS, VALIDATION_LOSS, Measurement
@@ -35,12 +36,12 @@ class Embedded:
         images: float32[n, d].
     """
 
-    texts: Floats
-    images: Floats
+    texts: Float32
+    images: Float32
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class ValidationResult:
     """One evaluation of the validation split.
 
     Attributes:
@@ -106,7 +107,7 @@ class Evaluator:
     batches_of: int | None = None
 
     @torch.no_grad()
-    def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
+    def __call__(self, check: Callable[[], None] = lambda: None) -> ValidationResult:
         """Figures of the model as it is, in float32, whatever precision it trains in.
 
         Leaves the model in evaluation mode. `check` is called between batches; what it raises
@@ -119,7 +120,7 @@ class Evaluator:
             embed_images(dual, self.pixels, images, self.normalizer, check),
         )
         ranks = pool_ranks(self.pool, embedded.texts, embedded.images)
-        return Evaluation(
+        return ValidationResult(
             pool_figures(self.pool, ranks),
             self._loss(embedded),
             self._zero_shot(embedded.images),
@@ -127,12 +128,12 @@ class Evaluator:
             ranks,
         )
 
-    def answers(self, evaluation: Evaluation) -> Answers:
-        """What it found for each query, for the run's pictures."""
+    def answers(self, evaluation: ValidationResult) -> Answers:
+        """What it found for each query, for the run's images."""
         embedded = evaluation.embedded
         return Answers.of(self.pool, embedded.texts, embedded.images, evaluation.ranks)
 
-    def measurements(self, evaluation: Evaluation) -> tuple[Measurement, ...]:
+    def measurements(self, evaluation: ValidationResult) -> tuple[Measurement, ...]:
         """For metrics.json and the card: over the pool by direction, of classes, in batches."""
         found = list(evaluation.retrieval)
         if evaluation.zero_shot is not None:
@@ -173,7 +174,7 @@ class Evaluator:
         ]
         return float(np.average(losses, weights=[len(part) for part in parts]))
 
-    def _zero_shot(self, image_embeds: Floats) -> Measurement | None:
+    def _zero_shot(self, image_embeds: Float32) -> Measurement | None:
         if self.classes is None or self.prompts is None:
             return None
         prompts = embed_captions(
@@ -229,8 +230,8 @@ def embed_images(
     normalizer: Normalizer,
     check: Callable[[], None] = lambda: None,
     batch_size: int = SMALLEST_BATCH,
-) -> Floats:
-    """float32[n, d], of the pictures of these indices."""
+) -> Float32:
+    """float32[n, d], of the images of these indices."""
     found = []
     for chunk in pixels.batches(_chunks(indices, batch_size)):
         check()
@@ -245,7 +246,7 @@ def embed_captions(
     indices: Int64,
     check: Callable[[], None] = lambda: None,
     batch_size: int = SMALLEST_BATCH,
-) -> Floats:
+) -> Float32:
     """float32[n, d], of the captions of these indices."""
     device = dual.logit_scale.device
     found = []

@@ -1,4 +1,4 @@
-"""Classify pictures by prompts: the class whose description lies nearest is the answer.
+"""Classify images by prompts: the class whose description lies nearest is the answer.
 
 A prompt is a template with the class in it, "An aerial photograph of {category}". Of several
 templates the embeddings are averaged, as CLIP does (Radford et al. 2021, arXiv:2103.00020,
@@ -13,16 +13,15 @@ section 3.1.4). Imports without torch, and works on embeddings alone:
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from finetune.arrays import Float32, Float64, Int64
 from finetune.errors import ClipsearchError, UsageError
-from finetune.evaluation.metrics import Floats, Ints, best_ranks
+from finetune.evaluation.metrics import best_ranks
 from finetune.figures import CLASS_CUTOFFS, MEAN_RANK, ZERO_SHOT, Measurement
 from finetune.several import check_several
 
 PLACEHOLDER = "{category}"
 TEMPLATES = (f"a photo of a {PLACEHOLDER}",)
-Doubles = npt.NDArray[np.float64]
 
 
 def class_prompts(classes: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[str]:
@@ -50,7 +49,7 @@ def check_templates(templates: Sequence[str]) -> None:
             )
 
 
-def average_prompts(prompt_embeds: Floats, templates: int) -> Floats:
+def average_prompts(prompt_embeds: Float32, templates: int) -> Float32:
     """One embedding a class, float32[c, d], unit length, from those of its prompts.
 
     Args:
@@ -64,12 +63,12 @@ def average_prompts(prompt_embeds: Floats, templates: int) -> Floats:
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     if not (lengths > 0).all():
         raise ClipsearchError("the prompts of a class cancel each other out; use fewer templates")
-    averaged: Floats = (means / lengths).astype(np.float32)
+    averaged: Float32 = (means / lengths).astype(np.float32)
     return averaged
 
 
-def class_ranks(image_embeds: Floats, class_embeds: Floats, class_of_image: Ints) -> Ints:
-    """Rank, from 1, of each picture's own class: int64[n]. Ties count against it.
+def class_ranks(image_embeds: Float32, class_embeds: Float32, class_of_image: Int64) -> Int64:
+    """Rank, from 1, of each image's own class: int64[n]. Ties count against it.
 
     Args:
         image_embeds: float32[n, d], unit length.
@@ -91,10 +90,10 @@ def class_ranks(image_embeds: Floats, class_embeds: Floats, class_of_image: Ints
     return best_ranks(image_embeds, class_embeds, (indptr, owners))
 
 
-def class_figures(ranks: Ints, ks: Sequence[int] = CLASS_CUTOFFS) -> dict[str, Doubles]:
-    """What each picture counts for in the means of a measurement: float64[n] by figure.
+def class_figures(ranks: Int64, ks: Sequence[int] = CLASS_CUTOFFS) -> dict[str, Float64]:
+    """What each image counts for in the means of a measurement: float64[n] by figure.
 
-    hits@k is 1 where the picture's class is among the first k; where k is not below the number of
+    hits@k is 1 where the image's class is among the first k; where k is not below the number of
     classes, that is so whatever the encoder. mrr is 1 / rank.
 
     Args:
@@ -105,12 +104,12 @@ def class_figures(ranks: Ints, ks: Sequence[int] = CLASS_CUTOFFS) -> dict[str, D
 
 
 def zero_shot(
-    image_embeds: Floats,
-    class_embeds: Floats,
-    class_of_image: Ints,
+    image_embeds: Float32,
+    class_embeds: Float32,
+    class_of_image: Int64,
     ks: Sequence[int] = CLASS_CUTOFFS,
 ) -> Measurement:
-    """Figures of every picture choosing among all classes; see `class_ranks`."""
+    """Figures of every image choosing among all classes; see `class_ranks`."""
     ranks = class_ranks(image_embeds, class_embeds, class_of_image)
     values = {name: float(each.mean()) for name, each in class_figures(ranks, ks).items()}
     values[MEAN_RANK] = float(ranks.mean())

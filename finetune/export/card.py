@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.encoder_folder import CHANGES_PICTURE, EncoderDescription
+from finetune.encoder_folder import CHANGES_IMAGE, EncoderDescription
 from finetune.export.card_metadata import (
     is_hub_id,
     manifest_names,
@@ -41,7 +41,7 @@ def model_card(
             `impact`: `kg_co2eq`, `kwh` and `seconds` of training;
             `hub`: lists `datasets` (ids), `language` (codes) and `tags` for the metadata block.
         recipe: The run's settings.
-        plots: File names of pictures beside the card.
+        plots: File names of images beside the card.
         license: Of the weights; left out unless given, since it follows from base model and data.
     """
     metrics = metrics or {}
@@ -287,8 +287,8 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _plots(plots: Sequence[str]) -> str:
-    # The sheet of changed queries shows the user's pictures: it is not uploaded with the card.
-    shown = [name for name in plots if name != CHANGES_PICTURE]
+    # The sheet of changed queries shows the user's images: it is not uploaded with the card.
+    shown = [name for name in plots if name != CHANGES_IMAGE]
     return "\n\n".join(f"![{Path(name).stem}]({name})" for name in shown)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
+from finetune.arrays import Pixels
 from finetune.encoder_folder import (
     DESCRIPTION_FILE,
     ENCODER_FOLDER,
@@ -23,8 +24,8 @@ from finetune.encoder_folder import (
 )
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export.card import model_card
-from finetune.export.onnx import Pixels, compare_towers, write_image_tower, write_text_tower
-from finetune.files.ownership import Kind, check_replaceable, read_mark
+from finetune.export.onnx import compare_towers, write_image_tower, write_text_tower
+from finetune.files.ownership import FolderKind, check_replaceable, read_mark
 from finetune.files.replacement import built_aside
 from finetune.images.processor_config import preprocessor_config
 from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
@@ -53,7 +54,7 @@ def export_encoder(
         out: The folder. An encoder folder that is there is replaced as a whole.
         name: For people; the folder's name unless given.
         check_texts: Real captions; the first 64, an empty and an overlong text are compared.
-        check_pixels: Real pictures, resized and cropped, uint8[n, h, w, 3]; the first 16 are
+        check_pixels: Real images, resized and cropped, uint8[n, h, w, 3]; the first 16 are
             compared, or made-up ones where there are none.
         metrics: For metrics.json and the card; its keys are those of `card.model_card`.
         recipe: The run's settings, for recipe.yaml and the card.
@@ -107,7 +108,7 @@ def check_out(out: Path, *, yes: bool = False) -> None:
     check_folder(out, ENCODER_FOLDER, DESCRIPTION_FILE, f"--out {out}", yes=yes)
 
 
-def check_folder(out: Path, kind: Kind, sign: str, what: str, *, yes: bool) -> None:
+def check_folder(out: Path, kind: FolderKind, sign: str, what: str, *, yes: bool) -> None:
     """Raise UsageError where a folder of this kind, known by the file `sign`, must not go to `out`.
 
     Reads all files of a folder that is there.

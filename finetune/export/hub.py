@@ -20,7 +20,7 @@ from huggingface_hub.utils import (
     validate_repo_id,
 )
 
-from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE, DESCRIPTION_FILE
+from finetune.encoder_folder import CHANGES_IMAGE, CHANGES_PAGE, DESCRIPTION_FILE
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export.card_metadata import without_places
 from finetune.models.hub_client import prepare_hub
@@ -31,8 +31,8 @@ HTTPError: type[Exception] = errors.HTTPError
 
 # The files that may name places on this machine.
 WITH_PLACES = ("recipe.yaml", "metrics.json", DESCRIPTION_FILE)
-# The rows that training could not use, and pictures of the user's, are nobody else's business.
-KEPT_HERE = ("rejected.csv", CHANGES_PAGE, CHANGES_PICTURE)
+# The rows that training could not use, and images of the user's, are nobody else's business.
+KEPT_HERE = ("rejected.csv", CHANGES_PAGE, CHANGES_IMAGE)
 
 
 def check_push(repo: str) -> None:
@@ -57,7 +57,7 @@ def push(folder: Path, repo: str, *, private: bool = False, message: str | None 
     """Upload a folder's files in one commit, making the repository where there is none.
 
     Of paths on this machine, as in recipe.yaml, others get to see the last part; the list of
-    rejected rows and the sheets that show pictures stay here.
+    rejected rows and the sheets that show images stay here.
 
     Args:
         folder: An encoder folder or an OpenCLIP checkpoint.

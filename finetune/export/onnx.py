@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 import torch
 from torch import nn
 
+from finetune.arrays import Float32, Pixels
 from finetune.encoder_folder import (
     IMAGE_TOWER,
     TEXT_TOWER,
@@ -25,12 +25,9 @@ from finetune.models.pretrained import quiet_transformers
 OPSET = 17
 MOST_DIFFERENCE = 1e-3
 CHECKED_TEXTS = 64
-CHECKED_PICTURES = 16
+CHECKED_IMAGES = 16
 # An ONNX file is one protobuf message, which cannot be longer.
 MOST_TOWER_BYTES = 2**31 - 2**20
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 
 def compare_towers(
@@ -38,12 +35,12 @@ def compare_towers(
 ) -> dict[str, float]:
     """Largest absolute difference of a value in ONNX's and torch's unit vectors, by tower.
 
-    Texts are compared alone and in a padded batch, pictures alone and in a batch.
+    Texts are compared alone and in a padded batch, images alone and in a batch.
     Raises ClipsearchError where one is above 1e-3.
     """
     differences = {
         "text": _compare_texts(folder / TEXT_TOWER, dual, texts),
-        "image": _compare_pictures(folder / IMAGE_TOWER, dual, pixels),
+        "image": _compare_images(folder / IMAGE_TOWER, dual, pixels),
     }
     for tower, difference in differences.items():
         # Written so that NaN fails too.
@@ -84,7 +81,7 @@ def write_text_tower(dual: DualEncoder, path: Path) -> None:
 def write_image_tower(dual: DualEncoder, path: Path) -> None:
     """Write pixel values to image_embeds[n, d] of unit length; ClipsearchError above 2 GB."""
     _check_size("image", dual.model.vision_model)
-    pixels = made_up_pictures(dual.preprocessing, 2)
+    pixels = made_up_images(dual.preprocessing, 2)
     _trace(
         _Tower(dual, dual.embed_images),
         path,
@@ -128,8 +125,8 @@ def _trace(
         )
 
 
-def made_up_pictures(preprocessing: Preprocessing, count: int) -> Pixels:
-    """Noise over gradients, uint8[count, h, w, 3], where there are no real pictures to compare."""
+def made_up_images(preprocessing: Preprocessing, count: int) -> Pixels:
+    """Noise over gradients, uint8[count, h, w, 3], where there are no real images to compare."""
     random = np.random.default_rng(0)
     height, width = preprocessing.height, preprocessing.width
     ramp = np.linspace(0, 255, height)[:, None, None] * np.ones((1, width, 3))
@@ -155,11 +152,11 @@ def _compare_texts(path: Path, dual: DualEncoder, texts: Sequence[str]) -> float
     return worst
 
 
-def _compare_pictures(path: Path, dual: DualEncoder, pixels: Pixels | None) -> float:
+def _compare_images(path: Path, dual: DualEncoder, pixels: Pixels | None) -> float:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     if pixels is None or not len(pixels):
-        pixels = made_up_pictures(dual.preprocessing, 5)
-    values = normalize(pixels[:CHECKED_PICTURES], dual.preprocessing)
+        pixels = made_up_images(dual.preprocessing, 5)
+    values = normalize(pixels[:CHECKED_IMAGES], dual.preprocessing)
     worst = 0.0
     for batch in (values[:1], values):
         with torch.inference_mode():
@@ -169,7 +166,7 @@ def _compare_pictures(path: Path, dual: DualEncoder, pixels: Pixels | None) -> f
     return worst
 
 
-def _worse(worst: float, expected: Floats, found: Floats) -> float:
+def _worse(worst: float, expected: Float32, found: Float32) -> float:
     if expected.shape != found.shape:
         return float("inf")
     # np.maximum keeps NaN, max() would lose it.

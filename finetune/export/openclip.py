@@ -13,7 +13,7 @@ from finetune.encoder_folder import TOKENIZER_FILES
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export.card_metadata import hub_ids
 from finetune.export.encoder import check_folder
-from finetune.files.ownership import Kind
+from finetune.files.ownership import FolderKind
 from finetune.files.replacement import built_aside
 from finetune.images.preprocessing import Preprocessing
 from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
@@ -23,7 +23,7 @@ from finetune.models.openclip_weights import open_clip_model_config, to_open_cli
 from finetune.models.pretrained import quiet_transformers
 from finetune.text.strict_json import dumps
 
-OPEN_CLIP_FOLDER = Kind(
+OPEN_CLIP_FOLDER = FolderKind(
     "OpenCLIP folder", (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES, "README.md")
 )
 

@@ -47,7 +47,7 @@ _READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FolderKind:
     """A kind of folder that we write.
 
     Attributes:
@@ -135,12 +135,12 @@ def write_mark(folder: Path, mark: Mark) -> None:
     replace_file(folder / MARK_FILE, [text.encode()])
 
 
-def claim(folder: Path, kind: Kind) -> None:
+def claim(folder: Path, kind: FolderKind) -> None:
     """Mark a folder, before anything else is written there, as one that we are making."""
     write_mark(folder, Mark(kind.name))
 
 
-def seal(folder: Path, kind: Kind) -> None:
+def seal(folder: Path, kind: FolderKind) -> None:
     """List all files that are there, and mark the folder as whole. Raises OSError."""
     files = {path: (sha256_of(folder / path),) for path, is_file in _walk(folder) if is_file}
     write_mark(folder, Mark(kind.name, files, whole=True))
@@ -151,7 +151,7 @@ def is_mark(name: str) -> bool:
     return _PARTIAL.sub("", name) == MARK_FILE
 
 
-def look(folder: Path, kind: Kind) -> Holdings:
+def look(folder: Path, kind: FolderKind) -> Holdings:
     """Tell our files of the folder from others. Reads every listed file in full; raises OSError."""
     mark = read_mark(folder)
     marked = mark is not None and mark.kind == kind.name
@@ -178,7 +178,7 @@ def look(folder: Path, kind: Kind) -> Holdings:
     return Holdings(marked, tuple(ours), others)
 
 
-def check_replaceable(folder: Path, kind: Kind, what: str, *, yes: bool) -> Holdings:
+def check_replaceable(folder: Path, kind: FolderKind, what: str, *, yes: bool) -> Holdings:
     """Raise UsageError unless the folder, which exists, may be replaced as a whole.
 
     Args:
@@ -228,7 +228,12 @@ def remove(folder: Path, ours: Iterable[str]) -> bool:
 
 
 def update_files(
-    folder: Path, kind: Kind, files: Mapping[str, bytes | Path], *, what: str, yes: bool = False
+    folder: Path,
+    kind: FolderKind,
+    files: Mapping[str, bytes | Path],
+    *,
+    what: str,
+    yes: bool = False,
 ) -> None:
     """Write files into a folder, which is made where missing, in place of ours there.
 

@@ -1,6 +1,6 @@
 """Opening files that someone else named: regular files alone, so that no read waits for ever.
 
-A pipe or a device in a folder of pictures would be read without an end, and a file of the kernel
+A pipe or a device in a folder of images would be read without an end, and a file of the kernel
 (/proc, /sys) may be without one.
 """
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import UsageError
-from finetune.files.ownership import Kind, check_replaceable, claim, look, remove, seal
+from finetune.files.ownership import FolderKind, check_replaceable, claim, look, remove, seal
 
 
 @contextmanager
-def built_aside(out: Path, kind: Kind, what: str, *, yes: bool = False) -> Iterator[Path]:
+def built_aside(out: Path, kind: FolderKind, what: str, *, yes: bool = False) -> Iterator[Path]:
     """Give an empty folder, which takes the place of `out` where the block ends without an error.
 
     Args:
@@ -41,7 +41,7 @@ def built_aside(out: Path, kind: Kind, what: str, *, yes: bool = False) -> Itera
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def finish_replacement(out: Path, kind: Kind, *, yes: bool = False) -> None:
+def finish_replacement(out: Path, kind: FolderKind, *, yes: bool = False) -> None:
     """Put right what a kill between the two renames of a replacement left behind.
 
     Raises UsageError where something that is not ours lies there.
@@ -57,7 +57,7 @@ def sibling(out: Path, role: str) -> Path:
     return out.with_name(f".{out.name}.{role}")
 
 
-def _clear(folder: Path, kind: Kind, *, yes: bool) -> None:
+def _clear(folder: Path, kind: FolderKind, *, yes: bool) -> None:
     """Remove a folder that a killed replacement left."""
     if not folder.exists() and not folder.is_symlink():
         return
@@ -67,7 +67,7 @@ def _clear(folder: Path, kind: Kind, *, yes: bool) -> None:
     remove(folder, held.ours)
 
 
-def _replace(partial: Path, out: Path, kind: Kind, what: str, *, yes: bool) -> None:
+def _replace(partial: Path, out: Path, kind: FolderKind, what: str, *, yes: bool) -> None:
     if not out.exists():
         partial.rename(out)
         return

@@ -1,4 +1,4 @@
-"""Contact sheets: many small pictures with a line or two each, as HTML or PNG.
+"""Contact sheets: many small images with a line or two each, as HTML or PNG.
 
 The HTML needs no other file (thumbnails are inlined) and no network; the PNG is a grid that any
 viewer shows.
@@ -85,21 +85,21 @@ def _html(cells: Sequence[Cell], heading: str, columns: int | None) -> Iterator[
     )
     for cell in cells:
         yield (
-            f'<figure><div class="picture">{_html_picture(cell)}</div>'
+            f'<figure><div class="picture">{_html_image(cell)}</div>'
             f"<figcaption><b>{html.escape(printable(cell.title))}</b>{_html_text(cell)}"
             "</figcaption></figure>\n"
         )
     yield "</main>\n</body>\n</html>\n"
 
 
-def _html_picture(cell: Cell) -> str:
-    picture = thumbnail(cell, (THUMBNAIL, THUMBNAIL))
-    if isinstance(picture, str):
-        return f'<span class="missing">{html.escape(printable(picture))}</span>'
+def _html_image(cell: Cell) -> str:
+    image = thumbnail(cell, (THUMBNAIL, THUMBNAIL))
+    if isinstance(image, str):
+        return f'<span class="missing">{html.escape(printable(image))}</span>'
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=80)
+    image.save(buffer, format="JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    width, height = picture.size
+    width, height = image.size
     return (
         f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}"'
         f' alt="{html.escape(printable(cell.text))}">'

@@ -1,4 +1,4 @@
-"""The contact sheet as one picture: a grid with a title and wrapped text under each cell."""
+"""The contact sheet as one image: a grid with a title and wrapped text under each cell."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from PIL import Image, ImageDraw, ImageFont
 from finetune.console import pieces, printable
 from finetune.images.thumbnails import Cell, thumbnail
 
-_PICTURE = (240, 180)
+_IMAGE = (240, 180)
 _MARGIN = 12
 _TEXT_SIZE = 14
 _LINE = 19
 _TEXT_LINES = 3
-_CELL = (_PICTURE[0] + _MARGIN, _PICTURE[1] + (1 + _TEXT_LINES) * _LINE + 2 * _MARGIN)
+_CELL = (_IMAGE[0] + _MARGIN, _IMAGE[1] + (1 + _TEXT_LINES) * _LINE + 2 * _MARGIN)
 _HEADING = 44
 _MAX_COLUMNS = 6
 
@@ -27,7 +27,7 @@ _Word = tuple[str, bool]  # with its trailing blank; whether it is marked
 
 
 def draw_sheet(cells: Sequence[Cell], heading: str, columns: int | None = None) -> Image.Image:
-    """The sheet as an RGB picture, rows of `columns` cells, or of up to six."""
+    """The sheet as an RGB image, rows of `columns` cells, or of up to six."""
     columns = columns or max(1, min(_MAX_COLUMNS, math.ceil(math.sqrt(len(cells)))))
     rows = math.ceil(len(cells) / columns)
     width = max(columns * _CELL[0] + _MARGIN, 2 * _CELL[0] + _MARGIN)
@@ -46,15 +46,15 @@ def _draw_cell(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: Cell, font: _Font
 ) -> None:
     left, top = corner
-    width, height = _PICTURE
-    picture = thumbnail(cell, _PICTURE)
-    if isinstance(picture, str):
+    width, height = _IMAGE
+    image = thumbnail(cell, _IMAGE)
+    if isinstance(image, str):
         draw.rectangle((left, top, left + width - 1, top + height - 1), fill=_EMPTY)
-        reason = _wrap([(printable(picture), False)], width - 2 * _MARGIN, 6, font)
+        reason = _wrap([(printable(image), False)], width - 2 * _MARGIN, 6, font)
         _draw_lines(draw, (left + _MARGIN, top + _MARGIN), reason, font, _PALE)
     else:
-        x = left + (width - picture.width) // 2
-        sheet.paste(picture, (x, top + (height - picture.height) // 2))
+        x = left + (width - image.width) // 2
+        sheet.paste(image, (x, top + (height - image.height) // 2))
     top += height + 4
     draw.text((left, top), _one_line(printable(cell.title), width, font), fill=_PALE, font=font)
     marked = [(printable(piece), match) for piece, match in pieces(cell.text, cell.spans)]

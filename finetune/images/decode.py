@@ -1,25 +1,21 @@
-"""One picture's pixels, or the reason why there are none. Imports Pillow and numpy only."""
+"""One image's pixels, or the reason why there are none. Imports Pillow and numpy only."""
 
 import hashlib
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from finetune.arrays import Pixels
 from finetune.errors import ImageError
-from finetune.images.pixels import load_picture
+from finetune.images.pixels import load_image
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.source import ImageSource, read_bytes
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture that was read, or the reason why it was not.
+    """A image that was read, or the reason why it was not.
 
     Attributes:
-        pixels: uint8[height, width, 3]; None where the picture cannot be read.
+        pixels: uint8[height, width, 3]; None where the image cannot be read.
         error: One sentence that names the file; None where it was read.
         sha256: Of the file's bytes, in hex; None where the file itself cannot be read.
         note: What a user should know of how it was read; None for most.
@@ -32,12 +28,12 @@ class Decoded:
 
 
 def decode(source: ImageSource, preprocessing: Preprocessing) -> Decoded:
-    """Read and decode one picture. Never raises for a picture that cannot be read."""
+    """Read and decode one image. Never raises for a image that cannot be read."""
     sha256 = None
     try:
         data = read_bytes(source)
         sha256 = hashlib.sha256(data).hexdigest()
-        pixels, note = load_picture(data, preprocessing, name=str(source))
+        pixels, note = load_image(data, preprocessing, name=str(source))
         return Decoded(pixels, None, sha256, note)
     except ImageError as error:
         return Decoded(None, str(error), sha256)

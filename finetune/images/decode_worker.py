@@ -1,5 +1,5 @@
-"""A process that decodes pictures for `finetune.images.decode_workers`: requests in on stdin,
-pictures out.
+"""A process that decodes images for `finetune.images.decode_workers`: requests in on stdin,
+images out.
 
 Imports Pillow and numpy only, so that it starts in a fraction of a second and stays small.
 """
@@ -25,7 +25,7 @@ def serve(requests: BinaryIO, replies: BinaryIO, begun: int) -> None:
         requests: Pickled: first the preprocessing, then lists of sources.
         replies: Pickled lists with a Decoded for each source; small ones go together, as to wake
             the other side takes longer than to decode one.
-        begun: A pipe; a byte for each picture before it is decoded, so that the other side knows
+        begun: A pipe; a byte for each image before it is decoded, so that the other side knows
             at which one this process died.
     """
     preprocessing = pickle.load(requests)

@@ -1,4 +1,4 @@
-"""Decode and resize pictures, here or ahead in worker processes, in order.
+"""Decode and resize images, here or ahead in worker processes, in order.
 
 The workers are started as programs of their own, never forked: a fork copies the locks of torch's,
 onnxruntime's and LanceDB's threads, and may hang on them. Each is led by a thread of this process
@@ -32,14 +32,14 @@ from finetune.images.source import ImageSource
 
 T = TypeVar("T")
 
-# Pictures that a worker is asked for at once: to wake it takes longer than to decode a small one.
+# Images that a worker is asked for at once: to wake it takes longer than to decode a small one.
 REQUEST = 16
 REQUESTS_PER_WORKER = 4
 PROBE = 32
 # Starting workers costs about a second, so a job that takes no longer stays in this process.
 WORTH_WORKERS_SECONDS = 3.0
-# So many pictures are decoded here before the first worker has started.
-FEW_PICTURES = 64
+# So many images are decoded here before the first worker has started.
+FEW_IMAGES = 64
 EXIT_SECONDS = 5.0
 PIPE_BYTES = 1 << 20
 
@@ -51,14 +51,14 @@ def decode_ahead(
     workers: int,
     ahead: int = 128,
 ) -> Generator[tuple[T, Decoded], None, None]:
-    """Read, decode, resize and crop pictures, in the order given.
+    """Read, decode, resize and crop images, in the order given.
 
     Args:
-        items: Key and picture; read by the caller's thread, at most `ahead` before the picture
+        items: Key and image; read by the caller's thread, at most `ahead` before the image
             that is given back.
         preprocessing: Of the encoder.
-        workers: Processes, started with the first picture; 0 decodes in this one.
-        ahead: Pictures decoded or waiting; each takes height x width x 3 bytes.
+        workers: Processes, started with the first image; 0 decodes in this one.
+        ahead: Images decoded or waiting; each takes height x width x 3 bytes.
 
     Closing the generator kills the workers. Raises UsageError for numbers out of range, and,
     while it runs, ClipsearchError where a worker was killed (most often: no memory left).
@@ -83,18 +83,18 @@ def _decode_ahead(
 
     with decoder:
         for decoded in decoder.decode_batches(batches(), ahead // size):
-            for picture in decoded:
-                yield keys.popleft(), picture
+            for image in decoded:
+                yield keys.popleft(), image
 
 
 class Decoder:
-    """Gives for each picture its pixels, or the reason why it cannot be read.
+    """Gives for each image its pixels, or the reason why it cannot be read.
 
     A context manager: leaving it ends the workers.
     """
 
     def __init__(self, preprocessing: Preprocessing, workers: int | None) -> None:
-        """`workers` processes; 0 decodes in this one; None decides by how long pictures take."""
+        """`workers` processes; 0 decodes in this one; None decides by how long images take."""
         self.preprocessing = preprocessing
         self._workers = workers
         self._pool: _Pool | None = None
@@ -139,7 +139,7 @@ class Decoder:
     ) -> Generator[list[Decoded], None, None]:
         """The same by batch, while at most `ahead` of them are decoded or waiting.
 
-        All workers share a batch, as long as it has a picture for each.
+        All workers share a batch, as long as it has a image for each.
         """
         if not self._workers:
             for batch in batches:
@@ -157,7 +157,7 @@ class Decoder:
                     waiting.append([self._pool.submit(batch[at : at + size]) for at in starts])
                 if not waiting:
                     return
-                decoded = [picture for reply in waiting[0] for picture in reply.result()]
+                decoded = [image for reply in waiting[0] for image in reply.result()]
                 waiting.popleft()
                 yield decoded
         finally:
@@ -166,14 +166,14 @@ class Decoder:
                     reply.cancel()
 
 
-def workers_for(pictures: int) -> int:
-    """Choose how many processes decode so many pictures: one a core, or none for a few."""
-    return 0 if pictures < FEW_PICTURES else available_cores()
+def workers_for(images: int) -> int:
+    """Choose how many processes decode so many images: one a core, or none for a few."""
+    return 0 if images < FEW_IMAGES else available_cores()
 
 
-def _request_size(pictures: int, workers: int) -> int:
-    """How many to ask for at once, so that so many pictures keep every worker busy."""
-    return max(1, min(REQUEST, pictures // (REQUESTS_PER_WORKER * max(workers, 1))))
+def _request_size(images: int, workers: int) -> int:
+    """How many to ask for at once, so that so many images keep every worker busy."""
+    return max(1, min(REQUEST, images // (REQUESTS_PER_WORKER * max(workers, 1))))
 
 
 class _Pool:
@@ -190,7 +190,7 @@ class _Pool:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        # Killed, not asked: a decoding picture may take seconds, and nothing is lost with it.
+        # Killed, not asked: a decoding image may take seconds, and nothing is lost with it.
         self._kill()
         self._threads.shutdown(wait=True)
         # Once more, for a worker that was being started.
@@ -247,7 +247,7 @@ class _Worker:
             # have a limit on the sum of these, which is no reason to stop.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._replies, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        # Stays in the pipe's buffer until the first picture.
+        # Stays in the pipe's buffer until the first image.
         pickle.dump(preprocessing, self._requests)
 
     def decode(self, sources: Sequence[ImageSource]) -> list[Decoded]:

@@ -1,11 +1,11 @@
-"""Which picture formats are read, by which suffixes they go, and what else looks like a picture."""
+"""Which image formats are read, by which suffixes they go, and what else looks like a image."""
 
 import importlib.util
 from functools import cache
 
 # Formats of Pillow that hold pixels. Not among them: EPS (Pillow would run Ghostscript on the
 # file), WMF and EMF (drawings, on Windows alone), BUFR, GRIB, HDF5 and MPEG (Pillow only knows
-# their headers), IPTC and PDF (other pictures' envelopes), IM (leaves
+# their headers), IPTC and PDF (other images' envelopes), IM (leaves
 # Pillow with version 15), FITS (Pillow reads its signed samples as unsigned ones).
 FORMATS = (
     "JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
@@ -15,7 +15,7 @@ FORMATS = (
 
 HEIC_SUFFIXES = (".heic", ".heif", ".hif", ".heics", ".heifs")
 
-# The most frequent ones first, since some manifests name pictures without their suffix.
+# The most frequent ones first, since some manifests name images without their suffix.
 _SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".ppm",
     ".jfif", ".jpe", ".mpo", ".tga", ".pgm", ".pbm", ".pnm", ".pfm", ".apng", ".dib", ".avifs",
@@ -30,7 +30,7 @@ _RAW = "is a camera's raw picture; develop it to JPEG or TIFF"
 _UNKNOWN = "is of a picture format that is not read; convert it to PNG or JPEG"
 _HEIC = "is a HEIC picture; install clipsearch[heic], or convert it to JPEG"
 
-# Suffixes of pictures that are not read, and why.
+# Suffixes of images that are not read, and why.
 _NOT_READ = {
     **dict.fromkeys((".svg", ".svgz", ".eps", ".ps", ".ai", ".wmf", ".emf", ".cdr"), _NO_PIXELS),
     **dict.fromkeys(
@@ -85,7 +85,7 @@ def image_suffixes() -> tuple[str, ...]:
 
 
 def why_not_read(suffix: str) -> str | None:
-    """Why files of a suffix (in lower case) are no pictures that we read, though they look it.
+    """Why files of a suffix (in lower case) are no images that we read, though they look it.
 
     None for suffixes that are read, and for those of other files.
     """
@@ -95,7 +95,7 @@ def why_not_read(suffix: str) -> str | None:
 
 
 def suffix_of_content(head: bytes) -> str | None:
-    """The suffix that a picture's first bytes deserve; None where they are no picture's.
+    """The suffix that a image's first bytes deserve; None where they are no image's.
 
     Formats without clear first bytes (TGA, PCX …) are not recognised.
     """
@@ -110,7 +110,7 @@ def suffix_of_content(head: bytes) -> str | None:
 
 
 def is_heic(head: bytes) -> bool:
-    """Whether these are the first bytes of a HEIC picture."""
+    """Whether these are the first bytes of a HEIC image."""
     return head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS
 
 
@@ -122,7 +122,7 @@ def is_svg(head: bytes) -> bool:
 
 
 def what_else(data: bytes) -> str:
-    """What a file is that no picture format recognises, and the mend."""
+    """What a file is that no image format recognises, and the mend."""
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if is_svg(data[:HEAD_BYTES]):
         return "is an SVG drawing, which has no pixels; convert it to PNG"
@@ -151,6 +151,6 @@ def formats_for(data: bytes) -> tuple[str, ...]:
 
 @cache
 def _register_heic() -> None:
-    import pillow_heif  # a tenth of a second, for pictures that few have
+    import pillow_heif  # a tenth of a second, for images that few have
 
     pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)

@@ -1,6 +1,6 @@
-"""Pictures: from any readable file to pixels, the same for training, feed and query.
+"""Images: from any readable file to pixels, the same for training, feed and query.
 
-Needs Pillow and numpy only. From the decoded RGB picture on, `pixel_values` equals the image
+Needs Pillow and numpy only. From the decoded RGB image on, `pixel_values` equals the image
 processors of transformers (CLIP, SigLIP, SigLIP 2 of fixed resolution, ViT) to 1e-5. As these do,
 it takes colours as they are stored: a colour profile (ICC) in the file is not applied.
 """
@@ -14,9 +14,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from finetune.errors import ImageError
 from finetune.images import formats as image_formats
 from finetune.images import png_chunks, sample_depth
-from finetune.images.source import Source, read_bytes, shown_name
+from finetune.images.source import ImageSourceLike, read_bytes, shown_name
 
-# Refused before anything is decoded; a picture of MAX_PIXELS takes 0.7 GB of memory.
+# Refused before anything is decoded; a image of MAX_PIXELS takes 0.7 GB of memory.
 # It is also the size at which Pillow itself refuses (twice its Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
 
@@ -36,34 +36,34 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 def open_image(
-    source: Source, *, draft_size: tuple[int, int] | None = None, name: str | None = None
+    source: ImageSourceLike, *, draft_size: tuple[int, int] | None = None, name: str | None = None
 ) -> Image.Image:
-    """The picture, fully decoded, upright, in mode RGB.
+    """The image, fully decoded, upright, in mode RGB.
 
     The EXIF orientation is applied. Transparency is laid on white, samples of more than 8 bits
     are scaled (see `finetune.images.sample_depth`), and of an animation the first frame is taken.
     Colour profiles are not applied.
 
     Args:
-        source: The picture's file or its bytes.
-        draft_size: Width and height that are needed of the upright picture: a JPEG at least
+        source: The image's file or its bytes.
+        draft_size: Width and height that are needed of the upright image: a JPEG at least
             twice (4, 8 times) as large in both directions is decoded at 1/2 (1/4, 1/8), which
             is several times faster, and never below this size. Other formats come in full.
-        name: What errors call the picture, for a source that is bytes.
+        name: What errors call the image, for a source that is bytes.
 
     Raises ImageError, in one sentence with the reason.
     """
-    return open_picture(source, draft_size=draft_size, name=name).image
+    return decode_image(source, draft_size=draft_size, name=name).image
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture as it was decoded.
+class DecodedImage:
+    """A image as it was decoded.
 
     Attributes:
         image: Upright, in mode RGB.
-        box: The part of the image that the picture fills: a side of 901 pixels decoded at 1/4
-            becomes 226, of which the picture fills 225.25.
+        box: The part of the image that the image fills: a side of 901 pixels decoded at 1/4
+            becomes 226, of which the image fills 225.25.
         note: What a user should know of how it was read, in a sentence; None for most.
     """
 
@@ -72,9 +72,9 @@ class Picture:
     note: str | None = None
 
 
-def open_picture(
-    source: Source, *, draft_size: tuple[int, int] | None = None, name: str | None = None
-) -> Picture:
+def decode_image(
+    source: ImageSourceLike, *, draft_size: tuple[int, int] | None = None, name: str | None = None
+) -> DecodedImage:
     """As open_image, with what is known beside."""
     name = shown_name(source) if name is None else name
     data = read_bytes(source)
@@ -93,13 +93,13 @@ def open_picture(
         raise ImageError(f"{name}: does not fit in memory; scale it down") from None
     except Exception as error:
         # Pillow's plugins raise nearly anything (struct.error, SyntaxError, KeyError) on
-        # damaged files, and one damaged picture must not stop the rest.
+        # damaged files, and one damaged image must not stop the rest.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: is damaged or truncated ({reason})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A decoded picture of any mode as RGB, 8 bits a channel, transparency laid on white.
+    """A decoded image of any mode as RGB, 8 bits a channel, transparency laid on white.
 
     Grey of more than 8 bits is scaled as `finetune.images.sample_depth` says, but for what Pillow
     does
@@ -122,7 +122,7 @@ def _to_rgb(image: Image.Image, said: sample_depth.Statement) -> tuple[Image.Ima
     return image.convert("RGB"), None
 
 
-def _decode(data: bytes, draft_size: tuple[int, int] | None) -> Picture:
+def _decode(data: bytes, draft_size: tuple[int, int] | None) -> DecodedImage:
     if data.startswith(png_chunks.MAGIC):
         data = png_chunks.without_needless_chunks(data)
     with Image.open(io.BytesIO(data), formats=image_formats.formats_for(data)) as image:
@@ -145,9 +145,9 @@ def _decode(data: bytes, draft_size: tuple[int, int] | None) -> Picture:
         orientation = _orientation(image)
         rgb, note = _decoded_to_rgb(image, data, said, is_deep)
         if orientation not in _TRANSPOSE:
-            return Picture(rgb, box, note)
+            return DecodedImage(rgb, box, note)
         upright = rgb.transpose(_TRANSPOSE[orientation])
-        return Picture(upright, _turn_box(box, rgb.size, orientation), note)
+        return DecodedImage(upright, _turn_box(box, rgb.size, orientation), note)
 
 
 def _decoded_to_rgb(

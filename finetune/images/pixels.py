@@ -6,25 +6,25 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.images.open import Box, open_picture, to_rgb
+from finetune.images.open import Box, decode_image, to_rgb
 from finetune.images.preprocessing import Preprocessing
-from finetune.images.source import Source
+from finetune.images.source import ImageSourceLike
 
-# A picture longer than this many times its width is not resized whole, of which only the
+# A image longer than this many times its width is not resized whole, of which only the
 # centre would be kept: 1x100,000 pixels would become 224x22,400,000.
 MAX_WHOLE_ASPECT = 100
 
 # A JPEG is decoded at a fraction of its size only where so many times the size needed is left.
 # Of 400 textbook figures and a ViT of random weights, the least cosine between the embeddings of
-# a picture decoded so and in full was 0.9992; with 2.0 it was 0.9988, and with 1.0 0.994, since
-# the fraction is sharper than what the resampling filter makes of the full picture.
+# a image decoded so and in full was 0.9992; with 2.0 it was 0.9988, and with 1.0 0.994, since
+# the fraction is sharper than what the resampling filter makes of the full image.
 DRAFT_MARGIN = 2.5
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """The part of a picture that the tower sees.
+    """The part of a image that the tower sees.
 
-    Sizes round as in transformers: the long side down, the crop's offset down; a picture that
+    Sizes round as in transformers: the long side down, the crop's offset down; a image that
     is smaller than the crop is centred on black.
 
     Returns:
@@ -58,12 +58,12 @@ def normalize(
 
 
 def pixel_values(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """float32[3, height, width]: what the image tower takes, of one decoded picture."""
+    """float32[3, height, width]: what the image tower takes, of one decoded image."""
     return normalize(resize_and_crop(image, preprocessing), preprocessing)
 
 
 def load_pixels(
-    source: Source,
+    source: ImageSourceLike,
     preprocessing: Preprocessing,
     *,
     name: str | None = None,
@@ -72,9 +72,9 @@ def load_pixels(
     """Read, decode (large JPEGs in draft mode), resize and crop: what decoding workers run.
 
     Args:
-        source: The picture's file or its bytes.
+        source: The image's file or its bytes.
         preprocessing: Of the encoder.
-        name: What errors call the picture, for a source that is bytes.
+        name: What errors call the image, for a source that is bytes.
         draft_margin: How many times the size needed draft mode must leave, in both directions.
 
     Returns:
@@ -82,23 +82,23 @@ def load_pixels(
 
     Raises ImageError.
     """
-    return load_picture(source, preprocessing, name=name, draft_margin=draft_margin)[0]
+    return load_image(source, preprocessing, name=name, draft_margin=draft_margin)[0]
 
 
-def load_picture(
-    source: Source,
+def load_image(
+    source: ImageSourceLike,
     preprocessing: Preprocessing,
     *,
     name: str | None = None,
     draft_margin: float = DRAFT_MARGIN,
 ) -> tuple[npt.NDArray[np.uint8], str | None]:
-    """As load_pixels, with the note of `Picture`."""
+    """As load_pixels, with the note of `Image`."""
     needed = (preprocessing.width, preprocessing.height)
     if preprocessing.resize == "shortest-edge":
         needed = (preprocessing.resize_to, preprocessing.resize_to)
     draft_size = (ceil(draft_margin * needed[0]), ceil(draft_margin * needed[1]))
-    picture = open_picture(source, draft_size=draft_size, name=name)
-    return _resize_and_crop(picture.image, picture.box, preprocessing), picture.note
+    image = decode_image(source, draft_size=draft_size, name=name)
+    return _resize_and_crop(image.image, image.box, preprocessing), image.note
 
 
 def _resize_and_crop(

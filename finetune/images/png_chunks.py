@@ -1,6 +1,6 @@
 """The chunks of a PNG (https://www.w3.org/TR/png-3/): what we need of them, and no more.
 
-Pillow refuses a whole picture for a profile or a text that is large or has a wrong checksum, of
+Pillow refuses a whole image for a profile or a text that is large or has a wrong checksum, of
 which we use nothing. Such chunks are taken out before it sees the file.
 """
 
@@ -18,7 +18,7 @@ _ORIENTATION_TEXTS = (
     b"Raw profile type exif\0",
     b"Raw profile type APP1\0",
 )
-# Of these a wrong checksum would be a wrong picture.
+# Of these a wrong checksum would be a wrong image.
 _NEEDED = frozenset((b"tRNS", b"acTL", b"fcTL", b"fdAT"))
 # What Pillow reads of a text (PngImagePlugin.MAX_TEXT_CHUNK).
 _MAX_TEXT_BYTES = 1 << 20

@@ -9,7 +9,7 @@ RESAMPLE_NAMES = ("bicubic", "bilinear", "lanczos", "nearest")
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """From a decoded RGB picture to pixel values; one for training, feed and query.
+    """From a decoded RGB image to pixel values; one for training, feed and query.
 
     Attributes:
         height, width: Of the tower's input, in pixels.

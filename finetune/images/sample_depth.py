@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a sample: what becomes black, and what white.
+"""Images of more than 8 bits a sample: what becomes black, and what white.
 
 16 bits are a container: microscopes, scanners and cameras put 10, 12 or 14 bits into it, and taken
 for 16 they come out black. So, in this order:
@@ -12,7 +12,7 @@ for 16 they come out black. So, in this order:
 3. The samples' own range, from the least to the greatest (colours: from 0, so that hues stay),
    with a note.
 
-A constant picture is scaled by its container, and cut off where it lies outside.
+A constant image is scaled by its container, and cut off where it lies outside.
 """
 
 import io
@@ -45,7 +45,7 @@ _SWAPPED = {
 }
 _GREY_AND_ALPHA = "LA;16B"
 
-Range = tuple[float, float]
+SampleRange = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Statement:
         white_is_zero: Whether the least sample is white.
     """
 
-    range: Range | None = None
+    range: SampleRange | None = None
     alpha_bits: int | None = None
     unsigned: bool = False
     white_is_zero: bool = False
@@ -68,7 +68,7 @@ class Statement:
 def statement(image: Image.Image, data: bytes = b"") -> Statement:
     """What is said by the file that Pillow has opened; of a PNG also by its bytes.
 
-    Call it before the picture is loaded.
+    Call it before the image is loaded.
     """
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _tiff_statement(image)
@@ -88,7 +88,7 @@ def statement(image: Image.Image, data: bytes = b"") -> Statement:
 
 
 def grey_to_8_bits(image: Image.Image, said: Statement) -> tuple[Image.Image, str | None]:
-    """A picture of one of GREY_MODES in mode L, and the note where its own range was taken.
+    """A image of one of GREY_MODES in mode L, and the note where its own range was taken.
 
     A transparent grey (PNG's tRNS) becomes white.
     """
@@ -108,12 +108,12 @@ def grey_to_8_bits(image: Image.Image, said: Statement) -> tuple[Image.Image, st
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a picture that is not yet loaded has more than 8 bits a sample."""
+    """Whether a image that is not yet loaded has more than 8 bits a sample."""
     return image.mode in GREY_MODES or is_deep_colour(image)
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Whether a picture that is not yet loaded has several channels of 16 bits."""
+    """Whether a image that is not yet loaded has several channels of 16 bits."""
     rawmodes = {_rawmode(tile) for tile in getattr(image, "tile", ())}
     return len(rawmodes) == 1 and rawmodes <= {*_SWAPPED, _GREY_AND_ALPHA}
 
@@ -121,7 +121,7 @@ def is_deep_colour(image: Image.Image) -> bool:
 def deep_colour_to_8_bits(
     image: Image.Image, data: bytes, said: Statement
 ) -> tuple[Image.Image, str | None]:
-    """A loaded picture with several channels of 16 bits, scaled as grey is; note as there.
+    """A loaded image with several channels of 16 bits, scaled as grey is; note as there.
 
     Args:
         image: As Pillow gives it: the upper byte of each sample.
@@ -161,7 +161,7 @@ def deep_colour_to_8_bits(
 
 
 class _Samples:
-    """The 16-bit samples of a picture, from its upper and its lower bytes, in strips."""
+    """The 16-bit samples of a image, from its upper and its lower bytes, in strips."""
 
     def __init__(self, upper: Image.Image, lower: Image.Image, is_grey: bool) -> None:
         self._upper, self._lower, self._is_grey = upper, lower, is_grey
@@ -231,9 +231,9 @@ def _first(value: Any) -> float | None:
 
 
 def _choose(
-    low: float, high: float, mode: str, stated: Range | None
+    low: float, high: float, mode: str, stated: SampleRange | None
 ) -> tuple[float, float, str | None]:
-    """What becomes black and white, and the note where that is the picture's own range."""
+    """What becomes black and white, and the note where that is the image's own range."""
     if stated is not None and stated[0] <= low and high <= stated[1]:
         return *stated, None
     ranges = _FLOAT_RANGES if mode == "F" else (_FULL,)
@@ -245,7 +245,7 @@ def _choose(
     return low, high, _own_range(low, high)
 
 
-def _white(high: float, stated: Range | None) -> tuple[float, str | None]:
+def _white(high: float, stated: SampleRange | None) -> tuple[float, str | None]:
     if stated is not None and high <= stated[1]:
         return stated[1], None
     if high == 0 or 2 * high >= _FULL:
@@ -254,7 +254,7 @@ def _white(high: float, stated: Range | None) -> tuple[float, str | None]:
 
 
 def _alpha_white(high: float, bits: int | None) -> float:
-    """What is opaque: a picture that is nowhere half opaque uses a part of the range alone."""
+    """What is opaque: a image that is nowhere half opaque uses a part of the range alone."""
     if bits is not None and high <= (1 << bits) - 1:
         return float((1 << bits) - 1)
     return _FULL if high == 0 or 2 * high >= _FULL else high
@@ -269,7 +269,7 @@ def _own_range(low: float, high: float) -> str:
     return f"its samples use only {low:,.7g} to {high:,.7g}, which were taken for black and white"
 
 
-def _extrema(image: Image.Image, said: Statement) -> Range:
+def _extrema(image: Image.Image, said: Statement) -> SampleRange:
     """Least and greatest finite sample; 0 and 0 where there is none."""
     low, high = np.inf, -np.inf
     for _, values in _strips(image, said):

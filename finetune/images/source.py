@@ -15,11 +15,11 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Where the bytes of a picture lie: a file, or a part of a tar shard.
+    """Where the bytes of a image lie: a file, or a part of a tar shard.
 
     Attributes:
-        path: The picture's file, or the tar shard.
-        offset, size: Of the picture within the shard, in bytes; None for a file of its own.
+        path: The image's file, or the tar shard.
+        offset, size: Of the image within the shard, in bytes; None for a file of its own.
     """
 
     path: Path
@@ -30,11 +30,11 @@ class ImageSource:
         return str(self.path) if self.offset is None else f"{self.path} (at byte {self.offset})"
 
     def open(self) -> BinaryIO:
-        """The picture's bytes as a file that ends where the picture ends. Raises as `read`."""
+        """The image's bytes as a file that ends where the image ends. Raises as `read`."""
         return open_regular(self.path) if self.offset is None else io.BytesIO(self.read())
 
     def read(self) -> bytes:
-        """All bytes of the picture, as many as the file has when it is opened.
+        """All bytes of the image, as many as the file has when it is opened.
 
         Raises OSError, also for what is no regular file; ImageError above MAX_FILE_BYTES; EOFError
         where the shard ends before.
@@ -50,11 +50,11 @@ class ImageSource:
         return data
 
 
-Source = ImageSource | Path | bytes | BinaryIO
+ImageSourceLike = ImageSource | Path | bytes | BinaryIO
 
 
-def read_bytes(source: Source) -> bytes:
-    """All bytes of a picture's file.
+def read_bytes(source: ImageSourceLike) -> bytes:
+    """All bytes of a image's file.
 
     Raises ImageError where it is missing, no regular file, empty, or above MAX_FILE_BYTES.
     """
@@ -69,8 +69,8 @@ def read_bytes(source: Source) -> bytes:
     return data
 
 
-def shown_name(source: Source) -> str:
-    """What errors call a picture: its path, or words where it has none."""
+def shown_name(source: ImageSourceLike) -> str:
+    """What errors call a image: its path, or words where it has none."""
     if isinstance(source, (ImageSource, Path)):
         return str(source)
     return "the picture" if isinstance(source, bytes) else getattr(source, "name", "the picture")

@@ -18,10 +18,10 @@ MAX_ENLARGEMENT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One picture of a sheet.
+    """One image of a sheet.
 
     Attributes:
-        image: A file, its bytes, a Pillow image, or None where there is no picture to show. One
+        image: A file, its bytes, a Pillow image, or None where there is no image to show. One
             that cannot be read becomes an empty cell that says why.
         title: A short line above the text (rank and score, say).
         text: The caption.
@@ -37,7 +37,7 @@ class Cell:
 
 
 def thumbnail(cell: Cell, size: tuple[int, int]) -> "Image | str":
-    """The cell's picture as large as fits `size` (width, height), at most enlarged four times.
+    """The cell's image as large as fits `size` (width, height), at most enlarged four times.
 
     A string is the reason why there is none.
     """
@@ -49,11 +49,11 @@ def thumbnail(cell: Cell, size: tuple[int, int]) -> "Image | str":
         return cell.missing
     try:
         if isinstance(cell.image, Image):
-            picture = to_rgb(cell.image)
+            image = to_rgb(cell.image)
         else:
-            picture = open_image(cell.image, draft_size=size)
+            image = open_image(cell.image, draft_size=size)
     except ImageError as error:
         return str(error)
-    scale = min(size[0] / picture.width, size[1] / picture.height, MAX_ENLARGEMENT)
-    width, height = round(picture.width * scale), round(picture.height * scale)
-    return picture.resize((max(1, width), max(1, height)), reducing_gap=2.0)
+    scale = min(size[0] / image.width, size[1] / image.height, MAX_ENLARGEMENT)
+    width, height = round(image.width * scale), round(image.height * scale)
+    return image.resize((max(1, width), max(1, height)), reducing_gap=2.0)

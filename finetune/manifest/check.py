@@ -17,7 +17,7 @@ from PIL import Image
 from finetune.console import Progress
 from finetune.errors import ImageError
 from finetune.images.formats import FORMATS
-from finetune.images.open import open_picture
+from finetune.images.open import decode_image
 from finetune.images.sample_depth import is_deep
 from finetune.images.source import ImageSource
 from finetune.manifest.cut_captions import CaptionTokenizer, CutCaptionCounter, CutCaptions
@@ -93,7 +93,7 @@ def check_manifest(
     """Open every image of a manifest and count what there is; adds to `manifest.problems`.
 
     Memory is 8 bytes an image and SQLite's cache. Without `decode`, headers alone are read, so
-    that a picture that is cut off behind its header goes unnoticed; pictures of more than 8 bits
+    that a image that is cut off behind its header goes unnoticed; images of more than 8 bits
     a sample are decoded, to tell whether they are stretched. Only files of equal size are
     read in full, to compare their SHA-256.
     """
@@ -225,17 +225,17 @@ class SameContent:
 
 
 def _look(source: ImageSource, decode: bool) -> tuple[tuple[int, int], str | None]:
-    """Width and height, and the note of `Picture`. Raises ImageError with the reason."""
+    """Width and height, and the note of `Image`. Raises ImageError with the reason."""
     if not decode:
         # Pillow's plugins raise nearly anything on damaged headers; decoding says why.
         with suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with source.open() as file, Image.open(file, formats=FORMATS) as image:
-                # Of deep pictures only their samples say how they are read.
+                # Of deep images only their samples say how they are read.
                 if not is_deep(image):
                     return image.size, None
-    picture = open_picture(source)
-    return picture.image.size, picture.note
+    decoded = decode_image(source)
+    return decoded.image.size, decoded.note
 
 
 def _spread(values: "array[int]") -> Spread | None:

@@ -12,7 +12,7 @@ from finetune.images.contact_sheet import check_form
 
 Inputs = Iterable[str | os.PathLike[str] | None]
 
-# What a folder of pictures reads beside pictures.
+# What a folder of images reads beside images.
 _READ_SUFFIXES = (".txt", ".tar")
 
 

@@ -50,7 +50,7 @@ from finetune.frames import DataFrame, FrameManifest, as_manifest, frame_of
 from finetune.images.source import ImageSource
 from finetune.manifest.formats import recognise
 from finetune.manifest.formats.data_frame import DATA_FRAME
-from finetune.manifest.formats.row import MetadataValue, Source
+from finetune.manifest.formats.row import ManifestSource, MetadataValue
 from finetune.manifest.image_lookup import ImageLookup
 from finetune.manifest.merge import Merger, StoredRecord
 from finetune.manifest.problems import Problems
@@ -105,7 +105,7 @@ class Manifest:
     def __init__(
         self,
         path: Path,
-        source: Source,
+        source: ManifestSource,
         merger: Merger,
         lookup: ImageLookup,
         problems: Problems,

@@ -22,9 +22,9 @@ import numpy as np
 from finetune.errors import ManifestError
 from finetune.manifest.column_kinds import ColumnKinds
 from finetune.manifest.formats.row import (
+    ManifestSource,
     MetadataValue,
     Row,
-    Source,
     in_composed_form,
     looks_like_list,
     with_whole_characters,
@@ -60,7 +60,7 @@ ORDER BY member.rowid
 """
 
 
-class Place(NamedTuple):
+class ImagePlace(NamedTuple):
     """Where a record's image lies.
 
     Attributes:
@@ -115,7 +115,7 @@ class Merger:
 
     def __init__(
         self,
-        source: Source,
+        source: ManifestSource,
         lookup: ImageLookup,
         hashed_split: HashedSplit,
         problems: Problems,
@@ -225,7 +225,7 @@ class Merger:
                     yield first, *record
 
     def _record(self, rows: list[Row]) -> tuple[str, str, bytes] | None:
-        rows = self._of_one_picture(rows)
+        rows = self._of_one_image(rows)
         first = rows[0]
         written = next((row.id for row in rows if row.id is not None), None)
         ids = list(dict.fromkeys(composed(row.id) for row in rows if row.id is not None))
@@ -255,8 +255,8 @@ class Merger:
         stored = (tuple(place), captions, metadata, embedding, earlier_id)
         return id, split, marshal.dumps(stored)
 
-    def _of_one_picture(self, rows: list[Row]) -> list[Row]:
-        """The rows without those of another picture, whose name has only another Unicode form."""
+    def _of_one_image(self, rows: list[Row]) -> list[Row]:
+        """The rows without those of another image, whose name has only another Unicode form."""
         first = rows[0]
         if all(row.image == first.image for row in rows):
             return rows
@@ -280,17 +280,17 @@ class Merger:
             return rows[0].number
         return next((row.number for row in rows if row.embedding is not None), None)
 
-    def _find(self, row: Row, id: str, has_vector: bool) -> Place | None:
+    def _find(self, row: Row, id: str, has_vector: bool) -> ImagePlace | None:
         """Where the image lies; None, and a problem, without an image that a vector stands for."""
         if row.shard is not None:
-            return Place(0, row.image, True, row.shard, row.offset, row.size)
+            return ImagePlace(0, row.image, True, row.shard, row.offset, row.size)
         found = self._lookup.find(row.image) if row.image else None
         if found is not None:
-            return Place(found.folder, found.path, True)
+            return ImagePlace(found.folder, found.path, True)
         if has_vector:
-            # The picture is only for showing.
+            # The image is only for showing.
             self._problems.note("no image file", row.where, f"{id}: has its vector alone")
-            return Place(-1, row.image, False)
+            return ImagePlace(-1, row.image, False)
         if not row.image:
             self._problems.add("no image", row.where, f"{id}: has neither image nor embedding")
         elif "://" in row.image or row.image.startswith(("http:/", "https:/")):

@@ -10,7 +10,7 @@ from pathlib import Path
 EXAMPLES_OF_A_KIND = 5
 HEADER = ("kind", "where", "reason")
 
-# The kind of note about a picture that was read by `finetune.images.sample_depth`'s last rule.
+# The kind of note about a image that was read by `finetune.images.sample_depth`'s last rule.
 OWN_RANGE = "own range"
 
 
@@ -21,8 +21,8 @@ class Problem:
     Attributes:
         kind: "missing file", "unreadable image", "empty caption", "duplicate id", "not utf-8",
             "no image", "bad row", "bad embedding", "two splits", "unknown split", and in folders
-            "picture not taken", "linked folder", "unreadable folder", "unreadable captions";
-            notes are "no caption", "text without picture",
+            "image not taken", "linked folder", "unreadable folder", "unreadable captions";
+            notes are "no caption", "text without image",
             "no image file", "different values", "stray quote", "unread list",
             "column not read", "half a character", "own range", "cut caption", "image not taken",
             "same content" and "same content in two splits".

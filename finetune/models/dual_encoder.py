@@ -70,13 +70,13 @@ TAKE_MADE_MASKS = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "mpn
 
 
 class DualEncoder(nn.Module):
-    """Text and pictures to unit vectors of one space.
+    """Text and images to unit vectors of one space.
 
     Attributes:
         family: Name of the checkpoint's kind, see FAMILIES.
         model: As transformers loaded it; `model.save_pretrained` gives a plain checkpoint.
         tokenizer: Of the text tower; it has a `tokenizer.json`.
-        preprocessing: Of pictures.
+        preprocessing: Of images.
         max_tokens: Longer texts are cut.
         base_model: Id or folder that was loaded; of two towers both, joined by " + ".
     """

@@ -11,7 +11,7 @@ from torch import nn
 
 from finetune.errors import UsageError
 from finetune.models.dual_encoder import DualEncoder
-from finetune.models.layers import TOWERS, Place, TowerName, layer_stack, places
+from finetune.models.layers import TOWERS, ParameterPlace, TowerName, layer_stack, places
 
 ParameterGroup = dict[str, Any]
 
@@ -61,7 +61,7 @@ def _check_count(dual: DualEncoder, tower: TowerName, count: int, frozen: bool) 
         raise UsageError(f"{option}: the {tower} tower has {layers} layers; give 0 to {layers}")
 
 
-def _is_frozen(place: Place, towers: Collection[str], last: int | None) -> bool:
+def _is_frozen(place: ParameterPlace, towers: Collection[str], last: int | None) -> bool:
     if place.tower in towers:
         return True
     return last is not None and not place.is_head and place.depth <= place.layers - last
@@ -125,7 +125,7 @@ def parameter_groups(
     return sorted(groups.values(), key=lambda group: (-group["lr"], -group["weight_decay"]))
 
 
-def _label(place: Place, by_layer: bool) -> str:
+def _label(place: ParameterPlace, by_layer: bool) -> str:
     if place.tower is None:
         return "scale"
     if not by_layer:

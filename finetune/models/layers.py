@@ -22,7 +22,7 @@ PREFIXES: dict[TowerName, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ParameterPlace:
     """Of one parameter.
 
     Attributes:
@@ -46,7 +46,7 @@ class Place:
         return self.depth > self.layers
 
 
-def places(dual: DualEncoder) -> Iterator[Place]:
+def places(dual: DualEncoder) -> Iterator[ParameterPlace]:
     """Every parameter of `dual` once, in the order of `dual.parameters()`."""
     stacks = {tower: layer_stack(dual, tower) for tower in TOWERS}
     known = {id(parameter): name for name, parameter in dual.model.named_parameters()}
@@ -55,7 +55,7 @@ def places(dual: DualEncoder) -> Iterator[Place]:
         name = known.get(id(parameter), full_name)
         tower = next((t for t in TOWERS if name.startswith(PREFIXES[t])), None)
         if tower is None:
-            yield Place(name, parameter, None, 1, 0)
+            yield ParameterPlace(name, parameter, None, 1, 0)
             continue
         stack, layers = stacks[tower]
         if name.startswith(stack + "."):
@@ -64,7 +64,7 @@ def places(dual: DualEncoder) -> Iterator[Place]:
         else:
             # Modules are registered in the order in which they are used.
             depth = layers + 1 if seen_layers[tower] or _is_projection(name, tower) else 0
-        yield Place(name, parameter, tower, depth, layers)
+        yield ParameterPlace(name, parameter, tower, depth, layers)
 
 
 def layer_stack(dual: DualEncoder, tower: TowerName) -> tuple[str, int]:

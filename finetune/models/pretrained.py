@@ -38,7 +38,7 @@ class Pretrained:
     Attributes:
         model: In float32, on the CPU, in evaluation mode.
         tokenizer: Of the text tower; it has a padding token.
-        preprocessing: Of pictures.
+        preprocessing: Of images.
         logit_bias: Of the sigmoid loss, a scalar, where the checkpoint has one and the model's
             class has no place for it.
     """

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from finetune.text.masking import masked
-from finetune.trackers.run import Row, Tracker
+from finetune.trackers.run import TrackedRow, Tracker
 
 START_SECONDS = 15.0
 FINISH_SECONDS = 60.0
@@ -42,7 +42,7 @@ class BackgroundTracker:
         self.name = name
         self.measured: dict[str, float] = {}
         self._start = start
-        self._rows: queue.Queue[Row | None] = queue.Queue(queued_rows)  # None is the end
+        self._rows: queue.Queue[TrackedRow | None] = queue.Queue(queued_rows)  # None is the end
         self._summary: Mapping[str, float] = {}
         self._completed = False
         self._is_late = False
@@ -52,7 +52,7 @@ class BackgroundTracker:
         self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self._thread.start()
 
-    def log(self, row: Row) -> None:
+    def log(self, row: TrackedRow) -> None:
         """Hand the row over, at once; without effect once the tracker is given up."""
         self._put(row)
 
@@ -118,7 +118,7 @@ class BackgroundTracker:
             with suppress(BaseException):  # it has failed before; files may be open
                 tracker.finish({}, completed=False)
 
-    def _put(self, row: Row | None) -> None:
+    def _put(self, row: TrackedRow | None) -> None:
         if self._given_up.is_set():
             return
         try:
@@ -126,9 +126,9 @@ class BackgroundTracker:
         except queue.Full:
             self.give_up(f"it did not take {self._rows.maxsize:,} rows in time")
 
-    def _take(self) -> tuple[list[Row], bool]:
+    def _take(self) -> tuple[list[TrackedRow], bool]:
         """Wait for a row, then take those that are there too; whether the end is among them."""
-        rows: list[Row] = []
+        rows: list[TrackedRow] = []
         row = self._rows.get()
         while row is not None:
             rows.append(row)

@@ -13,7 +13,7 @@ from typing import Any
 from codecarbon import EmissionsTracker, OfflineEmissionsTracker
 from codecarbon.output import BaseOutput
 
-from finetune.trackers.run import Row, TrackedRun
+from finetune.trackers.run import TrackedRow, TrackedRun
 
 COUNTRY = "CODECARBON_COUNTRY_ISO_CODE"
 # A kill loses what was used since.
@@ -65,7 +65,7 @@ class CarbonTracker:
         self._tracker.start()
         self._noted_at = time.monotonic()
 
-    def log(self, rows: Sequence[Row]) -> None:
+    def log(self, rows: Sequence[TrackedRow]) -> None:
         """Note the sums once a minute; the rows themselves are of no interest."""
         if time.monotonic() - self._noted_at >= NOTED_EVERY_SECONDS:
             self._tracker.flush()

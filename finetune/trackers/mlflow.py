@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
-from finetune.trackers.run import DEFAULT_PROJECT, Row, TrackedRun
+from finetune.trackers.run import DEFAULT_PROJECT, TrackedRow, TrackedRun
 
 # Of one request, by the server's rules.
 MOST_METRICS, MOST_PARAMS, MOST_CHARACTERS = 1000, 100, 6000
@@ -39,7 +39,7 @@ class MlflowTracker:
             run.state.put("mlflow", self._id)
             self._log_settings(run)
 
-    def log(self, rows: Sequence[Row]) -> None:
+    def log(self, rows: Sequence[TrackedRow]) -> None:
         """Write, in requests of a thousand values, what the interrupted run has not."""
         now = time.time_ns() // 1_000_000
         metrics = [

@@ -17,13 +17,13 @@ STATE_FILE = "trackers.json"
 DEFAULT_PROJECT = "clipsearch"
 
 # A step and what was measured at it.
-Row = tuple[int, Mapping[str, float]]
+TrackedRow = tuple[int, Mapping[str, float]]
 
 
 class Tracker(Protocol):
     """Somewhere to follow a run. All methods are called from one thread and may raise anything."""
 
-    def log(self, rows: Sequence[Row]) -> None:
+    def log(self, rows: Sequence[TrackedRow]) -> None:
         """Record what was measured; steps do not fall within a process, but a resumed run may
         bring some again that were recorded before the kill.
         """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from finetune.trackers.run import Row, TrackedRun
+from finetune.trackers.run import TrackedRow, TrackedRun
 
 
 class TensorBoardTracker:
@@ -28,7 +28,7 @@ class TensorBoardTracker:
             self._writer.add_text("settings", _table(run.plain_config()), 0)
             self._writer.flush()
 
-    def log(self, rows: Sequence[Row]) -> None:
+    def log(self, rows: Sequence[TrackedRow]) -> None:
         """Write and flush, so that the page is up to date and a kill loses little."""
         for step, values in rows:
             for name, value in values.items():

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import wandb
 
-from finetune.trackers.run import DEFAULT_PROJECT, Row, TrackedRun
+from finetune.trackers.run import DEFAULT_PROJECT, TrackedRow, TrackedRun
 
 # Its own defaults are 90 s and as long as it takes; both also hold up the end of the process.
 INIT_SECONDS = 30
@@ -43,7 +43,7 @@ class WandbTracker:
             ),
         )
 
-    def log(self, rows: Sequence[Row]) -> None:
+    def log(self, rows: Sequence[TrackedRow]) -> None:
         """Steps that the server has already are dropped there."""
         for step, values in rows:
             self._run.log(dict(values), step=step)

@@ -43,7 +43,7 @@ def find_batch_size(
 ) -> int:
     """The largest batch whose forward and backward pass fit in memory, at most `largest`.
 
-    Batches of made-up pictures and texts of full length are tried. Weights, gradients and random
+    Batches of made-up images and texts of full length are tried. Weights, gradients and random
     state are afterwards as if nothing had happened.
 
     Args:
@@ -52,7 +52,7 @@ def find_batch_size(
         largest: No more is tried.
         reserved: Bytes that training will need besides: a large batch's pixels, for example.
 
-    Raises UsageError where not even one picture fits.
+    Raises UsageError where not even one image fits.
     """
     device = dual.logit_scale.device
     random_state = RandomState.now(device)
@@ -167,7 +167,7 @@ def process_memory(field: str) -> int:
 
 
 def made_up_batch(dual: DualEncoder, size: int) -> TensorBatch:
-    """Pictures of noise with texts of full length, on the model's device."""
+    """Images of noise with texts of full length, on the model's device."""
     device = dual.logit_scale.device
     shape = (size, 3, dual.preprocessing.height, dual.preprocessing.width)
     ids, mask = dual.tokenize(["word " * dual.max_tokens])

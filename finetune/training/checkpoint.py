@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from finetune.config.settings import TrainConfig
-from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
+from finetune.encoder_folder import CHANGES_IMAGE, CHANGES_PAGE
 from finetune.errors import TrainingError, UsageError
 from finetune.files.atomic import PARTIAL, replacing, write_text_atomically
 from finetune.files.lock import HeldElsewhereError, hold
-from finetune.files.ownership import Kind, claim, is_mark, look, read_mark, refusal, remove
+from finetune.files.ownership import FolderKind, claim, is_mark, look, read_mark, refusal, remove
 from finetune.text.strict_json import dumps
 
 RUN_FILE = "run.json"
@@ -37,9 +37,9 @@ FORMAT_VERSION = 2
 WRITTEN = (
     RUN_FILE, CHECKPOINT_FILE, HISTORY_FILE, REPORT_FILE, PIXELS_FILE, BASELINE_FILE, LOCK_FILE,
     "best-[0-9]*.pt", "loss.png", "learning-rate.png", "retrieval.png", "ranks.png",
-    "similarity.png", CHANGES_PAGE, CHANGES_PICTURE,
+    "similarity.png", CHANGES_PAGE, CHANGES_IMAGE,
 )  # fmt: skip
-TRAINING_FOLDER = Kind("training folder", (*WRITTEN, *(name + PARTIAL for name in WRITTEN)))
+TRAINING_FOLDER = FolderKind("training folder", (*WRITTEN, *(name + PARTIAL for name in WRITTEN)))
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 State = dict[str, Any]
@@ -115,7 +115,7 @@ class WorkFolder:
 
     @property
     def pixels(self) -> Path:
-        """Decoded pictures that did not fit in memory."""
+        """Decoded images that did not fit in memory."""
         return self.path / PIXELS_FILE
 
     def weights(self, step: int) -> Path:

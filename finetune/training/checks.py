@@ -1,4 +1,4 @@
-"""Which settings of a run can work, found out before the first picture is read.
+"""Which settings of a run can work, found out before the first image is read.
 
 Imports without torch, but for the question which devices there are.
 """

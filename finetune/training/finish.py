@@ -1,6 +1,6 @@
-"""After the last step: the best weights, measured once more, exported with figures and pictures.
+"""After the last step: the best weights, measured once more, exported with figures and images.
 
-The pictures are those of what training changed: ranks, a batch's similarities, and single queries.
+The images are those of what training changed: ranks, a batch's similarities, and single queries.
 """
 
 import copy
@@ -13,7 +13,7 @@ import numpy as np
 from finetune.config.recipes import recipe_report
 from finetune.config.settings import TrainConfig
 from finetune.data.captioned_images import CaptionedImages
-from finetune.encoder_folder import CHANGES_PAGE, CHANGES_PICTURE
+from finetune.encoder_folder import CHANGES_IMAGE, CHANGES_PAGE
 from finetune.evaluation.before_after import Answers, sample_positives
 from finetune.evaluation.comparison_sheet import write_run_comparison
 from finetune.evaluation.plots import (
@@ -25,9 +25,9 @@ from finetune.evaluation.plots import (
     plot_similarity,
 )
 from finetune.evaluation.pool import Pool
-from finetune.evaluation.validation import Evaluation
+from finetune.evaluation.validation import ValidationResult
 from finetune.export.encoder import export_encoder
-from finetune.export.onnx import CHECKED_PICTURES, CHECKED_TEXTS
+from finetune.export.onnx import CHECKED_IMAGES, CHECKED_TEXTS
 from finetune.figures import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Measurement
 from finetune.frames import ManifestPath
 from finetune.models.dual_encoder import DualEncoder
@@ -74,7 +74,7 @@ def draw_outcome(
         plot_similarity(matrices, sample_positives(pool), folder / SIMILARITY_PLOT),
     ]
     if before is not None:
-        for name in (CHANGES_PAGE, CHANGES_PICTURE):
+        for name in (CHANGES_PAGE, CHANGES_IMAGE):
             write_run_comparison(folder / name, data, pool, before, after)
             written.append(folder / name)
     return written
@@ -102,7 +102,7 @@ def finish(
         measured = run.evaluate.measurements(evaluation)
 
     impact = run.trackers.finish({} if evaluation is None else evaluation.row())
-    pictures = draw(run, history, best, evaluation)
+    images = draw(run, history, best, evaluation)
     # a report of nothing would only make people look
     report = [run.work.report] if rejected else []
     about = description(run, config, state, measured, impact)
@@ -115,20 +115,22 @@ def finish(
         folder = out.with_name(f"{out.name}.step-{step}")
         run.progress.message(f"Writing the weights of step {step:,} to {folder}.")
         export(run, config, finished(other, config), folder, {}, [history.path])
-    export(run, config, dual, out, about, [history.path, *pictures, *report])
+    export(run, config, dual, out, about, [history.path, *images, *report])
     return measured
 
 
-def draw(run: Run, history: History, best_step: int, evaluation: Evaluation | None) -> list[Path]:
+def draw(
+    run: Run, history: History, best_step: int, evaluation: ValidationResult | None
+) -> list[Path]:
     """Plots of the run and, where it was evaluated, of what it changed; the files."""
     folder, val = run.work.path, run.data.splits.val
-    pictures = plot_history(
+    images = plot_history(
         history.rows, folder, pool=len(val) or None, best_step=best_step if len(val) else None
     )
     if evaluation is not None and run.evaluate is not None:
         after = run.evaluate.answers(evaluation)
-        pictures += draw_outcome(folder, val, run.evaluate.pool, baseline(run), after)
-    return pictures
+        images += draw_outcome(folder, val, run.evaluate.pool, baseline(run), after)
+    return images
 
 
 def baseline(run: Run) -> Answers | None:
@@ -197,9 +199,9 @@ def export(
     about: Mapping[str, Any],
     files: list[Path],
 ) -> None:
-    """Write one encoder folder, checked on captions and pictures that it was trained on."""
+    """Write one encoder folder, checked on captions and images that it was trained on."""
     train = run.data.splits.train
-    sample = np.arange(min(CHECKED_PICTURES, len(train)))
+    sample = np.arange(min(CHECKED_IMAGES, len(train)))
     export_encoder(
         dual.eval(),
         out,

@@ -16,7 +16,7 @@ import torch
 from finetune.console import Progress
 from finetune.data.loader import TrainingData
 from finetune.errors import TrainingError
-from finetune.figures import EVALUATION_COLUMNS, Row, is_evaluation
+from finetune.figures import EVALUATION_COLUMNS, HistoryRow, is_evaluation
 from finetune.files.atomic import write_text_atomically
 from finetune.trackers.background import Trackers
 from finetune.training.checkpoint import WorkFolder
@@ -33,7 +33,7 @@ class History:
     EVALUATION_COLUMNS that were measured, and comes after the row of its step.
     """
 
-    def __init__(self, path: Path, rows: Iterable[Row] = ()) -> None:
+    def __init__(self, path: Path, rows: Iterable[HistoryRow] = ()) -> None:
         """Start anew, or with the rows that `read_history` gave: a file that is there is replaced.
 
         Raises OSError; the file is then as it was.
@@ -74,16 +74,16 @@ class History:
             self._unwritten = 0
 
     @property
-    def evaluations(self) -> list[Row]:
+    def evaluations(self) -> list[HistoryRow]:
         """The rows of evaluations."""
         return [row for row in self.rows if is_evaluation(row)]
 
 
-def read_history(path: Path) -> list[Row]:
+def read_history(path: Path) -> list[HistoryRow]:
     """The rows of a history.csv, without empty cells; a last row cut off by a crash is left out."""
     with path.open(encoding="utf-8", newline="") as file:
         lines = [line for line in file.read().splitlines(keepends=True) if line.endswith("\n")]
-    rows: list[Row] = []
+    rows: list[HistoryRow] = []
     for cells in csv.DictReader(lines):
         row = {name: float(cell) for name, cell in cells.items() if cell}
         rows.append({n: int(v) if n in WHOLE_NUMBERS else v for n, v in row.items()})
@@ -169,7 +169,7 @@ class StepLog:
             if not all(map(math.isfinite, needed)):
                 what = "the gradient" if math.isfinite(loss) else f"the loss ({loss})"
                 raise self._stopped(f"{what} is not finite", step)
-            row: Row = {
+            row: HistoryRow = {
                 "step": step + 1,
                 "epoch": step // self._data.steps_per_epoch + 1,
                 "loss": loss,

@@ -16,7 +16,7 @@ from finetune.data.samples import sample_captions
 from finetune.data.tensors import TensorBatch
 from finetune.data.world import World
 from finetune.evaluation.validation import Evaluator, embed_captions, embed_images
-from finetune.figures import GLOBAL, ZERO_SHOT, Measurement, Metric, Row
+from finetune.figures import GLOBAL, ZERO_SHOT, HistoryRow, Measurement, Metric
 from finetune.losses.loss import Loss
 from finetune.optimization.optimizers import set_learning_rate
 from finetune.optimization.schedules import Schedule
@@ -255,7 +255,7 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
 
 def measured(
     run: Run, evaluate: Evaluator, step: int, check: Callable[[], None]
-) -> tuple[Row, tuple[Measurement, ...]]:
+) -> tuple[HistoryRow, tuple[Measurement, ...]]:
     """`Evaluation.row` and `Evaluator.measurements`: what every process needs, without embeddings.
 
     What was answered before training is kept in the working folder.
@@ -271,7 +271,7 @@ def _go_on() -> None:
 
 
 def evaluation_line(
-    run: Run, state: TrainState, values: Row, measurements: Sequence[Measurement]
+    run: Run, state: TrainState, values: HistoryRow, measurements: Sequence[Measurement]
 ) -> str:
     """One line for people."""
     parts = [f"step {state.step:,}/{run.course.steps:,}"]

@@ -29,7 +29,7 @@ from finetune.data.splits import TrainingManifests
 from finetune.data.world import World
 from finetune.evaluation.validation import Evaluator, evaluator
 from finetune.export.encoder import check_out
-from finetune.figures import FlatFigures, Row, flat_by_key
+from finetune.figures import FlatFigures, HistoryRow, flat_by_key
 from finetune.images.decode_workers import Decoder
 from finetune.losses.loss import Loss
 from finetune.models.dual_encoder import DualEncoder
@@ -59,14 +59,14 @@ class Result:
         steps: That were run, in all.
         best_step: Of the weights in `out`; 0 is the base model itself.
         stopped_early: Whether patience ran out.
-        rejected: Rows and pictures that could not be used; `out`/rejected.csv names them.
+        rejected: Rows and images that could not be used; `out`/rejected.csv names them.
         notes: Sentences for the user: how many captions are cut, at how many tokens.
     """
 
     out: Path
     metrics: dict[str, FlatFigures]
     baseline: dict[str, FlatFigures]
-    history: list[Row]
+    history: list[HistoryRow]
     steps: int
     best_step: int
     stopped_early: bool

@@ -25,7 +25,7 @@ from clipsearch.engine import (
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.snapshot import Snapshot
 from clipsearch.modes import Mode
-from clipsearch.ranking import Rows, best_rows
+from clipsearch.ranking import RowNumbers, best_rows
 from clipsearch.text import tokens
 
 TOLERANCE = 1e-4
@@ -134,7 +134,7 @@ class PerfectIndexEngine(LocalEngine):
     The real one may miss a candidate, and the recorded totals would differ by it.
     """
 
-    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], Rows]:
+    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], RowNumbers]:
         return lambda vector, count: best_rows(snapshot.cosines(vector), count)
 
 

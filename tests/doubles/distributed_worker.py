@@ -13,7 +13,7 @@ import torch
 from random_batch import gradients, random_batch, small_dual
 
 from finetune.data import world as processes
-from finetune.data.world import World, shares
+from finetune.data.world import World, even_slices
 from finetune.errors import TrainingError
 from finetune.losses import build_loss
 from finetune.training.gradients.backward import whole_backward
@@ -113,7 +113,7 @@ def talk(world: World) -> list[str]:
         right.append("different weights")
 
     embeds = torch.full((len(range(7)[world.share(7)]), 2), float(rank))
-    expected = [float(r) for r, part in enumerate(shares(7, size)) for _ in range(7)[part]]
+    expected = [float(r) for r, part in enumerate(even_slices(7, size)) for _ in range(7)[part]]
     if gather(embeds, 7, world)[:, 0].tolist() == expected:
         right.append("gather")
     try:

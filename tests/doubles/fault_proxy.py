@@ -16,7 +16,7 @@ from clipsearch.engines.vespa.http.connection import ConnectionSettings
 KINDS = ("503", "429", "502", "504", "reset", "lost", "half", "not-json")
 SHARE = 0.3
 PATIENT = ConnectionSettings(connections=8, search_patience=60, feed_patience=60)
-PICTURES = 60
+IMAGES = 60
 
 
 @dataclass
@@ -51,7 +51,7 @@ def assert_nothing_lost_and_nothing_twice(target: str, model: Document) -> None:
         with lock:
             return str(dice.choice(KINDS)) if dice.random() < SHARE else None
 
-    ids = [f"fault/{number} é.jpg" for number in range(PICTURES)]
+    ids = [f"fault/{number} é.jpg" for number in range(IMAGES)]
     upserts: list[Operation] = [
         Upsert(replace(model, id=id_, path=id_, captions=(f"unheardof number {number}",)))
         for number, id_ in enumerate(ids)
@@ -68,14 +68,14 @@ def assert_nothing_lost_and_nothing_twice(target: str, model: Document) -> None:
             outcomes = list(engine.feed(operations))
             assert [outcome.error for outcome in outcomes] == [None] * len(operations)
             assert {id(one.operation) for one in outcomes} == {id(one) for one in operations}
-        assert engine.count() == direct.count() == before + PICTURES
+        assert engine.count() == direct.count() == before + IMAGES
         query = EngineQuery("bm25", tokens=("unheardof",), k=100)
         page = engine.search(query)
-        assert page.partial is None and page.total == PICTURES
+        assert page.partial is None and page.total == IMAGES
         assert page.hits == direct.search(query).hits
         assert sorted(hit.document.id for hit in page.hits) == sorted(ids)
         seen = [one.id for one in engine.visit()]
-        assert len(seen) == len(set(seen)) == before + PICTURES
+        assert len(seen) == len(set(seen)) == before + IMAGES
         found = {one.id: one.captions for one in engine.get(ids) if one is not None}
         assert all(
             found[id_]
@@ -83,6 +83,6 @@ def assert_nothing_lost_and_nothing_twice(target: str, model: Document) -> None:
             for number, id_ in enumerate(ids)
         )
         outcomes = list(engine.feed([Delete(id_) for id_ in ids]))
-        assert [outcome.error for outcome in outcomes] == [None] * PICTURES
-        assert len(proxy.requests) > 4 * PICTURES * 1.2, "the faults were there"
+        assert [outcome.error for outcome in outcomes] == [None] * IMAGES
+        assert len(proxy.requests) > 4 * IMAGES * 1.2, "the faults were there"
     assert direct.count() == before

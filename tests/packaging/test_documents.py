@@ -57,8 +57,8 @@ def anchors(text: str) -> set[str]:
 def broken_links(page: Path, text: str) -> Iterator[str]:
     """Links to a file or heading of this repository that is not there."""
     text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
-    for link, picture in LINK.findall(text):
-        target, _, fragment = unquote(link or picture).partition("#")
+    for link, image in LINK.findall(text):
+        target, _, fragment = unquote(link or image).partition("#")
         if re.match(r"[a-z]+:", target):
             continue
         file = (page.parent / target) if target else page

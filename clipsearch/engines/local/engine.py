@@ -42,7 +42,7 @@ from clipsearch.engines.local.folder import (
 from clipsearch.engines.local.lock import index_lock
 from clipsearch.engines.local.search import VectorIndex, search
 from clipsearch.engines.local.snapshot import Snapshot
-from clipsearch.ranking import Rows
+from clipsearch.ranking import RowNumbers
 from clipsearch.text import check_language
 from finetune.errors import EngineError, UsageError
 from finetune.several import check_several
@@ -294,7 +294,7 @@ class LocalEngine:
             if self._snapshot is snapshot:
                 self._snapshot = self._snapshot_folder = self._reader = None
 
-    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], Rows]:
+    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], RowNumbers]:
         with self._lock:
             if self._reader is None:
                 from clipsearch.engines.local.table import DocumentTable  # light path
@@ -304,7 +304,7 @@ class LocalEngine:
                 self._reader = table
             reader = self._reader
 
-        def nearest(vector: Embedding, count: int) -> Rows:
+        def nearest(vector: Embedding, count: int) -> RowNumbers:
             return snapshot.rows_at(reader.nearest(vector, count))
 
         return nearest

@@ -18,7 +18,7 @@ from finetune.errors import EngineError
 from finetune.files import bounded_json
 from finetune.files.lock import HeldElsewhereError, hold
 from finetune.files.ownership import (
-    Kind,
+    FolderKind,
     Mark,
     claim,
     is_mark,
@@ -42,7 +42,7 @@ LEDGER_FILE = "ledger.sqlite"
 REPORT_FILE = "feed-report.csv"
 _SNAPSHOT_NAME = re.compile(rf"{SNAPSHOT_PREFIX}[0-9a-f]{{12}}")
 
-SNAPSHOT_FOLDER = Kind(
+SNAPSHOT_FOLDER = FolderKind(
     "snapshot",
     (
         "embeddings.npy", "documents.json", "document_starts.npy", "starts.npy", "rows.npy",
@@ -50,7 +50,7 @@ SNAPSHOT_FOLDER = Kind(
         "addresses.npy", "address_order.npy", SNAPSHOT_FILE,
     ),
 )  # fmt: skip
-INDEX_FOLDER = Kind(
+INDEX_FOLDER = FolderKind(
     "index",
     (
         INFO_FILE, CURRENT_FILE, f"{INFO_FILE}.*.tmp", f"{CURRENT_FILE}.*.tmp", LOCK_FILE,

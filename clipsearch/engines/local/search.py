@@ -27,7 +27,7 @@ from clipsearch.engine import (
 from clipsearch.engines.local.metadata import Mask
 from clipsearch.engines.local.snapshot import Snapshot
 from clipsearch.modes import RANKINGS, Mode
-from clipsearch.ranking import FUSIONS, Rows, Scores, Weights, best_rows, closeness
+from clipsearch.ranking import FUSIONS, RowNumbers, Scores, Weights, best_rows, closeness
 
 ONLY_RERANKED = f"this mode ranks the first {RERANK_COUNT:,} hits; there are no pages beyond"
 
@@ -47,7 +47,7 @@ class VectorIndex:
         few_rows: Where no more documents than this pass a filter, comparing each is as quick.
     """
 
-    nearest: Callable[[Embedding, int], Rows]
+    nearest: Callable[[Embedding, int], RowNumbers]
     few_rows: int
 
 
@@ -58,7 +58,7 @@ class Ranked:
     `matches` are what facets count; None counts every document.
     """
 
-    rows: Rows
+    rows: RowNumbers
     scores: Scores
     bm25: Scores | None
     cosine: Scores | None
@@ -195,14 +195,14 @@ class _Search:
         cosines[rows] = self._cosines_of(rows)
         return cosines
 
-    def _cosines_of(self, rows: Rows) -> Embedding:
+    def _cosines_of(self, rows: RowNumbers) -> Embedding:
         """Of some rows, whichever way is quicker."""
         vector = self._vector_of_query()
         if len(rows) > len(self.snapshot) // ROWS_PER_GATHERED_ROW:
             return self.snapshot.cosines(vector)[rows]
         return self.snapshot.cosines(vector, rows)
 
-    def _nearest(self, count: int) -> tuple[Rows, Embedding]:
+    def _nearest(self, count: int) -> tuple[RowNumbers, Embedding]:
         """The nearest that pass the filters, nearest first, and their cosines."""
         if self.index is not None:
             rows = self._fetched(self.index, count)
@@ -214,7 +214,7 @@ class _Search:
         rows = best_rows(cosines, count)
         return rows, cosines[rows]
 
-    def _fetched(self, index: VectorIndex, count: int) -> Rows:
+    def _fetched(self, index: VectorIndex, count: int) -> RowNumbers:
         """Rows from the index, ascending, that pass the filters: more than `count`, or all it has.
 
         An index can miss rows even when asked for all.
@@ -274,11 +274,11 @@ class _Search:
         self,
         lexical: npt.NDArray[np.float32],
         matches: Mask,
-        near: Rows,
+        near: RowNumbers,
         near_cosines: Embedding,
         fuse: Callable[[Scores, Scores], npt.NDArray[np.float64]],
         count: int,
-    ) -> tuple[Rows, Embedding]:
+    ) -> tuple[RowNumbers, Embedding]:
         """Rows, ascending, that hold the best `count` of all matches, with their cosines."""
         rows, cosines = near, near_cosines
         scores = fuse(lexical[near], near_cosines)

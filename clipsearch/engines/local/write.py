@@ -10,7 +10,7 @@ from clipsearch.text import tokens
 from finetune.errors import DocumentError
 
 BATCH_OPERATIONS = 1000
-# So that a slow stream (pictures being encoded) has its work acknowledged as it goes.
+# So that a slow stream (images being encoded) has its work acknowledged as it goes.
 BATCH_SECONDS = 2.0
 # A long feed makes many small files; every so many batches they are joined.
 BATCHES_BETWEEN_TIDYING = 200

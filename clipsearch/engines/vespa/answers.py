@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipsearch.document_fields import NUMBERS, PATH, TAGS, TEXT, TEXTS, Kind
+from clipsearch.document_fields import NUMBERS, PATH, TAGS, TEXT, TEXTS, FieldKind
 from clipsearch.documents import PARTS, Document
 from clipsearch.engine import Hit
 from clipsearch.engines.facet_counts import counts_by_tag
@@ -298,7 +298,7 @@ def _numbers(value: Json, what: str) -> dict[str, float]:
     }
 
 
-_READ: Mapping[Kind, Callable[[Json, str], Any]] = {
+_READ: Mapping[FieldKind, Callable[[Json, str], Any]] = {
     TEXT: checked.text,
     PATH: checked.text,
     TEXTS: _texts,

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import numpy as np
 
 from clipsearch.documents import PARTS, Document, Embedding, check_id
-from clipsearch.engine import Precision, Update
+from clipsearch.engine import EmbeddingPrecision, Update
 from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, number_keys, tag_values
 from clipsearch.engines.vespa.http.connection import Json
 
@@ -79,7 +79,7 @@ def field_set(fields: Sequence[str]) -> str:
 
 
 def put_fields(
-    document: Document, precision: Precision = "float", *, places: Mapping[str, int]
+    document: Document, precision: EmbeddingPrecision = "float", *, places: Mapping[str, int]
 ) -> dict[str, Json]:
     """The JSON body of a put. The embedding goes as hex: half the bytes, 10–40 % faster to feed.
 
@@ -96,7 +96,7 @@ def put_fields(
     }
 
 
-def hex_values(embedding: Embedding, precision: Precision) -> str:
+def hex_values(embedding: Embedding, precision: EmbeddingPrecision) -> str:
     """The values, big-endian: 8 hex digits each as float, 4 as bfloat16 (rounded to even).
 
     https://docs.vespa.ai/en/reference/schemas/document-json-format.html#tensor-hex-dump

@@ -95,5 +95,5 @@ def _entry(document: Document, known: Entry | None, encoder: str) -> Entry:
         as_known = bool(known.fields) and not _differs(known, document)
         if document.content == known.content or (not document.content and as_known):
             return replace(known, fields=fields, data_set=owner)
-    # Nothing that the ledger knew of the picture may be taken for it any more.
+    # Nothing that the ledger knew of the image may be taken for it any more.
     return Entry(document.id, "", document.content, encoder, fields, owner)

@@ -71,7 +71,7 @@ class Entry:
         data_set: That it comes from; empty where an earlier version wrote it and nobody has
             claimed it since.
         size: Of the image, in bytes; 0 where it is not known. What is of another size need not be
-            hashed to be known as another picture.
+            hashed to be known as another image.
     """
 
     id: str
@@ -304,7 +304,7 @@ class Ledger:
         return self._has("SELECT 1 FROM documents WHERE data_set = ?", name)
 
     def has_size(self, size: int) -> bool:
-        """Whether any document may have been made from a picture of so many bytes."""
+        """Whether any document may have been made from a image of so many bytes."""
         return self._has("SELECT 1 FROM documents WHERE size IN (0, ?) AND content != ''", size)
 
     def put(self, entry: Entry) -> None:

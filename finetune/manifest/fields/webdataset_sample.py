@@ -1,12 +1,12 @@
-"""A webdataset sample: which of its files is the picture, which are captions, which metadata.
+"""A webdataset sample: which of its files is the image, which are captions, which metadata.
 
 The files of a sample have one key and differ in the extension, which is all behind the first dot of
 the file name. Its last part says what a file is, and what stands before that, what it is for:
-`s0.input.jpg` and `s0.outputs.txt` are picture and caption, `s0.seg.png` is a mask.
+`s0.input.jpg` and `s0.outputs.txt` are image and caption, `s0.seg.png` is a mask.
 
-- **The picture** is the file without such a word, else one called image, img, input, picture or
+- **The image** is the file without such a word, else one called image, img, input, image or
   photo, else the first. Others, such as a mask, become notes; a second one that could as well be
-  the picture is a problem.
+  the image is a problem.
 - **Captions** are texts without such a word, or called caption, text, output or target, with a
   number or an s behind it if you like; then those of the JSON. A single text of another name is
   the caption where there is no other; else texts of other names are metadata, as is the class in
@@ -26,7 +26,7 @@ JSON_SUFFIXES = (".json", ".jsn")
 CLASS_SUFFIXES = (".cls", ".class")
 READ_SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *CLASS_SUFFIXES)
 
-_PICTURES = ("", "image", "img", "input", "picture", "photo")
+_IMAGES = ("", "image", "img", "input", "picture", "photo")
 _CAPTIONS = frozenset(("", "caption", "text", "txt", "output", "target"))
 _NUMBER = re.compile(r"[._-]?\d+$")
 
@@ -39,19 +39,19 @@ def purpose(extension: str, suffixes: Iterable[str]) -> str | None:
     return None
 
 
-def chosen_picture(extensions: list[str], where: str, problems: Problems) -> int:
-    """The place of the picture among the extensions of a sample's images, of which there is one.
+def chosen_image(extensions: list[str], where: str, problems: Problems) -> int:
+    """The place of the image among the extensions of a sample's images, of which there is one.
 
     What becomes of the others is told.
     """
     names = [_plain(purpose(extension, IMAGE_SUFFIXES) or "") for extension in extensions]
-    ranks = [_PICTURES.index(name) if name in _PICTURES else len(_PICTURES) for name in names]
+    ranks = [_IMAGES.index(name) if name in _IMAGES else len(_IMAGES) for name in names]
     chosen = ranks.index(min(ranks))
-    is_named = ranks[chosen] < len(_PICTURES)
+    is_named = ranks[chosen] < len(_IMAGES)
     for place, extension in enumerate(extensions):
         if place == chosen:
             continue
-        if is_named and ranks[place] == len(_PICTURES):
+        if is_named and ranks[place] == len(_IMAGES):
             reason = f"{extension}: taken for no picture, since the sample has {extensions[chosen]}"
             problems.note("image not taken", where, reason)
         else:

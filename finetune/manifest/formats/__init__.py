@@ -22,7 +22,7 @@ from finetune.manifest.formats import (
     parquet,
     webdataset,
 )
-from finetune.manifest.formats.row import Source
+from finetune.manifest.formats.row import ManifestSource
 from finetune.manifest.formats.text_lines import UTF8_BOM, first_lines
 
 HEAD_BYTES = 1 << 20
@@ -34,11 +34,11 @@ _COMPRESSED = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"PK\x03\x04": "zip",
 }
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def recognise(path: str | Path | FrameManifest, has_vectors: bool = False) -> Source:
+def recognise(path: str | Path | FrameManifest, has_vectors: bool = False) -> ManifestSource:
     """Find out what a manifest is: a file, a folder, a pattern of tar shards, or a DataFrame.
 
     `has_vectors` says that ready-made vectors lie beside it, so that captions may be missing.
@@ -69,7 +69,7 @@ def recognise(path: str | Path | FrameManifest, has_vectors: bool = False) -> So
     raise ManifestError(f"{path}: there is no such file or folder")
 
 
-def _recognise_file(path: Path, head: bytes, has_vectors: bool) -> Source:
+def _recognise_file(path: Path, head: bytes, has_vectors: bool) -> ManifestSource:
     if not head:
         raise ManifestError(f"{path}: the file is empty")
     if head.startswith(parquet.MAGIC):
@@ -98,8 +98,8 @@ def _recognise_file(path: Path, head: bytes, has_vectors: bool) -> Source:
     return source
 
 
-def _recognise_json(path: Path, head: bytes, has_vectors: bool) -> Source:
-    source: Source | None = json_lines.recognise(path, head, has_vectors)
+def _recognise_json(path: Path, head: bytes, has_vectors: bool) -> ManifestSource:
+    source: ManifestSource | None = json_lines.recognise(path, head, has_vectors)
     source = source or karpathy.recognise(path)
     if source is None:
         raise ManifestError(
@@ -113,7 +113,7 @@ def _refuse_other_files(path: Path, head: bytes) -> None:
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
             raise ManifestError(f"{path}: is compressed ({name}); unpack it first")
-    if head.startswith(_PICTURES):
+    if head.startswith(_IMAGES):
         raise ManifestError(f"{path}: is a picture; name the manifest or the folder of pictures")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ManifestError(f"{path}: is UTF-16; save it as UTF-8")
@@ -122,8 +122,8 @@ def _refuse_other_files(path: Path, head: bytes) -> None:
         raise ManifestError(f"{path}: holds no text (or UTF-16 text); save it as UTF-8")
 
 
-def _recognise_folder(path: Path) -> Source:
-    source: Source | None = imagefolder.recognise(path) or webdataset.recognise_folder(path)
+def _recognise_folder(path: Path) -> ManifestSource:
+    source: ManifestSource | None = imagefolder.recognise(path) or webdataset.recognise_folder(path)
     if source is not None:
         return source
     tables = [each for each in sorted(path.iterdir()) if each.suffix.lower() in _TABLES]

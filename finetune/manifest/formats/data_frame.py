@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune.errors import ManifestError
 from finetune.frames import FrameManifest
-from finetune.manifest.formats.row import Columns, Row
+from finetune.manifest.formats.row import ManifestColumns, Row
 from finetune.manifest.problems import Problems
 
 DATA_FRAME = "dataframe"
@@ -23,7 +23,7 @@ class FrameTable:
     """
 
     frame: FrameManifest
-    columns: Columns
+    columns: ManifestColumns
     unread: tuple[str, ...]
     root: Path
     format: str = DATA_FRAME
@@ -60,7 +60,7 @@ def recognise(frame: FrameManifest) -> FrameTable:
     """The frame as a table.
 
     Raises:
-        ManifestError: a column is missing, or that of the images holds pictures.
+        ManifestError: a column is missing, or that of the images holds images.
     """
     first: dict[str, Any] = {}
     for row in frame.rows():
@@ -70,7 +70,7 @@ def recognise(frame: FrameManifest) -> FrameTable:
         if len(first) == len(frame.names):
             break
     unread = tuple(name for name in frame.names if isinstance(first.get(name), bytes | bytearray))
-    columns = Columns.of(name for name in frame.names if name not in unread)
+    columns = ManifestColumns.of(name for name in frame.names if name not in unread)
     path = Path(frame)
     image = first.get(columns.image or "")
     if isinstance(image, dict) or hasattr(image, "tobytes"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from finetune.errors import ManifestError
 from finetune.manifest.fields.long_fields import long_fields
 from finetune.manifest.formats.row import (
-    Columns,
+    ManifestColumns,
     MetadataValue,
     Row,
     caption_values,
@@ -41,7 +41,7 @@ class DelimitedText:
     path: Path
     delimiter: str
     names: tuple[str, ...]
-    columns: Columns
+    columns: ManifestColumns
 
     @property
     def format(self) -> str:
@@ -215,4 +215,4 @@ def _reading(path: Path, header: str, delimiter: str) -> DelimitedText:
         fields = header.split(delimiter)
     # pandas leaves the index column without a name.
     names = [composed(name.strip()) or f"column {number}" for number, name in enumerate(fields, 1)]
-    return DelimitedText(path, delimiter, tuple(names), Columns.of(names))
+    return DelimitedText(path, delimiter, tuple(names), ManifestColumns.of(names))

@@ -1,7 +1,7 @@
 """A folder of images, without a manifest; captions may lie beside them as `name.txt`.
 
-What looks like a picture and is not taken, and what cannot be looked into, is a problem that names
-it; a picture without a text file beside it is a note, since most folders have few or none.
+What looks like a image and is not taken, and what cannot be looked into, is a problem that names
+it; a image without a text file beside it is a note, since most folders have few or none.
 """
 
 import os
@@ -88,10 +88,10 @@ class ImageFolder:
 
 @dataclass(frozen=True, slots=True)
 class NotTaken:
-    """What looks like a picture, or may hold some, and is passed over.
+    """What looks like a image, or may hold some, and is passed over.
 
     Attributes:
-        kind: "picture not taken", "linked folder", "unreadable folder", or "text without picture",
+        kind: "image not taken", "linked folder", "unreadable folder", or "text without image",
             which is no problem.
         path: Relative to the folder that is read.
         reason: Why, and the mend.
@@ -120,7 +120,7 @@ def recognise(root: Path) -> ImageFolder | None:
 
 
 def first_not_taken(root: Path) -> NotTaken | None:
-    """The first picture of a folder without images that is passed over."""
+    """The first image of a folder without images that is passed over."""
     for found in _walk(root):
         if isinstance(found, NotTaken) and found.kind != _ORPHAN:
             return found
@@ -174,7 +174,7 @@ def _texts(names: list[str]) -> dict[str, str]:
 
 
 def _why_not_taken(path: Path) -> str | None:
-    """Why a file without a picture's suffix is passed over, where its content is a picture's."""
+    """Why a file without a image's suffix is passed over, where its content is a image's."""
     try:
         with open_regular(path) as file:
             suffix = suffix_of_content(file.read(HEAD_BYTES))

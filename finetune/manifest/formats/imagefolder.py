@@ -12,7 +12,7 @@ from pathlib import Path
 from finetune.errors import ManifestError
 from finetune.files.regular_files import open_regular
 from finetune.manifest.formats import delimited, json_lines, parquet
-from finetune.manifest.formats.row import Row, Source
+from finetune.manifest.formats.row import ManifestSource, Row
 from finetune.manifest.problems import Problems
 from finetune.manifest.splits import split_of_word
 
@@ -25,7 +25,7 @@ class HuggingFaceImageFolder:
     """A folder with one metadata file, or with one in several of its folders."""
 
     root: Path
-    parts: tuple[Source, ...]
+    parts: tuple[ManifestSource, ...]
     format: str = "imagefolder"
     suffixes: tuple[str, ...] = ("",)
 
@@ -67,7 +67,7 @@ def _is_visible_folder(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
 
 
-def _part(folder: Path) -> Source | None:
+def _part(folder: Path) -> ManifestSource | None:
     try:
         found = [folder / name for name in NAMES if (folder / name).is_file()]
     except OSError:
@@ -78,14 +78,14 @@ def _part(folder: Path) -> Source | None:
     return _read_part(found) if found else None
 
 
-def _read_part(found: Sequence[Path]) -> Source | None:
+def _read_part(found: Sequence[Path]) -> ManifestSource | None:
     path = found[0]
     with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
     # Another table may have that name too; Parquet has its columns at the end.
     if b"file_name" not in head.lower() and not head.startswith(parquet.MAGIC):
         return None
-    part: Source | None
+    part: ManifestSource | None
     if head.startswith(parquet.MAGIC):
         part = parquet.recognise(path, has_vectors=False)
         names: tuple[str, ...] = (part.columns.image or "",)

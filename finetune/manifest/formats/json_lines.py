@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.files import bounded_json
 from finetune.files.bounded_json import JsonLimitError
-from finetune.manifest.formats.row import Columns, Row
+from finetune.manifest.formats.row import ManifestColumns, Row
 from finetune.manifest.formats.text_lines import first_lines, open_lines, report_not_utf8
 from finetune.manifest.problems import Problems
 
@@ -18,7 +18,7 @@ class JsonLines:
     """A file with a JSON object on each line."""
 
     path: Path
-    columns: Columns
+    columns: ManifestColumns
     suffixes: tuple[str, ...] = ("",)
 
     @property
@@ -73,7 +73,7 @@ def recognise(path: Path, head: bytes, has_vectors: bool) -> JsonLines | None:
     if isinstance(objects[0].get("images"), list):
         return None
     names = list(dict.fromkeys(name for values in objects for name in values))
-    columns = Columns.of(names)
+    columns = ManifestColumns.of(names)
     columns.check(path, names, has_vectors)
     return JsonLines(path, columns, columns.suffixes)
 

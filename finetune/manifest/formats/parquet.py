@@ -16,7 +16,7 @@ from finetune.manifest.fields.parquet_values import (
     values_of,
     why_bomb,
 )
-from finetune.manifest.formats.row import Columns, Row
+from finetune.manifest.formats.row import ManifestColumns, Row
 from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
 
@@ -33,7 +33,7 @@ class ParquetTable:
     """
 
     path: Path
-    columns: Columns
+    columns: ManifestColumns
     names: tuple[str, ...]
     unread: tuple[str, ...]
     text_paths: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ def recognise(path: Path, has_vectors: bool) -> ParquetTable:
         raise _damaged(path, error) from error
     unread = tuple(field.name for field in schema if _is_bytes(field.type))
     names = tuple(name for name in schema.names if name not in unread)
-    columns = Columns.of(names)
+    columns = ManifestColumns.of(names)
     if columns.image is not None and pyarrow.types.is_struct(schema.field(columns.image).type):
         raise ManifestError(
             f"{path}: the column {columns.image!r} holds pictures, not paths; write the pictures "

@@ -120,7 +120,7 @@ def _is_ascii(value: MetadataValue) -> bool:
     return not isinstance(value, str) or value.isascii()
 
 
-class Source(Protocol):
+class ManifestSource(Protocol):
     """A recognised manifest that can be read row by row."""
 
     @property
@@ -149,7 +149,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ManifestColumns:
     """Which column holds what, by the names that the known formats use, ignoring case.
 
     Attributes:
@@ -172,7 +172,7 @@ class Columns:
     known: frozenset[str | None] = frozenset()
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> "Columns":
+    def of(cls, names: Iterable[str]) -> "ManifestColumns":
         """Give each column its meaning; any role may come out empty (see `check`)."""
         names = list(names)
         by_role = {name.strip().lower(): name for name in reversed(names)}

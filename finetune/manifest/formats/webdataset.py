@@ -4,7 +4,7 @@
 as img2dataset writes it; what else may be in one is said in `webdataset_sample`. The key is the
 member's path up to the first dot of its file name, and a sample's files follow each other
 (https://github.com/webdataset/webdataset). Images are not unpacked: a record knows where in the
-shard its picture lies.
+shard its image lies.
 """
 
 import itertools
@@ -24,10 +24,10 @@ from finetune.manifest.fields.webdataset_sample import (
     JSON_SUFFIXES,
     READ_SUFFIXES,
     captions_and_metadata,
-    chosen_picture,
+    chosen_image,
     merged,
 )
-from finetune.manifest.formats.row import IMAGE_SUFFIXES, Columns, Row
+from finetune.manifest.formats.row import IMAGE_SUFFIXES, ManifestColumns, Row
 from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
 
@@ -191,10 +191,10 @@ def _row(sample: _Sample, shard: str, number: int, position: int, problems: Prob
         problems.add("no image", where, "the sample has no image")
         return None
     extensions = [each.name[len(sample.key) :].lower() for each in sample.images]
-    image = sample.images[chosen_picture(extensions, where, problems)]
+    image = sample.images[chosen_image(extensions, where, problems)]
     image.name.encode()
     values = merged(_json_objects(sample.texts, where, problems))
-    columns = Columns.of(["image", *values])
+    columns = ManifestColumns.of(["image", *values])
     row = columns.row({**values, "image": image.name}, number, shard, position)
     texts = {
         extension: raw.decode("utf-8-sig")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from finetune.data.tensors import TensorBatch
-from finetune.data.world import shares
+from finetune.data.world import even_slices
 from finetune.losses.loss import ScoresBatch
 from finetune.models.dual_encoder import DualEncoder
 
@@ -84,7 +84,7 @@ def accumulated_backward(
         raise ValueError("a batch can be cut into parts only where each image has one text")
     total = torch.zeros((), device=dual.logit_scale.device)
     start = 0
-    for part in shares(pairs, min(parts, pairs)):
+    for part in even_slices(pairs, min(parts, pairs)):
         count = part.stop - part.start
         rows = slice(start, start + len(range(count)[own(count)]))
         start = rows.stop

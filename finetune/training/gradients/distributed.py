@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from finetune.data.world import TIMEOUT, World, shares
+from finetune.data.world import TIMEOUT, World, even_slices
 from finetune.errors import UsageError
 from finetune.losses.loss import ScoresBatch
 
@@ -132,7 +132,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, embeds: Tensor, count: int, world: World) -> Tensor:
         ctx.own = world.share(count)
-        parts = shares(count, world.size)
+        parts = even_slices(count, world.size)
         # all_gather wants equal lengths
         longest = max(part.stop - part.start for part in parts)
         padded = embeds.new_zeros(longest, embeds.shape[1])

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from finetune.data.tensors import TensorBatch
-from finetune.data.world import shares
+from finetune.data.world import even_slices
 from finetune.losses.loss import ScoresBatch
 from finetune.models.dual_encoder import DualEncoder
 from finetune.training.gradients.backward import autocast, nothing, whole_backward
@@ -125,7 +125,7 @@ class _Chunk:
 @torch.no_grad()
 def _embed(embed: Embed, count: int, chunk_size: int, device: torch.device) -> list[_Chunk]:
     chunks = []
-    for rows in shares(count, -(-count // chunk_size)):
+    for rows in even_slices(count, -(-count // chunk_size)):
         random_state = RandomState.now(device)
         chunks.append(_Chunk(rows, embed(rows), random_state))
     return chunks

@@ -353,8 +353,8 @@ def test_every_mode_over_a_real_index(index: Path, mode: str) -> None:
 
 
 def test_the_road_by_picture_and_by_id(index: Path, tmp_path: Path) -> None:
-    picture = index.parent / "blue.png"
-    done = clipsearch("query", "--image", picture, "--sheet", tmp_path / "out.html",
+    image = index.parent / "blue.png"
+    done = clipsearch("query", "--image", image, "--sheet", tmp_path / "out.html",
                       CLIPSEARCH_INDEX=str(index))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.search(r"1 +1\.0000 +1\.0000 +blue\.png", done.stdout)

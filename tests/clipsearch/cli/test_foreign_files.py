@@ -134,8 +134,8 @@ def test_a_sheet_replaces_only_a_sheet_that_nobody_changed(tmp_path: Path) -> No
         path.write_bytes(data)
         with pytest.raises(UsageError, match="changed since"):
             check_sheet(path)
-    with Image.open(tmp_path / "photo.png") as picture:
-        picture.load()
+    with Image.open(tmp_path / "photo.png") as image:
+        image.load()
 
 
 def test_a_sheet_never_goes_to_a_picture_that_is_asked_by(work: Path) -> None:

@@ -88,16 +88,16 @@ def test_an_index_of_ready_made_vectors(
     index, new = tmp_path / "i.index", tmp_path / "new.index"
     done("feed", manifest, "--index", index)
     Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
-    pictures = tmp_path / "pictures.csv"
-    pictures.write_text("image,caption\np.png,x\n")
-    said = refused("feed", pictures, "--index", index)
+    images = tmp_path / "pictures.csv"
+    images.write_text("image,caption\np.png,x\n")
+    said = refused("feed", images, "--index", index)
     assert "takes no others: give some, or feed a new index with --encoder" in said
-    said = refused("feed", pictures, "--index", index, "--encoder", encoder_folder)
+    said = refused("feed", images, "--index", index, "--encoder", encoder_folder)
     assert "leave --encoder out and give such vectors, or feed a new index" in said
-    done("feed", pictures, "--index", new, "--encoder", encoder_folder)
-    said = refused("feed", pictures, "--index", tmp_path / "third.index")
+    done("feed", images, "--index", new, "--encoder", encoder_folder)
+    said = refused("feed", images, "--index", tmp_path / "third.index")
     assert "so name the encoder with --encoder" in said
-    done("feed", pictures, "--index", tmp_path / "third.index", "--encoder", encoder_folder)
+    done("feed", images, "--index", tmp_path / "third.index", "--encoder", encoder_folder)
     said = refused("query", "--image", tmp_path / "p.png", "--index", index)
     assert "or search for words with --mode bm25" in said
     assert found(index) == ["a", "b"]
@@ -119,8 +119,8 @@ def test_the_report_of_a_strict_manifest(tmp_path: Path, manifest: Path) -> None
 
 def test_one_captioned_picture_in_all_splits(tmp_path: Path, encoder_folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
-    pictures = tmp_path / "pictures.csv"
-    pictures.write_text("image,caption\np.png,x\n")
-    said = refused("evaluate", encoder_folder, pictures, "--split", "all")
+    images = tmp_path / "pictures.csv"
+    images.write_text("image,caption\np.png,x\n")
+    said = refused("evaluate", encoder_folder, images, "--split", "all")
     assert "--split" not in said.replace("the split all", "")
     assert "give more of them captions" in said

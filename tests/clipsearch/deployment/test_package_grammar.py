@@ -9,7 +9,7 @@ import pytest
 from package_grammar import complaints
 
 from clipsearch.deployment.package import PackageValues, render
-from clipsearch.engine import PRECISIONS
+from clipsearch.engine import EMBEDDING_PRECISIONS
 from clipsearch.text import LANGUAGES
 
 SEVERAL = Path(__file__).resolve().parents[3] / "deploy" / "several-nodes"
@@ -35,7 +35,7 @@ def files(values: PackageValues) -> dict[str, bytes]:
 def every_package(encoder: Path) -> Iterator[PackageValues]:
     places = ({}, {"nodes": SEVERAL}, {"cloud": True})
     for place, held, precision, language in itertools.product(
-        places, (None, encoder), PRECISIONS, LANGUAGES
+        places, (None, encoder), EMBEDDING_PRECISIONS, LANGUAGES
     ):
         values = PackageValues(
             dimension=512, precision=precision, language=language, encoder=held, **place
@@ -47,7 +47,7 @@ def every_package(encoder: Path) -> Iterator[PackageValues]:
 
 def test_nothing_is_wrong_with_any_package_that_is_rendered(encoder: Path) -> None:
     rendered = list(every_package(encoder))
-    assert len(rendered) == 3 * 2 * len(PRECISIONS) * len(LANGUAGES) + 2
+    assert len(rendered) == 3 * 2 * len(EMBEDDING_PRECISIONS) * len(LANGUAGES) + 2
     found = {str(values): complaints(files(values)) for values in rendered}
     assert not {values: wrong for values, wrong in found.items() if wrong}
 

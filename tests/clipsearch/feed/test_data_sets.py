@@ -22,9 +22,9 @@ from clipsearch.engine import IndexInfo
 from clipsearch.engines import open_engine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.feed.data_sets import HELD_KIND, Place
+from clipsearch.feed.data_sets import HELD_KIND, ManifestPlace
 from clipsearch.feed.feed import FeedOptions, feed
-from clipsearch.search.pictures import PictureFolders
+from clipsearch.search.images import ImageFolders
 from clipsearch.search.search import Search
 from finetune.errors import UsageError
 
@@ -100,9 +100,9 @@ def test_prefixed_documents_are_found_and_shown(a: Manifest, b: Manifest, index:
     with Search.open(index) as search:
         (document,) = search.get([identity])
         assert document is not None
-        found = PictureFolders(search.info).find(document.path)
+        found = ImageFolders(search.info).find(document.path)
         assert found == (b.folder / NAMES[3]).resolve()
-        assert PictureFolders(search.info).find(NAMES[3]) == (a.folder / NAMES[3]).resolve()
+        assert ImageFolders(search.info).find(NAMES[3]) == (a.folder / NAMES[3]).resolve()
         page = search.similar(identity, k=9)
         assert identity not in [hit.document.id for hit in page.hits]
         assert page.hits[0].cosine is not None and len(page.hits) == 9
@@ -305,13 +305,13 @@ def shard(folder: Path, name: str, members: dict[str, int]) -> Path:
     path = folder / name
     with tarfile.open(path, "w") as tar:
         for member, seed in members.items():
-            picture = folder / "picture.png"
-            paint(picture, seed)
+            image = folder / "picture.png"
+            paint(image, seed)
             text = folder / "text.txt"
             text.write_text(f"{name} {member}")
-            tar.add(picture, member)
+            tar.add(image, member)
             tar.add(text, member.removesuffix(".png") + ".txt")
-            picture.unlink()
+            image.unlink()
             text.unlink()
     return path
 
@@ -331,11 +331,11 @@ def test_shards_with_the_same_keys_are_told_apart(encoder_folder: Path, tmp_path
     assert counts(feed(options(two, id_prefix="two/"))) == (2, 0, 0, 0, 0)
     encoder = Encoder.load(encoder_folder)
     with Search.open(index) as search:
-        pictures = PictureFolders(search.info)
+        images = ImageFolders(search.info)
         for identity, seed in (("s.tar/0.png", 1), ("two/s.tar/0.png", 3)):
             (document,) = search.get([identity], embeddings=True)
             assert document is not None
-            source = pictures.source(document.path)
+            source = images.source(document.path)
             assert source is not None
             paint(tmp_path / "expected.png", seed)
             assert source.read() == (tmp_path / "expected.png").read_bytes()
@@ -363,7 +363,7 @@ def test_members_that_point_out_of_their_shards_are_told_apart(
         for identity, seed in (("0.tar/../x.png", 1), ("1.tar/../x.png", 3), ("0.tar/y.png", 2)):
             (document,) = search.get([identity])
             assert document is not None
-            source = PictureFolders(search.info).source(document.path)
+            source = ImageFolders(search.info).source(document.path)
             assert source is not None
             paint(tmp_path / "expected.png", seed)
             assert source.read() == (tmp_path / "expected.png").read_bytes()
@@ -409,11 +409,11 @@ def test_places(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "m.csv").write_text("")
     (tmp_path / "link").symlink_to("real")
-    place = Place.of(tmp_path / "link" / "m.csv", str(tmp_path / "x.index"))
+    place = ManifestPlace.of(tmp_path / "link" / "m.csv", str(tmp_path / "x.index"))
     assert place.manifest == f"{tmp_path}/link/m.csv"
     assert place.resolved == f"{os.path.realpath(tmp_path)}/real/m.csv"
     assert place.beside == "../real/m.csv"
-    assert Place.of(tmp_path / "real" / "m.csv", "http://localhost:8080").beside is None
+    assert ManifestPlace.of(tmp_path / "real" / "m.csv", "http://localhost:8080").beside is None
 
 
 def test_a_picture_of_each_set_is_what_it_should_be(
@@ -424,6 +424,6 @@ def test_a_picture_of_each_set_is_what_it_should_be(
     encoder = Encoder.load(encoder_folder)
     for manifest, prefix in ((a, ""), (b, "B/")):
         for name in NAMES:
-            with Image.open(manifest.folder / name) as picture:
-                (expected,) = encoder.encode_images([picture])
+            with Image.open(manifest.folder / name) as image:
+                (expected,) = encoder.encode_images([image])
             np.testing.assert_allclose(found[prefix + name].embedding, expected, atol=1e-5)

@@ -320,10 +320,10 @@ def test_an_error_in_a_stage_reaches_the_caller(
         whole_stage = pipeline.decode_ahead
 
         def breaking(*arguments: object, **options: object) -> Iterator[object]:
-            for number, picture in enumerate(whole_stage(*arguments, **options)):  # type: ignore[arg-type]
+            for number, image in enumerate(whole_stage(*arguments, **options)):  # type: ignore[arg-type]
                 if number == 100:
                     raise MemoryError("no memory left")
-                yield picture
+                yield image
 
         monkeypatch.setattr(pipeline, "decode_ahead", breaking)
     else:

@@ -13,7 +13,7 @@ from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import Upsert
 from clipsearch.feed.ledger.ledger import Entry
-from clipsearch.feed.pipeline import Picture, Rejection, Step, encode
+from clipsearch.feed.pipeline import PlannedImage, Rejection, Step, encode
 from finetune.images.source import ImageSource
 
 COUNT = 23
@@ -32,12 +32,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def pictures(folder: Path, pulled: list[int]) -> Iterator[tuple[Picture, ImageSource]]:
+def pictures(folder: Path, pulled: list[int]) -> Iterator[tuple[PlannedImage, ImageSource]]:
     for number in range(COUNT):
         pulled.append(number)
         document = Document(str(number), (), f"{number}.png", {}, {}, None)
         entry = Entry(str(number), "", "", "", "")
-        yield Picture(document, entry), ImageSource(folder / f"{number}.png")
+        yield PlannedImage(document, entry), ImageSource(folder / f"{number}.png")
 
 
 @pytest.mark.parametrize(("threads", "batch_size"), [(1, 5), (2, 8), (3, 1), (4, 64)])

@@ -46,7 +46,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def assert_is_picture(index: Path | str, name: str, file: Path, encoder_folder: Path) -> None:
+def assert_is_image(index: Path | str, name: str, file: Path, encoder_folder: Path) -> None:
     document = documents(index)[name]
     (expected,) = Encoder.load(encoder_folder).encode_images([file])
     np.testing.assert_allclose(document.embedding, expected, atol=1e-5)
@@ -103,7 +103,7 @@ def test_equal_pictures_of_one_feed_are_encoded_once(
     assert (report.reused, sum(encoded)) == (2, COUNT)
     found = documents(index)
     np.testing.assert_array_equal(found["again.png"].embedding, found["3.png"].embedding)
-    assert_is_picture(index, "and-again.png", photos.folder / "3.png", encoder_folder)
+    assert_is_image(index, "and-again.png", photos.folder / "3.png", encoder_folder)
 
 
 def test_pictures_of_one_size_that_differ_are_told_apart(
@@ -118,7 +118,7 @@ def test_pictures_of_one_size_that_differ_are_told_apart(
     report = photos.feed(index, encoder_folder)
     assert (report.fed, report.reused, sum(encoded)) == (6, 1, 5)
     for name in names:
-        assert_is_picture(index, name, photos.folder / name, encoder_folder)
+        assert_is_image(index, name, photos.folder / name, encoder_folder)
     np.testing.assert_array_equal(
         documents(index)["copy.bmp"].embedding, documents(index)["4.bmp"].embedding
     )
@@ -136,7 +136,7 @@ def test_two_pictures_that_change_places(
     report = photos.feed(index)
     assert counts(report) == (0, 4, COUNT - 4, 0, 0)
     for name in ("0.png", "1.png", "2.png", "3.png"):
-        assert_is_picture(index, name, photos.folder / name, encoder_folder)
+        assert_is_image(index, name, photos.folder / name, encoder_folder)
 
 
 def test_a_document_that_was_deleted_behind_the_ledger_is_not_asked(
@@ -155,7 +155,7 @@ def test_a_document_that_was_deleted_behind_the_ledger_is_not_asked(
     report = photos.feed(index)
     monkeypatch.undo()
     assert (report.fed, report.reused) == (1, 0)
-    assert_is_picture(index, "renamed.png", photos.folder / "renamed.png", encoder_folder)
+    assert_is_image(index, "renamed.png", photos.folder / "renamed.png", encoder_folder)
 
 
 def turn_in_place(path: Path, seed: int) -> None:
@@ -186,7 +186,7 @@ def test_a_picture_changed_with_its_size_and_time_kept(
     )
     assert done.returncode == 0, done.stderr
     assert "fed 0, updated 1, unchanged 1," in done.stdout
-    assert_is_picture(index, "a.bmp", photos.folder / "a.bmp", encoder_folder)
+    assert_is_image(index, "a.bmp", photos.folder / "a.bmp", encoder_folder)
 
 
 def test_a_replaced_file_with_size_and_time_kept(encoder_folder: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_replaced_file_with_size_and_time_kept(encoder_folder: Path, tmp_path:
     os.utime(photos.folder / "new.bmp", ns=(status.st_atime_ns, status.st_mtime_ns))
     (photos.folder / "new.bmp").rename(path)
     assert counts(photos.feed(index)) == (0, 1, 0, 0, 0)
-    assert_is_picture(index, "a.bmp", path, encoder_folder)
+    assert_is_image(index, "a.bmp", path, encoder_folder)
 
 
 def test_on_a_vespa_too(
@@ -221,7 +221,7 @@ def test_on_a_vespa_too(
         report = photos.feed(stub.url, prune=True, **options)
         assert counts(report) == (1, 0, COUNT, 1, 0)
         assert (report.reused, sum(encoded)) == (1, COUNT)
-        assert_is_picture(stub.url, "renamed.png", photos.folder / "renamed.png", encoder_folder)
+        assert_is_image(stub.url, "renamed.png", photos.folder / "renamed.png", encoder_folder)
 
 
 KILLED = """
@@ -257,7 +257,7 @@ def test_killed_between_the_writes_of_reused_embeddings(
     assert done.returncode == -9
     photos.feed(index)
     for name in photos.captions:
-        assert_is_picture(index, name, photos.folder / name, encoder_folder)
+        assert_is_image(index, name, photos.folder / name, encoder_folder)
     assert counts(photos.feed(index)) == (0, 0, COUNT, 0, 0)
 
 

@@ -265,8 +265,8 @@ def test_the_encoder_that_the_index_names(encoder_folder: Path) -> None:
             best = search.query(caption, mode="vector").hits[0]
             assert best.document.id == str(number)
             assert best.cosine == pytest.approx(1, abs=1e-5)
-        picture = Image.new("RGB", (40, 30), "red")
-        assert search.query(image=picture).total == len(captions)
+        image = Image.new("RGB", (40, 30), "red")
+        assert search.query(image=image).total == len(captions)
 
 
 def test_texts_are_encoded_once(engine: MemoryEngine) -> None:

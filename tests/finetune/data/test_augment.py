@@ -95,7 +95,7 @@ def test_seed_and_step_decide_and_nothing_else() -> None:
 def test_pictures_of_a_batch_are_varied_each_in_its_own_way() -> None:
     same = np.repeat(bytes_of(1), 16, axis=0)
     varied = augmented(EVERYTHING, same)
-    assert len({picture.tobytes() for picture in varied}) == 16
+    assert len({image.tobytes() for image in varied}) == 16
 
 
 def test_a_share_of_the_draws_gives_a_share_of_the_batch() -> None:
@@ -120,8 +120,8 @@ def test_gray_pictures_have_equal_channels_and_the_luma_of_bt_601() -> None:
 def coordinates(height: int, width: int, count: int) -> np.ndarray:
     """Float pictures whose red is the pixel's x and whose green is its y, from 0 to 1."""
     x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-    picture = np.stack([x, y, np.zeros_like(x)]).astype(np.float32)
-    return np.repeat(picture[None], count, axis=0)
+    image = np.stack([x, y, np.zeros_like(x)]).astype(np.float32)
+    return np.repeat(image[None], count, axis=0)
 
 
 def crop_boxes(config: AugmentConfig, height: int, width: int, count: int) -> np.ndarray:
@@ -189,8 +189,8 @@ def test_jitter_follows_the_formulas_in_the_drawn_order() -> None:
         draws = draw(config, pixels.shape, 0, step)
         orders.add(draws.order)
         expected = [
-            jitter_oracle(picture / 255, factors, draws.order) if chosen else picture / 255
-            for picture, factors, chosen in zip(pixels, draws.jitter, draws.jittered, strict=True)
+            jitter_oracle(image / 255, factors, draws.order) if chosen else image / 255
+            for image, factors, chosen in zip(pixels, draws.jitter, draws.jittered, strict=True)
         ]
         np.testing.assert_allclose(
             augmented(config, pixels, step=step), np.stack(expected), atol=2e-5
@@ -198,26 +198,26 @@ def test_jitter_follows_the_formulas_in_the_drawn_order() -> None:
     assert len(orders) > 2
 
 
-def jitter_oracle(picture: np.ndarray, factors: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+def jitter_oracle(image: np.ndarray, factors: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     luma = np.array([0.299, 0.587, 0.114])
     for part in order:
         factor = float(factors[part])
-        gray = np.tensordot(luma, picture, (0, 0))
+        gray = np.tensordot(luma, image, (0, 0))
         if part == HUE:
             height, width = gray.shape
             turned = [
                 colorsys.hsv_to_rgb((hue + factor) % 1, saturation, value)
                 for hue, saturation, value in (
-                    colorsys.rgb_to_hsv(*picture[:, y, x])
+                    colorsys.rgb_to_hsv(*image[:, y, x])
                     for y in range(height)
                     for x in range(width)
                 )
             ]
-            picture = np.array(turned).T.reshape(3, height, width)
+            image = np.array(turned).T.reshape(3, height, width)
         else:
             towards = (0.0, gray.mean(), gray)[part]
-            picture = np.clip(factor * picture + (1 - factor) * towards, 0, 1)
-    return picture
+            image = np.clip(factor * image + (1 - factor) * towards, 0, 1)
+    return image
 
 
 def test_jitter_factors_cover_their_range_and_what_is_off_is_not_done() -> None:

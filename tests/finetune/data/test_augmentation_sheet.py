@@ -92,7 +92,7 @@ def test_captions_are_varied_too(data: CaptionedImages, tmp_path: Path) -> None:
 
 def test_png(data: CaptionedImages, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
-    write_augmentation_sheet(sheet, data, PREPROCESSING, FLIP, AS_THEY_ARE, pictures=2)
+    write_augmentation_sheet(sheet, data, PREPROCESSING, FLIP, AS_THEY_ARE, images=2)
     with Image.open(sheet) as image:
         assert image.width > 6 * 240
         assert image.height < 4 * 260

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from finetune.config.batch_plan import BatchPlan
 from finetune.data.captioned_images import CaptionedImages, captioned_images
-from finetune.data.samples import epoch_samples, shares
+from finetune.data.samples import apportion, epoch_samples
 from finetune.errors import UsageError
 from finetune.images.source import ImageSource
 
@@ -32,7 +32,7 @@ def images_of(sizes: list[int], captions: int = 1) -> CaptionedImages:
 @example(total=1, weights=[2e-309])
 @example(total=10, weights=[1e308, 1e308, 1e308])
 def test_shares_are_within_one_of_the_weights(total, weights) -> None:
-    counts = shares(total, tuple(weights))
+    counts = apportion(total, tuple(weights))
     assert sum(counts) == total
     for count, weight in zip(counts, weights, strict=True):
         exact = total * Fraction(weight) / sum(map(Fraction, weights))
@@ -58,7 +58,7 @@ def test_weighted_datasets_go_round_evenly(sizes, total, epochs, captions, seed)
         assert len(samples) == total == plan.samples(data)
         assert (data.image_of_caption[samples.captions] == samples.images).all()
         drawn = np.bincount(data.datasets[samples.images], minlength=len(sizes))
-        assert drawn.tolist() == shares(total, weights)
+        assert drawn.tolist() == apportion(total, weights)
         units = samples.images if captions == "sampled" else samples.captions
         own = Counter(units.tolist())
         for number, size in enumerate(sizes):

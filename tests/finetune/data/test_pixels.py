@@ -56,9 +56,9 @@ def test_every_store_gives_the_same_pixels(sources, tmp_path, workers, cache) ->
 
 @pytest.mark.parametrize("cache", ["auto", "off"])
 def test_equal_pictures_have_equal_keys(sources, tmp_path, cache) -> None:
-    with Image.open(sources[7].path) as picture:
+    with Image.open(sources[7].path) as image:
         copy = tmp_path / "copy.bmp"  # other bytes, the same pixels
-        picture.save(copy)
+        image.save(copy)
     sources[20] = ImageSource(copy)
     with Decoder(PREPROCESSING, 0) as decoder:
         loaded = load_all(

@@ -168,5 +168,5 @@ def test_all_pictures_of_an_outcome(data, tmp_path, is_compared) -> None:
     assert [path.name for path in paths] == names[: 4 if is_compared else 2]
     for path in paths:
         if path.suffix == ".png":
-            with Image.open(path) as picture:
-                picture.load()
+            with Image.open(path) as image:
+                image.load()

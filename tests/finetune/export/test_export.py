@@ -24,7 +24,7 @@ from finetune.errors import ClipsearchError, UsageError
 from finetune.export import encoder as export_room
 from finetune.export import onnx as onnx_room
 from finetune.export.encoder import export_encoder
-from finetune.export.onnx import made_up_pictures
+from finetune.export.onnx import made_up_images
 from finetune.files.replacement import finish_replacement
 from finetune.images.pixels import pixel_values
 from finetune.models.dual_encoder import load_dual_encoder
@@ -237,9 +237,9 @@ def test_real_inputs_are_compared(dual, tmp_path, monkeypatch) -> None:
         onnx_room, "_compare_texts", lambda path, dual, texts: seen.append(texts) or 0.0
     )
     monkeypatch.setattr(
-        onnx_room, "_compare_pictures", lambda path, dual, pixels: seen.append(pixels) or 0.0
+        onnx_room, "_compare_images", lambda path, dual, pixels: seen.append(pixels) or 0.0
     )
-    pixels = made_up_pictures(dual.preprocessing, 3)
+    pixels = made_up_images(dual.preprocessing, 3)
     export_encoder(dual, tmp_path / "encoder", check_texts=["a red car"], check_pixels=pixels)
     assert seen[0] == ["a red car"]
     assert seen[1] is pixels

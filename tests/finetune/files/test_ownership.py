@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from finetune.errors import UsageError
 from finetune.files.ownership import (
     MARK_FILE,
-    Kind,
+    FolderKind,
     check_replaceable,
     claim,
     look,
@@ -23,8 +23,8 @@ from finetune.files.ownership import (
 )
 from finetune.files.replacement import built_aside, finish_replacement, sibling
 
-KIND = Kind("encoder folder", ("encoder.json", "onnx/*.onnx", "parts/"))
-OTHER = Kind("OpenCLIP folder", ("open_clip_config.json",))
+KIND = FolderKind("encoder folder", ("encoder.json", "onnx/*.onnx", "parts/"))
+OTHER = FolderKind("OpenCLIP folder", ("open_clip_config.json",))
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:

@@ -30,7 +30,7 @@ CLIP = preprocessing_from_config(
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> list[Path]:
+def images(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     paths = []
@@ -57,10 +57,10 @@ def wait_for(condition, seconds: float = 20.0) -> bool:
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("ahead", [1, 8, 64])
-def test_all_pictures_come_in_order(pictures, workers, ahead):
-    found = list(decode_ahead(sources(pictures), CLIP, workers=workers, ahead=ahead))
-    assert [key for key, _ in found] == list(range(len(pictures)))
-    for (_, decoded), path in zip(found, pictures, strict=True):
+def test_all_pictures_come_in_order(images, workers, ahead):
+    found = list(decode_ahead(sources(images), CLIP, workers=workers, ahead=ahead))
+    assert [key for key, _ in found] == list(range(len(images)))
+    for (_, decoded), path in zip(found, images, strict=True):
         assert decoded.error is None
         assert decoded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert decoded.pixels is not None and decoded.pixels.dtype == np.uint8
@@ -69,10 +69,10 @@ def test_all_pictures_come_in_order(pictures, workers, ahead):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_unreadable_picture_stops_nothing(pictures, tmp_path, workers):
+def test_an_unreadable_picture_stops_nothing(images, tmp_path, workers):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
-    paths = [pictures[0], broken, tmp_path / "missing.jpg", pictures[1]]
+    paths = [images[0], broken, tmp_path / "missing.jpg", images[1]]
     found = decode_ahead(sources(paths), CLIP, workers=workers)
     first, text, missing, last = (decoded for _, decoded in found)
     assert first.error is None and last.error is None
@@ -102,9 +102,9 @@ def test_deep_pictures_are_the_same_for_training_feed_and_query(tmp_path, stated
     np.testing.assert_allclose(asked, encoder.encode_pixels(fed.pixels[None]), atol=1e-6)
 
 
-def test_pictures_within_shards(pictures, tmp_path):
+def test_pictures_within_shards(images, tmp_path):
     shard = tmp_path / "shard.tar"
-    first, second = pictures[0].read_bytes(), pictures[1].read_bytes()
+    first, second = images[0].read_bytes(), images[1].read_bytes()
     shard.write_bytes(first + second)
     items = [("b", ImageSource(shard, len(first), len(second)))]
     ((_, decoded),) = decode_ahead(items, CLIP, workers=1)
@@ -112,12 +112,12 @@ def test_pictures_within_shards(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("ahead", [7, 50])
-def test_reads_no_further_ahead_than_asked(pictures, ahead):
+def test_reads_no_further_ahead_than_asked(images, ahead):
     read = 0
 
     def counted():
         nonlocal read
-        for item in sources(pictures * 5):
+        for item in sources(images * 5):
             read += 1
             yield item
 
@@ -127,24 +127,24 @@ def test_reads_no_further_ahead_than_asked(pictures, ahead):
     decoded.close()
 
 
-def test_works_from_a_thread_that_is_not_the_main_one(pictures):
+def test_works_from_a_thread_that_is_not_the_main_one(images):
     found: list[tuple[int, Decoded]] = []
     thread = threading.Thread(
-        target=lambda: found.extend(decode_ahead(sources(pictures), CLIP, workers=2))
+        target=lambda: found.extend(decode_ahead(sources(images), CLIP, workers=2))
     )
     thread.start()
     thread.join(60)
-    assert len(found) == len(pictures)
+    assert len(found) == len(images)
 
 
-def test_numbers_out_of_range_fail_at_the_start(pictures):
+def test_numbers_out_of_range_fail_at_the_start(images):
     for options in ({"workers": -1}, {"workers": 1, "ahead": 0}):
         with pytest.raises(UsageError, match="workers="):
-            decode_ahead(sources(pictures), CLIP, **options)
+            decode_ahead(sources(images), CLIP, **options)
 
 
-def test_closing_early_leaves_no_process_and_no_thread(pictures):
-    decoded = decode_ahead(sources(pictures), CLIP, workers=2)
+def test_closing_early_leaves_no_process_and_no_thread(images):
+    decoded = decode_ahead(sources(images), CLIP, workers=2)
     next(decoded)
     assert workers_running()
     decoded.close()
@@ -153,9 +153,9 @@ def test_closing_early_leaves_no_process_and_no_thread(pictures):
     assert not any(name.startswith("clipsearch-decode") for name in names)
 
 
-def test_an_error_of_the_callers_items_comes_through_and_leaves_no_process(pictures):
+def test_an_error_of_the_callers_items_comes_through_and_leaves_no_process(images):
     def failing():
-        yield from sources(pictures[:3])
+        yield from sources(images[:3])
         raise OSError("the manifest broke off")
 
     with pytest.raises(OSError, match="broke off"):
@@ -164,8 +164,8 @@ def test_an_error_of_the_callers_items_comes_through_and_leaves_no_process(pictu
 
 
 @pytest.mark.parametrize("ahead", [4, 128])
-def test_a_killed_worker_is_one_clear_error(pictures, ahead):
-    decoded = decode_ahead(sources(pictures * 20), CLIP, workers=1, ahead=ahead)
+def test_a_killed_worker_is_one_clear_error(images, ahead):
+    decoded = decode_ahead(sources(images * 20), CLIP, workers=1, ahead=ahead)
     next(decoded)
     (worker,) = workers_running()
     worker.kill()
@@ -175,9 +175,9 @@ def test_a_killed_worker_is_one_clear_error(pictures, ahead):
     assert not workers_running()
 
 
-def test_so_is_one_that_is_killed_in_training(pictures):
+def test_so_is_one_that_is_killed_in_training(images):
     with Decoder(CLIP, 1) as decoder:
-        decoded = decoder.decode([ImageSource(path) for path in pictures * 20])
+        decoded = decoder.decode([ImageSource(path) for path in images * 20])
         next(decoded)
         (worker,) = workers_running()
         worker.kill()
@@ -199,15 +199,15 @@ ImageSource.read = read
 """
 
 
-def test_of_pictures_asked_for_at_once_the_deadly_one_is_named(pictures, tmp_path, monkeypatch):
+def test_of_pictures_asked_for_at_once_the_deadly_one_is_named(images, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ClipsearchError, match=r"/17\.png: the process that decoded it was killed"):
-        list(decode_ahead(sources(pictures), CLIP, workers=1, ahead=64))
+        list(decode_ahead(sources(images), CLIP, workers=1, ahead=64))
 
 
-def test_workers_stay_from_one_call_to_the_next_and_share_a_batch(pictures):
-    batch = [ImageSource(path) for path in pictures]
+def test_workers_stay_from_one_call_to_the_next_and_share_a_batch(images):
+    batch = [ImageSource(path) for path in images]
     with Decoder(CLIP, 3) as decoder:
         (first,) = decoder.decode_batches([batch], 1)
         workers = workers_running()
@@ -221,12 +221,12 @@ def test_workers_stay_from_one_call_to_the_next_and_share_a_batch(pictures):
 
 
 @pytest.mark.parametrize("left_at", [1, 3])
-def test_batches_are_read_no_further_ahead_than_asked(pictures, left_at):
+def test_batches_are_read_no_further_ahead_than_asked(images, left_at):
     read = 0
 
     def counted():
         nonlocal read
-        for path in pictures:
+        for path in images:
             read += 1
             yield [ImageSource(path)] * 5
 
@@ -236,12 +236,12 @@ def test_batches_are_read_no_further_ahead_than_asked(pictures, left_at):
             if number == left_at:
                 break
         # What was left in the middle holds up nothing of what follows.
-        (decoded,) = decoder.decode([ImageSource(pictures[0])])
-    np.testing.assert_array_equal(decoded.pixels, load_pixels(pictures[0], CLIP))
+        (decoded,) = decoder.decode([ImageSource(images[0])])
+    np.testing.assert_array_equal(decoded.pixels, load_pixels(images[0], CLIP))
 
 
-def test_a_worker_that_crashes_is_one_clear_error(pictures):
-    decoded = decode_ahead(sources([pictures[0], *pictures]), CLIP, workers=1, ahead=1)
+def test_a_worker_that_crashes_is_one_clear_error(images):
+    decoded = decode_ahead(sources([images[0], *images]), CLIP, workers=1, ahead=1)
     next(decoded)
     (worker,) = workers_running()
     worker.suspend()
@@ -277,8 +277,8 @@ def endless(path: Path, **options) -> subprocess.Popen:
     )
 
 
-def test_no_worker_outlives_a_killed_parent(pictures):
-    parent = endless(pictures[0])
+def test_no_worker_outlives_a_killed_parent(images):
+    parent = endless(images[0])
     assert parent.stdout.readline() == "running\n"
     workers = psutil.Process(parent.pid).children(recursive=True)
     assert len(workers) == 2
@@ -289,9 +289,9 @@ def test_no_worker_outlives_a_killed_parent(pictures):
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.3])
-def test_ctrl_c_ends_everything_and_only_the_parent_says_so(pictures, delay):
+def test_ctrl_c_ends_everything_and_only_the_parent_says_so(images, delay):
     # As from a terminal: to every process of the group.
-    parent = endless(pictures[0], start_new_session=True)
+    parent = endless(images[0], start_new_session=True)
     assert parent.stdout.readline() == "running\n"
     workers = psutil.Process(parent.pid).children(recursive=True)
     time.sleep(delay)
@@ -312,7 +312,7 @@ def test_workers_import_little():
     assert int(count) < 400
 
 
-def test_a_script_needs_no_guard_around_its_main_part(pictures, tmp_path):
+def test_a_script_needs_no_guard_around_its_main_part(images, tmp_path):
     # With multiprocessing's forkserver and spawn, the workers would run the script again.
     script = tmp_path / "script.py"
     script.write_text(
@@ -322,7 +322,7 @@ def test_a_script_needs_no_guard_around_its_main_part(pictures, tmp_path):
         "from finetune.images.source import ImageSource\n"
         "print('begin')\n"
         "clip = preprocessing_from_config({'image_processor_type': 'CLIPImageProcessor'})\n"
-        f"items = [(0, ImageSource(Path({str(pictures[0])!r})))]\n"
+        f"items = [(0, ImageSource(Path({str(images[0])!r})))]\n"
         "print([decoded.error for _, decoded in decode_ahead(items, clip, workers=1)])\n"
     )
     done = subprocess.run(

@@ -206,14 +206,14 @@ def test_transparency_is_laid_on_white():
     alpha = Image.new("L", (40, 30), 0)
     alpha.paste(128, (10, 0, 20, 30))
     alpha.paste(255, (20, 0, 40, 30))
-    picture = gradient()
-    picture.putalpha(alpha)
-    expected = np.asarray(picture).astype(float)
+    image = gradient()
+    image.putalpha(alpha)
+    expected = np.asarray(image).astype(float)
     share = expected[..., 3:] / 255
     expected = expected[..., :3] * share + 255 * (1 - share)
     for kind in ("PNG", "WEBP"):
         options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-        found = np.asarray(open_image(saved(picture, kind, **options))).astype(float)
+        found = np.asarray(open_image(saved(image, kind, **options))).astype(float)
         assert np.abs(found - expected).max() <= 1, kind
     grey = Image.merge("LA", (gradient().convert("L"), alpha))
     found = np.asarray(open_image(saved(grey, "PNG")))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from finetune.images.open import open_image, open_picture
+from finetune.images.open import decode_image, open_image
 
 
 def ramp(low: float, high: float, kind: str = "u2") -> np.ndarray:
@@ -29,12 +29,12 @@ def pgm(values: np.ndarray, greatest: int) -> bytes:
 
 def check(data: bytes, expected: np.ndarray, *, noted: bool, within: int = 0) -> None:
     """The picture has these levels, uint8[h, w(, 3)], and a note or none."""
-    picture = open_picture(data)
-    found = np.asarray(picture.image).astype(int)
+    image = decode_image(data)
+    found = np.asarray(image.image).astype(int)
     if expected.ndim == 2:
         expected = expected[..., None]
     assert np.abs(found - expected).max() <= within
-    assert (picture.note is not None) == noted, picture.note
+    assert (image.note is not None) == noted, image.note
 
 
 def significant(*bits: int) -> bytes:
@@ -56,7 +56,7 @@ def test_a_part_of_16_bits_is_stretched_with_a_note(kind):
     check(WRITERS[kind](TWELVE), scaled(TWELVE, 0, 4095), noted=True)
     thermal = ramp(30_000, 30_400)
     check(WRITERS[kind](thermal), scaled(thermal, 30_000, 30_400), noted=True)
-    assert "use only 30,000 to 30,400" in open_picture(WRITERS[kind](thermal)).note
+    assert "use only 30,000 to 30,400" in decode_image(WRITERS[kind](thermal)).note
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -208,8 +208,8 @@ def test_whatever_the_range_a_lighter_sample_is_never_darker(low, high, colour):
     values = ramp(min(low, high), max(low, high))
     if colour == RGB:
         values = np.stack([values] * 3, axis=-1)
-    picture = open_picture(png(values, colour))
-    found = np.asarray(picture.image)[..., 0].astype(int).ravel()
+    image = decode_image(png(values, colour))
+    found = np.asarray(image.image)[..., 0].astype(int).ravel()
     assert np.all(np.diff(found) >= 0)
     if low != high:
         # Half of the levels are used at the least: nothing comes out black in silence.

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageChops, ImageFont
 
 from clipsearch.engine import IndexInfo
-from clipsearch.search.pictures import PictureFolders
+from clipsearch.search.images import ImageFolders
 from finetune.console import printable
 from finetune.errors import ClipsearchError, UsageError
 from finetune.images import contact_sheet_png as sheet_png
@@ -64,7 +64,7 @@ def test_html_needs_nothing_else(tmp_path: Path, red: Path) -> None:
     write_sheet(tmp_path / "out.html", cells, "dogs")
     html = (tmp_path / "out.html").read_text("utf-8")
     outline = Outline(html)
-    assert [picture.size for picture in inlined(outline)] == [(256, 128), (256, 128), (40, 80)]
+    assert [image.size for image in inlined(outline)] == [(256, 128), (256, 128), (40, 80)]
     assert inlined(outline)[0].getpixel((5, 5))[0] == pytest.approx(200, abs=4)
     assert outline.marked == ["dogs", "dog"]
     assert "gone.png not found" in outline.text
@@ -109,7 +109,7 @@ def test_pictures_that_cannot_be_shown_are_empty_cells(tmp_path: Path) -> None:
     outline = Outline((tmp_path / "out.html").read_text("utf-8"))
     assert "missing.jpg" in outline.text
     assert "broken.jpg" in outline.text
-    assert [picture.size for picture in inlined(outline)] == [(1, 256)]
+    assert [image.size for image in inlined(outline)] == [(1, 256)]
     write_sheet(tmp_path / "out.png", cells, "broken")
     assert (236, 236, 236) in {color for _, color in Image.open(tmp_path / "out.png").getcolors()}
 
@@ -159,9 +159,9 @@ def test_finds_pictures_where_they_may_lie(tmp_path: Path, monkeypatch: pytest.M
     Image.new("RGB", (99, 8)).save(tmp_path / "root" / "a.png")
     monkeypatch.chdir(tmp_path / "here")
     info = IndexInfo(8, images_root=str(tmp_path / "root"))
-    folders = PictureFolders(info, tmp_path / "moved")
+    folders = ImageFolders(info, tmp_path / "moved")
     assert folders.find("a.png") == (tmp_path / "moved" / "a.png").resolve()
-    assert PictureFolders(info).find("a.png") == (tmp_path / "root" / "a.png").resolve()
+    assert ImageFolders(info).find("a.png") == (tmp_path / "root" / "a.png").resolve()
     assert folders.find("b.png") is not None
     assert folders.find("c.png") == (tmp_path / "root" / "images" / "c.png").resolve()
     assert folders.find("d.png") == (tmp_path / "here" / "d.png").resolve()
@@ -176,7 +176,7 @@ def test_finds_pictures_in_shards(tmp_path: Path, red: Path) -> None:
         tar.add(red, "x/0001.png")
         tar.add(red, "./0002.png")
     (tmp_path / "broken.tar").write_bytes(b"no tar" * 200)
-    folders = PictureFolders(IndexInfo(8, images_root=str(tmp_path)))
+    folders = ImageFolders(IndexInfo(8, images_root=str(tmp_path)))
     for member in ("s.tar/x/0001.png", "s.tar/0002.png"):
         source = folders.source(member)
         assert source is not None

@@ -240,10 +240,10 @@ def test_a_sparse_member(tmp_path: Path, name: str) -> None:
 
 
 def test_a_sparse_member_is_not_shown_from_other_bytes(tmp_path: Path) -> None:
-    from clipsearch.search.pictures import PictureFolders
+    from clipsearch.search.images import ImageFolders
 
     sparse_shard(tmp_path / "s.tar", "b.jpg", 1000)
-    folders = PictureFolders(SimpleNamespace(images_root=None), tmp_path)  # type: ignore[arg-type]
+    folders = ImageFolders(SimpleNamespace(images_root=None), tmp_path)  # type: ignore[arg-type]
     assert folders.source("s.tar/a.jpg") is not None
     assert folders.source("s.tar/b.jpg") is None
 

@@ -84,10 +84,10 @@ def test_table_strict_and_decode(photos: Path, tmp_path: Path) -> None:
 
 
 def test_no_problem_is_no_error(photos: Path, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
+    images = tmp_path / "pictures"
     for name in ("text.jpg", "cut.jpg"):
-        (pictures / name).unlink()
-    done = check(pictures, "--strict", "--decode")
+        (images / name).unlink()
+    done = check(images, "--strict", "--decode")
     assert done.returncode == 0, done.stderr
     assert "no problems" in done.stdout
 

@@ -25,17 +25,17 @@ SMALL = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
 }
-PICTURES = {"image_size": 48, "patch_size": 16, "hidden_act": "quick_gelu"}
+IMAGES = {"image_size": 48, "patch_size": 16, "hidden_act": "quick_gelu"}
 
 
 def clip() -> CLIPModel:
     text = {"vocab_size": 100, "eos_token_id": 99, "hidden_act": "quick_gelu"}
-    config = CLIPConfig(text_config=SMALL | text, vision_config=SMALL | PICTURES)
+    config = CLIPConfig(text_config=SMALL | text, vision_config=SMALL | IMAGES)
     return CLIPModel(config)
 
 
 def two_towers() -> VisionTextDualEncoderModel:
-    vision = CLIPVisionModel(CLIPVisionConfig(**SMALL, **PICTURES))
+    vision = CLIPVisionModel(CLIPVisionConfig(**SMALL, **IMAGES))
     text = RobertaModel(RobertaConfig(**SMALL, vocab_size=100))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(vision.config, text.config)
     return VisionTextDualEncoderModel(config, vision, text)

@@ -93,16 +93,16 @@ def test_loaded_trained_exported_and_loaded_again(
     assert description.family == family.removesuffix("2")
     assert max(description.onnx_max_difference.values()) < 1e-5
 
-    picture = Image.fromarray(
+    image = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, size=(50, 70, 3), dtype=np.uint8)
     )
-    pixels = torch.from_numpy(pixel_values(picture, dual.preprocessing))[None]
+    pixels = torch.from_numpy(pixel_values(image, dual.preprocessing))[None]
     with torch.inference_mode():
         texts, images = dual.embed_texts(*dual.tokenize(TEXTS)), dual.embed_images(pixels)
 
     encoder = Encoder.load(out)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), texts, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode_images([picture]), images, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images([image]), images, atol=1e-5)
 
     again = load_dual_encoder(out)
     assert (again.family, again.max_tokens, again.dimension, again.preprocessing) == (
@@ -114,8 +114,8 @@ def test_loaded_trained_exported_and_loaded_again(
         moved += not torch.equal(value, before[name])
     assert moved > len(before) * 0.8
 
-    assert_plain_transformers_gives(out, dual, picture, texts, images)
-    picture.save(out / "photo.jpg")
+    assert_plain_transformers_gives(out, dual, image, texts, images)
+    image.save(out / "photo.jpg")
     monkeypatch.chdir(out)
     assert_the_snippet_of_the_card_runs(out, capsys)
 
@@ -128,12 +128,12 @@ def assert_the_snippet_of_the_card_runs(out, capsys) -> None:
 
 
 @torch.inference_mode()
-def assert_plain_transformers_gives(out, dual, picture, texts, images) -> None:
+def assert_plain_transformers_gives(out, dual, image, texts, images) -> None:
     """With nothing of ours: AutoModel and AutoProcessor on the folder, as the card says."""
     model, processor = AutoModel.from_pretrained(out), AutoProcessor.from_pretrained(out)
     inputs = processor(
         text=TEXTS,
-        images=[picture],
+        images=[image],
         padding="max_length" if dual.pad_to_max else True,
         truncation=True,
         max_length=dual.max_tokens,

@@ -10,7 +10,7 @@ from random_batch import assert_close, gradients, random_batch, small_dual
 from torch.nn import functional as F
 
 from finetune.data.tensors import TensorBatch
-from finetune.data.world import shares
+from finetune.data.world import even_slices
 from finetune.losses import build_loss
 from finetune.losses.contrastive import contrastive_loss
 from finetune.models.dual_encoder import DualEncoder
@@ -90,14 +90,14 @@ def chunks_in_one_graph(dual, batch, loss_of, chunk_size, dtype=torch.float32) -
         images = torch.cat(
             [
                 dual.embed_images(batch.pixel_values[r])
-                for r in shares(len(batch.pixel_values), count)
+                for r in even_slices(len(batch.pixel_values), count)
             ]
         )
         count = -(-len(batch.input_ids) // chunk_size)
         texts = torch.cat(
             [
                 dual.embed_texts(batch.input_ids[r], batch.attention_mask[r])
-                for r in shares(len(batch.input_ids), count)
+                for r in even_slices(len(batch.input_ids), count)
             ]
         )
     return loss_of(images, texts, dual.logit_scale, batch.positives)
@@ -308,7 +308,7 @@ def test_an_overflow_in_fp16_skips_the_step(backward, device: str) -> None:
 def test_parts_are_the_mean_of_losses_without_shared_negatives(parts: int) -> None:
     dual = small_dual()
     batch = random_batch(dual, 10)
-    pieces = shares(10, min(parts, 10))
+    pieces = even_slices(10, min(parts, 10))
     total = 0.0
     for rows in pieces:
         loss = contrastive_loss(
@@ -336,7 +336,7 @@ def test_parts_need_one_text_an_image() -> None:
 
 @pytest.mark.parametrize(("count", "parts"), [(10, 3), (2, 2), (7, 7), (1, 1), (3, 5)])
 def test_shares_cover_everything_once(count: int, parts: int) -> None:
-    found = shares(count, parts)
+    found = even_slices(count, parts)
     lengths = [part.stop - part.start for part in found]
     assert [i for part in found for i in range(count)[part]] == list(range(count))
     assert len(found) == parts and max(lengths) - min(lengths) <= 1

@@ -135,11 +135,11 @@ def write_karpathy(folder: Path, classes: list[str], per_class: int, *, named: b
     images = []
     for number in range(len(classes) * per_class):
         name = classes[number % len(classes)]
-        picture = Image.new("RGB", (32, 32), COLOURS[CLASSES[name]])
+        image = Image.new("RGB", (32, 32), COLOURS[CLASSES[name]])
         x, y = chance.randrange(24), chance.randrange(24)
-        picture.paste((chance.randrange(256),) * 3, (x, y, x + 8, y + 8))
+        image.paste((chance.randrange(256),) * 3, (x, y, x + 8, y + 8))
         file = f"{name}_{number}.png" if named else f"{number}.png"
-        picture.save(folder / "images" / file)
+        image.save(folder / "images" / file)
         words = [f"a {name} with number {number}", f"many things near the {name} {number}"]
         split = "val" if number % 4 == 3 else "train"
         images.append(

@@ -26,7 +26,7 @@ LARGEST_ANSWER = 256 * 2**20
 _READ_BYTES = 65_536
 
 Addresses = list[tuple[Any, ...]]
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class LeftError(Exception):
@@ -162,7 +162,7 @@ class _Received(io.RawIOBase):
         super().close()
 
 
-def _in_slices(sock: socket.socket, limit: Limit, wait: Callable[[], Result]) -> Result:
+def _in_slices(sock: socket.socket, limit: Limit, wait: Callable[[], T]) -> T:
     """What `wait` gives, tried again after each slice that was not enough."""
     while True:
         sock.settimeout(limit.slice())

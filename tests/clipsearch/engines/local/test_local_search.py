@@ -23,7 +23,7 @@ from clipsearch.engine import (
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.snapshot import Snapshot
 from clipsearch.modes import MODES, Mode
-from clipsearch.ranking import Rows, best_rows
+from clipsearch.ranking import RowNumbers, best_rows
 from clipsearch.text import tokens
 from finetune.errors import UsageError
 
@@ -31,7 +31,7 @@ from finetune.errors import UsageError
 class PerfectIndexEngine(LocalEngine):
     """Takes the road through the vector index, with an index that misses nothing."""
 
-    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], Rows]:
+    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], RowNumbers]:
         return lambda vector, count: best_rows(snapshot.cosines(vector), count)
 
 

@@ -25,7 +25,7 @@ from finetune.encoder_folder import read_description, write_description
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]
 
 KEPT = Path(__file__).resolve().parents[3] / "fixtures" / "first-format"
-PICTURES = 32
+IMAGES = 32
 OTHER_DIMENSION = 64
 TEXT = "two red circles"
 
@@ -58,7 +58,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Photos]:
     place.deploy(encoder=folder / "encoder", precision="float")
     fed = run(folder, "feed", "photos.csv", "--encoder", "encoder", "--index", place.url, "--json")
     assert fed.returncode == 0, fed.stdout + fed.stderr
-    assert json.loads(fed.stdout)["fed"] == PICTURES
+    assert json.loads(fed.stdout)["fed"] == IMAGES
     yield Photos(place, folder, Encoder.load(folder / "encoder"))
     place.empty()
 

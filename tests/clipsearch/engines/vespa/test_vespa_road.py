@@ -21,7 +21,7 @@ from vespa_stub import Request, StubVespa
 
 from clipsearch.demo.shapes import draw, scenes
 
-PICTURES = 36
+IMAGES = 36
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Road:
 
 def write_manifest(folder: Path) -> None:
     (folder / "images").mkdir()
-    drawn = [each for each in scenes() if each.number == 0][:PICTURES]
+    drawn = [each for each in scenes() if each.number == 0][:IMAGES]
     places = ("beach", "Airport", "old harbour")
     with (folder / "photos.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -99,8 +99,8 @@ def fed(road: Road) -> Road:
     road.vespa.choose_fault = None
     for name in ("fed", "updated", "unchanged", "removed", "rejected"):
         assert reports[0][name] == reports[1][name], name
-    assert (reports[0]["fed"], reports[0]["rejected"]) == (PICTURES, 1)
-    assert len(road.vespa.images()) == PICTURES
+    assert (reports[0]["fed"], reports[0]["rejected"]) == (IMAGES, 1)
+    assert len(road.vespa.images()) == IMAGES
     return road
 
 
@@ -149,7 +149,7 @@ def test_a_second_feed_sends_nothing(fed: Road) -> None:
     fed.vespa.requests.clear()
     done = fed.run("feed", "photos.csv", "--index", fed.vespa.url, "--json")
     report = json.loads(done.stdout)
-    assert (report["fed"], report["unchanged"]) == (0, PICTURES)
+    assert (report["fed"], report["unchanged"]) == (0, IMAGES)
     assert fed.vespa.writes() == []
 
 
@@ -200,12 +200,12 @@ def test_a_full_disk_stops_the_feed_and_the_next_one_goes_on(fed: Road) -> None:
     assert "External feed is blocked due to resource exhaustion" in stopped.stderr
     fed.vespa.choose_fault = None
     done = fed.run("feed", "photos.csv", "--index", fed.vespa.url, "--json")
-    assert json.loads(done.stdout)["updated"] == PICTURES
+    assert json.loads(done.stdout)["updated"] == IMAGES
 
 
 def test_delete(fed: Road) -> None:
     done = fed.run("delete", "images/00 é.png", "--yes", "--index", fed.vespa.url)
     assert done.returncode == 0, done.stderr
-    assert "images/00 é.png" not in fed.vespa.images() and len(fed.vespa.images()) == PICTURES - 1
+    assert "images/00 é.png" not in fed.vespa.images() and len(fed.vespa.images()) == IMAGES - 1
     missing = fed.run("get", "images/00 é.png", "--index", fed.vespa.url)
     assert missing.returncode == 1

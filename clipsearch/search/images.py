@@ -1,4 +1,4 @@
-"""Where the picture of a document lies on this machine."""
+"""Where the image of a document lies on this machine."""
 
 import tarfile
 from itertools import product
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from finetune.images.source import ImageSource
 
 
-class PictureFolders:
-    """Finds pictures by the path that their documents have.
+class ImageFolders:
+    """Finds images by the path that their documents have.
 
     An absolute path is taken as it is. A relative one is looked for under `images`, then under
     the folder that the index was fed from (and `images/` in it), then under the working folder.
@@ -29,16 +29,16 @@ class PictureFolders:
         self._shards: dict[Path, dict[str, tuple[int, int]]] = {}
 
     def find(self, path: str) -> Path | None:
-        """The absolute path of the picture file, or None where there is none on this machine."""
+        """The absolute path of the image file, or None where there is none on this machine."""
         if not path:
             return None
         found = self._first(path)
         return found.resolve() if found is not None and found.is_file() else None
 
     def source(self, path: str) -> "ImageSource | None":
-        """Where the picture's bytes lie: a file, or a member of a tar (`shard.tar/name.jpg`).
+        """Where the image's bytes lie: a file, or a member of a tar (`shard.tar/name.jpg`).
 
-        None where it is not on this machine. A tar that cannot be read holds no pictures.
+        None where it is not on this machine. A tar that cannot be read holds no images.
         """
         from finetune.images.source import ImageSource  # light path: Pillow, which few queries need
 
