@@ -36,6 +36,7 @@ EMBEDDING_FILES = (
     IMAGE_TOWER,
 )
 
+HISTORY_FILE = "history.csv"
 # What transformers saves of a tokenizer depends on its class.
 TOKENIZER_FILES = (
     TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -46,7 +47,7 @@ ENCODER_FOLDER = FolderKind(
     "encoder folder",
     (
         DESCRIPTION_FILE, *EMBEDDING_FILES, *TOKENIZER_FILES, "generation_config.json",
-        "README.md", "recipe.yaml", "metrics.json", "history.csv", "rejected.csv",
+        "README.md", "recipe.yaml", "metrics.json", HISTORY_FILE, "rejected.csv",
         "loss.png", "learning-rate.png", "retrieval.png", "ranks.png", "similarity.png",
         CHANGES_PAGE, CHANGES_IMAGE,
     ),

@@ -23,6 +23,7 @@ from finetune.optimization.precisions import PRECISIONS
 from finetune.optimization.schedules import SCHEDULES, WITH_CYCLES
 from finetune.ranges import Range
 from finetune.several import is_one_text
+from finetune.towers import TOWERS
 from finetune.trackers import TRACKERS
 
 TINY = "tiny"
@@ -30,7 +31,6 @@ DEFAULT_PATIENCE = 5
 DEFAULT_LEARNING_RATE = 1e-5
 # A model that starts from random weights has further to go.
 DEFAULT_LEARNING_RATE_TINY = 1e-3
-TOWERS = ("image", "text")
 
 PathLike = str | Path
 

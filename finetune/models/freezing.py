@@ -11,7 +11,8 @@ from torch import nn
 
 from finetune.errors import UsageError
 from finetune.models.dual_encoder import DualEncoder
-from finetune.models.layers import TOWERS, ParameterPlace, TowerName, layer_stack, places
+from finetune.models.layers import ParameterPlace, layer_stack, places
+from finetune.towers import TOWERS, TowerName
 
 ParameterGroup = dict[str, Any]
 

@@ -6,15 +6,13 @@ CLIP, SigLIP, VisionTextDualEncoder.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
 from finetune.errors import UsageError
 from finetune.models.dual_encoder import DualEncoder
+from finetune.towers import TOWERS, TowerName
 
-TowerName = Literal["image", "text"]
-TOWERS: tuple[TowerName, ...] = ("image", "text")
 PREFIXES: dict[TowerName, tuple[str, str]] = {
     "image": ("vision_model.", "visual_projection."),
     "text": ("text_model.", "text_projection."),

@@ -11,7 +11,8 @@ from torch import nn
 
 from finetune.errors import ClipsearchError, UsageError
 from finetune.models.dual_encoder import DualEncoder
-from finetune.models.layers import TOWERS, TowerName, layer_stack, places
+from finetune.models.layers import layer_stack, places
+from finetune.towers import TOWERS, TowerName
 
 ATTENTION = ("attn", "attention")
 DEFAULT_RANK = 8

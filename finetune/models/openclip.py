@@ -24,7 +24,7 @@ CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 # In the order in which open_clip looks for them.
 WEIGHTS_FILES = (WEIGHTS_FILE, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-TOKENIZER_FILES = (
+FETCHED_TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"
 )  # fmt: skip
 
@@ -123,7 +123,7 @@ def _read_config(name: str, source: str) -> dict[str, Any]:
 
 
 def _load_tokenizer(name: str, source: str) -> PreTrainedTokenizerFast:
-    files = {file: _fetch(source, file) for file in TOKENIZER_FILES}
+    files = {file: _fetch(source, file) for file in FETCHED_TOKENIZER_FILES}
     present = {file for file, path in files.items() if path is not None}
     if not ({"tokenizer.json"} <= present or {"vocab.json", "merges.txt"} <= present):
         raise EncoderError(

@@ -34,7 +34,7 @@ TRANSPOSED = {
     "text_projection.weight": "text_projection",
     "visual_projection.weight": "visual.proj",
 }
-TOWERS = {
+STACKS = {
     "text_model.encoder.layers": "transformer.resblocks",
     "vision_model.encoder.layers": "visual.transformer.resblocks",
 }
@@ -212,7 +212,7 @@ def _layers(config: CLIPConfig) -> list[tuple[str, str]]:
     counts = (config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers)
     return [
         (f"{ours}.{index}", f"{theirs}.{index}")
-        for (ours, theirs), count in zip(TOWERS.items(), counts, strict=True)
+        for (ours, theirs), count in zip(STACKS.items(), counts, strict=True)
         for index in range(count)
     ]
 

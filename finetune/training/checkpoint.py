@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from finetune.config.settings import TrainConfig
-from finetune.encoder_folder import CHANGES_IMAGE, CHANGES_PAGE
+from finetune.encoder_folder import CHANGES_IMAGE, CHANGES_PAGE, HISTORY_FILE
 from finetune.errors import TrainingError, UsageError
 from finetune.files.atomic import PARTIAL, replacing, write_text_atomically
 from finetune.files.lock import HeldElsewhereError, hold
@@ -28,7 +28,6 @@ from finetune.text.strict_json import dumps
 
 RUN_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint.pt"
-HISTORY_FILE = "history.csv"
 REPORT_FILE = "rejected.csv"
 PIXELS_FILE = "pixels.uint8"
 BASELINE_FILE = "baseline.npz"

@@ -6,7 +6,7 @@ Imports without torch, but for the question which devices there are.
 import importlib.util
 from pathlib import Path
 
-from finetune.config.settings import SETTINGS, TINY, TOWERS, TrainConfig, option
+from finetune.config.settings import SETTINGS, TINY, TrainConfig, option
 from finetune.data.back_translation import parse_routes
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
@@ -17,6 +17,7 @@ from finetune.manifest.inputs import check_no_input
 from finetune.optimization.precisions import resolve_device
 from finetune.optimization.schedules import WITH_CYCLES
 from finetune.several import check_several
+from finetune.towers import TOWERS
 from finetune.trackers import check_trackers
 
 
