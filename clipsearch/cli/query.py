@@ -35,7 +35,7 @@ from finetune.manifest.inputs import check_sheet
 )
 @click.option(
     "--image",
-    "pictures",
+    "query_images",
     multiple=True,
     metavar="FILE[:WEIGHT]",
     help="A picture to search by.",
@@ -81,7 +81,7 @@ def query(
     text: str | None,
     mode: Mode | None,
     texts: tuple[str, ...],
-    images: tuple[str, ...],
+    query_images: tuple[str, ...],
     ids: tuple[str, ...],
     vectors: tuple[str, ...],
     candidates: int,
@@ -108,7 +108,7 @@ def query(
     """
     given = [
         *(parse_part("text", value) for value in texts),
-        *(parse_part("image", value) for value in images),
+        *(parse_part("image", value) for value in query_images),
         *(parse_part("id", value) for value in ids),
         *(parse_part("vector", value) for value in vectors),
     ]

@@ -12,6 +12,8 @@ FINETUNE = [
     "telemetry",
     "deadline",
     "ranges",
+    "arrays",
+    "towers",
     "figures",
     "frames",
     "text",
