@@ -1,4 +1,4 @@
-"""From pictures and captions to batches of tensors on the device."""
+"""From images and captions to batches of tensors on the device."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from finetune.arrays import Int64, Pixels
 from finetune.config.batch_plan import BatchPlan
 from finetune.config.caption_augmentation import CaptionAugmentConfig, augment_captions
 from finetune.config.image_augmentation import AugmentConfig
@@ -17,7 +18,7 @@ from finetune.config.settings import TrainConfig
 from finetune.console import Progress
 from finetune.data.back_translation import add_captions
 from finetune.data.batches import Batch, epoch_batches, positives
-from finetune.data.captioned_images import CaptionedImages, Int64, caption_keys, joined_keys
+from finetune.data.captioned_images import CaptionedImages, caption_keys, joined_keys
 from finetune.data.hard_negatives import Int32
 from finetune.data.pixel_store import PixelStore, load_all
 from finetune.data.splits import Splits
@@ -27,7 +28,6 @@ from finetune.data.tokens import tokenize
 from finetune.data.transfer import Sent, Transfer, received
 from finetune.data.world import World, even_slices
 from finetune.errors import ManifestError, UsageError
-from finetune.arrays import Pixels
 from finetune.images.decode_workers import Decoder
 from finetune.manifest.cut_captions import cut_sentence
 from finetune.manifest.problems import OWN_RANGE, Problems
@@ -37,7 +37,7 @@ from finetune.read_ahead import read_ahead
 BATCHES_AHEAD = 3
 # A text batch's ids and mask, int64[b, t], as `DualEncoder.mask_on_host` reads them.
 MaskOnHost = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
-# From a step and its number of pictures to what varies these rows of them.
+# From a step and its number of images to what varies these rows of them.
 VaryStep = Callable[[int, int], Callable[[torch.Tensor, Int64], torch.Tensor]]
 
 
@@ -72,9 +72,9 @@ class TrainingData:
         normalizer: Puts pixels on the device.
         mask_on_host: What becomes of the texts' mask before it is sent.
         world: The processes that share each batch.
-        is_whole: Whether a step takes all its pictures at once. On a GPU they then become floats,
+        is_whole: Whether a step takes all its images at once. On a GPU they then become floats,
             and are varied, beside the step before; in chunks that would take too much memory.
-        vary: From a step and its number of images to what varies its pictures; None changes
+        vary: From a step and its number of images to what varies its images; None changes
             none.
         caption_variations: None shows captions as they are.
         notes: Sentences for the user about the captions.
@@ -152,7 +152,7 @@ class TrainingData:
         )
 
     def _vary(self, step: int, count: int) -> Vary | None:
-        """Of this process's share of the `count` pictures of a step."""
+        """Of this process's share of the `count` images of a step."""
         if self.vary is None:
             return None
         vary, own = self.vary(step, count), self.own(count)
@@ -163,7 +163,10 @@ class TrainingData:
         share = self.world.share
         rows = np.arange(count, dtype=np.int64)
         return np.concatenate(
-            [rows[part][share(len(rows[part]))] for part in even_slices(count, min(self.parts, count))]
+            [
+                rows[part][share(len(rows[part]))]
+                for part in even_slices(count, min(self.parts, count))
+            ]
         )
 
     def _prepared(
@@ -200,7 +203,7 @@ class DataSource:
 
     Attributes:
         splits: Of the manifests.
-        problems: Unreadable pictures are added to them.
+        problems: Unreadable images are added to them.
         new_captions: Of training captions, see `finetune.data.back_translation.add_captions`.
     """
 
@@ -217,9 +220,9 @@ def load_training_data(
     world: World,
     progress: Callable[[str, int], Progress],
 ) -> TrainingData:
-    """Decode every picture, leave the unreadable ones out, and tokenise every caption once.
+    """Decode every image, leave the unreadable ones out, and tokenise every caption once.
 
-    Raises ManifestError for the first unreadable picture with --strict, and UsageError where too
+    Raises ManifestError for the first unreadable image with --strict, and UsageError where too
     few images are left.
     """
     splits = source.splits
@@ -316,7 +319,7 @@ def check_shares(plan: BatchPlan, parts: int, train: CaptionedImages, world: Wor
 
 
 def vary_step(augment: AugmentConfig, seed: int, dual: DualEncoder) -> VaryStep | None:
-    """What varies the pictures of each step, or None where nothing does."""
+    """What varies the images of each step, or None where nothing does."""
     if not augment.is_on:
         return None
     from finetune.data.image_augmentation import apply_draws, draw  # imports kornia
