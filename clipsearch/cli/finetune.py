@@ -15,6 +15,7 @@ from clipsearch.cli.options import NamedPath, json_option
 from finetune.config.caption_augmentation import CaptionAugmentConfig
 from finetune.config.mapping import config_from_mapping
 from finetune.config.recipes import load_recipe
+from finetune.config.run_parts import BaseModel
 from finetune.config.settings import TrainConfig
 from finetune.figures import Measurement
 from finetune.optimization.precisions import resolve_device
@@ -157,7 +158,7 @@ def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> N
     ):
         splits = manifests.splits(config.batch_plan, batch_size=config.batch_size, evaluates=False)
         captions = splits.train.captions
-        dual = load_model(config, captions)
+        dual = load_model(BaseModel.of(config), captions)
         languages, cache = config.back_translate, config.back_translation_cache
         data = add_captions(splits.train, translated(captions, languages, cache, world, Progress))
         write_augmentation_sheet(

@@ -4,8 +4,6 @@ Imports without torch.
 """
 # ruff: noqa: RUF009  # what these calls give is a field
 
-import json
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -359,48 +357,9 @@ class TrainConfig:
             hard_negatives=self.hard_negatives,
         )
 
-    @property
-    def effective_patience(self) -> int:
-        """`patience`, or its default."""
-        if self.patience is None:
-            return DEFAULT_PATIENCE if self.evaluates else 0
-        return self.patience
-
-    @property
-    def effective_learning_rate(self) -> float:
-        """`learning_rate`, or the default of the model."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return DEFAULT_LEARNING_RATE_TINY if self.model == TINY else DEFAULT_LEARNING_RATE
-
-    def eval_steps(self, steps_per_epoch: int) -> int | None:
-        """Steps between two evaluations, None where there are none."""
-        if not self.evaluates:
-            return None
-        return steps_per_epoch if self.eval_every == "epoch" else int(self.eval_every)
-
-    def warmup_steps(self, total_steps: int) -> int:
-        """Steps over which the learning rate rises."""
-        if self.warmup < 1:
-            return round(self.warmup * total_steps)
-        return int(self.warmup)
-
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON and YAML hold them: paths as text, tuples as lists."""
         return {item.name: plain(getattr(self, item.name)) for item in fields(self)}
-
-    def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """What a resumed run may not change but does: "--epochs 3 (was 10)".
-
-        `other` is `as_dict()` of the interrupted run. Options that change no weight (but by
-        rounding), such as --workers, do not count.
-        """
-        mine: dict[str, Any] = json.loads(json.dumps(self.as_dict()))
-        return [
-            f"{option(item.name)} {mine[item.name]} (was {other.get(item.name)})"
-            for item in fields(self)
-            if item.name not in OPERATIONAL and mine[item.name] != other.get(item.name)
-        ]
 
     def with_absolute_paths(self) -> "TrainConfig":
         """The same run, wherever it is called from."""
@@ -421,8 +380,6 @@ class TrainConfig:
 describe(TrainConfig)
 
 SETTINGS = settings_of(TrainConfig)
-# Those that a resumed run may change.
-OPERATIONAL = frozenset(name for name, declared in SETTINGS.items() if declared.operational)
 
 
 def option(name: str) -> str:

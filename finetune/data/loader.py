@@ -14,7 +14,7 @@ from finetune.arrays import Int64, Pixels
 from finetune.config.batch_plan import BatchPlan
 from finetune.config.caption_augmentation import CaptionAugmentConfig, augment_captions
 from finetune.config.image_augmentation import AugmentConfig
-from finetune.config.settings import TrainConfig
+from finetune.config.run_parts import Loading
 from finetune.console import Progress
 from finetune.data.back_translation import add_captions
 from finetune.data.batches import Batch, epoch_batches, positives
@@ -213,7 +213,7 @@ class DataSource:
 
 
 def load_training_data(
-    config: TrainConfig,
+    loading: Loading,
     source: DataSource,
     dual: DualEncoder,
     decoder: Decoder,
@@ -231,8 +231,8 @@ def load_training_data(
         loaded = load_all(
             decoder,
             sources,
-            cache=config.cache_images,
-            spill=config.work_folder / "pixels.uint8",
+            cache=loading.cache,
+            spill=loading.spill,
             progress=shown,
         )
     ids = splits.train.ids + splits.val.ids
@@ -240,7 +240,7 @@ def load_training_data(
         source.problems.add("unreadable image", ids[i], reason)
     for i, note in loaded.notes.items():
         source.problems.note(OWN_RANGE, ids[i], note)
-    if config.strict and loaded.reasons:
+    if loading.strict and loaded.reasons:
         first = next(iter(loaded.reasons.values()))
         raise ManifestError(
             f"{splits.manifest}: {len(loaded.reasons):,} pictures cannot be read (strict);"
@@ -252,7 +252,7 @@ def load_training_data(
         [i - count for i in loaded.reasons if i >= count],
     )
     readable.check(
-        config.batch_size, evaluates=config.evaluates, unreadable=loaded.reasons.values()
+        loading.batch_size, evaluates=loading.evaluates, unreadable=loaded.reasons.values()
     )
     train = readable.train.with_image_keys(loaded.keys[: len(readable.train)])
     readable = replace(readable, train=add_captions(train, source.new_captions))
@@ -264,8 +264,8 @@ def load_training_data(
     ]
     # Not those of val: that the model cannot tell captions apart is a fault, and the ranks show it.
     readable = replace(readable, train=readable.train.with_token_keys(train_tokens.keys()))
-    plan, parts = config.batch_plan, config.accumulate_separate_batches
-    plan.check_fits(readable.train, len(config.manifests))
+    plan, parts = loading.plan, loading.parts
+    plan.check_fits(readable.train, loading.manifests)
     check_shares(plan, parts, readable.train, world)
     return TrainingData(
         readable,
@@ -277,10 +277,10 @@ def load_training_data(
         Normalizer(dual.preprocessing, world.device),
         dual.mask_on_host,
         world,
-        config.chunk_size is None and parts == 1,
-        vary_step(config.augment, config.seed, dual),
-        CaptionVariations(captions, config.caption_augment, config.seed, dual)
-        if config.caption_augment.is_on
+        loading.is_whole,
+        vary_step(loading.augment, plan.seed, dual),
+        CaptionVariations(captions, loading.caption_augment, plan.seed, dual)
+        if loading.caption_augment.is_on
         else None,
         tuple(notes),
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from finetune.config.run_parts import BaseModel, Gradients, Preparation
 from finetune.config.settings import TrainConfig
 from finetune.data.pixel_store import available_memory
 from finetune.data.splits import TrainingManifests
@@ -192,9 +193,9 @@ def report_largest_batch(config: TrainConfig) -> str:
         config.manifests, images=config.images, strict=config.strict
     ) as manifests:
         train = manifests.splits(plan, batch_size=2, evaluates=False).train
-    dual = load_model(config, train.captions).to(device)
-    loss = prepare(dual, config)
-    backward = backward_of(config, loss, World(0, 1, device))
+    dual = load_model(BaseModel.of(config), train.captions).to(device)
+    loss = prepare(dual, Preparation.of(config))
+    backward = backward_of(Gradients.of(config), loss, World(0, 1, device))
     dual.train()
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     found = find_batch_size(

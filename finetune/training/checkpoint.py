@@ -10,7 +10,7 @@ import errno
 import json
 import pickle
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -18,7 +18,7 @@ from typing import IO, Any, Self
 import numpy as np
 import torch
 
-from finetune.config.settings import TrainConfig
+from finetune.config.resuming import differences
 from finetune.encoder_folder import CHANGES_IMAGE, CHANGES_PAGE, HISTORY_FILE
 from finetune.errors import TrainingError, UsageError
 from finetune.files.atomic import PARTIAL, replacing, write_text_atomically
@@ -56,17 +56,21 @@ class WorkFolder:
         self._lock = lock
 
     @classmethod
-    def open(cls, config: TrainConfig) -> Self:
+    def open(cls, path: Path, settings: Mapping[str, Any], *, restart: bool = False) -> Self:
         """Make the folder, or take up an interrupted run's.
+
+        Args:
+            path: Of the folder.
+            settings: Of the run, with absolute paths, as JSON holds them.
+            restart: Whether an interrupted run is thrown away.
 
         Raises UsageError where the folder is not ours, another process trains in it, or the
         interrupted run had other options.
         """
-        path = config.work_folder
         lock = _held(path)
         folder = cls(path, lock)
         try:
-            folder._take_up(config)
+            folder._take_up(settings, restart)
         except OSError as error:
             lock.close()
             if error.errno in NO_ROOM:
@@ -187,21 +191,20 @@ class WorkFolder:
         with contextlib.suppress(OSError):
             remove(self.path, look(self.path, TRAINING_FOLDER).ours)
 
-    def _take_up(self, config: TrainConfig) -> None:
+    def _take_up(self, settings: Mapping[str, Any], restart: bool) -> None:
         run = self.path / RUN_FILE
-        asked = config.with_absolute_paths()
-        if self.checkpoint.exists() and not config.restart:
+        if self.checkpoint.exists() and not restart:
             try:
-                differences = asked.differences(json.loads(run.read_text(encoding="utf-8")))
+                changed = differences(settings, json.loads(run.read_text(encoding="utf-8")))
             except (OSError, ValueError, AttributeError) as error:
                 raise TrainingError(
                     f"{run}: cannot be read, so its run cannot be continued;"
                     f" start anew with --restart"
                 ) from error
-            if differences:
+            if changed:
                 raise UsageError(
                     f"{self.path} holds an interrupted run with other options:"
-                    f" {', '.join(differences)}; give the same ones to continue it,"
+                    f" {', '.join(changed)}; give the same ones to continue it,"
                     f" or start anew with --restart"
                 )
         else:
@@ -209,7 +212,7 @@ class WorkFolder:
         for partial in self.path.glob("*" + PARTIAL):
             if TRAINING_FOLDER.writes(partial.name):
                 partial.unlink()
-        write_text_atomically(run, dumps(asked.as_dict(), indent=2, ensure_ascii=True) + "\n")
+        write_text_atomically(run, dumps(settings, indent=2, ensure_ascii=True) + "\n")
 
     def _clear(self) -> None:
         held = look(self.path, TRAINING_FOLDER)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config.recipes import recipe_report
-from finetune.config.settings import TrainConfig
+from finetune.config.run_parts import Finish
 from finetune.data.captioned_images import CaptionedImages
 from finetune.encoder_folder import CHANGES_IMAGE, CHANGES_PAGE
 from finetune.evaluation.before_after import Answers, sample_positives
@@ -81,21 +81,20 @@ def draw_outcome(
 
 
 def finish(
-    run: Run, config: TrainConfig, state: TrainState, history: History, rejected: int
+    run: Run, wanted: Finish, state: TrainState, history: History, rejected: int
 ) -> tuple[Measurement, ...]:
     """Write the encoder folder of the best weights, and one beside it for each others kept.
 
     Returns what was measured of the weights that were exported: adapters merged, and brought
     towards the base model where that is asked for.
     """
-    out = Path(config.out)
-    dual, best = state.dual, state.stopping.best_step
+    out, dual, best = wanted.out, state.dual, state.stopping.best_step
     unfinished = copy.deepcopy(dual) if len(state.kept) > 1 else None
     if state.kept:
         dual.load_state_dict(run.work.load_weights(best))
     elif state.average is not None:
         state.average.copy_to_model()
-    finished(dual, config)
+    finished(dual, wanted.base, wanted.wise_ft)
     evaluation = None if run.evaluate is None else run.evaluate()
     measured: tuple[Measurement, ...] = ()
     if run.evaluate is not None and evaluation is not None:
@@ -105,7 +104,7 @@ def finish(
     images = draw(run, history, best, evaluation)
     # a report of nothing would only make people look
     report = [run.work.report] if rejected else []
-    about = description(run, config, state, measured, impact)
+    about = description(run, wanted, state, measured, impact)
     # `out` comes last: where it is there, all is done, and it may hold the base model until then
     for step in state.kept:
         if step == best or unfinished is None:
@@ -114,8 +113,9 @@ def finish(
         other.load_state_dict(run.work.load_weights(step))
         folder = out.with_name(f"{out.name}.step-{step}")
         run.progress.message(f"Writing the weights of step {step:,} to {folder}.")
-        export(run, config, finished(other, config), folder, {}, [history.path])
-    export(run, config, dual, out, about, [history.path, *images, *report])
+        other = finished(other, wanted.base, wanted.wise_ft)
+        export(run, wanted, other, folder, {}, [history.path])
+    export(run, wanted, dual, out, about, [history.path, *images, *report])
     return measured
 
 
@@ -144,7 +144,7 @@ def baseline(run: Run) -> Answers | None:
 
 def description(
     run: Run,
-    config: TrainConfig,
+    wanted: Finish,
     state: TrainState,
     measured: Sequence[Measurement],
     impact: Mapping[str, float],
@@ -157,16 +157,16 @@ def description(
         "split": "val",
         "before": before,
         "after": after,
-        "recipe": recipe_report(config.recipe, before, after),
+        "recipe": recipe_report(wanted.recipe, before, after),
         "data": {
             name: {"images": len(split), "captions": len(split.captions)}
             for name, split in (("train", splits.train), ("val", splits.val))
             if len(split)
         },
-        "manifests": counts_by_manifest(config.manifests, config.dataset_weights, splits.train),
+        "manifests": counts_by_manifest(wanted.manifests, wanted.dataset_weights, splits.train),
         "training": {
             "steps": state.step,
-            "best step": state.stopping.best_step if config.evaluates else state.step,
+            "best step": state.step if run.evaluate is None else state.stopping.best_step,
             "device": str(run.world.device),
         },
         "impact": dict(impact),
@@ -193,7 +193,7 @@ def counts_by_manifest(
 
 def export(
     run: Run,
-    config: TrainConfig,
+    wanted: Finish,
     dual: DualEncoder,
     out: Path,
     about: Mapping[str, Any],
@@ -208,7 +208,7 @@ def export(
         check_texts=train.captions[:CHECKED_TEXTS],
         check_pixels=next(run.data.pixels.batches([sample])),
         metrics=about or None,
-        recipe=config.as_dict(),
+        recipe=wanted.settings,
         files=files,
-        yes=config.yes,
+        yes=wanted.yes,
     )

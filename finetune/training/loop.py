@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from finetune.config.settings import TrainConfig
+from finetune.config.run_parts import Course
 from finetune.console import Progress
 from finetune.data.hard_negatives import Int32, nearest_neighbours
 from finetune.data.loader import TrainingData
@@ -19,7 +19,6 @@ from finetune.evaluation.validation import Evaluator, embed_captions, embed_imag
 from finetune.figures import GLOBAL, ZERO_SHOT, HistoryRow, Measurement, Metric
 from finetune.losses.loss import Loss
 from finetune.optimization.optimizers import set_learning_rate
-from finetune.optimization.schedules import Schedule
 from finetune.trackers.background import Trackers
 from finetune.training.checkpoint import WorkFolder
 from finetune.training.history import History, StepLog
@@ -29,43 +28,6 @@ from finetune.training.step import Backward, training_step
 
 # Every line about an evaluation tells it.
 SHOWN = Metric.parse("t2i_mrr@10")
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """When what happens from step to step, by the settings of a run.
-
-    Attributes:
-        steps: Of the whole run.
-        schedule: Of the learning rate.
-        max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
-        evaluate_every: Steps between two evaluations; None where there are none.
-        metric: What is best.
-        keep_best: Weights that are kept at most.
-        checkpoint_seconds: Between checkpoints; 0 writes one after each step.
-    """
-
-    steps: int
-    schedule: Schedule
-    max_grad_norm: float
-    evaluate_every: int | None
-    metric: Metric
-    keep_best: int
-    checkpoint_seconds: float
-
-    @classmethod
-    def of(cls, config: TrainConfig, steps_per_epoch: int) -> "Course":
-        """That of a run with so many steps in an epoch."""
-        steps = config.epochs * steps_per_epoch
-        return cls(
-            steps,
-            Schedule(config.schedule, steps, config.warmup_steps(steps), config.cycles),
-            config.max_grad_norm,
-            config.eval_steps(steps_per_epoch),
-            Metric.parse(config.metric),
-            config.keep_best,
-            60 * config.checkpoint_minutes,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from finetune.config.settings import TrainConfig
+from finetune.config.run_parts import Start
 from finetune.data.hard_negatives import Int32
 from finetune.data.loader import TrainingData
 from finetune.data.world import World
@@ -90,7 +90,7 @@ class TrainState:
 
 
 def start_or_resume(
-    config: TrainConfig, work: WorkFolder, data: TrainingData, dual: DualEncoder, world: World
+    start: Start, work: WorkFolder, data: TrainingData, dual: DualEncoder, world: World
 ) -> tuple[TrainState, History]:
     """The state before the first step, or that of the last checkpoint.
 
@@ -98,21 +98,21 @@ def start_or_resume(
     images or captions.
     """
     device = world.device.type
-    precision = resolve_precision(config.precision, device)
+    precision = resolve_precision(start.precision, device)
     state = TrainState(
         dual,
-        build_optimizer(dual, config),
+        build_optimizer(dual, start.optimization),
         torch.amp.GradScaler(device, enabled=precision.scales_loss),
-        EarlyStopping(config.effective_patience, config.min_delta),
-        average=None if config.ema is None else MovingAverage(dual, config.ema),
+        EarlyStopping(start.patience, start.min_delta),
+        average=None if start.ema is None else MovingAverage(dual, start.ema),
     )
     checkpoint = world.from_first(work.load)
     if checkpoint is None:
         return state, History(work.history)
     if checkpoint["data"] != data.fingerprint:
         raise UsageError(
-            f"{config.manifest}: its images or captions are not those of the interrupted run in"
-            f" {work.path}; put them back to continue, or start anew with --restart"
+            f"{data.splits.manifest}: its images or captions are not those of the interrupted run"
+            f" in {work.path}; put them back to continue, or start anew with --restart"
         )
     state.load_state_dict(checkpoint)
     return state, History.resume(work.history, state.step, state.evaluated)

@@ -16,6 +16,16 @@ from typing import TextIO
 import numpy as np
 import torch
 
+from finetune.config.run_parts import (
+    BaseModel,
+    Course,
+    Finish,
+    Gradients,
+    Loading,
+    Preparation,
+    Start,
+    Tracking,
+)
 from finetune.config.settings import TINY, PathLike, TrainConfig
 from finetune.console import Progress
 from finetune.data.back_translation import (
@@ -24,7 +34,7 @@ from finetune.data.back_translation import (
     default_cache,
     parse_routes,
 )
-from finetune.data.loader import DataSource, TrainingData, load_training_data
+from finetune.data.loader import DataSource, load_training_data
 from finetune.data.splits import TrainingManifests
 from finetune.data.world import World
 from finetune.evaluation.validation import Evaluator, evaluator
@@ -32,7 +42,6 @@ from finetune.export.encoder import check_out
 from finetune.figures import FlatFigures, HistoryRow, flat_by_key
 from finetune.images.decode_workers import Decoder
 from finetune.losses.loss import Loss
-from finetune.models.dual_encoder import DualEncoder
 from finetune.optimization.precisions import resolve_device, resolve_precision
 from finetune.trackers import start_trackers
 from finetune.trackers.background import Trackers
@@ -40,7 +49,7 @@ from finetune.training.checkpoint import WorkFolder
 from finetune.training.checks import check_config
 from finetune.training.finish import finish
 from finetune.training.gradients.distributed import join_world
-from finetune.training.loop import Course, Run, fit
+from finetune.training.loop import Run, fit
 from finetune.training.prepare import load_model, prepare
 from finetune.training.state import start_or_resume
 from finetune.training.step import Backward, build_backward
@@ -106,9 +115,10 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
     def progress(task: str, total: int, unit: str = "", done: int = 0) -> Progress:
         return show(task, total, unit=unit, done_before=done)
 
+    asked = config.with_absolute_paths().as_dict()
     # what can be refused is refused before the first slow thing
     with (
-        WorkFolder.open(config) as work,
+        WorkFolder.open(config.work_folder, asked, restart=config.restart) as work,
         TrainingManifests.open(
             config.manifests, images=config.images, strict=config.strict
         ) as manifests,
@@ -120,8 +130,8 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
             classes=config.zero_shot_classes,
         )
         seed_everything(config.seed)
-        dual = load_model(config, splits.train.captions).to(world.device)
-        loss = prepare(dual, config, progress("Compiling", 0).message)
+        dual = load_model(BaseModel.of(config), splits.train.captions).to(world.device)
+        loss = prepare(dual, Preparation.of(config), progress("Compiling", 0).message)
         new_captions = translated(
             splits.train.captions,
             config.back_translate,
@@ -132,16 +142,18 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
         source = DataSource(splits, manifests.problems, new_captions)
 
         with Decoder(dual.preprocessing, config.workers) as decoder:
-            data = load_training_data(config, source, dual, decoder, world, progress)
+            data = load_training_data(
+                Loading.of(config, work.pixels), source, dual, decoder, world, progress
+            )
             manifests.problems.write(work.report)
             rejected = len(manifests.problems)
-            state, history = start_or_resume(config, work, data, dual, world)
+            state, history = start_or_resume(Start.of(config), work, data, dual, world)
             seed_process(config.seed, world, state.step)
             world.check_equal(dual.parameters())
             course = Course.of(config, data.steps_per_epoch)
             with (
                 progress("Training", course.steps, "steps", state.step) as shown,
-                trackers_of(config, state.step, shown.message) as trackers,
+                trackers_of(Tracking.of(config), state.step, shown.message) as trackers,
             ):
                 if rejected:
                     shown.message(f"{manifests.problems.summary()}; see {work.report}")
@@ -149,11 +161,22 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
                     shown.message(note)
                 if state.step:
                     shown.message(f"Continuing after step {state.step:,} of {course.steps:,}.")
-                backward = backward_of(config, loss, world)
-                evaluate = evaluator_of(config, data, dual, loss) if config.evaluates else None
+                backward = backward_of(Gradients.of(config), loss, world)
+                evaluate: Evaluator | None = None
+                if config.evaluates:
+                    evaluate = evaluator(
+                        data,
+                        dual,
+                        loss,
+                        batch_size=config.batch_size,
+                        templates=config.zero_shot_template,
+                        batches_of=config.batches_of,
+                    )
                 run = Run(course, data, work, world, loss, backward, evaluate, trackers, shown)
                 fit(run, state, history)
-                metrics = world.from_first(lambda: finish(run, config, state, history, rejected))
+                metrics = world.from_first(
+                    lambda: finish(run, Finish.of(config), state, history, rejected)
+                )
         if not config.keep_checkpoints:
             work.remove()
 
@@ -170,41 +193,27 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
     )
 
 
-def trackers_of(config: TrainConfig, step: int, warn: Callable[[str], None]) -> Trackers:
+def trackers_of(tracking: Tracking, step: int, warn: Callable[[str], None]) -> Trackers:
     """The trackers of a run, started after so many steps."""
     return start_trackers(
-        config.trackers,
-        folder=config.trackers_folder,
-        config=config.as_dict(),
-        project=config.project,
-        run_name=config.run_name or Path(config.out).name,
+        tracking.names,
+        folder=tracking.folder,
+        config=tracking.settings,
+        project=tracking.project,
+        run_name=tracking.run_name,
         resumed_from_step=step,
         warn=warn,
     )
 
 
-def backward_of(config: TrainConfig, loss: Loss, world: World) -> Backward:
-    """How a run takes gradients."""
+def backward_of(gradients: Gradients, loss: Loss, world: World) -> Backward:
+    """Make what takes a run's gradients."""
     return build_backward(
         loss,
         world,
-        resolve_precision(config.precision, world.device.type).dtype,
-        chunk_size=config.chunk_size,
-        parts=config.accumulate_separate_batches,
-    )
-
-
-def evaluator_of(
-    config: TrainConfig, data: TrainingData, dual: DualEncoder, loss: Loss
-) -> Evaluator:
-    """What measures a run's validation split."""
-    return evaluator(
-        data,
-        dual,
-        loss,
-        batch_size=config.batch_size,
-        templates=config.zero_shot_template,
-        batches_of=config.batches_of,
+        resolve_precision(gradients.precision, world.device.type).dtype,
+        chunk_size=gradients.chunk_size,
+        parts=gradients.parts,
     )
 
 

@@ -292,12 +292,12 @@ def test_a_model_is_not_trained_into_itself(tmp_path: Path) -> None:
 
 
 def test_what_is_beside_a_run_stays_when_it_is_thrown_away(tmp_path: Path) -> None:
-    config = TrainConfig(manifest="m.csv", model="tiny", out=tmp_path / "encoder", restart=True)
-    with WorkFolder.open(config) as work:
+    config = TrainConfig(manifest="m.csv", model="tiny", out=tmp_path / "encoder")
+    with WorkFolder.open(config.work_folder, config.as_dict()) as work:
         folder = work.path
     (folder / "diary.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"diary\.txt was not written by clipsearch"):
-        WorkFolder.open(config)
+        WorkFolder.open(config.work_folder, config.as_dict(), restart=True)
     work.remove()
     assert {path.name for path in folder.iterdir()} == {"diary.txt", MARK_FILE}
     assert (folder / "diary.txt").read_text() == "mine"

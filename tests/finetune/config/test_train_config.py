@@ -9,8 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from clipsearch.cli.finetune import finetune
+from finetune.config.resuming import OPERATIONAL, differences
+from finetune.config.run_parts import warmup_steps
 from finetune.config.setting import Group
-from finetune.config.settings import OPERATIONAL, SETTINGS, TrainConfig, option
+from finetune.config.settings import SETTINGS, TrainConfig, option
 from finetune.errors import UsageError
 from finetune.ranges import Range
 from finetune.training.checks import check_config
@@ -86,18 +88,18 @@ def test_out_may_not_be_a_file(config: TrainConfig) -> None:
 
 
 def test_warm_up_is_a_share_below_one(config: TrainConfig) -> None:
-    assert replace(config, warmup=0.1).warmup_steps(200) == 20
-    assert replace(config, warmup=7).warmup_steps(200) == 7
-    assert replace(config, warmup=0).warmup_steps(200) == 0
+    assert warmup_steps(0.1, 200) == 20
+    assert warmup_steps(7, 200) == 7
+    assert warmup_steps(0, 200) == 0
 
 
 def test_every_field_that_changes_weights_counts_as_a_difference(config: TrainConfig) -> None:
     before = json.loads(json.dumps(config.as_dict()))
-    assert config.differences(before) == []
+    assert differences(config.as_dict(), before) == []
     for item in fields(TrainConfig):
         changed = before | {item.name: "something else"}
-        assert bool(config.differences(changed)) == (item.name not in OPERATIONAL)
-    assert replace(config, epochs=3).differences(before) == ["--epochs 3 (was 10)"]
+        assert bool(differences(config.as_dict(), changed)) == (item.name not in OPERATIONAL)
+    assert differences(replace(config, epochs=3).as_dict(), before) == ["--epochs 3 (was 10)"]
 
 
 def test_every_field_is_an_option_whose_help_tells_the_default() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from squares import write_squares
 
+from finetune.config.resuming import differences
 from finetune.config.settings import TrainConfig
 from finetune.errors import ManifestError, UsageError
 from finetune.frames import FrameManifest, as_manifest
@@ -237,10 +238,12 @@ def test_a_run_with_an_equal_frame_is_the_same_run(folder: Path) -> None:
     asked = config.with_absolute_paths()
     stored = json.loads(json.dumps(asked.as_dict()))
     assert stored["manifest"] == str(FrameManifest(a_frame()))
-    assert replace(config, more_manifests=[a_frame().head(2)]).differences(stored) == [
-        difference for difference in config.differences(stored) if "manifest" not in difference
+    assert differences(replace(config, more_manifests=[a_frame().head(2)]).as_dict(), stored) == [
+        difference
+        for difference in differences(config.as_dict(), stored)
+        if "manifest" not in difference
     ]
-    (other,) = replace(asked, manifest=a_frame().head(3)).differences(stored)
+    (other,) = differences(replace(asked, manifest=a_frame().head(3)).as_dict(), stored)
     assert other.startswith("the manifest DataFrame-")
     check_config(config)
 

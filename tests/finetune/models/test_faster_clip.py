@@ -14,6 +14,7 @@ from transformers import (
 )
 from transformers.activations import QuickGELUActivation
 
+from finetune.config.run_parts import Preparation
 from finetune.config.settings import TrainConfig
 from finetune.models.dual_encoder import load_dual_encoder
 from finetune.models.speed import QuickGELU, speed_up
@@ -92,7 +93,7 @@ def test_towers_are_changed_and_the_last_mlp_sees_one_token():
 
 def test_a_run_trains_the_faster_towers():
     dual = load_dual_encoder("tiny", ["a red square", "a blue circle"])
-    prepare(dual, TrainConfig(manifest="captions.csv", model="tiny"))
+    prepare(dual, Preparation.of(TrainConfig(manifest="captions.csv", model="tiny")))
     fc1 = dual.model.vision_model.encoder.layers[-1].mlp.fc1
     seen = []
     fc1.register_forward_hook(lambda module, given, out: seen.append(out.shape[1]))

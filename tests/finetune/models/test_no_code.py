@@ -208,9 +208,8 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
 
 def test_a_runs_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
     marker = tmp_path / "code-ran"
-    with WorkFolder.open(
-        TrainConfig(manifest="photos.csv", model="tiny", out=tmp_path / "encoder")
-    ) as work:
+    config = TrainConfig(manifest="photos.csv", model="tiny", out=tmp_path / "encoder")
+    with WorkFolder.open(config.work_folder, config.as_dict()) as work:
         torch.save({"step": Bomb(marker)}, work.checkpoint)
         with pytest.raises(TrainingError, match="start anew with --restart") as caught:
             work.load()

@@ -9,6 +9,7 @@ from transformers import (
 )
 from transformers import get_cosine_with_hard_restarts_schedule_with_warmup as cosine_with_restarts
 
+from finetune.config.run_parts import Optimization
 from finetune.config.settings import TrainConfig
 from finetune.losses.contrastive import MAX_LOGIT_SCALE, ContrastiveLoss
 from finetune.losses.sigmoid import SigmoidLoss
@@ -68,7 +69,9 @@ def dual() -> DualEncoder:
 
 
 def test_only_matrices_decay_and_no_parameter_is_forgotten(dual) -> None:
-    optimizer = build_optimizer(dual, TrainConfig(manifest="m", model="tiny", weight_decay=0.3))
+    optimizer = build_optimizer(
+        dual, Optimization.of(TrainConfig(manifest="m", model="tiny", weight_decay=0.3))
+    )
     decay = {
         id(parameter): group["weight_decay"]
         for group in optimizer.param_groups
@@ -85,7 +88,7 @@ def test_groups_keep_their_own_top_rate(dual) -> None:
     config = TrainConfig(
         manifest="m", model="tiny", learning_rate=1e-3, text_learning_rate=0.5, layer_decay=0.5
     )
-    optimizer = build_optimizer(dual, config)
+    optimizer = build_optimizer(dual, Optimization.of(config))
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     set_learning_rate(optimizer, 0.1)
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {
@@ -98,7 +101,7 @@ def test_groups_keep_their_own_top_rate(dual) -> None:
 
 def test_frozen_parameters_are_left_alone(dual) -> None:
     freeze(dual, ["text"])
-    optimizer = build_optimizer(dual, TrainConfig(manifest="m", model="tiny"))
+    optimizer = build_optimizer(dual, Optimization.of(TrainConfig(manifest="m", model="tiny")))
     stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in dual.named_parameters():
         assert (id(parameter) in stepped) == ("text" not in name), name
@@ -107,7 +110,7 @@ def test_frozen_parameters_are_left_alone(dual) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_downhill(dual, name) -> None:
     config = TrainConfig(manifest="m", model="tiny", optimizer=name, learning_rate=1e-2)
-    optimizer = build_optimizer(dual, config)
+    optimizer = build_optimizer(dual, Optimization.of(config))
     losses = []
     for _ in range(30):
         loss = sum(p.square().mean() for p in dual.parameters())

@@ -12,6 +12,7 @@ import torch
 import yaml
 from squares import write_squares
 
+from finetune.config.run_parts import Optimization
 from finetune.config.settings import TrainConfig
 from finetune.data.tensors import Normalizer, TensorBatch
 from finetune.data.world import World
@@ -132,7 +133,9 @@ def test_fp16_skips_a_step_whose_gradient_overflows_and_takes_the_next() -> None
     dual = load_dual_encoder("tiny", ["a red square", "a blue square"])
     config = TrainConfig(manifest="m", model="tiny")
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=10_000)
-    state = TrainState(dual, build_optimizer(dual, config), scaler, EarlyStopping())
+    state = TrainState(
+        dual, build_optimizer(dual, Optimization.of(config)), scaler, EarlyStopping()
+    )
     ids, mask = dual.tokenize(["a red square", "a blue square"])
     batch = TensorBatch(torch.randn(2, 3, 64, 64), ids, mask, torch.eye(2, dtype=torch.bool))
     loss_of = ContrastiveLoss()
