@@ -9,10 +9,10 @@ from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.answers import exit_code, show
 from clipsearch.cli.options import UTF8
 from clipsearch.cli.search_options import SearchOptions, search_options
-from clipsearch.engine import DEFAULT_CANDIDATES, Page
+from clipsearch.engine import DEFAULT_CANDIDATES
 from clipsearch.modes import MODES, Mode
-from clipsearch.search.answer import Answer, answer_json, heading_of, json_text, question_json
-from clipsearch.search.parts import Part, lexical_tokens, parse_part
+from clipsearch.search.answer import Answer, answer_json, answer_query, json_text
+from clipsearch.search.parts import Part, parse_part
 from clipsearch.search.search import MAX_CANDIDATES, Search
 from finetune.errors import UsageError
 from finetune.manifest.inputs import check_sheet
@@ -118,9 +118,11 @@ def query(
         check_sheet(options.sheet, options.k, inputs=[*_files(given), encoder])
     with Search.open(options.index, encoder=encoder, device=device) as search:
 
-        def search_for(parts: list[Part]) -> Page:
-            return search.query(
-                parts=parts,
+        def answer(words: str | None) -> Answer:
+            return answer_query(
+                search,
+                words,
+                given,
                 mode=mode,
                 k=options.k,
                 page=options.page,
@@ -130,17 +132,6 @@ def query(
                 exact=options.exact,
                 bm25_weight=bm25_weight,
                 vector_weight=vector_weight,
-            )
-
-        def answer(words: str | None) -> Answer:
-            parts = [*([] if words is None else [Part("text", words)]), *given]
-            return Answer(
-                page=search_for(parts),
-                asked=question_json(words, given, mode or search.default_mode(parts)),
-                heading=heading_of(parts),
-                words=frozenset(lexical_tokens(parts, search.info.language)),
-                info=search.info,
-                k=options.k,
                 images=options.images,
             )
 

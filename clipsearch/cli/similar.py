@@ -5,9 +5,8 @@ import click
 from clipsearch.cli.answers import show
 from clipsearch.cli.options import UTF8
 from clipsearch.cli.search_options import SearchOptions, search_options
-from clipsearch.search.answer import Answer, question_json
-from clipsearch.search.parts import Part
-from clipsearch.search.search import SIMILAR_MODE, Search
+from clipsearch.search.answer import answer_similar
+from clipsearch.search.search import Search
 from finetune.manifest.inputs import check_sheet
 
 
@@ -24,21 +23,14 @@ def similar(id: str, options: SearchOptions) -> int:
     if options.sheet is not None:
         check_sheet(options.sheet, options.k)
     with Search.open(options.index) as search:
-        page = search.similar(
+        answer = answer_similar(
+            search,
             id,
             k=options.k,
             page=options.page,
             filters=options.filters,
             facets=options.facets,
             exact=options.exact,
-        )
-        answer = Answer(
-            page=page,
-            asked=question_json(None, [Part("id", id)], SIMILAR_MODE),
-            heading=f"similar to {id}",
-            words=frozenset(),
-            info=search.info,
-            k=options.k,
             images=options.images,
         )
         return show(answer, as_json=options.as_json, sheet=options.sheet)

@@ -1,19 +1,21 @@
-"""An answer as JSON: what `--json` prints, and any program is given.
+"""Questions answered, and answers as JSON: what `--json` prints, and any program is given.
 
 The question, the page of hits with the marked words and the image files, facets and notes.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsearch.engine import Hit, IndexInfo, Page
+from clipsearch.engine import DEFAULT_CANDIDATES, Hit, IndexInfo, Page
 from clipsearch.modes import Mode
+from clipsearch.search.filters import Filters
 from clipsearch.search.highlight import match_spans
 from clipsearch.search.images import ImageFolders
-from clipsearch.search.parts import Part
+from clipsearch.search.parts import Part, lexical_tokens
+from clipsearch.search.search import SIMILAR_MODE, Search
 from finetune.text.strict_json import dumps
 
 # Legal in JSON, but a terminal may obey them, line readers may split at them, and half a
@@ -42,6 +44,74 @@ class Answer:
     info: IndexInfo
     k: int
     images: Path | None = None
+
+
+def answer_query(
+    search: Search,
+    text: str | None = None,
+    parts: Sequence[Part] = (),
+    *,
+    mode: Mode | None = None,
+    k: int = 10,
+    page: int = 1,
+    filters: Filters = (),
+    facets: Sequence[str] = (),
+    candidates: int = DEFAULT_CANDIDATES,
+    exact: bool = False,
+    bm25_weight: float | None = None,
+    vector_weight: float | None = None,
+    images: Path | None = None,
+) -> Answer:
+    """Ask `search` as `Search.query` does, with `text` before `parts`, and say what was asked.
+
+    `images` is the folder of the pictures; None takes where the index was fed from. Raises what
+    `Search.query` raises.
+    """
+    asked = [*([] if text is None else [Part("text", text)]), *parts]
+    return Answer(
+        page=search.query(
+            parts=asked,
+            mode=mode,
+            k=k,
+            page=page,
+            filters=filters,
+            facets=facets,
+            candidates=candidates,
+            exact=exact,
+            bm25_weight=bm25_weight,
+            vector_weight=vector_weight,
+        ),
+        asked=question_json(text, parts, mode or search.default_mode(asked)),
+        heading=heading_of(asked),
+        words=frozenset(lexical_tokens(asked, search.info.language)),
+        info=search.info,
+        k=k,
+        images=images,
+    )
+
+
+def answer_similar(
+    search: Search,
+    id: str,
+    *,
+    k: int = 10,
+    page: int = 1,
+    filters: Filters = (),
+    facets: Sequence[str] = (),
+    exact: bool = False,
+    images: Path | None = None,
+) -> Answer:
+    """Ask `search` as `Search.similar` does, and say what was asked; see `answer_query`."""
+    found = search.similar(id, k=k, page=page, filters=filters, facets=facets, exact=exact)
+    return Answer(
+        page=found,
+        asked=question_json(None, [Part("id", id)], SIMILAR_MODE),
+        heading=f"similar to {id}",
+        words=frozenset(),
+        info=search.info,
+        k=k,
+        images=images,
+    )
 
 
 def question_json(text: str | None, parts: Iterable[Part], mode: Mode) -> dict[str, Any]:
