@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow test-wheel test-live lint format diagram bench clean
+.PHONY: help install demo test test-slow test-wheel test-live lint format diagram settings bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -50,6 +50,9 @@ format: $(INSTALLED) ## format the code
 
 diagram: $(INSTALLED) ## draw the rooms of docs/architecture.md anew, from the imports
 	$(BIN)/python tests/architecture/diagram.py
+
+settings: $(INSTALLED) ## write docs/settings.md anew, from the settings of a training run
+	$(BIN)/python tests/architecture/settings_page.py
 
 bench: $(INSTALLED) ## every benchmark, each printing a table (an hour on 2 cores)
 	for question in benchmarks/*.py; do echo "== $$question"; $(BIN)/python $$question || exit 1; done
