@@ -37,7 +37,6 @@ from clipsearch.search.parts import (
     Part,
     check_parts,
     lexical_tokens,
-    parse_part,
     unit_vector,
     words_only,
 )
@@ -67,9 +66,6 @@ NO_ENCODER = "the index names no encoder: searched by words alone (mode bm25)"
 _TEXTS_REMEMBERED = 1024
 # Unit vectors that cancel leave rounding noise of about 1e-7 of their weights.
 _CANCELLED = 1e-5
-
-
-__all__ = ["Part", "Search", "parse_part"]
 
 
 class Search:

@@ -1,6 +1,8 @@
 """The arrows between the rooms: data goes up, and nothing reaches back."""
 
-from import_graph import Imports, graph, modules
+from pathlib import Path
+
+from import_graph import REPOSITORY, Imports, graph, modules, second_homes
 
 # From below to above: a room imports rooms to its left, and itself.
 FINETUNE = [
@@ -107,6 +109,32 @@ def test_no_room_imports_one_above_it() -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     assert circle(graph()) == []
+
+
+# What other projects import, which is not where it is defined.
+FACES = {"clipsearch", "finetune", "finetune.images", "finetune.manifest", "finetune.metrics"}
+
+
+def test_every_name_has_one_home() -> None:
+    known = modules()
+    folders = [REPOSITORY / each for each in ("tests", "benchmarks", "deploy")]
+    files = [*known.values(), *(path for each in folders for path in each.rglob("*.py"))]
+    assert [
+        f"{path.relative_to(REPOSITORY)}: {name}"
+        for path in files
+        for name in second_homes(path, known)
+        if name.rpartition(".")[0] not in FACES
+    ] == []
+
+
+def test_only_the_public_faces_list_what_they_give() -> None:
+    listing = {name for name, path in modules().items() if "__all__" in path.read_text()}
+    assert listing == FACES
+
+
+def test_a_second_home_is_found(tmp_path: Path) -> None:
+    (tmp_path / "far.py").write_text("from finetune.errors import UsageError as here, Path\n")
+    assert list(second_homes(tmp_path / "far.py", modules())) == ["finetune.errors.Path"]
 
 
 def test_wrong_arrows_are_found() -> None:
