@@ -11,9 +11,12 @@ import select
 import signal
 import sys
 import threading
+from dataclasses import replace
 from typing import BinaryIO
 
-from finetune.images.decode import Decoded, decode
+from finetune.images.decode import decode
+from finetune.images.decode_requests import Reply, Work
+from finetune.images.shared_pixels import SharedPixels
 
 REPLY_BYTES = 1 << 17
 
@@ -22,27 +25,37 @@ def serve(requests: BinaryIO, replies: BinaryIO, begun: int) -> None:
     """Answer requests until the other side is gone.
 
     Args:
-        requests: Pickled: first the preprocessing, then lists of sources.
-        replies: Pickled lists with a Decoded for each source; small ones go together, as to wake
+        requests: Pickled: first the Work, then lists of sources.
+        replies: Pickled lists with a Reply for each source; small ones go together, as to wake
             the other side takes longer than to decode one.
         begun: A pipe; a byte for each image before it is decoded, so that the other side knows
             at which one this process died.
     """
-    preprocessing = pickle.load(requests)
+    work: Work = pickle.load(requests)
+    shared = None
+    if work.memory is not None:
+        shared = SharedPixels(work.memory, work.slots, work.preprocessing)
     while True:
         try:
             sources = pickle.load(requests)
         except EOFError:
             return
-        reply: list[Decoded] = []
-        for number, source in enumerate(sources, 1):
+        reply: list[Reply] = []
+        held = 0
+        for slot, source in enumerate(sources):
             os.write(begun, b".")
-            reply.append(decode(source, preprocessing))
-            held = sum(each.pixels.nbytes for each in reply if each.pixels is not None)
-            if held >= REPLY_BYTES or number == len(sources):
+            decoded = decode(source, work.preprocessing)
+            pixels = decoded.pixels
+            if pixels is None or shared is None:
+                reply.append(Reply(decoded))
+                held += 0 if pixels is None else pixels.nbytes
+            else:
+                shared.put(slot, pixels)
+                reply.append(Reply(replace(decoded, pixels=None), slot))
+            if held >= REPLY_BYTES or slot == len(sources) - 1:
                 pickle.dump(reply, replies, protocol=5)
                 replies.flush()
-                reply = []
+                reply, held = [], 0
 
 
 def end_with_reader(replies: BinaryIO) -> None:

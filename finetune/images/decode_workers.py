@@ -2,8 +2,9 @@
 
 The workers are started as programs of their own, never forked: a fork copies the locks of torch's,
 onnxruntime's and LanceDB's threads, and may hang on them. Each is led by a thread of this process
-over its stdin and stdout, so that there is nothing (shared memory, a helper process) to be left
-behind: where this process dies, even of kill -9, its pipes close and the workers end.
+over its stdin and stdout, and leaves pixels in memory without a name (`SharedPixels`), so that
+there is nothing (a named memory, a helper process) to be left behind: where this process dies, even
+of kill -9, its pipes close and the workers end.
 
 Imports without torch.
 """
@@ -20,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from types import TracebackType
 from typing import Self, TypeVar
@@ -27,7 +29,9 @@ from typing import Self, TypeVar
 from finetune.cores import available_cores
 from finetune.errors import ClipsearchError, UsageError
 from finetune.images.decode import Decoded, decode
+from finetune.images.decode_requests import Reply, Work
 from finetune.images.preprocessing import Preprocessing
+from finetune.images.shared_pixels import SharedPixels
 from finetune.images.source import ImageSource
 
 T = TypeVar("T")
@@ -218,6 +222,8 @@ class _Worker:
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         paths = os.pathsep.join(path for path in sys.path if path)
+        self._shared = SharedPixels.make(REQUEST, preprocessing)
+        memory = None if self._shared is None else self._shared.descriptor
         try:
             begun, write_begun = os.pipe()
             # Read when a request is answered, or when the worker is dead.
@@ -232,7 +238,7 @@ class _Worker:
                     stdout=subprocess.PIPE,
                     env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
                     process_group=0,
-                    pass_fds=(write_begun,),
+                    pass_fds=(write_begun,) if memory is None else (write_begun, memory),
                 )
             finally:
                 os.close(write_begun)
@@ -248,19 +254,24 @@ class _Worker:
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._replies, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         # Stays in the pipe's buffer until the first image.
-        pickle.dump(preprocessing, self._requests)
+        pickle.dump(Work(preprocessing, memory, REQUEST), self._requests)
 
     def decode(self, sources: Sequence[ImageSource]) -> list[Decoded]:
         try:
             pickle.dump(sources, self._requests)
             self._requests.flush()
-            replies: list[Decoded] = []
+            replies: list[Reply] = []
             while len(replies) < len(sources):
                 replies += pickle.load(self._replies)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise self._death(sources) from error
         self._begun.read(len(sources))
-        return replies
+        return [self._with_pixels(reply) for reply in replies]
+
+    def _with_pixels(self, reply: Reply) -> Decoded:
+        if reply.slot is None or self._shared is None:
+            return reply.decoded
+        return replace(reply.decoded, pixels=self._shared.take(reply.slot))
 
     def kill(self) -> None:
         self._process.kill()
@@ -271,6 +282,8 @@ class _Worker:
             # Half a request may be left, for a worker that is gone.
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
+        if self._shared is not None:
+            self._shared.close()
 
     def _death(self, sources: Sequence[ImageSource]) -> ClipsearchError:
         try:

@@ -22,6 +22,7 @@ from finetune.images.decode import Decoded
 from finetune.images.decode_workers import Decoder, decode_ahead
 from finetune.images.pixels import load_pixels
 from finetune.images.processor_config import preprocessing_from_config
+from finetune.images.shared_pixels import SharedPixels
 from finetune.images.source import ImageSource
 
 CLIP = preprocessing_from_config(
@@ -256,6 +257,7 @@ import itertools, sys
 from pathlib import Path
 from finetune.images.decode_workers import decode_ahead
 from finetune.images.processor_config import preprocessing_from_config
+from finetune.images.shared_pixels import SharedPixels
 from finetune.images.source import ImageSource
 
 path = Path(sys.argv[1])
@@ -329,3 +331,52 @@ def test_a_script_needs_no_guard_around_its_main_part(images, tmp_path):
         [sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert done.stdout.split() == ["begin", "[None]"]
+
+
+def test_pixels_come_by_shared_memory_where_the_system_has_it_and_else_by_the_pipe(
+    images, monkeypatch
+):
+    expected = [load_pixels(path, CLIP) for path in images]
+    made = []
+    make = SharedPixels.make
+
+    def watched(*values):
+        made.append(make(*values))
+        return made[-1]
+
+    monkeypatch.setattr(SharedPixels, "make", watched)
+    for gone in (False, True):
+        if gone:
+            monkeypatch.delattr(os, "memfd_create", raising=False)
+        found = list(decode_ahead(sources(images * 3), CLIP, workers=2, ahead=64))
+        for (_, decoded), pixels in zip(found, expected * 3, strict=True):
+            np.testing.assert_array_equal(decoded.pixels, pixels)
+        assert all((one is None) == (gone or sys.platform != "linux") for one in made)
+        assert made
+        made.clear()
+
+
+def test_a_full_memory_for_pixels_leaves_the_pipe(images, monkeypatch):
+    def full(descriptor, offset, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    before = psutil.Process().num_fds()
+    found = list(decode_ahead(sources(images), CLIP, workers=1))
+    assert all(decoded.pixels is not None for _, decoded in found)
+    assert psutil.Process().num_fds() == before
+
+
+def test_no_descriptor_and_no_memory_is_left_behind(images):
+    def shared() -> int:
+        return sum("clipsearch-pixels" in each.path for each in psutil.Process().memory_maps())
+
+    before = psutil.Process().num_fds()
+    decoded = decode_ahead(sources(images * 5), CLIP, workers=2)
+    kept = [next(decoded)[1].pixels for _ in range(20)]
+    assert shared() == 2
+    decoded.close()
+    assert not shared()
+    for pixels, path in zip(kept, images, strict=False):
+        np.testing.assert_array_equal(pixels, load_pixels(path, CLIP))
+    assert psutil.Process().num_fds() == before
