@@ -78,16 +78,27 @@ if TYPE_CHECKING:
 @click.option(
     "--language", metavar="CODE", help="Of the captions, for a new index: en (default), fr, es, …"
 )
-@click.option("--workers", metavar="N", type=int, help="Processes that decode; one a core.")
 @click.option(
-    "--batch-size", metavar="N", type=int, default=32, show_default=True, help="Images at once."
+    "--workers",
+    metavar="N",
+    type=int,
+    help="Processes that decode; one a core, with a GPU two fewer, or none for a few images.",
 )
+@click.option("--batch-size", metavar="N", type=int, help="Images at once; 32, or 256 on a GPU.")
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
     help="Where the encoder runs.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the encoder on a GPU. bf16 is several times faster; the first images are encoded both"
+    " ways, and it is taken only where each has a cosine of .9999 to fp32, which the feed says.",
 )
 @click.option(
     "--report",

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from clipsearch.encoder.torch_towers import FP32, PRECISIONS
 from clipsearch.encoder.verification import verify as verify_files
 from finetune.arrays import Float32, Int64
 from finetune.cores import available_cores
 from finetune.data.tokenized_captions import TokenizedCaptions, tokenized
 from finetune.encoder_folder import TOKENIZER_FILE, EncoderDescription, read_description
 from finetune.errors import EncoderError, UsageError
-from finetune.images.pixels import load_pixels, normalize, resize_and_crop
+from finetune.images.pixels import load_pixels, resize_and_crop
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.source import ImageSource
 from finetune.memory import raise_too_little
@@ -46,8 +47,13 @@ class Towers(Protocol):
         """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
         ...
 
-    def images(self, pixel_values: npt.NDArray[np.float32]) -> Float32:
-        """float32[n, 3, h, w] to float32[n, d], unit length."""
+    def images(self, pixels: npt.NDArray[np.uint8]) -> Float32:
+        """uint8[n, h, w, 3] to float32[n, d], unit length."""
+        ...
+
+    @property
+    def note(self) -> str | None:
+        """A sentence for the user about how they ran; None where there is nothing to say."""
         ...
 
 
@@ -76,6 +82,7 @@ class Encoder:
         device: str = "cpu",
         threads: int | None = None,
         verify: bool = True,
+        precision: str = "fp32",
     ) -> "Encoder":
         """Open an encoder folder.
 
@@ -86,9 +93,11 @@ class Encoder:
             threads: Of one tower's computation; None takes every core of this process.
             verify: Check that no file changed since the export (see
             clipsearch.encoder.verification).
+            precision: Of the image tower on "cuda": "fp32", or "bf16" where that leaves each of
+                the first images within a cosine of 0.9999, which `note` tells.
 
         Raises EncoderError for an incomplete or changed folder, UsageError for a device that is
-        not there.
+        not there, or cannot have the precision.
         """
         folder = Path(folder)
         if threads is not None and threads < 1:
@@ -96,7 +105,8 @@ class Encoder:
         description = read_description(folder)
         if verify:
             verify_files(folder, description)
-        return cls(folder, description, _towers(folder, device, threads or available_cores()))
+        threads = threads or available_cores()
+        return cls(folder, description, _towers(folder, description, device, threads, precision))
 
     @property
     def dimension(self) -> int:
@@ -112,6 +122,11 @@ class Encoder:
     def name(self) -> str:
         """The encoder's name, for people."""
         return self.description.name
+
+    @property
+    def note(self) -> str | None:
+        """A sentence for the user about how embeddings were made; None for most."""
+        return self._towers.note
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -177,8 +192,7 @@ class Encoder:
             )
         if len(pixels) == 0:
             return np.empty((0, self.dimension), np.float32)
-        embeddings = self._towers.images(normalize(pixels, self.preprocessing))
-        return self._checked(embeddings, "image", len(pixels))
+        return self._checked(self._towers.images(pixels), "image", len(pixels))
 
     def _pixels(self, image: ImageInput) -> npt.NDArray[np.uint8]:
         if isinstance(image, Image.Image):
@@ -235,16 +249,30 @@ class Encoder:
         return normalized
 
 
-def _towers(folder: Path, device: str, threads: int) -> Towers:
+def check_precision(device: str, precision: str) -> None:
+    """Raise UsageError for a precision that is unknown, or that the device does not compute in."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is not known; take {' or '.join(PRECISIONS)}")
+    if device == "cpu" and precision != FP32:
+        raise UsageError(
+            f"--precision {precision} needs --device cuda; on the CPU the ONNX towers compute"
+            f" as they were exported"
+        )
+
+
+def _towers(
+    folder: Path, description: EncoderDescription, device: str, threads: int, precision: str
+) -> Towers:
+    check_precision(device, precision)
     # Either runtime takes a while to import, and each is needed only for its device.
     if device == "cpu":
         from clipsearch.encoder.onnx_towers import OnnxTowers
 
-        return OnnxTowers(folder, threads)
+        return OnnxTowers(folder, description.preprocessing, threads)
     if device in ("cuda", "torch-cpu"):
         from clipsearch.encoder.torch_towers import TorchTowers
 
-        return TorchTowers(folder, "cuda" if device == "cuda" else "cpu")
+        return TorchTowers(folder, "cuda" if device == "cuda" else "cpu", precision)
     raise UsageError(f"device {device!r} is not known; take one of {', '.join(DEVICES)}")
 
 

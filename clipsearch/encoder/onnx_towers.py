@@ -10,6 +10,8 @@ import onnxruntime
 from finetune.arrays import Float32, Int64
 from finetune.encoder_folder import IMAGE_TOWER, TEXT_TOWER
 from finetune.errors import EncoderError
+from finetune.images.pixels import normalize
+from finetune.images.preprocessing import Preprocessing
 from finetune.memory import raise_too_little
 
 FATAL = 4
@@ -18,8 +20,9 @@ FATAL = 4
 class OnnxTowers:
     """Both towers, each loaded at its first use. Runs may overlap, from several threads."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, preprocessing: Preprocessing, threads: int) -> None:
         self._folder = folder
+        self._preprocessing = preprocessing
         self._threads = threads
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._lock = threading.Lock()
@@ -28,9 +31,14 @@ class OnnxTowers:
         """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
         return self._run(TEXT_TOWER, {"input_ids": input_ids, "attention_mask": attention_mask})
 
-    def images(self, pixel_values: npt.NDArray[np.float32]) -> Float32:
-        """float32[n, 3, h, w] to float32[n, d], unit length."""
-        return self._run(IMAGE_TOWER, {"pixel_values": pixel_values})
+    def images(self, pixels: npt.NDArray[np.uint8]) -> Float32:
+        """uint8[n, h, w, 3] to float32[n, d], unit length."""
+        return self._run(IMAGE_TOWER, {"pixel_values": normalize(pixels, self._preprocessing)})
+
+    @property
+    def note(self) -> str | None:
+        """Nothing that a user should know of how they ran."""
+        return None
 
     def _run(self, tower: str, inputs: dict[str, npt.NDArray[np.generic]]) -> Float32:
         session = self._session(tower)

@@ -12,7 +12,7 @@ from clipsearch.encoder.encoder import Encoder
 from finetune.arrays import Float32, Int64
 from finetune.console import Progress
 from finetune.errors import ManifestError
-from finetune.images.decode_workers import decode_ahead, workers_for
+from finetune.images.decode_workers import decode_ahead
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.source import ImageSource
 from finetune.manifest.class_labels import ClassLabels
@@ -102,6 +102,7 @@ def embed_images(
     *,
     workers: int | None = None,
     batch_size: int = 32,
+    device: str = "cpu",
     stream: TextIO | None = None,
 ) -> tuple[SplitImages, list[Float32], list[Problem]]:
     """Every image by every encoder; decoded once for all that take the same pixels.
@@ -109,15 +110,14 @@ def embed_images(
     Args:
         encoders: One or more.
         images: n of them.
-        workers: Processes that decode; None is one a core, or none for a few images.
+        workers: Processes that decode; None chooses, see `decode_ahead`.
         batch_size: Images embedded at once.
+        device: Where the encoders run.
         stream: For the progress; standard error where None.
 
     Returns:
         The m images that can be read, float32[m, d] for each encoder, and why the others cannot.
     """
-    if workers is None:
-        workers = workers_for(len(images))
     together: dict[Preprocessing, list[Encoder]] = {}
     for encoder in encoders:
         together.setdefault(encoder.preprocessing, []).append(encoder)
@@ -128,7 +128,11 @@ def embed_images(
         for preprocessing, alike in together.items():
             arrays = [np.zeros((len(images), one.dimension), np.float32) for one in alike]
             decoded = decode_ahead(
-                enumerate(images.sources), preprocessing, workers=workers, ahead=4 * batch_size
+                enumerate(images.sources),
+                preprocessing,
+                workers=workers,
+                ahead=4 * batch_size,
+                device=device,
             )
             batch: list[tuple[int, npt.NDArray[np.uint8]]] = []
             with closing(decoded):

@@ -56,7 +56,7 @@ class EvaluateOptions:
         templates: Of the class prompts.
         sampling: Of intervals and p values; its seed also draws the batches.
         device: "cpu" or "cuda".
-        workers: Processes that decode; None is one a core.
+        workers: Processes that decode; None chooses, see `decode_ahead`.
         batch_size: Images or texts embedded at once.
         strict: Measure nothing where the manifest has any problem.
     """
@@ -190,6 +190,7 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
         encoders,
         images,
         workers=options.workers,
+        device=options.device,
         batch_size=options.batch_size,
         stream=progress_stream,
     )

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TextIO
 
 from clipsearch.documents import DOCUMENT_FORM, Embedding
+from clipsearch.encoder.encoder import check_precision
+from clipsearch.encoder.torch_towers import FP32
 from clipsearch.engine import DataSet, Engine
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.feed.columns import MetadataColumns, choose_columns
@@ -74,9 +76,11 @@ class FeedOptions:
             (`clipsearch.feed.data_sets`).
         id_prefix: What the ids of its documents begin with; None is the data set's.
         language: Of the text analysis; None is the index's, or English for a new one.
-        workers: Processes that decode images; None is one a core. 0 decodes in this process.
-        batch_size: Images encoded at once.
+        workers: Processes that decode images; None is one a core (on "cuda" two fewer), or none for
+            a few images. 0 decodes in this process.
+        batch_size: Images encoded at once; None is 32 on the CPU and 256 on a GPU.
         device: "cpu" or "cuda", for the encoder.
+        precision: Of the image tower on "cuda": "fp32" or "bf16", see `Encoder.load`.
         report: The report file; None is in the index's folder.
         ledger: The ledger; None is `ledger_path`.
         strict: Feed nothing where the manifest has any problem.
@@ -94,8 +98,9 @@ class FeedOptions:
     id_prefix: str | None = None
     language: str | None = None
     workers: int | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     device: str = "cpu"
+    precision: str = FP32
     report: Path | None = None
     ledger: Path | None = None
     strict: bool = False
@@ -104,7 +109,8 @@ class FeedOptions:
         """Raise UsageError for a value that cannot work."""
         for name in ("splits", "tags", "numbers"):
             check_several(getattr(self, name), f"FeedOptions.{name}")
-        if self.batch_size < 1:
+        check_precision(self.device, self.precision)
+        if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"--workers {self.workers}: must be 0 or more")
@@ -192,7 +198,13 @@ def feed(
             # It stands for the lock, so it comes before anything is read of the index.
             ledger = stack.enter_context(Ledger.open(ledger_file))
         target = stack.enter_context(
-            FeedTarget.open(options.index, options.encoder, options.language, options.device)
+            FeedTarget.open(
+                options.index,
+                options.encoder,
+                options.language,
+                options.device,
+                options.precision,
+            )
         )
         manifest = stack.enter_context(
             Manifest.open(options.manifest, images=options.images, strict=options.strict)
@@ -240,7 +252,7 @@ class _Feed:
         started = time.monotonic()
         if self.plan.count(*WRITTEN):
             mark.begin(source.data_set.name)
-            encoding = Encoding(options.workers, options.batch_size, options.device)
+            encoding = Encoding.of(options.workers, options.batch_size, options.device)
             Writing(
                 self.target, source, self.plan, ledger, contents, self.rejections, self.tally,
                 encoding,

@@ -62,9 +62,10 @@ def encode(
     images: Iterable[tuple[PlannedImage, ImageSource]],
     encoder: Encoder,
     *,
-    workers: int,
+    workers: int | None,
     batch_size: int,
     threads: int = 1,
+    device: str = "cpu",
 ) -> Generator[Step | Rejection, None, None]:
     """Decode in `workers` processes, encode in `threads` threads; in the order given.
 
@@ -76,9 +77,13 @@ def encode(
             their own never do.
         workers: See decode_ahead.
         batch_size: Images that are encoded at once, by all threads together.
-        threads: As many as cores, where the encoder runs on the CPU.
+        threads: As many as cores, where the encoder runs on the CPU. On a GPU two: one's images are
+            on their way while the other's are encoded.
+        device: Where the encoder runs.
     """
-    decoded = decode_ahead(images, encoder.preprocessing, workers=workers, ahead=4 * batch_size)
+    decoded = decode_ahead(
+        images, encoder.preprocessing, workers=workers, ahead=4 * batch_size, device=device
+    )
     share = max(1, batch_size // threads)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-tower")
     encoding: deque[Future[list[Step]]] = deque()

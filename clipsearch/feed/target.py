@@ -33,6 +33,7 @@ class FeedTarget:
         description: EncoderDescription | None,
         language: str,
         device: str,
+        precision: str,
     ) -> None:
         """See `open`, which checks all this."""
         self._index = index
@@ -41,11 +42,17 @@ class FeedTarget:
         self._description = description
         self._language = language
         self._device = device
+        self._precision = precision
         self._encoder: Encoder | None = None
 
     @classmethod
     def open(
-        cls, index: str, encoder: Path | None, language: str | None = None, device: str = "cpu"
+        cls,
+        index: str,
+        encoder: Path | None,
+        language: str | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
     ) -> "FeedTarget":
         """Open `index` where there is one; nothing is made yet where there is none.
 
@@ -72,7 +79,9 @@ class FeedTarget:
             if engine is not None:
                 engine.close()
             raise
-        return cls(index, engine, folder, description, language or DEFAULT_LANGUAGE, device)
+        return cls(
+            index, engine, folder, description, language or DEFAULT_LANGUAGE, device, precision
+        )
 
     @property
     def engine(self) -> Engine:
@@ -107,7 +116,9 @@ class FeedTarget:
         if self._folder is None:
             raise EncoderError(f"{self._index}: takes ready-made vectors and has no encoder")
         if self._encoder is None:
-            self._encoder = Encoder.load(self._folder, device=self._device, threads=1)
+            self._encoder = Encoder.load(
+                self._folder, device=self._device, threads=1, precision=self._precision
+            )
         return self._encoder
 
     def settle(

@@ -19,7 +19,6 @@ from clipsearch.feed.reuse import reused
 from clipsearch.feed.target import FeedTarget
 from finetune.console import Progress
 from finetune.cores import available_cores
-from finetune.images.decode_workers import workers_for
 from finetune.images.source import ImageSource
 from finetune.manifest.manifest import Record
 from finetune.manifest.problems import OWN_RANGE
@@ -53,11 +52,27 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How images are encoded; see `clipsearch.feed.feed.FeedOptions`."""
+    """How images are encoded; see `clipsearch.feed.feed.FeedOptions`.
+
+    Attributes:
+        workers: Processes that decode; None chooses.
+        batch_size: Images that are encoded at once, by all threads together.
+        threads: That encode.
+        device: Where.
+    """
 
     workers: int | None
     batch_size: int
+    threads: int
     device: str
+
+    @classmethod
+    def of(cls, workers: int | None, batch_size: int | None, device: str) -> "Encoding":
+        """As many threads as there are cores, which share a batch; on a GPU two with one each."""
+        if device == "cpu":
+            return cls(workers, batch_size or 32, available_cores(), device)
+        # One's images are on their way while the other's are encoded.
+        return cls(workers, 2 * (batch_size or 256), 2, device)
 
 
 @dataclass(frozen=True)
@@ -145,15 +160,9 @@ class Writing:
         tally.whole += isinstance(outcome.operation, Upsert) and not step.reused
 
     def _encoded(self) -> Steps:
-        to_encode = self.plan.count(Work.EMBED)
-        if not to_encode:
+        if not self.plan.count(Work.EMBED):
             return iter(())
         encoder = self.target.load_encoder()
-        workers = self.encoding.workers
-        if workers is None:
-            workers = workers_for(to_encode)
-        # A GPU takes one batch at a time.
-        threads = available_cores() if self.encoding.device == "cpu" else 1
         without_image: list[Rejection] = []
 
         def images() -> Iterator[tuple[PlannedImage, ImageSource]]:
@@ -170,10 +179,13 @@ class Writing:
                 yield from encode(
                     found,
                     encoder,
-                    workers=workers,
+                    workers=self.encoding.workers,
                     batch_size=self.encoding.batch_size,
-                    threads=threads,
+                    threads=self.encoding.threads,
+                    device=self.encoding.device,
                 )
+            if encoder.note is not None:
+                self.tally.notes.append(encoder.note)
             yield from without_image
 
         return steps()

@@ -22,14 +22,15 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Self, TypeVar
 
-from finetune.cores import available_cores
+from finetune.cores import decoding_cores
 from finetune.errors import ClipsearchError, UsageError
 from finetune.images.decode import Decoded, decode
 from finetune.images.decode_requests import Reply, Work
+from finetune.images.open import count_pixels
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.shared_pixels import SharedPixels
 from finetune.images.source import ImageSource
@@ -42,8 +43,9 @@ REQUESTS_PER_WORKER = 4
 PROBE = 32
 # Starting workers costs about a second, so a job that takes no longer stays in this process.
 WORTH_WORKERS_SECONDS = 3.0
-# So many images are decoded here before the first worker has started.
+# So many images are decoded here before the first worker has started, if they are of 640x480.
 FEW_IMAGES = 64
+FEW_PIXELS = FEW_IMAGES * 640 * 480
 EXIT_SECONDS = 5.0
 PIPE_BYTES = 1 << 20
 
@@ -52,8 +54,9 @@ def decode_ahead(
     items: Iterable[tuple[T, ImageSource]],
     preprocessing: Preprocessing,
     *,
-    workers: int,
+    workers: int | None,
     ahead: int = 128,
+    device: str = "cpu",
 ) -> Generator[tuple[T, Decoded], None, None]:
     """Read, decode, resize and crop images, in the order given.
 
@@ -61,31 +64,43 @@ def decode_ahead(
         items: Key and image; read by the caller's thread, at most `ahead` before the image
             that is given back.
         preprocessing: Of the encoder.
-        workers: Processes, started with the first image; 0 decodes in this one.
+        workers: Processes, started with the first image; 0 decodes in this one. None looks at the
+            first images: none for a few, unless they are large, else as many as
+            `finetune.cores.decoding_cores`.
         ahead: Images decoded or waiting; each takes height x width x 3 bytes.
+        device: Where the images are embedded.
 
     Closing the generator kills the workers. Raises UsageError for numbers out of range, and,
     while it runs, ClipsearchError where a worker was killed (most often: no memory left).
     """
-    if workers < 0 or ahead < 1:
+    if (workers is not None and workers < 0) or ahead < 1:
         raise UsageError(f"workers={workers} and ahead={ahead}: take at least 0 and 1")
-    return _decode_ahead(
-        items, Decoder(preprocessing, workers), _request_size(ahead, workers), ahead
-    )
+    return _decode_ahead(iter(items), preprocessing, workers, ahead, device)
 
 
 def _decode_ahead(
-    items: Iterable[tuple[T, ImageSource]], decoder: "Decoder", size: int, ahead: int
+    items: Iterator[tuple[T, ImageSource]],
+    preprocessing: Preprocessing,
+    workers: int | None,
+    ahead: int,
+    device: str,
 ) -> Generator[tuple[T, Decoded], None, None]:
     keys: deque[T] = deque()
+    remaining = items
+    if workers is None:
+        first = list(islice(items, min(FEW_IMAGES, ahead)))
+        remaining = chain(first, items)
+        are_few = len(first) < min(FEW_IMAGES, ahead)
+        are_small = are_few and _pixels_below([source for _, source in first], FEW_PIXELS)
+        workers = 0 if are_small else decoding_cores(device)
+    size = _request_size(ahead, workers)
 
     def batches() -> Iterator[list[ImageSource]]:
-        remaining = iter(items)
         while batch := list(islice(remaining, size)):
             keys.extend(key for key, _ in batch)
             yield [source for _, source in batch]
 
-    with decoder:
+    with Decoder(preprocessing, workers) as decoder:
         for decoded in decoder.decode_batches(batches(), ahead // size):
             for image in decoded:
                 yield keys.popleft(), image
@@ -97,10 +112,16 @@ class Decoder:
     A context manager: leaving it ends the workers.
     """
 
-    def __init__(self, preprocessing: Preprocessing, workers: int | None) -> None:
-        """`workers` processes; 0 decodes in this one; None decides by how long images take."""
+    def __init__(
+        self, preprocessing: Preprocessing, workers: int | None, device: str = "cpu"
+    ) -> None:
+        """`workers` processes; 0 decodes in this one; None decides by how long images take.
+
+        `device` is where they are embedded.
+        """
         self.preprocessing = preprocessing
         self._workers = workers
+        self._device = device
         self._pool: _Pool | None = None
 
     def __enter__(self) -> Self:
@@ -132,7 +153,8 @@ class Decoder:
                 yield decode(source, self.preprocessing)
                 done += 1
             expected = (time.perf_counter() - started) / max(done, 1) * (len(sources) - done)
-            self._workers = available_cores() if expected > WORTH_WORKERS_SECONDS else None
+            if expected > WORTH_WORKERS_SECONDS:
+                self._workers = decoding_cores(self._device)
         size = REQUEST if self._workers else 1
         batches = (sources[start : start + size] for start in range(done, len(sources), size))
         for batch in self.decode_batches(batches, REQUESTS_PER_WORKER * (self._workers or 1)):
@@ -170,9 +192,14 @@ class Decoder:
                     reply.cancel()
 
 
-def workers_for(images: int) -> int:
-    """Choose how many processes decode so many images: one a core, or none for a few."""
-    return 0 if images < FEW_IMAGES else available_cores()
+def _pixels_below(sources: Iterable[ImageSource], limit: int) -> bool:
+    """Whether all of them together have fewer pixels; those that cannot be read have none."""
+    left = limit
+    for source in sources:
+        left -= count_pixels(source)
+        if left <= 0:
+            return False
+    return True
 
 
 def _request_size(images: int, workers: int) -> int:

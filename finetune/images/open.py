@@ -98,6 +98,19 @@ def decode_image(
         raise ImageError(f"{name}: is damaged or truncated ({reason})") from error
 
 
+def count_pixels(source: ImageSourceLike) -> int:
+    """Pixels of the image as its file says, which is not decoded; 0 where it does not say."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = read_bytes(source)
+            with Image.open(io.BytesIO(data), formats=image_formats.formats_for(data)) as image:
+                return image.width * image.height
+    except Exception:
+        # Whatever is wrong with it is said where it is decoded.
+        return 0
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """A decoded image of any mode as RGB, 8 bits a channel, transparency laid on white.
 

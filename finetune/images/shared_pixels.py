@@ -53,7 +53,8 @@ class SharedPixels:
     def take(self, slot: int) -> Pixels:
         """A copy of what lies in a slot, which may then be filled again."""
         assert self._pixels is not None
-        return self._pixels[slot].copy()
+        taken: Pixels = self._pixels[slot].copy()
+        return taken
 
     def close(self) -> None:
         """Give the memory back, on this side."""

@@ -26,6 +26,8 @@ from finetune.errors import UsageError
 from finetune.models.dual_encoder import DualEncoder
 
 FACTOR = 1.702
+# Autocast casts weights and biases of these; sums, norms and embeddings stay in float32.
+CAST_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def speed_up(model: nn.Module) -> None:
@@ -74,6 +76,20 @@ class _QuickGELU(torch.autograd.Function):
 def _class_token(mlp: nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     """float[n, 1, d] of float[n, t, d]; the layer adds it to all tokens, of which one is read."""
     return (given[0][:, :1],)
+
+
+def cast_layers(tower: nn.Module, dtype: torch.dtype) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Bring the matrices that autocast would cast to `dtype`, in place; returns what they were.
+
+    Under autocast the tower then computes the same to the bit, without casting them each time.
+    """
+    before = []
+    for layer in tower.modules():
+        if isinstance(layer, CAST_LAYERS):
+            for parameter in layer.parameters(recurse=False):
+                before.append((parameter, parameter.data))
+                parameter.data = parameter.data.to(dtype)
+    return before
 
 
 def compile_layers(

@@ -141,7 +141,8 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
         )
         source = DataSource(splits, manifests.problems, new_captions)
 
-        with Decoder(dual.preprocessing, config.workers) as decoder:
+        device = world.device.type
+        with Decoder(dual.preprocessing, config.workers, device) as decoder:
             data = load_training_data(
                 Loading.of(config, work.pixels), source, dual, decoder, world, progress
             )

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-# Autocast casts weights and biases of these; sums, norms and embeddings stay in float32.
-CAST_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from finetune.models.speed import CAST_LAYERS
 
 
 @dataclass(frozen=True, slots=True)

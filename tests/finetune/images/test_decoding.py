@@ -17,6 +17,7 @@ from decode_processes import workers_running
 from deep_pictures import GREY, chunk, png
 from PIL import Image
 
+from finetune.cores import decoding_cores
 from finetune.errors import ClipsearchError, UsageError
 from finetune.images.decode import Decoded
 from finetune.images.decode_workers import Decoder, decode_ahead
@@ -369,7 +370,9 @@ def test_a_full_memory_for_pixels_leaves_the_pipe(images, monkeypatch):
 
 def test_no_descriptor_and_no_memory_is_left_behind(images):
     def shared() -> int:
-        return sum("clipsearch-pixels" in each.path for each in psutil.Process().memory_maps())
+        return sum(
+            "clipsearch-pixels" in each.path for each in psutil.Process().memory_maps(grouped=False)
+        )
 
     before = psutil.Process().num_fds()
     decoded = decode_ahead(sources(images * 5), CLIP, workers=2)
@@ -380,3 +383,42 @@ def test_no_descriptor_and_no_memory_is_left_behind(images):
     for pixels, path in zip(kept, images, strict=False):
         np.testing.assert_array_equal(pixels, load_pixels(path, CLIP))
     assert psutil.Process().num_fds() == before
+
+
+def large(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
+    path = folder / f"{size[0]}.jpg"
+    Image.new("RGB", size, (9, 90, 200)).save(path)
+    return [path] * count
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "has_workers"),
+    [
+        ((640, 480), 63, False),
+        ((640, 480), 64, True),
+        ((3000, 2000), 3, False),
+        ((3000, 2000), 4, True),
+        ((1, 1), 500, True),
+    ],
+)
+def test_workers_are_chosen_by_pixels_as_well_as_by_number(tmp_path, size, count, has_workers):
+    decoded = decode_ahead(sources(large(tmp_path, size, count)), CLIP, workers=None)
+    next(decoded)
+    assert bool(workers_running()) == has_workers
+    decoded.close()
+
+
+def test_images_that_cannot_be_read_count_no_pixels(tmp_path):
+    missing = [tmp_path / f"{number}.jpg" for number in range(10)]
+    found = list(decode_ahead(sources(missing), CLIP, workers=None))
+    assert len(found) == 10 and all(decoded.error for _, decoded in found)
+
+
+def test_cores_are_shared_with_a_gpu_and_with_other_processes_of_a_run(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr("finetune.cores.available_cores", lambda: 16)
+    assert (decoding_cores(), decoding_cores("cuda"), decoding_cores("cuda:1")) == (16, 14, 14)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert (decoding_cores(), decoding_cores("cuda")) == (4, 2)
+    monkeypatch.setattr("finetune.cores.available_cores", lambda: 2)
+    assert (decoding_cores(), decoding_cores("cuda")) == (1, 1)
