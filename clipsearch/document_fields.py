@@ -68,12 +68,12 @@ def part(
 
 
 def storable_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags with blanks for characters that no engine can hold, in names and values."""
+    """Return tags with blanks for characters that no engine can hold, in names and values."""
     return {column: blanked(value) for column, value in storable_names(tags).items()}
 
 
 def storable_names(columns: Mapping[str, Value]) -> dict[str, Value]:
-    """Columns with blanks for characters that no engine can hold in their names.
+    """Return columns with blanks for characters that no engine can hold in their names.
 
     Raises DocumentError where the names of two become one.
     """

@@ -121,14 +121,14 @@ class IndexInfo:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """From the object that `to_json` gave; keys of later versions are left out.
+        """Read the object that `to_json` gave; keys of later versions are left out.
 
         Raises TypeError where the dimension is missing, or a value is of another kind.
         """
         return record(cls, values)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as what JSON can hold; `from_json` gives it back."""
+        """Return all of it, as what JSON can hold; `from_json` gives it back."""
         return asdict(self)
 
 
@@ -316,11 +316,11 @@ class Update:
         object.__setattr__(self, "parts", kept)
 
     def applied_to(self, document: Document) -> Document:
-        """The document with the new values."""
+        """Return the document with the new values."""
         return replace(document, **self.parts)
 
     def storable(self) -> "Update":
-        """The same with blanks for characters that no engine can hold."""
+        """Return the same with blanks for characters that no engine can hold."""
         return Update(self.id, **storable_parts(self.parts))
 
 
@@ -386,32 +386,36 @@ class Engine(Protocol):
         """Bring indexes and statistics up to date and free space; call once after feeding."""
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
-        """The documents of these ids, in their order; None where there is none."""
+        """Return the documents of these ids, in their order; None where there is none."""
 
     def search(self, query: EngineQuery) -> Page:
         """Rank. Raises UsageError for a query that cannot work (no vector for `vector`)."""
 
     def count(self) -> int:
-        """Number of documents."""
+        """Return the number of documents."""
 
     def count_without_embedding(self) -> int:
-        """Number of documents that no search by vector can find.
+        """Return the number of documents that no search by vector can find.
 
         A change of dimension or precision leaves such on Vespa; the embedded engine has none.
         """
 
     def count_by_data_set(self) -> Mapping[str, int]:
-        """Data set to its number of documents; under "" those that an earlier version wrote."""
+        """Return data set to its number of documents; under "" those
+        that an earlier version wrote.
+        """
 
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
-        """Every document, each once, in no particular order."""
+        """Yield every document, each once, in no particular order."""
 
     def close(self) -> None:
         """Free what is held; the engine cannot be used after."""
 
 
 def target_hits(query: EngineQuery) -> int:
-    """Nearest by vector that are looked for; a deep page of `vector` raises them to its needs."""
+    """Return how many of the nearest by vector are looked for; a deep page of `vector` raises them
+    to its needs.
+    """
     if query.ranking.uses_words:
         return query.candidates
     return max(query.candidates, query.offset + query.k)
@@ -427,7 +431,7 @@ def check_weights(*weights: float | None) -> None:
 
 
 def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:
-    """The (bm25, vector) weights that hold for `query`: its own, or else the index's."""
+    """Return the (bm25, vector) weights that hold for `query`: its own, or else the index's."""
     bm25 = info.bm25_weight if query.bm25_weight is None else query.bm25_weight
     vector = info.vector_weight if query.vector_weight is None else query.vector_weight
     check_weights(bm25, vector)

@@ -8,7 +8,8 @@ T = TypeVar("T")
 
 
 def record(cls: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass of the object that JSON has for it; keys that it does not know are left out.
+    """Return a dataclass of the object that JSON has for it; keys
+    that it does not know are left out.
 
     Raises TypeError where a field is missing or not of the kind that it is annotated with.
     """
@@ -21,7 +22,7 @@ def record(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _read(value: Any, kind: Any) -> Any:
-    """A value of JSON as a field of this kind has it; as it is where it cannot be one."""
+    """Return a value of JSON as a field of this kind has it; as it is where it cannot be one."""
     if isinstance(value, list | tuple) and get_origin(kind) is tuple:
         return tuple(_read(each, get_args(kind)[0]) for each in value)
     if isinstance(value, dict) and isinstance(kind, type) and is_dataclass(kind):
@@ -30,7 +31,7 @@ def _read(value: Any, kind: Any) -> Any:
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value read from JSON is of the kind that a field is annotated with."""
+    """Return whether a value read from JSON is of the kind that a field is annotated with."""
     parts = get_args(kind)
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_is_of(one, parts[0]) for one in value)

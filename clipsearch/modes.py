@@ -48,7 +48,10 @@ MODES_WITHOUT_VECTOR = tuple(mode for mode in MODES if not RANKINGS[mode].needs_
 
 
 def ranking_of(mode: str) -> Ranking:
-    """What `mode` ranks by. Raises UsageError, naming all modes, for one that does not exist."""
+    """Return what `mode` ranks by.
+
+    Raises UsageError, naming all modes, for one that does not exist.
+    """
     if mode not in RANKINGS:
         raise UsageError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
     return RANKINGS[cast(Mode, mode)]

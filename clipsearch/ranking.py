@@ -26,14 +26,17 @@ BM25_B = 0.75
 
 
 def inverse_document_frequency(documents: int, matching: int) -> float:
-    """ln(1 + (N - n + 0.5) / (n + 0.5)) of a term in `matching` of `documents`, as in Vespa."""
+    """Return ln(1 + (N - n + 0.5) / (n + 0.5)) of a term in `matching` of `documents`,
+    as in Vespa.
+    """
     return float(np.log1p((documents - matching + 0.5) / (matching + 0.5)))
 
 
 def term_impacts(
     frequencies: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], average_length: float
 ) -> npt.NDArray[np.float64]:
-    """The part of bm25 that is not idf: tf (k1 + 1) / (tf + k1 (1 - b + b length / average)).
+    """Return the part of bm25 that is not idf:
+    tf (k1 + 1) / (tf + k1 (1 - b + b length / average)).
 
     Args:
         frequencies: Of the term in each document's captions together.
@@ -46,12 +49,14 @@ def term_impacts(
 
 
 def closeness(cosine: Scores) -> Scores:
-    """1 / (2 - cosine): Vespa's closeness for prenormalized-angular, rising with the cosine."""
+    """Return 1 / (2 - cosine): Vespa's closeness for prenormalized-angular,
+    rising with the cosine.
+    """
     return 1.0 / (2.0 - cosine)
 
 
 def reciprocal_rank(scores: Scores, k: int = RRF_K) -> npt.NDArray[np.float64]:
-    """1 / (k + rank) with ranks from 1, equal scores in the order given.
+    """Return 1 / (k + rank) with ranks from 1, equal scores in the order given.
 
     Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion", SIGIR 2009; ties as in Vespa.
     """
@@ -61,7 +66,7 @@ def reciprocal_rank(scores: Scores, k: int = RRF_K) -> npt.NDArray[np.float64]:
 
 
 def normalize_linear(scores: Scores) -> npt.NDArray[np.float64]:
-    """(score - min) / (max - min); 0.5 where all are equal."""
+    """Return (score - min) / (max - min); 0.5 where all are equal."""
     if len(scores) == 0:
         return np.zeros(0)
     low, high = float(scores.min()), float(scores.max())
@@ -71,22 +76,22 @@ def normalize_linear(scores: Scores) -> npt.NDArray[np.float64]:
 
 
 def plain_sum(bm25: Scores, cosine: Scores, _: Weights) -> npt.NDArray[np.float64]:
-    """bm25 + closeness, the sum that the literature starts from; rises with the cosine."""
+    """Return bm25 + closeness, the sum that the literature starts from; rises with the cosine."""
     return bm25.astype(np.float64) + closeness(cosine.astype(np.float64))
 
 
 def weighted_sum(bm25: Scores, cosine: Scores, weights: Weights) -> npt.NDArray[np.float64]:
-    """The weighted sum of bm25 and cosine, each as it is."""
+    """Return the weighted sum of bm25 and cosine, each as it is."""
     return weights[0] * bm25.astype(np.float64) + weights[1] * cosine.astype(np.float64)
 
 
 def fused_ranks(bm25: Scores, cosine: Scores, _: Weights) -> npt.NDArray[np.float64]:
-    """Reciprocal rank fusion of the two orders."""
+    """Return reciprocal rank fusion of the two orders."""
     return reciprocal_rank(bm25) + reciprocal_rank(cosine)
 
 
 def normalized_sum(bm25: Scores, cosine: Scores, weights: Weights) -> npt.NDArray[np.float64]:
-    """The weighted sum of both parts, each brought to 0..1 over the documents given."""
+    """Return the weighted sum of both parts, each brought to 0..1 over the documents given."""
     return weights[0] * normalize_linear(bm25) + weights[1] * normalize_linear(cosine)
 
 
@@ -106,7 +111,7 @@ each document by itself, and must not fall where the cosine rises and its weight
 
 
 def best_rows(scores: Scores, k: int, rows: RowNumbers | None = None) -> RowNumbers:
-    """The rows of the k highest scores, best first, equal scores by row; -inf is no match.
+    """Return the rows of the k highest scores, best first, equal scores by row; -inf is no match.
 
     Args:
         scores: Of every row, or of `rows`.

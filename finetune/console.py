@@ -76,7 +76,7 @@ class Progress:
         self._stream.flush()
 
     def line(self) -> str:
-        """The text that is shown."""
+        """Return the text that is shown."""
         seconds = max(self._clock() - self._start, 1e-9)
         rate = (self.done - self._done_before) / seconds
         parts = [self.task]
@@ -109,7 +109,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people write them: 45s, 3m20s, 2h05m."""
+    """Return seconds as people write them: 45s, 3m20s, 2h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -123,7 +123,7 @@ Span = tuple[int, int]
 
 
 def pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:
-    """`text` cut at the spans, which are in order: (piece, whether it is a match).
+    """Return `text` cut at the spans, which are in order: (piece, whether it is a match).
 
     Joined, the pieces are the text again.
     """
@@ -145,7 +145,7 @@ _UNSAFE_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def printable(text: str) -> str:
-    r"""`text` on one line, with every control character written out (\x1b, \u202e).
+    r"""Return `text` on one line, with every control character written out (\x1b, \u202e).
 
     A caption may hold escape sequences that would recolour, erase or retitle the terminal, or
     characters that reverse the order of what follows. Line breaks and tabs become spaces.

@@ -35,10 +35,10 @@ class DataFrame(Protocol):
         """The rows' names."""
 
     def copy(self) -> Any:
-        """Another one with the same values."""
+        """Return another one with the same values."""
 
     def reset_index(self, level: Any) -> Any:
-        """Another one, with levels of the index as columns."""
+        """Return another one, with levels of the index as columns."""
 
 
 class FrameManifest(os.PathLike[str]):
@@ -70,7 +70,7 @@ class FrameManifest(os.PathLike[str]):
         self._name = f"DataFrame-{digest.hexdigest()[:_DIGITS]}"
 
     def rows(self) -> Iterator[list[Any]]:
-        """The rows as Python's values, None for what is missing; arrays stay arrays."""
+        """Yield the rows as Python's values, None for what is missing; arrays stay arrays."""
         for start in range(0, len(self._table), _ROWS_AT_ONCE):
             part = self._table.iloc[start : start + _ROWS_AT_ONCE]
             columns = [part.iloc[:, number].tolist() for number in range(len(self.names))]
@@ -154,5 +154,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _hashable(value: Any) -> object:
-    """What has the same `repr` only where it is equal: long arrays have their middles left out."""
+    """Return what has the same `repr` only where it is equal:
+    long arrays have their middles left out.
+    """
     return value.tolist() if hasattr(value, "tolist") else value

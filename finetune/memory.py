@@ -13,7 +13,7 @@ _SIGNS = (
 
 
 def is_too_little(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, or that no thread starts for want of it."""
+    """Return whether an error says that memory ran out, or that no thread starts for want of it."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:

@@ -6,7 +6,7 @@ from finetune.errors import UsageError
 
 
 def is_one_text(values: object) -> bool:
-    """Whether it is a single text, of which a loop would take the letters."""
+    """Return whether it is a single text, of which a loop would take the letters."""
     return isinstance(values, str | bytes)
 
 

@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, SUMMARIES[name]) for name in self.list_commands(ctx)])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of the road, not of the alphabet."""
+        """Return the commands in the order of the road, not of the alphabet."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -148,7 +148,7 @@ def _tell(sentence: str, debug: bool) -> None:
 
 
 def _sentence(error: OSError) -> str:
-    """What the system refused, and where it says so."""
+    """Return what the system refused, and where it says so."""
     where = f"{error.filename}: " if error.filename else ""
     if error.errno == errno.ENOMEM:
         return f"{where}{_TOO_LITTLE_MEMORY}"

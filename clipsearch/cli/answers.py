@@ -41,7 +41,7 @@ def show(answer: Answer, *, as_json: bool, sheet: Path | None) -> int:
 
 
 def exit_code(page: Page) -> int:
-    """0, or 3 where the answer may be incomplete."""
+    """Return 0, or 3 where the answer may be incomplete."""
     return 0 if page.partial is None else EXIT_SOME_REJECTED
 
 
@@ -64,7 +64,9 @@ def _print_table(answer: Answer) -> None:
 
 
 def _console() -> "Console":
-    """On a terminal its own width; elsewhere COLUMNS or 100, so that output is the same again."""
+    """Return a console of a terminal's own width; elsewhere of COLUMNS or 100, so that output is
+    the same again.
+    """
     from rich.console import Console
 
     width = None
@@ -103,7 +105,7 @@ def _table(answer: Answer, *, color: bool) -> "Table":
 
 
 def _append(text: "Text", piece: str, match: bool, color: bool) -> None:
-    """A match is bold and yellow, or between asterisks where there are no colours."""
+    """Show a match bold and yellow, or between asterisks where there are no colours."""
     if match:
         text.append(piece if color else f"*{piece}*", style="bold yellow")
     else:

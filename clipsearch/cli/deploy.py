@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _weights(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[float, float] | None:
-    """BM25,VECTOR as two numbers."""
+    """Return BM25,VECTOR as two numbers."""
     if value is None:
         return None
     try:

@@ -217,7 +217,7 @@ def _check(request: Request) -> None:
 
 
 def _check_encoder(model: str) -> Exported:
-    """Of an encoder folder that is uploaded as it is. Raises EncoderError where it is broken."""
+    """Check an encoder folder that is uploaded as it is. Raises EncoderError where it is broken."""
     description = read_description(Path(model))
     check_fingerprint(Path(model), description)
     return Exported(description)

@@ -24,7 +24,7 @@ class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         self.name = wanted.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The text "none" stays."""
+        """Return a value of the type, and the text "none" as it is."""
         return value if value == NONE else self._type.convert(value, param, ctx)
 
 
@@ -42,7 +42,7 @@ def training_options(command: Command) -> Command:
 
 
 def parameter(flag: str) -> str:
-    """The name of an option's value in the command's arguments."""
+    """Return the name of an option's value in the command's arguments."""
     return flag[2:].replace("-", "_")
 
 
@@ -54,7 +54,7 @@ CAPTION_OPTIONS = {
 
 
 def _declared(kind: type) -> Iterator[tuple[str, Setting, Any, object]]:
-    """Option, setting, type and default of every field that has an option."""
+    """Yield option, setting, type and default of every field that has an option."""
     hints, known = get_type_hints(kind), settings_of(kind)
     for item in fields(kind):
         declared, hint = known[item.name], hints[item.name]

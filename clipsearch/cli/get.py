@@ -44,7 +44,7 @@ def get(ids: tuple[str, ...], index: str, embedding: bool, as_json: bool) -> Non
 
 
 def as_text(document: "Document") -> str:
-    """The document for people: a line for each text, caption, tag and number."""
+    """Return the document for people: a line for each text, caption, tag and number."""
     from clipsearch.documents import PARTS  # light path: NumPy
 
     shown = document.to_show()

@@ -17,7 +17,9 @@ class Utf8(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The text itself. Raises UsageError where the shell gave bytes that are no UTF-8."""
+        """Return the text itself. Raises UsageError where the shell gave bytes
+        that are no UTF-8.
+        """
         text = str(value)
         try:
             text.encode()
@@ -35,7 +37,7 @@ class NamedPath(click.Path):
     """A path that is never empty: "" (a shell variable that is not set) would be this folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path. Raises UsageError where it is empty."""
+        """Return the path. Raises UsageError where it is empty."""
         if value == "":
             name = "the path" if param is None else param.get_error_hint(ctx)
             raise UsageError(
@@ -46,7 +48,7 @@ class NamedPath(click.Path):
 
 
 def index_option(command: Command) -> Command:
-    """`--index TARGET`: a path is the embedded engine, an http(s) address is Vespa."""
+    """Add `--index TARGET`: a path is the embedded engine, an http(s) address is Vespa."""
     return click.option(
         "--index",
         "index",
@@ -60,12 +62,12 @@ def index_option(command: Command) -> Command:
 
 
 def json_option(command: Command) -> Command:
-    """`--json`: the answer as JSON on standard output."""
+    """Add `--json`: the answer as JSON on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")(command)
 
 
 def images_option(command: Command) -> Command:
-    """`--images DIR`: where a manifest's relative paths are looked for last."""
+    """Add `--images DIR`: where a manifest's relative paths are looked for last."""
     return click.option(
         "--images",
         metavar="DIR",
@@ -76,7 +78,7 @@ def images_option(command: Command) -> Command:
 
 
 def ledger_option(command: Command) -> Command:
-    """`--ledger FILE`: which documents the index has acknowledged."""
+    """Add `--ledger FILE`: which documents the index has acknowledged."""
     return click.option(
         "--ledger",
         metavar="FILE",

@@ -141,7 +141,7 @@ def query(
 
 
 def _files(parts: list[Part]) -> list[str]:
-    """The files that a query reads."""
+    """Return the files that a query reads."""
     return [str(part.value) for part in parts if part.kind in ("image", "vector")]
 
 

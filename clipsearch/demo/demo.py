@@ -75,7 +75,7 @@ class HeldOut:
     pixels: npt.NDArray[np.uint8]
 
     def rank(self, text_embeds: Float32, image_embeds: Float32) -> Measurement:
-        """Each caption looks for its image among all of them."""
+        """Let each caption look for its image among all of them."""
         return text_to_image(text_embeds, image_embeds, np.arange(len(self.captions)))
 
 
@@ -150,7 +150,9 @@ def make_folder(folder: Path, *, yes: bool = False) -> None:
 
 
 def compare(manifest: Path, encoder: Path, seed: int) -> tuple[Measurement, Measurement, str]:
-    """Figures before and after training on the held-out split, and a caption of it to search."""
+    """Return figures before and after training on the held-out split,
+    and a caption of it to search.
+    """
     loaded = Encoder.load(encoder)
     with Manifest.open(manifest) as opened:
         seen = [caption for record in opened.records("train") for caption in record.captions]
@@ -177,7 +179,7 @@ def read_held_out(manifest: Manifest, encoder: Encoder) -> HeldOut:
 
 @torch.no_grad()
 def embed_untrained(dual: DualEncoder, held_out: HeldOut) -> tuple[Float32, Float32]:
-    """Text and image embeddings, float32[n, d] each, of the model as it starts."""
+    """Return text and image embeddings, float32[n, d] each, of the model as it starts."""
     dual.eval()
     texts = dual.embed_texts(*dual.tokenize(held_out.captions))
     images = dual.embed_images(torch.from_numpy(normalize(held_out.pixels, dual.preprocessing)))
@@ -196,7 +198,9 @@ def report(before: Measurement, after: Measurement, echo: Callable[[str], None])
 
 
 def search(wanted: str, folder: Path, index: Path, run: Callable[..., None]) -> None:
-    """One query in each mode, one with filter and facet, one by image, and contact sheets."""
+    """Ask one query in each mode, one with filter and facet, one by image,
+    and write contact sheets.
+    """
     for mode in MODES:
         run("query", wanted, "--mode", mode, "-k", "3", "--index", index)
     run(

@@ -70,7 +70,7 @@ class Scene:
 
 
 def scenes(seed: int = 0) -> list[Scene]:
-    """Every scene of the data set; which combinations are held out follows from `seed`.
+    """Return every scene of the data set; which combinations are held out follows from `seed`.
 
     Test and validation scenes come once each, so that their captions are all different.
     """
@@ -108,7 +108,7 @@ def write_shapes(folder: Path, seed: int = 0) -> Path:
 
 
 def draw(scene: Scene, seed: int = 0) -> Image.Image:
-    """The scene as an RGB image of PIXELS by PIXELS; size, angle, shade and place vary."""
+    """Return the scene as an RGB image of PIXELS by PIXELS; size, angle, shade and place vary."""
     chance = random.Random(f"{seed} {scene.file_name}")
     side = PIXELS * SUPERSAMPLING
     image = Image.new("RGB", (side, side), _pale(chance))
@@ -166,7 +166,7 @@ def _draw_shape(
 def _corners(
     shape: str, centre: tuple[float, float], radius: float, turn: float
 ) -> list[tuple[float, float]]:
-    """Corners at equal angles from the top; a star's lie near and far by turns."""
+    """Return corners at equal angles from the top; a star's lie near and far by turns."""
     number = {"square": 4, "diamond": 4, "triangle": 3, "star": 10}[shape]
     start = turn - math.pi / 2 + (math.pi / 4 if shape == "square" else 0.0)
     squeeze = 0.62 if shape == "diamond" else 1.0

@@ -44,7 +44,7 @@ def compare(
     allowed: tuple[str, ...] = (),
     unknown: str = "",
 ) -> Changes:
-    """What activating `prepared` would change, and what it would cost.
+    """Return what activating `prepared` would change, and what it would cost.
 
     `documents` are those that the index holds, `allowed` the validation overrides that were given;
     `unknown` says why `before` is not what the index itself says.
@@ -77,14 +77,14 @@ def compare(
 
 
 def same_field(before: IndexInfo, after: IndexInfo) -> bool:
-    """Whether embeddings stay what they are; Vespa drops those of another type."""
+    """Return whether embeddings stay what they are; Vespa drops those of another type."""
     return (before.precision, before.dimension) == (after.precision, after.dimension)
 
 
 def encoder_costs(
     before: IndexInfo | None, after: IndexInfo, documents: Documents
 ) -> tuple[str, ...]:
-    """What another encoder costs where there are documents, or may be."""
+    """Return what another encoder costs where there are documents, or may be."""
     if before is None or documents.count == 0 or not same_field(before, after):
         return ()
     if before.encoder_fingerprint == after.encoder_fingerprint:
@@ -103,7 +103,7 @@ def _emptied(before: IndexInfo | None, after: IndexInfo, documents: Documents) -
 
 
 def describe(changes: Changes) -> list[str]:
-    """The changes in lines for people."""
+    """Return the changes in lines for people."""
     lines = [f"Vespa says {warning}" for warning in changes.warnings]
     if changes.first:
         return [*lines, "first deployment: nothing runs there yet"]
@@ -139,7 +139,7 @@ def _file_changes(deployed: Mapping[str, str], package: Package) -> dict[str, st
 
 
 def info_changes(before: IndexInfo, after: IndexInfo) -> list[str]:
-    """In lines, what the index would know that it does not know now."""
+    """Return in lines what the index would know that it does not know now."""
     lines = []
     if before.encoder_fingerprint != after.encoder_fingerprint:
         lines.append(f"encoder: {_encoder(before)} → {_encoder(after)}")

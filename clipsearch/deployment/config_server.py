@@ -100,7 +100,7 @@ class Service:
     generation: int
 
     def __str__(self) -> str:
-        """For people, as "container on localhost:8080"."""
+        """Return it for people, as "container on localhost:8080"."""
         return f"{self.type} on {self.host}:{self.port}"
 
 
@@ -113,7 +113,7 @@ class Convergence:
     services: tuple[Service, ...]
 
     def behind(self) -> tuple[Service, ...]:
-        """The services that do not run it."""
+        """Return the services that do not run it."""
         return tuple(one for one in self.services if one.generation < self.wanted)
 
 
@@ -134,11 +134,11 @@ class ConfigServer:
         self._transport: Transport = PoolTransport(url, ConnectionSettings.from_environment())
 
     def is_up(self) -> bool:
-        """Whether it answers, and says that it is up."""
+        """Return whether it answers, and says that it is up."""
         return self.failure(HEALTH_SECONDS) is None
 
     def failure(self, seconds: float) -> str | None:
-        """Why it is not up, asked for so many seconds; None where it is."""
+        """Return why it is not up, asked for so many seconds; None where it is."""
         return health(self._transport, seconds)
 
     def create_session(self, package: Path) -> str:
@@ -165,7 +165,7 @@ class ConfigServer:
         return _words(self._call("PUT", f"{TENANT}/session/{session}/active").get("message"))
 
     def running(self) -> Running:
-        """The files of the application that runs now."""
+        """Return the files of the application that runs now."""
         try:
             path = f"{APPLICATION}/content/?recursive=true&return=status"
             reply = self._send("GET", path, CONTENT_SECONDS)
@@ -187,7 +187,7 @@ class ConfigServer:
         return Running(files)
 
     def read(self, path: str) -> str:
-        """The text of a file of the application that runs now. Raises EngineError."""
+        """Return the text of a file of the application that runs now. Raises EngineError."""
         reply = self._send("GET", f"{APPLICATION}/content/{quote(path)}", CONTENT_SECONDS)
         if reply.status != 200:
             raise EngineError(f"{self.url}: {_said(reply.status, reply.json())} ({path})")
@@ -204,7 +204,7 @@ class ConfigServer:
         self._call("POST", f"{APPLICATION}/reindex?{limits}")
 
     def convergence(self, seconds: float) -> Convergence:
-        """Which services run what was activated last, asked for so many seconds.
+        """Return which services run what was activated last, asked for so many seconds.
 
         Raises EngineError where the config server cannot tell.
         """
@@ -229,7 +229,7 @@ class ConfigServer:
         self._transport.close()
 
     def _send(self, method: str, path: str, seconds: float, body: Body = None) -> Reply:
-        """Raises EngineError where no answer came in so many seconds."""
+        """Send a request. Raises EngineError where no answer came in so many seconds."""
         try:
             return self._transport.send(method, path, body, "application/zip", seconds)
         except ConnectionFailedError as error:
@@ -249,7 +249,7 @@ class ConfigServer:
 
 
 def health(transport: Transport, seconds: float) -> str | None:
-    """Why a service of Vespa is not up, by its own /state/v1/health; None where it is."""
+    """Return why a service of Vespa is not up, by its own /state/v1/health; None where it is."""
     try:
         reply = transport.send("GET", "/state/v1/health", None, "application/json", seconds)
     except ConnectionFailedError as error:
@@ -266,7 +266,7 @@ def health(transport: Transport, seconds: float) -> str | None:
 
 
 def _said(status: int, content: Json) -> str:
-    """The config server's own words, line by line, or that there are none."""
+    """Return the config server's own words, line by line, or that there are none."""
     message = content.get("message") if isinstance(content, dict) else None
     if isinstance(message, str) and message.strip():
         return _printable(message.strip())

@@ -196,7 +196,9 @@ class _Deployment:
         return Deployed(_shown(index), info, changes, message)
 
     def _known(self, server: ConfigServer, running: Running, index: str) -> _Known:
-        """Where something is deployed, what it is; where nothing is, there is no document."""
+        """Return what the index is where something is deployed; where nothing is,
+        there is no document.
+        """
         if running.files == {}:
             return _Known(None, "", Documents(0))
         if other_application(running.files) is not None:
@@ -226,7 +228,9 @@ class _Deployment:
         return _Known(as_deployed, "", count_documents(index))
 
     def _of_package(self, rendered: IndexInfo, running: Running) -> IndexInfo:
-        """What is known of an index from its package: the encoder, by the text tower's md5."""
+        """Return what is known of an index from its package: the encoder,
+        by the text tower's md5.
+        """
         ours = render(self.wanted.values(rendered)).get(TEXT_TOWER_FILE)
         there = (running.files or {}).get(TEXT_TOWER_FILE)
         if there == (None if ours is None else md5_of(ours)):
@@ -234,7 +238,7 @@ class _Deployment:
         return replace(rendered, encoder_fingerprint="unknown", encoder_name="another")
 
     def _free(self, message: str, running: Running, documents: Documents) -> tuple[str, ...]:
-        """The overrides that cost nothing, since the index was counted and is empty."""
+        """Return the overrides that cost nothing, since the index was counted and is empty."""
         if not running.files or other_application(running.files) is not None:
             return ()
         free = free_overrides(message, documents)
@@ -297,7 +301,7 @@ class _Deployment:
         return Deployed(_shown(index), info, changes)
 
     def _as_deployed(self, index: str, field: EmbeddingField | None, told: IndexInfo) -> IndexInfo:
-        """`told`, where that is what is deployed; raises UsageError where it differs."""
+        """Return `told`, where that is what is deployed; raises UsageError where it differs."""
         shown = _shown(index)
         if field is None:
             self.say(f"{shown} does not say what embeddings it holds: taken as told")
@@ -325,7 +329,7 @@ class _Deployment:
         return replace(told, language=beside.info.language)
 
     def _info_to_keep(self, index: str) -> IndexInfo | None:
-        """What the index knows, for a package to be made of it; it must be readable."""
+        """Return what the index knows, for a package to be made of it; it must be readable."""
         try:
             with open_index(index) as client:
                 return read_info(client)
@@ -367,7 +371,7 @@ class _Deployment:
     def _write(
         self, client: Client, after: IndexInfo, keep: bool
     ) -> tuple[IndexInfo | None, IndexInfo]:
-        """What the index knew, and what it knows now."""
+        """Return what the index knew, and what it knows now."""
         documents = VespaEngine(client, after).count()
         read: list[IndexInfo | None] = []
 

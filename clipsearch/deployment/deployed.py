@@ -44,17 +44,17 @@ class EmbeddingField:
 
     @classmethod
     def parse(cls, tensor: str) -> "EmbeddingField | None":
-        """Of Vespa's spelling, as tensor<bfloat16>(x[512]); None where it is no vector."""
+        """Read Vespa's spelling, as tensor<bfloat16>(x[512]); None where it is no vector."""
         found = _TENSOR.fullmatch(tensor)
         return None if found is None else cls(found.group(1) or "double", int(found.group(2)))
 
     def __str__(self) -> str:
-        """For people, as "512 values of bfloat16"."""
+        """Return it for people, as "512 values of bfloat16"."""
         return f"{self.dimension} values of {self.precision}"
 
 
 def other_application(files: Mapping[str, str] | None) -> str | None:
-    """The name of the application of `files` where it is not ours: of its schemas.
+    """Return the name of the application of `files` where it is not ours: of its schemas.
 
     None where nothing is deployed, or that is not known.
     """
@@ -69,7 +69,8 @@ def other_application(files: Mapping[str, str] | None) -> str | None:
 
 
 def deployed_info(server: ConfigServer) -> IndexInfo:
-    """What our package that runs there was rendered with: all but the encoder and the columns.
+    """Return what our package that runs there was rendered with:
+    all but the encoder and the columns.
 
     Raises EngineError where it cannot be read.
     """
@@ -95,7 +96,8 @@ def deployed_info(server: ConfigServer) -> IndexInfo:
 
 
 def embedding_field(client: Client) -> EmbeddingField | None:
-    """The type of the embeddings that the index at `client` takes, with documents or without.
+    """Return the type of the embeddings that the index at `client` takes,
+    with documents or without.
 
     Nothing is written: a vector is put that is too short, which Vespa refuses with the type of the
     field. Were it long enough, there is a condition that no document meets. None where Vespa's
@@ -124,7 +126,9 @@ def embedding_field(client: Client) -> EmbeddingField | None:
 def open_index(
     index: str, seconds: float = 10.0, settings: ConnectionSettings | None = None
 ) -> Iterator[Client]:
-    """A client of the index that asks once and no more, and has so many seconds for an answer."""
+    """Open a client of the index that asks once and no more,
+    and has so many seconds for an answer.
+    """
     settings = ConnectionSettings.from_environment() if settings is None else settings
     # The client adds seconds in which an answer may be late.
     timeout = min(settings.timeout, max(seconds - 5.0, 0.5))
@@ -136,7 +140,7 @@ def open_index(
 
 
 def no_answer(client: Client) -> str | None:
-    """Why the index does not answer; None where it does, be it with a refusal."""
+    """Return why the index does not answer; None where it does, be it with a refusal."""
     try:
         status, content = client.call("GET", document_path(INFO_ID, INFO_TYPE), patience=0.0)
     except EngineError as error:
@@ -147,7 +151,7 @@ def no_answer(client: Client) -> str | None:
 
 
 def count_documents(index: str) -> Documents:
-    """How many images the index holds, or why they could not be counted."""
+    """Return how many images the index holds, or why they could not be counted."""
     try:
         with open_index(index) as client:
             return Documents(VespaEngine(client, IndexInfo(dimension=1)).count())
@@ -169,7 +173,7 @@ class Beside:
 
 
 def package_beside(index: str, field: EmbeddingField | None) -> Beside:
-    """The package that a config server on the index's machine holds.
+    """Return the package that a config server on the index's machine holds.
 
     Raises EngineError where there is none, or its package takes other embeddings than `field`: then
     it is not the one of this index.

@@ -45,7 +45,7 @@ class DeployOptions:
 
 
 def check_destination(options: DeployOptions) -> None:
-    """Raises UsageError where the options do not say one place that can be deployed to."""
+    """Raise UsageError where the options do not say one place that can be deployed to."""
     if not 0 <= options.wait < math.inf:
         raise UsageError(f"--wait {options.wait:g}: must be a number of seconds, 0 or more")
     check_several(options.allow, "DeployOptions.allow")
@@ -81,7 +81,7 @@ def check_destination(options: DeployOptions) -> None:
 
 
 def check_dimension(options: DeployOptions, description: EncoderDescription | None) -> None:
-    """Raises UsageError where the encoder and the options do not say one dimension."""
+    """Raise UsageError where the encoder and the options do not say one dimension."""
     if description is None and options.dimension is None:
         raise UsageError("give --encoder FOLDER, or --dimension N for ready-made vectors")
     if description is not None and options.dimension not in (None, description.dimension):
@@ -92,12 +92,14 @@ def check_dimension(options: DeployOptions, description: EncoderDescription | No
 
 
 def deploys(options: DeployOptions) -> bool:
-    """Whether a package is made; otherwise the index is only told what it must know."""
+    """Return whether a package is made; otherwise the index is only told what it must know."""
     return bool(options.config_server or options.docker or options.cloud or options.render)
 
 
 def index_address(options: DeployOptions) -> str | None:
-    """Where the index answers; None where that is known only when it is deployed, or never."""
+    """Return where the index answers; None
+    where that is known only when it is deployed, or never.
+    """
     if options.index is not None:
         return options.index.rstrip("/")
     if options.docker:
@@ -114,7 +116,7 @@ def index_address(options: DeployOptions) -> str | None:
 
 
 def check_field(index: str, field: EmbeddingField, told: IndexInfo, options: DeployOptions) -> None:
-    """Raises UsageError where the embeddings that `index` takes are not those that it was told."""
+    """Raise UsageError where the embeddings that `index` takes are not those that it was told."""
     deploy = "deploy the package for them first (--config-server, or --render and vespa deploy)"
     if field.dimension != told.dimension:
         asked = "--dimension says" if options.encoder is None else f"{options.encoder} makes"
@@ -147,7 +149,7 @@ class Wanted:
         return None if self.description is None else self.description.fingerprint
 
     def info(self, before: IndexInfo | None) -> IndexInfo:
-        """What the index is to know: what it knew (columns, weights), and what comes now."""
+        """Return what the index is to know: what it knew (columns, weights), and what comes now."""
         options, description = self.options, self.description
         dimension = options.dimension if description is None else description.dimension
         assert dimension is not None, "check_dimension"
@@ -170,7 +172,7 @@ class Wanted:
     def final(
         self, before: IndexInfo | None, after: IndexInfo, documents: int, *, keep: bool
     ) -> IndexInfo:
-        """What the index knows in the end, of what it knows now and of what was deployed.
+        """Return what the index knows in the end, of what it knows now and of what was deployed.
 
         Where not to `keep`, or where embeddings became others, its documents must be fed anew:
         with a new id, no ledger takes them for fed.
@@ -191,7 +193,9 @@ class Wanted:
         )
 
     def values(self, info: IndexInfo, allowed: tuple[str, ...] | None = None) -> PackageValues:
-        """What the package is filled in with; `allowed` in place of what the options allow."""
+        """Return what the package is filled in with;
+        `allowed` in place of what the options allow.
+        """
         values = PackageValues(
             dimension=info.dimension,
             precision=info.precision,

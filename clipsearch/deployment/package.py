@@ -74,7 +74,7 @@ class PackageValues:
 
 
 def render(values: PackageValues, today: date | None = None) -> Package:
-    """The package's files by path, filled in.
+    """Return the package's files by path, filled in.
 
     Raises UsageError for a value that cannot be, EncoderError where the text tower is missing.
     """
@@ -108,7 +108,7 @@ def render(values: PackageValues, today: date | None = None) -> Package:
 
 
 def templates(nodes: Path | None = None) -> Iterator[tuple[str, str]]:
-    """Path and text of each file of vespa_app, without what is there for people and Python.
+    """Yield path and text of each file of vespa_app, without what is there for people and Python.
 
     `nodes` is a folder whose services.xml and hosts.xml come in place of ours. Raises UsageError
     where one of them is missing.
@@ -125,7 +125,7 @@ def templates(nodes: Path | None = None) -> Iterator[tuple[str, str]]:
 
 
 def fill(text: str, values: Mapping[str, str], sections: set[str], name: str) -> str:
-    """`text` with its values filled in and its sections kept or cut.
+    """Return `text` with its values filled in and its sections kept or cut.
 
     Raises ValueError, naming the file, for a name that is unknown or a brace that is left.
     """
@@ -169,7 +169,7 @@ def write_folder(package: Package, folder: Path, *, yes: bool = False) -> None:
 
 
 def _kind(package: Package) -> FolderKind:
-    """The folder's, with all files that any package of ours may have."""
+    """Return the kind of the folder, with all files that any package of ours may have."""
     ours = [path for path, _ in templates()]
     return FolderKind(APPLICATION_PACKAGE, (*ours, OVERRIDES_FILE, *MODEL_FILES, *package))
 
@@ -187,7 +187,7 @@ def write_zip(package: Package, path: Path) -> None:
 
 
 def md5_of(file: PackageFile) -> str:
-    """The md5 in hex, by which the config server tells files apart."""
+    """Return the md5 in hex, by which the config server tells files apart."""
     digest = hashlib.md5(usedforsecurity=False)
     for chunk in chunks(file):
         digest.update(chunk)
@@ -231,6 +231,6 @@ def _overrides(allowed: tuple[str, ...], until: date) -> bytes:
 
 
 def _decimal(value: float) -> str:
-    """A number without an exponent."""
+    """Return a number without an exponent."""
     text = format(Decimal(repr(float(value))), "f")
     return text if "." in text else f"{text}.0"

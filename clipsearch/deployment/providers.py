@@ -27,7 +27,7 @@ class CloudName:
 
     @classmethod
     def parse(cls, text: str) -> "CloudName":
-        """Raises UsageError where it is of neither form."""
+        """Read a provider. Raises UsageError where it is of neither form."""
         parts = text.split(".")
         if len(parts) not in (2, 3) or not all(parts):
             raise UsageError(f"--cloud {text!r} must be TENANT.APPLICATION or with .INSTANCE")

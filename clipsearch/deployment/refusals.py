@@ -53,19 +53,19 @@ class Documents:
     reason: str = ""
 
     def __str__(self) -> str:
-        """For the middle of a sentence."""
+        """Return it for the middle of a sentence."""
         if self.count is None:
             return f"its documents (which could not be counted: {self.reason})"
         return f"{self.count:,} document{'' if self.count == 1 else 's'}"
 
 
 def validation_ids(message: str) -> tuple[str, ...]:
-    """The ids of validation overrides that Vespa's refusal names."""
+    """Return the ids of validation overrides that Vespa's refusal names."""
     return tuple(dict.fromkeys(_ALLOW.findall(message)))
 
 
 def free_overrides(message: str, documents: Documents) -> tuple[str, ...]:
-    """The overrides that a refusal asks for, where they cost nothing.
+    """Return the overrides that a refusal asks for, where they cost nothing.
 
     That is so where the index was counted and holds no document; () otherwise.
     """
@@ -76,7 +76,7 @@ def free_overrides(message: str, documents: Documents) -> tuple[str, ...]:
 
 
 def explain(message: str, documents: Documents, other: str | None) -> str:
-    """Vespa's refusal as it is, with what can be done about it where that is known.
+    """Return Vespa's refusal as it is, with what can be done about it where that is known.
 
     `other` names the application that runs there, where it is not ours.
     """
@@ -101,12 +101,12 @@ def explain(message: str, documents: Documents, other: str | None) -> str:
 
 
 def whose(other: str) -> str:
-    """That another application runs there, by name."""
+    """Say that another application runs there, by name."""
     return f"the application {other}, with documents of its own, runs there"
 
 
 def _costs(message: str, documents: Documents) -> str:
-    """What the overrides that a refusal asks for cost, in the middle of a sentence."""
+    """Return what the overrides that a refusal asks for cost, in the middle of a sentence."""
     unknown = f"what it does to documents, {REFERENCE} says"
     told = [
         _lost_with_the_field(message, documents)

@@ -64,7 +64,7 @@ class Waiting:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """What is done within takes its time from what is left."""
+        """Take the time of what is done within from what is left."""
         start = time.monotonic()
         try:
             yield
@@ -88,7 +88,9 @@ class Services:
         self._stops: dict[tuple[str, str, int], int] = {}
 
     def behind(self, seconds: float) -> str | None:
-        """Which services do not run what was activated last; None where all do, or nobody knows."""
+        """Return which services do not run what was activated last; None where all do,
+        or nobody knows.
+        """
         if self._server is None:
             return None
         try:
@@ -112,7 +114,9 @@ class Services:
         return f"what was activated does not run yet on {named or 'every service'}{more}"
 
     def report(self) -> list[str]:
-        """A line for each service: what it runs, by the config server, and its own health."""
+        """Return a line for each service: what it runs, by the config server,
+        and its own health.
+        """
         if self._last is None:
             return [f"of the services nothing is known: {self._unknown}"]
 
@@ -186,7 +190,9 @@ def _failure(attempt: Callable[[float], None], seconds: float) -> str | None:
 
 
 def short(reason: str, what: str = "") -> str:
-    """A failure without its question, and without `what` it begins with, which was said before."""
+    """Return a failure without its question, and without `what` it begins with,
+    which was said before.
+    """
     return reason.removeprefix(f"{what}: ").partition("; is Vespa running there")[0]
 
 

@@ -9,7 +9,9 @@ from finetune.text.composed import composed
 
 
 def tokenizer_of_encoder(folder: Path) -> CaptionTokenizer:
-    """Of an encoder folder, without loading its towers. Raises EncoderError."""
+    """Return the tokenizer of an encoder folder,
+    without loading its towers. Raises EncoderError.
+    """
     from clipsearch.encoder.encoder import load_tokenizer  # light path: numpy, Pillow
 
     description = read_description(folder)
@@ -24,7 +26,8 @@ def tokenizer_of_encoder(folder: Path) -> CaptionTokenizer:
 
 
 def tokenizer_of_model(name: str, captions: Sequence[str]) -> CaptionTokenizer:
-    """Of a model that `clipsearch finetune --model` takes; "tiny" learns words from `captions`.
+    """Return the tokenizer of a model that `clipsearch finetune --model` takes;
+    "tiny" learns words from `captions`.
 
     Raises UsageError and EncoderError, as training would.
     """

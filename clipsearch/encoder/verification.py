@@ -48,7 +48,10 @@ def _memory_file(folder: Path) -> Path | None:
 
 
 def _stamps(folder: Path) -> Stamps:
-    """Size, newest of both times (ns) and inode by file. A restored mtime still has its ctime."""
+    """Return size, newest of both times (ns) and inode by file.
+
+    A restored mtime still has its ctime.
+    """
     stamps = {}
     for name in EMBEDDING_FILES:
         with contextlib.suppress(OSError):

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 
 
 def is_remote(target: str) -> bool:
-    """Whether `target` is the address of a Vespa rather than a folder."""
+    """Return whether `target` is the address of a Vespa rather than a folder."""
     # No folder is meant by another scheme either: that is refused as an address.
     return "://" in target
 
 
 def index_exists(target: str) -> bool:
-    """Whether there is something to open: not where a folder is missing, empty or half made."""
+    """Return whether there is something to open: not where a folder is missing,
+    empty or half made.
+    """
     if is_remote(target):
         return True
     from clipsearch.engines.local.folder import is_unfinished

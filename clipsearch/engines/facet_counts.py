@@ -8,7 +8,8 @@ Counts = tuple[tuple[str, int], ...]
 
 
 def counts_by_tag(spellings: Mapping[str, int] | Iterable[tuple[str, int]]) -> Counts:
-    """(value, documents), most frequent first, then by value, from the counts of each spelling.
+    """Return (value, documents), most frequent first, then by value,
+    from the counts of each spelling.
 
     "Beach" and "beach" are one tag (`clipsearch.folding`); it is shown in its most frequent
     spelling, of equally frequent ones in the first by code points.

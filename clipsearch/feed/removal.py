@@ -25,7 +25,7 @@ def delete(engine: Engine, ledger: Ledger, ids: Sequence[str]) -> Iterator[Outco
 def gone_from(
     data_set: str, engine: Engine, ledger: Ledger, manifest_ids: IdSet
 ) -> tuple[list[str], int]:
-    """The documents of a data set whose ids its manifest does not have.
+    """Return the documents of a data set whose ids its manifest does not have.
 
     And the number of documents that are of no known data set, and whose ids it does not have.
     Visits every document of the index, without its embedding.
@@ -44,7 +44,7 @@ def gone_from(
 
 
 def why_not_prune(problems: Mapping[str, int]) -> str | None:
-    """A sentence where problems of the manifest (counts by kind) may hide images; else None.
+    """Return a sentence where problems of the manifest (counts by kind) may hide images; else None.
 
     A disk that is not mounted makes every image a missing file: that must not empty the index.
     """

@@ -24,7 +24,7 @@ def forget_unembedded(ledger: Ledger, engine: Engine) -> int | None:
 
 
 def settle_unembedded(engine: Engine, before: int | None) -> list[str]:
-    """After a feed: let the index know whether any are left; a sentence where there are.
+    """Let the index know, after a feed, whether any are left; return a sentence where there are.
 
     `before` is what `forget_unembedded` returned.
     """

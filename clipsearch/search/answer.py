@@ -115,7 +115,7 @@ def answer_similar(
 
 
 def question_json(text: str | None, parts: Iterable[Part], mode: Mode) -> dict[str, Any]:
-    """What was asked: the words, the parts beside them, and the mode."""
+    """Return what was asked: the words, the parts beside them, and the mode."""
     listed = [
         {"kind": each.kind, "value": str(each.value), "weight": each.weight} for each in parts
     ]
@@ -123,14 +123,14 @@ def question_json(text: str | None, parts: Iterable[Part], mode: Mode) -> dict[s
 
 
 def heading_of(parts: Iterable[Part]) -> str:
-    """The question in a few words."""
+    """Return the question in a few words."""
     return " + ".join(
         f"{each.value!s}{'' if each.weight == 1 else f' x {each.weight:g}'}" for each in parts
     )
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
-    """Everything about the answer, as what JSON can hold.
+    """Return everything about the answer, as what JSON can hold.
 
     `highlights` has a list of [start, end] for each caption, in Unicode characters; `image` is
     the absolute path of the image file, null where it is not on this machine.
@@ -178,6 +178,6 @@ def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: ImageFolders) -> dic
 
 
 def json_text(value: object, indent: int | None = None) -> str:
-    """JSON in which other scripts stay readable and nothing can steer a terminal."""
+    """Return JSON in which other scripts stay readable and nothing can steer a terminal."""
     text = dumps(value, indent=indent)
     return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", text)

@@ -30,7 +30,7 @@ _NUMBER_OPERATORS = "=, >=, <=, >, < and low..high"
 
 
 def parse_filters(filters: Filters, info: IndexInfo) -> tuple[Filter, ...]:
-    """Filters for an engine, from `--filter` strings, a mapping, or ready ones.
+    """Read filters for an engine, from `--filter` strings, a mapping, or ready ones.
 
     A mapping has a column's value, a list of alternatives (tags), a number or a (low, high)
     tuple in which None leaves a side open (numbers).
@@ -57,7 +57,7 @@ def _parsed(filters: Filters, info: IndexInfo) -> Iterator[Filter]:
 
 
 def parse_filter(text: str, info: IndexInfo) -> Filter:
-    """One filter of the syntax above.
+    """Read one filter of the syntax above.
 
     Raises UsageError, naming the filter, where it cannot be read or the column is unknown.
     """
@@ -69,7 +69,7 @@ def parse_filter(text: str, info: IndexInfo) -> Filter:
 
 
 def check_facets(columns: Iterable[str], info: IndexInfo) -> tuple[str, ...]:
-    """The columns, once each, if the index has them as tags; otherwise UsageError."""
+    """Return the columns, once each, if the index has them as tags; raises UsageError otherwise."""
     check_several(columns, "facets")
     wanted = dict.fromkeys(map(composed, columns))
     for column in wanted:
@@ -83,7 +83,7 @@ def check_facets(columns: Iterable[str], info: IndexInfo) -> tuple[str, ...]:
 
 
 def _split(text: str, info: IndexInfo) -> tuple[str, str, str]:
-    """Column, operator, value. A known column may hold an operator in its name."""
+    """Return column, operator, value. A known column may hold an operator in its name."""
     for column in sorted((*info.tag_columns, *info.number_columns), key=len, reverse=True):
         written = next((form for form in forms(column) if text.startswith(form)), None)
         if written is not None:
@@ -101,7 +101,7 @@ def _split(text: str, info: IndexInfo) -> tuple[str, str, str]:
 
 
 def _known_column(column: str, known: Sequence[str], what: str) -> str:
-    """The column as the index writes it, in whichever Unicode form it was asked for."""
+    """Return the column as the index writes it, in whichever Unicode form it was asked for."""
     if column in known:
         return column
     for name in known:
@@ -167,7 +167,7 @@ def _range(text: str, column: str, low: float | None, high: float | None) -> Num
 
 
 def _from_value(column: str, wanted: FilterValues, info: IndexInfo) -> Filter:
-    """A filter from an entry of a mapping."""
+    """Return a filter from an entry of a mapping."""
     column = _known_column(column, (*info.tag_columns, *info.number_columns), "filter by")
     name = f"{column}={wanted!r}"
     if column not in info.number_columns:
@@ -190,7 +190,7 @@ def _from_value(column: str, wanted: FilterValues, info: IndexInfo) -> Filter:
 
 
 def _check_ready(ready: Filter, info: IndexInfo) -> Filter:
-    """A filter that was built by the caller, if its column is of its kind."""
+    """Return a filter that was built by the caller, if its column is of its kind."""
     numbers = isinstance(ready, NumberFilter)
     if isinstance(ready, TagFilter):
         check_several(ready.values, "TagFilter.values")

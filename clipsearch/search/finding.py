@@ -10,7 +10,7 @@ from finetune.text.composed import forms
 def find_documents(
     engine: Engine, ids: Sequence[str], *, embeddings: bool = False
 ) -> list[Document | None]:
-    """The documents of these ids, in their order; None where there is none in any form.
+    """Return the documents of these ids, in their order; None where there is none in any form.
 
     Feeds write ids in the composed form, and an earlier clipsearch wrote them as the manifest had
     them; terminals and file managers hand over either. The very id that is asked for comes first.

@@ -15,7 +15,7 @@ class MarkedCaption:
     spans: tuple[Span, ...] = ()
 
     def excerpt(self, length: int) -> "MarkedCaption":
-        """At most about `length` characters around the first match, "…" where it is cut."""
+        """Return at most about `length` characters around the first match, "…" where it is cut."""
         if len(self.caption) <= length:
             return self
         first = self.spans[0][0] if self.spans else 0
@@ -37,7 +37,7 @@ def match_spans(caption: str, tokens: Collection[str], language: str = "en") -> 
 def best_caption(
     captions: Sequence[str], tokens: Collection[str], language: str = "en"
 ) -> MarkedCaption:
-    """The caption with the most different tokens of the query, then with the most matches.
+    """Return the caption with the most different tokens of the query, then with the most matches.
 
     The first of equal ones; the first caption where nothing matches; empty without captions.
     """

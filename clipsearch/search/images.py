@@ -29,14 +29,16 @@ class ImageFolders:
         self._shards: dict[Path, dict[str, tuple[int, int]]] = {}
 
     def find(self, path: str) -> Path | None:
-        """The absolute path of the image file, or None where there is none on this machine."""
+        """Return the absolute path of the image file, or None
+        where there is none on this machine.
+        """
         if not path:
             return None
         found = self._first(path)
         return found.resolve() if found is not None and found.is_file() else None
 
     def source(self, path: str) -> "ImageSource | None":
-        """Where the image's bytes lie: a file, or a member of a tar (`shard.tar/name.jpg`).
+        """Return where the image's bytes lie: a file, or a member of a tar (`shard.tar/name.jpg`).
 
         None where it is not on this machine. A tar that cannot be read holds no images.
         """
@@ -54,7 +56,9 @@ class ImageFolders:
         return None
 
     def _first(self, path: str) -> Path | None:
-        """The first root under which something of this name exists, in whichever Unicode form."""
+        """Return the first root under which something of this name exists,
+        in whichever Unicode form.
+        """
         for root, name in product(self._roots, forms(path)):
             try:
                 if (root / name).exists():
@@ -64,7 +68,7 @@ class ImageFolders:
         return None
 
     def _members(self, archive: Path) -> dict[str, tuple[int, int]]:
-        """Member name to (offset, size) of its bytes."""
+        """Return member name to (offset, size) of its bytes."""
         if archive not in self._shards:
             try:
                 with open_shard(archive) as tar:

@@ -42,7 +42,7 @@ class Part:
 
 
 def parse_part(kind: PartKind, text: str) -> Part:
-    """A part from `value` or `value:weight`.
+    """Return a part from `value` or `value:weight`.
 
     What follows the last colon is the weight if it is a plain number (2, -1, 0.5); otherwise it
     belongs to the value (C:\\photos\\a.jpg). A value that ends in a colon and a number is written
@@ -58,7 +58,7 @@ def parse_part(kind: PartKind, text: str) -> Part:
 
 
 def lexical_tokens(parts: Iterable[Part], language: str) -> tuple[str, ...]:
-    """The tokens of all texts with a positive weight, in order, repeats kept."""
+    """Return the tokens of all texts with a positive weight, in order, repeats kept."""
     texts = (str(part.value) for part in parts if part.kind == "text" and part.weight > 0)
     return tuple(token for text in texts for token in tokens(text, language))
 
@@ -93,7 +93,9 @@ def _is_text(value: str) -> bool:
 
 
 def words_only(parts: Sequence[Part], mode: Mode) -> list[str]:
-    """Notes on what a query without a vector leaves out; UsageError where nothing is left."""
+    """Return notes on what a query without a vector leaves out; UsageError
+    where nothing is left.
+    """
     left_out = [part for part in parts if part.kind != "text" or part.weight <= 0]
     if len(left_out) == len(parts):
         raise UsageError(
@@ -106,7 +108,7 @@ def words_only(parts: Sequence[Part], mode: Mode) -> list[str]:
 
 
 def unit_vector(part: Part, dimension: int) -> Embedding:
-    """The vector that the part brings, float32[dimension], at unit length.
+    """Return the vector that the part brings, float32[dimension], at unit length.
 
     Raises UsageError where the file or the array is not one finite vector of that size.
     """

@@ -159,7 +159,7 @@ class Search:
         bm25_weight: float | None = None,
         vector_weight: float | None = None,
     ) -> Page:
-        """The k best documents of page `page` (from 1).
+        """Find the k best documents of page `page` (from 1).
 
         `text`, `image` and `vector` count as parts of weight 1 beside `parts`; indexed images
         that are parts are left out of the hits. Without `mode`: hybrid where there is text, or
@@ -209,7 +209,7 @@ class Search:
         return replace(answer, notes=tuple(dict.fromkeys((*notes, *answer.notes))))
 
     def default_mode(self, parts: Sequence[Part]) -> Mode:
-        """What `query` takes without `mode`: hybrid where there is text, otherwise vector.
+        """Return what `query` takes without `mode`: hybrid where there is text, otherwise vector.
 
         For texts alone in an index without encoder: bm25.
         """
@@ -228,7 +228,7 @@ class Search:
         facets: Sequence[str] = (),
         exact: bool = False,
     ) -> Page:
-        """The nearest images to an indexed one, itself left out. Needs no encoder.
+        """Find the nearest images to an indexed one, itself left out. Needs no encoder.
 
         Raises DocumentNotFoundError for an unknown id.
         """
@@ -243,7 +243,7 @@ class Search:
         )
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
-        """The documents of these ids, in their order; None where there is none.
+        """Return the documents of these ids, in their order; None where there is none.
 
         An id is found in whichever Unicode form it is written.
         """
@@ -251,7 +251,7 @@ class Search:
         return find_documents(self.engine, ids, embeddings=embeddings)
 
     def count(self) -> int:
-        """Number of documents."""
+        """Return the number of documents."""
         return self.engine.count()
 
     def close(self) -> None:
@@ -259,7 +259,7 @@ class Search:
         self.engine.close()
 
     def _with_known_ids(self, parts: Sequence[Part]) -> tuple[Part, ...]:
-        """The parts, with ids in the Unicode form in which the index has them."""
+        """Return the parts, with ids in the Unicode form in which the index has them."""
         typed = [part for part in parts if part.kind == "id" and not str(part.value).isascii()]
         found = find_documents(self.engine, [str(part.value) for part in typed]) if typed else []
         known = {
@@ -275,7 +275,7 @@ class Search:
         )
 
     def _mix(self, parts: Sequence[Part]) -> Embedding:
-        """The weighted sum of the parts' unit vectors, float32[d], at unit length."""
+        """Return the weighted sum of the parts' unit vectors, float32[d], at unit length."""
         ids = [str(part.value) for part in parts if part.kind == "id"]
         indexed = self._indexed_vectors(ids)
         total = np.zeros(self.info.dimension, np.float64)

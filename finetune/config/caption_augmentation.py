@@ -60,7 +60,7 @@ class CaptionAugmentConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Self:
-        """The settings of a recipe's mapping, checked.
+        """Return the settings of a recipe's mapping, checked.
 
         Raises UsageError for an unknown name or a wrong value.
         """
@@ -92,7 +92,7 @@ class CaptionAugmentConfig:
 def augment_caption(
     caption: str, config: CaptionAugmentConfig, *, seed: int, epoch: int, index: int
 ) -> str:
-    """The caption with this index (among all captions) as it is shown in an epoch.
+    """Return the caption with this index (among all captions) as it is shown in an epoch.
 
     Never empty where the caption is not.
     """
@@ -117,7 +117,7 @@ def augment_captions(
     seed: int,
     epoch: int,
 ) -> list[str]:
-    """`captions[i]` for each of the indices, as shown in an epoch."""
+    """Return `captions[i]` for each of the indices, as shown in an epoch."""
     return [
         augment_caption(captions[index], config, seed=seed, epoch=epoch, index=int(index))
         for index in indices
@@ -125,7 +125,9 @@ def augment_captions(
 
 
 def _choose(caption: str, others: Iterable[str], chance: random.Random) -> str:
-    """One of the others that differs from the caption and has a word, or the caption itself."""
+    """Return one of the others that differs from the caption and has a word,
+    or the caption itself.
+    """
     new = [text for text in dict.fromkeys(others) if text != caption and text.strip()]
     return chance.choice(new) if new else caption
 

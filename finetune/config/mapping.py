@@ -17,7 +17,8 @@ NONE = "none"
 
 
 def config_from_mapping(values: Mapping[str, object]) -> TrainConfig:
-    """A configuration whose other fields have their defaults; not yet checked by `config_check`.
+    """Return a configuration whose other fields have their defaults;
+    not yet checked by `config_check`.
 
     Args:
         values: By field name. Numbers may be written as text ("5e-6" is text in YAML), and tuples

@@ -52,7 +52,9 @@ def spread_apart(
 
 
 def _nodes(keys: Int64, batch_of: Int64, batches: int) -> Int64:
-    """int64[s]: the key's number, with a key of more than `batches` samples cut into several."""
+    """Return int64[s]: the key's number,
+    with a key of more than `batches` samples cut into several.
+    """
     _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
     nodes: Int64 = group.astype(np.int64)
     rows = np.flatnonzero(counts[group] > batches)
@@ -68,7 +70,7 @@ def _nodes(keys: Int64, batch_of: Int64, batches: int) -> Int64:
 
 
 def _clashes(nodes: Int64, batch_of: Int64, batches: int) -> Int64:
-    """The samples before which another one of the same node is in the same batch."""
+    """Return the samples before which another one of the same node is in the same batch."""
     rows = np.flatnonzero(np.bincount(nodes)[nodes] > 1)
     place = nodes[rows] * batches + batch_of[rows]
     order = np.argsort(place, kind="stable")
@@ -142,7 +144,9 @@ class _Coloring:
         raise AssertionError("a larger batch has a path with one more sample than a smaller one")
 
     def _vacancy(self, *tables: dict[int, int]) -> int | None:
-        """A batch with a place free, in none of the tables; None where a few tries find none."""
+        """Return a batch with a place free, in none of the tables; None
+        where a few tries find none.
+        """
         for _ in range(TRIES):
             if not self._vacant:
                 return None
@@ -156,7 +160,7 @@ class _Coloring:
         return None
 
     def _free(self, *tables: dict[int, int]) -> int | None:
-        """Any batch that is in none of the tables."""
+        """Return any batch that is in none of the tables."""
         for batch in self._rng.integers(self._batches, size=TRIES).tolist():
             if not any(batch in table for table in tables):
                 return int(batch)
@@ -164,7 +168,8 @@ class _Coloring:
         return min(free) if free else None
 
     def _path(self, sample: int, side: int, first: int, second: int) -> list[int]:
-        """The samples beyond one's caption (side 0) or image (side 1), by turns in both batches.
+        """Return the samples beyond one's caption (side 0) or image (side 1),
+        by turns in both batches.
 
         A path that comes back to the sample ends with it.
         """
@@ -202,7 +207,9 @@ class _Coloring:
         self._size[batch] -= 1
 
     def _table(self, side: int, sample: int) -> dict[int, int]:
-        """The batches of the samples that share a sample's caption (side 0) or image (side 1)."""
+        """Return the batches of the samples
+        that share a sample's caption (side 0) or image (side 1).
+        """
         node = int(self._nodes[side][sample])
         table = self._tables[side].get(node)
         if table is None:
@@ -228,7 +235,7 @@ class _Groups:
         self._ends = np.cumsum(np.bincount(values))
 
     def members(self, value: int) -> Int64:
-        """int64[c], ascending."""
+        """Return int64[c], ascending."""
         if value >= len(self._ends):
             return np.empty(0, np.int64)
         start = int(self._ends[value - 1]) if value else 0

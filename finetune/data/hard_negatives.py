@@ -30,7 +30,7 @@ def nearest_neighbours(
     pool: int = 65_536,
     seed: int = 0,
 ) -> Int32:
-    """For each image the images whose captions are nearest to it and do not describe it.
+    """Return for each image the images whose captions are nearest to it and do not describe it.
 
     Left out are the image itself, images of equal content, and those that share a caption with it.
     Above `pool` images the search is among a random part of them, so that time and memory grow
@@ -71,7 +71,9 @@ def nearest_neighbours(
 
 
 def _largest(values: Float32, k: int) -> tuple[Int64, Float32]:
-    """The columns of each row's k largest values, and these; equal ones in order of column."""
+    """Return the columns of each row's k largest values, and these;
+    equal ones in order of column.
+    """
     columns = np.sort(np.argpartition(values, values.shape[1] - k, axis=1)[:, -k:], axis=1)
     chosen = np.take_along_axis(values, columns, axis=1)
     order = np.argsort(-chosen, axis=1, kind="stable")
@@ -88,7 +90,7 @@ class _Relatives:
         self._by_content = _Index(data.image_keys[part], np.arange(len(part)))
 
     def pairs(self, images: Int64) -> tuple[Int64, Int64]:
-        """Position among `images`, and position in the part, of each image and relative."""
+        """Return position among `images`, and position in the part, of each image and relative."""
         data = self._data
         captions, owner = _ranges(data.starts[images], data.starts[images + 1])
         row, column = self._by_caption.find(data.keys[captions])
@@ -104,7 +106,7 @@ class _Index:
         self._keys, self._owners = keys[order], owners[order]
 
     def find(self, keys: Int64) -> tuple[Int64, Int64]:
-        """The position of each key, repeated for each of its owners, and these."""
+        """Return the position of each key, repeated for each of its owners, and these."""
         first = np.searchsorted(self._keys, keys, "left")
         end = np.searchsorted(self._keys, keys, "right")
         places, position = _ranges(first, end)
@@ -112,7 +114,9 @@ class _Index:
 
 
 def _ranges(starts: Int64, ends: Int64) -> tuple[Int64, Int64]:
-    """All of starts[0]..ends[0]-1, starts[1]..ends[1]-1, …, and the number of the range of each."""
+    """Return all of starts[0]..ends[0]-1, starts[1]..ends[1]-1, …,
+    and the number of the range of each.
+    """
     lengths = ends - starts
     number = np.repeat(np.arange(len(starts), dtype=np.int64), lengths)
     before = np.cumsum(lengths) - lengths
@@ -142,7 +146,7 @@ def group_neighbours(
     size: int,
     rng: np.random.Generator,
 ) -> Groups:
-    """Each sample in one group: random seeds take their nearest neighbours that are still free.
+    """Put each sample in one group: random seeds take their nearest neighbours that are still free.
 
     An image that occurs several times is grouped again each time.
 
@@ -177,7 +181,7 @@ def _grouped_once(
     size: int,
     rng: np.random.Generator,
 ) -> Int64:
-    """int64[s]: the group of each sample, where no image occurs twice.
+    """Return int64[s]: the group of each sample, where no image occurs twice.
 
     The more groups there are yet to be made, the more are made at once: of those that want the
     same image, the first gets it, and the others look again. One at a time would give the same
@@ -235,14 +239,14 @@ def _fill(members: Int64, candidates: Int64, group_of: Int64, keys: list[Int64])
 
 
 def _is_first(values: Int64) -> npt.NDArray[np.bool_]:
-    """bool[s]: whether no equal value comes before."""
+    """Return bool[s]: whether no equal value comes before."""
     first = np.zeros(len(values), np.bool_)
     first[np.unique(values, return_index=True)[1]] = True
     return first
 
 
 def batches_of_groups(groups: Groups, sizes: Int64, rng: np.random.Generator) -> Int64:
-    """int64[s]: the batch of each sample of `groups.order`, whole groups in random batches.
+    """Return int64[s]: the batch of each sample of `groups.order`, whole groups in random batches.
 
     The batches are filled with as many of the largest groups as fit in them whole; smaller ones,
     side by side, fill what is left.

@@ -32,7 +32,7 @@ class Samples:
 
 
 def epoch_samples(data: CaptionedImages, plan: BatchPlan, epoch: int) -> Samples:
-    """The samples of an epoch; what they are is said at `BatchPlan`."""
+    """Return the samples of an epoch; what they are is said at `BatchPlan`."""
     if plan.dataset_weights is not None:
         return _weighted_samples(data, plan, plan.dataset_weights, epoch)
     if plan.captions == "all":
@@ -50,7 +50,7 @@ def epoch_samples(data: CaptionedImages, plan: BatchPlan, epoch: int) -> Samples
 
 
 def sample_captions(data: CaptionedImages, *, seed: int, epoch: int) -> Int64:
-    """int64[n]: the caption of each image in an epoch, as an index into all captions.
+    """Return int64[n]: the caption of each image in an epoch, as an index into all captions.
 
     An image with k captions shows each of them once in any k epochs in a row, starting at a
     random one.
@@ -61,7 +61,7 @@ def sample_captions(data: CaptionedImages, *, seed: int, epoch: int) -> Int64:
 
 
 def apportion(total: int, weights: tuple[float, ...]) -> list[int]:
-    """`total` split in proportion to the weights, each within one, by largest remainders."""
+    """Return `total` split in proportion to the weights, each within one, by largest remainders."""
     relative = np.array(weights, np.float64) / max(weights)
     exact = relative * (total / relative.sum())
     whole = np.floor(exact).astype(np.int64)
@@ -74,7 +74,8 @@ def apportion(total: int, weights: tuple[float, ...]) -> list[int]:
 def _weighted_samples(
     data: CaptionedImages, plan: BatchPlan, weights: tuple[float, ...], epoch: int
 ) -> Samples:
-    """Each dataset lies in a circle, in random order, along which the epochs go on and on.
+    """Return the samples of an epoch, where each dataset lies in a circle, in random order, along
+    which the epochs go on and on.
 
     So in any run of epochs each image is seen as often as any other of its dataset, but for one
     time, and no image comes back before all others were seen.
@@ -104,5 +105,5 @@ def _weighted_samples(
 
 
 def _first_captions(data: CaptionedImages, seed: int) -> Int64:
-    """int64[n]: which of its captions an image shows first."""
+    """Return int64[n]: which of its captions an image shows first."""
     return np.random.default_rng(seed).integers(0, np.diff(data.starts))

@@ -19,11 +19,11 @@ class PixelValues(Protocol):
     """Normalised images of a batch, whole or made when asked for: a tensor is one."""
 
     def __len__(self) -> int:
-        """Images."""
+        """Return the number of images."""
         ...
 
     def __getitem__(self, rows: slice) -> torch.Tensor:
-        """float32[k, 3, h, w] of some of them."""
+        """Return float32[k, 3, h, w] of some of them."""
         ...
 
 
@@ -46,12 +46,12 @@ class TensorBatch:
     positives: torch.Tensor
 
     def texts(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Token ids and mask of some of the texts."""
+        """Return token ids and mask of some of the texts."""
         mask = self.attention_mask
         return self.input_ids[rows], None if mask is None else mask[rows]
 
     def tensors(self) -> Iterator[torch.Tensor]:
-        """All that are on the device."""
+        """Yield all that are on the device."""
         pixels = self.pixel_values
         yield pixels.pixels if isinstance(pixels, PixelsOnDevice) else pixels[:]
         yield self.input_ids
@@ -76,15 +76,15 @@ class Normalizer:
         return self.normalized(self.moved(pixels))
 
     def moved(self, pixels: Pixels) -> torch.Tensor:
-        """uint8[b, 3, h, w] on the device."""
+        """Return uint8[b, 3, h, w] on the device."""
         return to_device(pixels, self.device).permute(0, 3, 1, 2)
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
-        """float32 of uint8[b, 3, h, w]."""
+        """Return float32 of uint8[b, 3, h, w]."""
         return pixels.contiguous().float().mul_(self._scale).sub_(self._shift)
 
     def normalized_shares(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The same of float32 in 0..1, in place."""
+        """Return the same of float32 in 0..1, in place."""
         return pixels.mul_(255 * self._scale).sub_(self._shift)
 
 
@@ -100,18 +100,18 @@ class PixelsOnDevice:
     vary: Vary | None = None
 
     def __len__(self) -> int:
-        """Images."""
+        """Return the number of images."""
         return len(self.pixels)
 
     def __getitem__(self, rows: slice) -> torch.Tensor:
-        """float32[k, 3, h, w], the same for the same rows each time."""
+        """Return float32[k, 3, h, w], the same for the same rows each time."""
         if self.vary is None:
             return self.normalizer.normalized(self.pixels[rows])
         return self.normalizer.normalized_shares(self.vary(self.pixels[rows], rows))
 
 
 def to_device(values: npt.NDArray[np.generic] | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on the device; the copy to a GPU does not wait for it."""
+    """Return a tensor on the device; the copy to a GPU does not wait for it."""
     tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(values)
     if device.type == "cpu":
         return tensor

@@ -29,7 +29,9 @@ class TokenizedCaptions:
     cut: int = 0
 
     def keys(self) -> Int64:
-        """int64[t]: equal for captions of equal tokens, which the model cannot tell apart."""
+        """Return int64[t]: equal for captions of equal tokens,
+        which the model cannot tell apart.
+        """
         numbers: dict[bytes, int] = {}
         bounds = (self.starts * self.tokens.itemsize).tolist()
         raw = self.tokens.tobytes()
@@ -37,7 +39,7 @@ class TokenizedCaptions:
         return np.array(keys, np.int64)
 
     def padded(self, captions: Int64) -> tuple[Int64, Int64]:
-        """Token ids and attention mask (1 is a token), int64[len(captions), longest]."""
+        """Return token ids and attention mask (1 is a token), int64[len(captions), longest]."""
         starts = self.starts[captions]
         lengths = self.starts[captions + 1] - starts
         width = int(lengths.max()) if self.pad_to is None else self.pad_to
@@ -51,7 +53,7 @@ class TokenizedCaptions:
 def tokenized(
     rows: Sequence[Sequence[int]], *, pad_token_id: int, pad_to: int | None = None, cut: int = 0
 ) -> TokenizedCaptions:
-    """TokenizedCaptions from the token ids of each caption."""
+    """Return TokenizedCaptions from the token ids of each caption."""
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=starts[1:])
     flat = np.fromiter((token for row in rows for token in row), np.int32, int(starts[-1]))

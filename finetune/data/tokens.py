@@ -7,7 +7,7 @@ TOKENIZE_AT_ONCE = 10_000
 
 
 def tokenize(dual: DualEncoder, captions: tuple[str, ...]) -> TokenizedCaptions:
-    """Token ids of all captions, cut at the model's limit."""
+    """Return token ids of all captions, cut at the model's limit."""
     rows: list[list[int]] = []
     cut = 0
     for start in range(0, len(captions), TOKENIZE_AT_ONCE):

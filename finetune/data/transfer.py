@@ -44,7 +44,7 @@ class Transfer:
         return Sent(batch, arrived)
 
     def receive(self, sent: Sent) -> TensorBatch:
-        """The batch, for work that is queued from now on; the host does not wait."""
+        """Return the batch, for work that is queued from now on; the host does not wait."""
         if sent.arrived is not None:
             own = torch.cuda.current_stream(self._device)
             own.wait_event(sent.arrived)
@@ -55,6 +55,6 @@ class Transfer:
 
 
 def received(transfer: Transfer, sent: Iterator[Sent]) -> Iterator[TensorBatch]:
-    """Each batch as it is received."""
+    """Yield each batch as it is received."""
     for each in sent:
         yield transfer.receive(each)

@@ -14,7 +14,9 @@ from finetune.errors import TrainingError
 
 
 def even_slices(count: int, parts: int) -> list[slice]:
-    """`parts` ranges that cover range(count) in order; their lengths differ by one at most."""
+    """Return `parts` ranges that cover range(count) in order;
+    their lengths differ by one at most.
+    """
     bounds = [count * part // parts for part in range(parts + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
@@ -47,7 +49,7 @@ class World:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """Which of `count` rows of a joint batch are this process's."""
+        """Return which of `count` rows of a joint batch are this process's."""
         return even_slices(count, self.size)[self.rank]
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -68,7 +70,7 @@ class World:
                     gradient.copy_(mean.view_as(gradient))
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true in any process: for stopping together."""
+        """Return whether it is true in any process: for stopping together."""
         if self.size == 1:
             return flag
         raised = torch.tensor(int(flag), device=self.device)
@@ -76,7 +78,7 @@ class World:
         return bool(raised.item())
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, in every process; the others only wait.
+        """Return what `make` returns in the first process, in every process; the others only wait.
 
         Raises in the first process what `make` raises, and TrainingError in the others.
         """
@@ -112,7 +114,7 @@ class World:
 
 
 def _pieces(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one kind in groups of up to PIECE bytes, at least one in each."""
+    """Yield gradients of one kind in groups of up to PIECE bytes, at least one in each."""
     group: list[Tensor] = []
     taken = 0
     for gradient in gradients:

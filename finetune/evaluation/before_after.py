@@ -66,17 +66,17 @@ class Answers:
         )
 
     def as_arrays(self) -> dict[str, Any]:
-        """By name, for a checkpoint."""
+        """Return all of it by name, for a checkpoint."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> Self:
-        """The inverse of `as_arrays`."""
+        """Return the inverse of `as_arrays`."""
         return cls(**arrays)
 
 
 def sample_batch(pool: Pool, images: int = SAMPLED_IMAGES) -> tuple[Int64, Int64]:
-    """A batch of the pool, the same for every encoder: images, and one caption of each.
+    """Return a batch of the pool, the same for every encoder: images, and one caption of each.
 
     Returns:
         int64[b], images spread over the pool, and int64[c], distinct captions (0..q-1), at most
@@ -90,14 +90,14 @@ def sample_batch(pool: Pool, images: int = SAMPLED_IMAGES) -> tuple[Int64, Int64
 
 
 def sample_positives(pool: Pool) -> npt.NDArray[np.bool_]:
-    """bool[b, c]: which captions of `sample_batch` belong to which of its images."""
+    """Return bool[b, c]: which captions of `sample_batch` belong to which of its images."""
     images, captions = sample_batch(pool)
     indptr, owned = pool.image_positives
     return np.stack([np.isin(captions, owned[indptr[i] : indptr[i + 1]]) for i in images])
 
 
 def nearest(queries: Float32, gallery: Float32, count: int) -> Int64:
-    """The rows of `gallery` with the highest scores, best first: int64[q, min(g, count)].
+    """Return the rows of `gallery` with the highest scores, best first: int64[q, min(g, count)].
 
     Of equal scores the lower row comes first.
     """
@@ -116,7 +116,9 @@ def nearest(queries: Float32, gallery: Float32, count: int) -> Int64:
 
 
 def best_positives(pool: Pool, text_embeds: Float32, image_embeds: Float32) -> Int64:
-    """Of each caption's own images the one with the highest score, the first of equal: int64[q]."""
+    """Return of each caption's own images the one with the highest score,
+    the first of equal: int64[q].
+    """
     captions, images = pool.pairs
     scores = np.empty(len(captions), np.float32)
     step = max(1, BLOCK // text_embeds.shape[1])

@@ -43,7 +43,7 @@ class ChangedQuery:
 def changed_most(
     before: Int64, after: Int64, count: int = QUERIES_OF_A_KIND
 ) -> tuple[Int64, Int64]:
-    """The queries that improved most and those that got worse most, at most `count` of each.
+    """Return the queries that improved most and those that got worse most, at most `count` of each.
 
     By the difference of reciprocal ranks, which is what MRR is made of: from 2 to 1 is more than
     from 200 to 100. Queries that did not change are in neither.

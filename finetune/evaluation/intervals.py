@@ -53,7 +53,7 @@ class RankedMeasurement(Measurement):
     clusters: int
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON, with intervals and what compares; figures by full name."""
+        """Return it for JSON, with intervals and what compares; figures by full name."""
         return {
             "task": self.task,
             "scope": self.scope,
@@ -74,7 +74,7 @@ def measure(
     scope: str = GLOBAL,
     sampling: Sampling = Sampling(),
 ) -> RankedMeasurement:
-    """Means over the queries with intervals; two encoders are compared query by query.
+    """Measure means over the queries with intervals; two encoders are compared query by query.
 
     Args:
         task, pool, scope: See finetune.figures.Measurement.
@@ -121,7 +121,9 @@ def measure(
 def _figures(
     names: Sequence[str], values: Float64, samples: Float64, confidence: float
 ) -> list[Figure]:
-    """Figures from values float64[e * m] and samples float64[r, e * m], the encoder's first."""
+    """Return figures from values float64[e * m] and samples float64[r, e * m],
+    the encoder's first.
+    """
     own = slice(0, len(names))
     estimates = _estimates(values, samples, confidence)
     if len(values) == len(names):

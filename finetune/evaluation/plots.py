@@ -88,7 +88,8 @@ def plot_history(
 
 
 def plot_ranks(pools: Sequence[RankedPool], path: Path) -> Path:
-    """How the ranks of the best positives are distributed before and after, a panel a direction.
+    """Return how the ranks of the best positives are distributed before and after,
+    a panel a direction.
 
     Bins are as wide as one rank at first, then wider, on a logarithmic axis.
     """
@@ -123,7 +124,7 @@ def plot_ranks(pools: Sequence[RankedPool], path: Path) -> Path:
 def plot_similarity(
     matrices: Mapping[str, Float32], positives: npt.NDArray[np.bool_], path: Path
 ) -> Path:
-    """Cosines of a batch, a row an image and a column a caption; positives have a ring.
+    """Draw cosines of a batch, a row an image and a column a caption; positives have a ring.
 
     Args:
         matrices: By title ("before training", "after training"), one to three: float32[n, m], of
@@ -155,13 +156,15 @@ def plot_similarity(
 
 
 def rank_bins(pool: int) -> npt.NDArray[np.float64]:
-    """Edges of bins over the ranks 1 to `pool`: single ranks first, then wider ones."""
+    """Return edges of bins over the ranks 1 to `pool`: single ranks first, then wider ones."""
     edges = np.unique(np.round(np.geomspace(1, pool + 1, MOST_BINS)))
     return edges - 0.5
 
 
 def scale_ranks(axes: Any, pool: int) -> None:
-    """Large pools on a log scale, since the first ranks matter most; ticks as plain numbers."""
+    """Set a log scale for large pools, since the first ranks matter most;
+    ticks as plain numbers.
+    """
     if pool > LINEAR_POOL:
         axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -191,7 +194,7 @@ def save_figure(
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """The mean of each value and up to window - 1 before it."""
+    """Return the mean of each value and up to window - 1 before it."""
     sums = np.concatenate(([0.0], np.cumsum(values)))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
@@ -250,7 +253,7 @@ def _plot_retrieval(
 
 
 def _draw_axes(path: Path, draw: Callable[[Any], None]) -> Path:
-    """A figure of one panel with a legend."""
+    """Return a figure of one panel with a legend."""
 
     def draw_figure(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -261,5 +264,5 @@ def _draw_axes(path: Path, draw: Callable[[Any], None]) -> Path:
 
 
 def _panels(figure: Any, count: int) -> list[Any]:
-    """Axes side by side."""
+    """Make axes side by side."""
     return list(figure.subplots(1, count, squeeze=False)[0])

@@ -27,7 +27,7 @@ ROUNDING = 1e-12
 def bootstrap_means(
     values: Float64, clusters: Int64 | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Float64:
-    """Means of the columns over clusters drawn with replacement: float64[resamples, m].
+    """Return means of the columns over clusters drawn with replacement: float64[resamples, m].
 
     Args:
         values: What each query counts for, float64[q, m], q at least 1. Columns share their
@@ -49,7 +49,10 @@ def bootstrap_means(
 def bootstrap_medians(
     values: Float64, clusters: Int64 | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Float64:
-    """Medians of the columns over the same draws: float64[resamples, m]. See `bootstrap_means`."""
+    """Return medians of the columns over the same draws: float64[resamples, m].
+
+    See `bootstrap_means`.
+    """
     labels, count = _numbered(clusters, len(values))
     order = np.argsort(values, axis=0, kind="stable")
     medians = []
@@ -67,7 +70,7 @@ def bootstrap_medians(
 
 
 def percentile_intervals(samples: Float64, confidence: float = CONFIDENCE) -> Float64:
-    """Low and high end of each column's interval, float64[m, 2], from samples float64[r, m].
+    """Return low and high end of each column's interval, float64[m, 2], from samples float64[r, m].
 
     The percentile interval (Efron and Tibshirani 1993, chapter 13).
     """
@@ -85,7 +88,7 @@ def sign_flip_p_values(
     permutations: int = RESAMPLES,
     seed: int = 0,
 ) -> Float64:
-    """Two-sided p values that the mean difference of each column is zero: float64[m].
+    """Return two-sided p values that the mean difference of each column is zero: float64[m].
 
     If the two encoders were the same, each cluster's differences were as likely to have the other
     sign. p is the share of sign patterns whose sum is at least as far from zero as the one that
@@ -114,7 +117,7 @@ def sign_flip_p_values(
 
 
 def _numbered(clusters: Int64 | None, queries: int) -> tuple[Int64, int]:
-    """Clusters as 0, 1, ..., and how many there are."""
+    """Return clusters as 0, 1, ..., and how many there are."""
     if queries == 0:
         raise ValueError("there is no query to draw")
     if clusters is None:
@@ -126,13 +129,13 @@ def _numbered(clusters: Int64 | None, queries: int) -> tuple[Int64, int]:
 
 
 def _sums(values: Float64, labels: Int64, count: int) -> Float64:
-    """Sums of the rows of each cluster, float64[count, m]."""
+    """Return sums of the rows of each cluster, float64[count, m]."""
     columns = [np.bincount(labels, weights=column, minlength=count) for column in values.T]
     return np.stack(columns, axis=1)
 
 
 def _weights(count: int, width: int, resamples: int, seed: int) -> Iterator[Float64]:
-    """How often each of `count` clusters was drawn, float64[r, count], block after block.
+    """Yield how often each of `count` clusters was drawn, float64[r, count], block after block.
 
     `width`: columns of what the caller makes of a block. The draws do not depend on it.
     """
@@ -147,7 +150,7 @@ def _weights(count: int, width: int, resamples: int, seed: int) -> Iterator[Floa
 
 
 def _all_signs(count: int) -> Iterator[Float64]:
-    """Every pattern of signs, float64[2 ** count, count]."""
+    """Yield every pattern of signs, float64[2 ** count, count]."""
     patterns = np.arange(2**count)[:, np.newaxis] >> np.arange(count) & 1
     yield (1 - 2 * patterns).astype(np.float64)
 
@@ -162,7 +165,7 @@ def _random_signs(count: int, permutations: int, seed: int) -> Iterator[Float64]
 
 
 def _blocks(rows: int, width: int) -> Iterator[int]:
-    """Numbers of rows that make up `rows`, each block of at most BLOCK values."""
+    """Yield numbers of rows that make up `rows`, each block of at most BLOCK values."""
     most = max(1, BLOCK // max(1, width))
     for start in range(0, rows, most):
         yield min(most, rows - start)

@@ -25,7 +25,8 @@ TEMPLATES = (f"a photo of a {PLACEHOLDER}",)
 
 
 def class_prompts(classes: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[str]:
-    """Every class in every template, c * t prompts: all of the first class, then of the next.
+    """Return every class in every template, c * t prompts: all of the first class,
+    then of the next.
 
     Underscores of a class's name become blanks: "tennis_court" is written as people would.
 
@@ -50,7 +51,7 @@ def check_templates(templates: Sequence[str]) -> None:
 
 
 def average_prompts(prompt_embeds: Float32, templates: int) -> Float32:
-    """One embedding a class, float32[c, d], unit length, from those of its prompts.
+    """Return one embedding a class, float32[c, d], unit length, from those of its prompts.
 
     Args:
         prompt_embeds: Of `class_prompts`, float32[c * templates, d], unit length.
@@ -68,7 +69,7 @@ def average_prompts(prompt_embeds: Float32, templates: int) -> Float32:
 
 
 def class_ranks(image_embeds: Float32, class_embeds: Float32, class_of_image: Int64) -> Int64:
-    """Rank, from 1, of each image's own class: int64[n]. Ties count against it.
+    """Return rank, from 1, of each image's own class: int64[n]. Ties count against it.
 
     Args:
         image_embeds: float32[n, d], unit length.
@@ -91,7 +92,7 @@ def class_ranks(image_embeds: Float32, class_embeds: Float32, class_of_image: In
 
 
 def class_figures(ranks: Int64, ks: Sequence[int] = CLASS_CUTOFFS) -> dict[str, Float64]:
-    """What each image counts for in the means of a measurement: float64[n] by figure.
+    """Return what each image counts for in the means of a measurement: float64[n] by figure.
 
     hits@k is 1 where the image's class is among the first k; where k is not below the number of
     classes, that is so whatever the encoder. mrr is 1 / rank.
@@ -109,7 +110,7 @@ def zero_shot(
     class_of_image: Int64,
     ks: Sequence[int] = CLASS_CUTOFFS,
 ) -> Measurement:
-    """Figures of every image choosing among all classes; see `class_ranks`."""
+    """Return figures of every image choosing among all classes; see `class_ranks`."""
     ranks = class_ranks(image_embeds, class_embeds, class_of_image)
     values = {name: float(each.mean()) for name, each in class_figures(ranks, ks).items()}
     values[MEAN_RANK] = float(ranks.mean())

@@ -25,7 +25,7 @@ def model_card(
     plots: Sequence[str] = (),
     license: str | None = None,
 ) -> str:
-    """Markdown with the hub's metadata block and the run's own figures.
+    """Write the card as Markdown, with the hub's metadata block and the run's own figures.
 
     Args:
         description: Of the encoder.
@@ -198,7 +198,7 @@ def _without_name(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(kind: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
-    """A row for each mapping, a column for each of their keys."""
+    """Return a row for each mapping, a column for each of their keys."""
     names = list(dict.fromkeys(name for _, counts in rows for name in counts))
     lines = [
         " | ".join([_cell(without_places(label)), *(_count(counts.get(name)) for name in names)])
@@ -278,7 +278,7 @@ def _limits(description: EncoderDescription, metrics: Mapping[str, Any], trained
 
 
 def _by_size(pools: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The largest first; directions in the order in which they are always told."""
+    """Return the largest first; directions in the order in which they are always told."""
     return sorted(pools, key=lambda pool: (-pool[1], list(TASKS).index(pool[0])))
 
 

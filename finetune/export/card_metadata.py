@@ -24,7 +24,7 @@ GRAMS = 1000
 def metadata_block(
     description: EncoderDescription, metrics: Mapping[str, Any], license: str | None, trained: bool
 ) -> str:
-    """YAML between two lines of dashes.
+    """Return the metadata as YAML between two lines of dashes.
 
     Args:
         description: Of the encoder.
@@ -58,34 +58,38 @@ def metadata_block(
 
 
 def hub_ids(base_model: str) -> list[str]:
-    """The base models that the hub knows: two for a dual encoder of two single ones."""
+    """Return the base models that the hub knows: two for a dual encoder of two single ones."""
     return [name for name in base_model.split(TWO_TOWERS) if is_hub_id(name)]
 
 
 def is_hub_id(base_model: str) -> bool:
-    """Whether the hub may look the base model up: it refuses cards with a path there."""
+    """Return whether the hub may look the base model up: it refuses cards with a path there."""
     if base_model in ("", "tiny") or Path(base_model).is_dir():
         return False
     return HUB_ID.fullmatch(base_model) is not None
 
 
 def measured(metrics: Mapping[str, Any], when: str) -> list[Measurement]:
-    """What was measured "before" or "after" training; keys of `finetune.export.card.model_card`."""
+    """Return what was measured "before" or "after" training;
+    keys of `finetune.export.card.model_card`.
+    """
     return [Measurement.from_flat_dict(flat) for flat in metrics.get(when) or ()]
 
 
 def pool_of(measurement: Measurement) -> tuple[str, str, int]:
-    """What must be equal for figures to be compared."""
+    """Return what must be equal for figures to be compared."""
     return measurement.task, measurement.scope, measurement.pool
 
 
 def manifest_names(metrics: Mapping[str, Any]) -> list[str]:
-    """Of the data, without folders."""
+    """Return the names of the data, without folders."""
     return [str(without_places(each["name"])) for each in metrics.get("manifests") or ()]
 
 
 def without_places(value: Any) -> Any:
-    """Of every path on somebody's disk within `value` only the last part, for others to see."""
+    """Return `value` with only the last part of every path on somebody's disk,
+    for others to see.
+    """
     if isinstance(value, Mapping):
         return {key: without_places(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -99,7 +103,7 @@ def without_places(value: Any) -> Any:
 
 
 def _results(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One result a direction, its figures with their pools in their names."""
+    """Return one result a direction, its figures with their pools in their names."""
     datasets = (metrics.get("hub") or {}).get("datasets") or [UNKNOWN_DATASET]
     dataset = {
         "type": datasets[0],

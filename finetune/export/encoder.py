@@ -125,7 +125,7 @@ def check_folder(out: Path, kind: FolderKind, sign: str, what: str, *, yes: bool
 
 
 def _write_checkpoint(dual: DualEncoder, folder: Path) -> None:
-    """What transformers loads: weights in float32, tokenizer, preprocessing."""
+    """Write what transformers loads: weights in float32, tokenizer, preprocessing."""
     state = {
         key: value.float() if value.is_floating_point() else value
         for key, value in dual.model.state_dict().items()

@@ -33,7 +33,8 @@ MOST_TOWER_BYTES = 2**31 - 2**20
 def compare_towers(
     folder: Path, dual: DualEncoder, texts: Sequence[str], pixels: Pixels | None
 ) -> dict[str, float]:
-    """Largest absolute difference of a value in ONNX's and torch's unit vectors, by tower.
+    """Return the largest absolute difference of a value in ONNX's and torch's unit
+    vectors, by tower.
 
     Texts are compared alone and in a padded batch, images alone and in a batch.
     Raises ClipsearchError where one is above 1e-3.
@@ -126,7 +127,9 @@ def _trace(
 
 
 def made_up_images(preprocessing: Preprocessing, count: int) -> Pixels:
-    """Noise over gradients, uint8[count, h, w, 3], where there are no real images to compare."""
+    """Return noise over gradients, uint8[count, h, w, 3],
+    where there are no real images to compare.
+    """
     random = np.random.default_rng(0)
     height, width = preprocessing.height, preprocessing.width
     ramp = np.linspace(0, 255, height)[:, None, None] * np.ones((1, width, 3))

@@ -78,7 +78,7 @@ def load_source(
 
 
 def base_of(model: str) -> str:
-    """The model that an encoder's training started from.
+    """Return the model that an encoder's training started from.
 
     Raises UsageError where there is none that can be loaded again: `model` is no encoder folder,
     or began from scratch, or from two towers, whose projections were random.
@@ -108,7 +108,7 @@ def _with_reports(dual: DualEncoder, folder: Path, *, with_figures: bool) -> Exp
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A mapping; None where there is no file."""
+    """Return a mapping; None where there is no file."""
     if not path.is_file():
         return None
     try:

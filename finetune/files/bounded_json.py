@@ -78,12 +78,12 @@ class JsonGuard:
         self._digits = 0 if end and self._is_in_string(data) else before + end
 
     def _is_in_string(self, data: bytes) -> bool:
-        """Whether what follows these bytes is within a string."""
+        """Return whether what follows these bytes is within a string."""
         return (self._in_string + data.count(b'"')) % 2 == 1
 
 
 def loads(raw: str | bytes) -> Any:
-    """As json.loads, within the limits on depth, digits and MAX_BYTES.
+    """Parse as json.loads does, within the limits on depth, digits and MAX_BYTES.
 
     Raises ValueError: json.JSONDecodeError, UnicodeDecodeError or JsonLimitError.
     """
@@ -93,7 +93,7 @@ def loads(raw: str | bytes) -> Any:
 
 
 def read(path: Path) -> Any:
-    """A JSON file of at most MAX_FILE_BYTES, within the same limits.
+    """Return a JSON file of at most MAX_FILE_BYTES, within the same limits.
 
     Raises OSError (no regular file, too large) and ValueError as `loads` does.
     """

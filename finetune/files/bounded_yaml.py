@@ -11,7 +11,8 @@ MAX_FILE_BYTES = 1 << 20
 
 
 def read_text(path: Path) -> str:
-    """The text of a YAML file without aliases, of at most MAX_FILE_BYTES and MAX_DEPTH levels.
+    """Return the text of a YAML file without aliases,
+    of at most MAX_FILE_BYTES and MAX_DEPTH levels.
 
     Raises OSError (no regular file, too large), UnicodeDecodeError, yaml.YAMLError where it is no
     YAML, and ValueError, which tells the limit.

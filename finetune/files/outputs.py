@@ -25,7 +25,7 @@ IsOurs = Callable[[Path], bool]
 
 
 def is_report(*headers: str) -> IsOurs:
-    """Whether a file is a report, by its first line."""
+    """Return whether a file is a report, by its first line."""
 
     def is_ours(path: Path) -> bool:
         try:
@@ -38,7 +38,7 @@ def is_report(*headers: str) -> IsOurs:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether `write_png` or `write_html` wrote the file, and nobody changed it since."""
+    """Return whether `write_png` or `write_html` wrote the file, and nobody changed it since."""
     try:
         data = path.read_bytes()
     except OSError:

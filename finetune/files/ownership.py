@@ -60,7 +60,7 @@ class FolderKind:
     names: tuple[str, ...]
 
     def writes(self, path: str) -> bool:
-        """Whether a file of this relative path may be ours."""
+        """Return whether a file of this relative path may be ours."""
         path = _PARTIAL.sub("", path)
         return any(
             path.startswith(name) if name.endswith("/") else _matches(path, name)
@@ -68,13 +68,13 @@ class FolderKind:
         )
 
     def has_folder(self, path: str) -> bool:
-        """Whether a folder of this relative path may be ours."""
+        """Return whether a folder of this relative path may be ours."""
         depth = path.count("/") + 1
         parents = (name.split("/")[:depth] for name in self.names if name.count("/") >= depth)
         return any(_matches(path, "/".join(parent)) for parent in parents)
 
     def below(self, folder: str) -> tuple[str, ...]:
-        """Its names where it is a part of another folder."""
+        """Return the kind's names where it is a part of another folder."""
         return tuple(f"{folder}/{name}" for name in (*self.names, MARK_FILE))
 
 
@@ -109,7 +109,7 @@ class Holdings:
 
 
 def read_mark(folder: Path) -> Mark | None:
-    """The folder's mark; None where it has none that can be read."""
+    """Return the folder's mark; None where it has none that can be read."""
     try:
         stored = bounded_json.read(folder / MARK_FILE)
         if stored["clipsearch"] != FORMAT:
@@ -147,7 +147,7 @@ def seal(folder: Path, kind: FolderKind) -> None:
 
 
 def is_mark(name: str) -> bool:
-    """Whether a file of this name is a mark, or one that is being written."""
+    """Return whether a file of this name is a mark, or one that is being written."""
     return _PARTIAL.sub("", name) == MARK_FILE
 
 
@@ -196,7 +196,7 @@ def check_replaceable(folder: Path, kind: FolderKind, what: str, *, yes: bool) -
 
 
 def refusal(others: Mapping[str, str]) -> str:
-    """What is not ours, by name and reason, and what to do: the middle of a sentence."""
+    """Return what is not ours, by name and reason, and what to do: the middle of a sentence."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in others.items():
         by_reason.setdefault(reason, []).append(path)
@@ -283,7 +283,7 @@ def update_files(
 
 
 def chunks(content: bytes | Path) -> Iterator[bytes]:
-    """The content in parts."""
+    """Yield the content in parts."""
     if isinstance(content, bytes):
         yield content
         return
@@ -293,7 +293,7 @@ def chunks(content: bytes | Path) -> Iterator[bytes]:
 
 
 def digest_of(content: bytes | Path) -> str:
-    """The SHA-256, in hex, of content or of a file's."""
+    """Return the SHA-256, in hex, of content or of a file's."""
     digest = hashlib.sha256()
     for chunk in chunks(content):
         digest.update(chunk)
@@ -301,7 +301,7 @@ def digest_of(content: bytes | Path) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex. Raises OSError."""
+    """Return the SHA-256 of a file, in hex. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -318,14 +318,14 @@ def _no_list(what: str, held: Holdings) -> str:
 
 
 def _is_in_the_way(folder: Path, path: str, files: Iterable[str]) -> bool:
-    """Whether what is not ours stands at the place of a file, or of the folder of one."""
+    """Return whether what is not ours stands at the place of a file, or of the folder of one."""
     is_folder = (folder / path).is_dir() and not (folder / path).is_symlink()
     below = not is_folder and any(name.startswith(path + "/") for name in files)
     return below or path in files
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Everything below but marks of the folder itself: (relative path, whether a plain file).
+    """Yield everything below but marks of the folder itself: (relative path, whether a plain file).
 
     Folders are named where they are empty, or links.
     """

@@ -40,7 +40,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_regular(path: str | Path, limit: int) -> bytes:
-    """All bytes of a regular file, as many as it had when it was opened.
+    """Return all bytes of a regular file, as many as it had when it was opened.
 
     Raises OSError as `open_regular` does, and where it has more than `limit` bytes.
     """
@@ -53,7 +53,7 @@ def read_regular(path: str | Path, limit: int) -> bytes:
 
 
 def what_it_is(status: os.stat_result) -> str | None:
-    """What a file is that is no regular one, in words; None for a regular one."""
+    """Return what a file is that is no regular one, in words; None for a regular one."""
     mode = status.st_mode
     if stat.S_ISREG(mode):
         if status.st_dev in _kernel_devices():
@@ -69,7 +69,9 @@ def what_it_is(status: os.stat_result) -> str | None:
 
 
 def what_lies_at(path: Path) -> str | None:
-    """Why a path cannot be read as a regular file, in words; None where nothing lies there."""
+    """Return why a path cannot be read as a regular file, in words; None
+    where nothing lies there.
+    """
     try:
         return what_it_is(path.stat())
     except FileNotFoundError:

@@ -53,7 +53,7 @@ def finish_replacement(out: Path, kind: FolderKind, *, yes: bool = False) -> Non
 
 
 def sibling(out: Path, role: str) -> Path:
-    """The hidden folder beside `out` in which a new one is built, or an old one waits."""
+    """Return the hidden folder beside `out` in which a new one is built, or an old one waits."""
     return out.with_name(f".{out.name}.{role}")
 
 

@@ -27,7 +27,7 @@ _Word = tuple[str, bool]  # with its trailing blank; whether it is marked
 
 
 def draw_sheet(cells: Sequence[Cell], heading: str, columns: int | None = None) -> Image.Image:
-    """The sheet as an RGB image, rows of `columns` cells, or of up to six."""
+    """Return the sheet as an RGB image, rows of `columns` cells, or of up to six."""
     columns = columns or max(1, min(_MAX_COLUMNS, math.ceil(math.sqrt(len(cells)))))
     rows = math.ceil(len(cells) / columns)
     width = max(columns * _CELL[0] + _MARGIN, 2 * _CELL[0] + _MARGIN)
@@ -72,7 +72,9 @@ def _font() -> _Font:
 
 
 def _one_line(title: str, width: int, font: _Font) -> str:
-    """`title`, shortened in its middle: a score begins it, and the end of an id tells most."""
+    """Return `title`, shortened in its middle: a score begins it,
+    and the end of an id tells most.
+    """
     if font.getlength(title) <= width:
         return title
     head = title[: len(title) // 3]
@@ -85,7 +87,9 @@ def _one_line(title: str, width: int, font: _Font) -> str:
 def _wrap(
     marked: Sequence[tuple[str, bool]], width: int, max_lines: int, font: _Font
 ) -> list[list[_Word]]:
-    """Lines of words that fit `width` pixels; what is beyond the last line ends in an ellipsis."""
+    """Cut a text into lines that fit `width` pixels; what is beyond the last line ends in an
+    ellipsis.
+    """
     lines: list[list[_Word]] = [[]]
     used = 0.0
     for word, match in _words(marked):
@@ -113,7 +117,7 @@ def _words(marked: Sequence[tuple[str, bool]]) -> list[_Word]:
 
 
 def _fitting(word: str, width: int, font: _Font) -> list[str]:
-    """`word`, cut where it alone is wider than a line."""
+    """Return `word`, cut where it alone is wider than a line."""
     if font.getlength(word.rstrip()) <= width:
         return [word]
     cut, piece = [], ""

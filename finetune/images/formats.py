@@ -75,17 +75,17 @@ HEAD_BYTES = 4096
 
 @cache
 def reads_heic() -> bool:
-    """Whether pillow-heif is installed (the extra `heic`)."""
+    """Return whether pillow-heif is installed (the extra `heic`)."""
     return importlib.util.find_spec("pillow_heif") is not None
 
 
 def image_suffixes() -> tuple[str, ...]:
-    """Suffixes of files that can be read, in lower case, with their dot."""
+    """Return suffixes of files that can be read, in lower case, with their dot."""
     return (*_SUFFIXES, *HEIC_SUFFIXES) if reads_heic() else _SUFFIXES
 
 
 def why_not_read(suffix: str) -> str | None:
-    """Why files of a suffix (in lower case) are no images that we read, though they look it.
+    """Return why files of a suffix (in lower case) are no images that we read, though they look it.
 
     None for suffixes that are read, and for those of other files.
     """
@@ -95,7 +95,7 @@ def why_not_read(suffix: str) -> str | None:
 
 
 def suffix_of_content(head: bytes) -> str | None:
-    """The suffix that a image's first bytes deserve; None where they are no image's.
+    """Return the suffix that a image's first bytes deserve; None where they are no image's.
 
     Formats without clear first bytes (TGA, PCX …) are not recognised.
     """
@@ -110,19 +110,19 @@ def suffix_of_content(head: bytes) -> str | None:
 
 
 def is_heic(head: bytes) -> bool:
-    """Whether these are the first bytes of a HEIC image."""
+    """Return whether these are the first bytes of a HEIC image."""
     return head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS
 
 
 def is_svg(head: bytes) -> bool:
-    """Whether these are the first bytes of an SVG drawing."""
+    """Return whether these are the first bytes of an SVG drawing."""
     start = head[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     is_xml = start.startswith((b"<?xml", b"<!doctype svg", b"<!--"))
     return start.startswith(b"<svg") or (is_xml and b"<svg" in start)
 
 
 def what_else(data: bytes) -> str:
-    """What a file is that no image format recognises, and the mend."""
+    """Return what a file is that no image format recognises, and the mend."""
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if is_svg(data[:HEAD_BYTES]):
         return "is an SVG drawing, which has no pixels; convert it to PNG"
@@ -142,7 +142,9 @@ def what_else(data: bytes) -> str:
 
 
 def formats_for(data: bytes) -> tuple[str, ...]:
-    """Pillow's names of the formats to try for these bytes; makes Pillow read HEIC where it can."""
+    """Return Pillow's names of the formats to try for these bytes; makes Pillow read HEIC
+    where it can.
+    """
     if not (is_heic(data[:12]) and reads_heic()):
         return FORMATS
     _register_heic()

@@ -25,7 +25,7 @@ _MAX_TEXT_BYTES = 1 << 20
 
 
 def without_needless_chunks(data: bytes) -> bytes:
-    """The file without texts, profiles and damaged chunks that no pixel depends on.
+    """Return the file without texts, profiles and damaged chunks that no pixel depends on.
 
     A file whose chunks do not follow each other as they should is given back from there on as it
     is, for the decoder to judge.
@@ -42,7 +42,9 @@ def without_needless_chunks(data: bytes) -> bytes:
 
 
 def significant_bits(data: bytes) -> tuple[int, ...] | None:
-    """Bits of each channel that mean something, as the chunk sBIT says; None where it does not."""
+    """Return bits of each channel that mean something, as the chunk sBIT says; None
+    where it does not.
+    """
     for kind, first, end in _chunks(data):
         if kind == b"IDAT":
             break
@@ -52,7 +54,7 @@ def significant_bits(data: bytes) -> tuple[int, ...] | None:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, first byte and end of each whole chunk."""
+    """Yield kind, first byte and end of each whole chunk."""
     place = len(MAGIC)
     while place + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, place)
@@ -76,7 +78,7 @@ def _is_needed(kind: bytes, content: memoryview, checksum: memoryview) -> bool:
 
 
 def _unpacked_size(kind: bytes, content: bytes) -> int | None:
-    """Of a text, in bytes; None above the limit, or where it cannot be unpacked."""
+    """Return of a text, in bytes; None above the limit, or where it cannot be unpacked."""
     _, _, rest = content.partition(b"\0")
     if kind == b"iTXt":
         if len(rest) < 2:

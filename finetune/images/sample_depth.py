@@ -66,7 +66,7 @@ class Statement:
 
 
 def statement(image: Image.Image, data: bytes = b"") -> Statement:
-    """What is said by the file that Pillow has opened; of a PNG also by its bytes.
+    """Return what is said by the file that Pillow has opened; of a PNG also by its bytes.
 
     Call it before the image is loaded.
     """
@@ -88,7 +88,7 @@ def statement(image: Image.Image, data: bytes = b"") -> Statement:
 
 
 def grey_to_8_bits(image: Image.Image, said: Statement) -> tuple[Image.Image, str | None]:
-    """A image of one of GREY_MODES in mode L, and the note where its own range was taken.
+    """Return a image of one of GREY_MODES in mode L, and the note where its own range was taken.
 
     A transparent grey (PNG's tRNS) becomes white.
     """
@@ -108,12 +108,12 @@ def grey_to_8_bits(image: Image.Image, said: Statement) -> tuple[Image.Image, st
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a image that is not yet loaded has more than 8 bits a sample."""
+    """Return whether a image that is not yet loaded has more than 8 bits a sample."""
     return image.mode in GREY_MODES or is_deep_colour(image)
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Whether a image that is not yet loaded has several channels of 16 bits."""
+    """Return whether a image that is not yet loaded has several channels of 16 bits."""
     rawmodes = {_rawmode(tile) for tile in getattr(image, "tile", ())}
     return len(rawmodes) == 1 and rawmodes <= {*_SWAPPED, _GREY_AND_ALPHA}
 
@@ -121,7 +121,7 @@ def is_deep_colour(image: Image.Image) -> bool:
 def deep_colour_to_8_bits(
     image: Image.Image, data: bytes, said: Statement
 ) -> tuple[Image.Image, str | None]:
-    """A loaded image with several channels of 16 bits, scaled as grey is; note as there.
+    """Return a loaded image with several channels of 16 bits, scaled as grey is; note as there.
 
     Args:
         image: As Pillow gives it: the upper byte of each sample.
@@ -178,7 +178,7 @@ class _Samples:
             yield top, samples.astype(np.float32)
 
     def greatest(self) -> npt.NDArray[np.float32]:
-        """Of each channel."""
+        """Return of each channel."""
         most = [samples.max(axis=(0, 1)) for _, samples in self]
         greatest: npt.NDArray[np.float32] = np.max(most, axis=0)
         return greatest
@@ -221,7 +221,7 @@ def _tiff_statement(image: TiffImagePlugin.TiffImageFile) -> Statement:
 
 
 def _first(value: Any) -> float | None:
-    """The first number of a tag, as files give one for each channel or one for all."""
+    """Return the first number of a tag, as files give one for each channel or one for all."""
     if isinstance(value, (tuple, list)):
         value = value[0] if value else None
     try:
@@ -233,7 +233,7 @@ def _first(value: Any) -> float | None:
 def _choose(
     low: float, high: float, mode: str, stated: SampleRange | None
 ) -> tuple[float, float, str | None]:
-    """What becomes black and white, and the note where that is the image's own range."""
+    """Return what becomes black and white, and the note where that is the image's own range."""
     if stated is not None and stated[0] <= low and high <= stated[1]:
         return *stated, None
     ranges = _FLOAT_RANGES if mode == "F" else (_FULL,)
@@ -254,7 +254,7 @@ def _white(high: float, stated: SampleRange | None) -> tuple[float, str | None]:
 
 
 def _alpha_white(high: float, bits: int | None) -> float:
-    """What is opaque: a image that is nowhere half opaque uses a part of the range alone."""
+    """Return what is opaque: a image that is nowhere half opaque uses a part of the range alone."""
     if bits is not None and high <= (1 << bits) - 1:
         return float((1 << bits) - 1)
     return _FULL if high == 0 or 2 * high >= _FULL else high
@@ -270,7 +270,7 @@ def _own_range(low: float, high: float) -> str:
 
 
 def _extrema(image: Image.Image, said: Statement) -> SampleRange:
-    """Least and greatest finite sample; 0 and 0 where there is none."""
+    """Return least and greatest finite sample; 0 and 0 where there is none."""
     low, high = np.inf, -np.inf
     for _, values in _strips(image, said):
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values

@@ -30,11 +30,11 @@ class ImageSource:
         return str(self.path) if self.offset is None else f"{self.path} (at byte {self.offset})"
 
     def open(self) -> BinaryIO:
-        """The image's bytes as a file that ends where the image ends. Raises as `read`."""
+        """Return the image's bytes as a file that ends where the image ends. Raises as `read`."""
         return open_regular(self.path) if self.offset is None else io.BytesIO(self.read())
 
     def read(self) -> bytes:
-        """All bytes of the image, as many as the file has when it is opened.
+        """Return all bytes of the image, as many as the file has when it is opened.
 
         Raises OSError, also for what is no regular file; ImageError above MAX_FILE_BYTES; EOFError
         where the shard ends before.
@@ -54,7 +54,7 @@ ImageSourceLike = ImageSource | Path | bytes | BinaryIO
 
 
 def read_bytes(source: ImageSourceLike) -> bytes:
-    """All bytes of a image's file.
+    """Return all bytes of a image's file.
 
     Raises ImageError where it is missing, no regular file, empty, or above MAX_FILE_BYTES.
     """
@@ -70,7 +70,7 @@ def read_bytes(source: ImageSourceLike) -> bytes:
 
 
 def shown_name(source: ImageSourceLike) -> str:
-    """What errors call a image: its path, or words where it has none."""
+    """Return what errors call a image: its path, or words where it has none."""
     if isinstance(source, (ImageSource, Path)):
         return str(source)
     return "the picture" if isinstance(source, bytes) else getattr(source, "name", "the picture")

@@ -37,7 +37,7 @@ class Cell:
 
 
 def thumbnail(cell: Cell, size: tuple[int, int]) -> "Image | str":
-    """The cell's image as large as fits `size` (width, height), at most enlarged four times.
+    """Return the cell's image as large as fits `size` (width, height), at most enlarged four times.
 
     A string is the reason why there is none.
     """

@@ -12,7 +12,7 @@ class ScoresBatch(Protocol):
     def __call__(
         self, image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, positives: Tensor
     ) -> Tensor:
-        """The mean loss, a scalar float32.
+        """Return the mean loss, a scalar float32.
 
         Args:
             image_embeds: float[n, d], unit length.
@@ -53,5 +53,5 @@ class BiasedModel(Protocol):
     """A model that can be given a bias on its logits."""
 
     def ensure_logit_bias(self) -> nn.Parameter:
-        """The bias, made where there is none."""
+        """Return the bias, made where there is none."""
         ...

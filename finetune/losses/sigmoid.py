@@ -46,7 +46,7 @@ def sigmoid_loss(
     *,
     logit_bias: Tensor,
 ) -> Tensor:
-    """The sum over all pairs, divided by the number of texts; a scalar float32.
+    """Return the sum over all pairs, divided by the number of texts; a scalar float32.
 
     Args:
         image_embeds: float[n, d], unit length.

@@ -79,7 +79,7 @@ class ManifestSummary:
     tokens: CutCaptions | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return for JSON."""
         return asdict(self)
 
 
@@ -225,7 +225,7 @@ class SameContent:
 
 
 def _look(source: ImageSource, decode: bool) -> tuple[tuple[int, int], str | None]:
-    """Width and height, and the note of `Image`. Raises ImageError with the reason."""
+    """Return width and height, and the note of `Image`. Raises ImageError with the reason."""
     if not decode:
         # Pillow's plugins raise nearly anything on damaged headers; decoding says why.
         with suppress(Exception), warnings.catch_warnings():

@@ -63,7 +63,7 @@ class CutCaptionCounter:
             self._count()
 
     def result(self) -> CutCaptions:
-        """Of all captions so far."""
+        """Return of all captions so far."""
         self._count()
         tokenizer = self._tokenizer
         return CutCaptions(
@@ -87,7 +87,7 @@ class CutCaptionCounter:
 
 
 def cut_sentence(cut: int, captions: int, max_tokens: int, *, alike: int = 0) -> str | None:
-    """How many captions are cut, for people; None where none is.
+    """Return how many captions are cut, for people; None where none is.
 
     `alike` are the captions that the model cannot tell from another one of other text.
     """

@@ -48,7 +48,7 @@ def check_no_input(path: Path, what: str, inputs: Inputs) -> None:
 
 
 def is_same_place(one: Path, other: Path) -> bool:
-    """Whether two paths are one file or folder: through links, `..`, or letters' case.
+    """Return whether two paths are one file or folder: through links, `..`, or letters' case.
 
     Names that differ in case alone are one file on some disks, so they count as one on all.
     """
@@ -65,7 +65,9 @@ def is_same_place(one: Path, other: Path) -> bool:
 
 
 def _would_be_read(path: Path, folder: Path) -> bool:
-    """Whether the folder, of a manifest or an encoder, would have the file for a part of itself."""
+    """Return whether the folder, of a manifest or an encoder,
+    would have the file for a part of itself.
+    """
     if not path.resolve().is_relative_to(folder.resolve()):
         return False
     if (folder / DESCRIPTION_FILE).is_file() or read_mark(folder) is not None:

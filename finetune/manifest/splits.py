@@ -17,7 +17,9 @@ _SPLIT_OF_WORD = {word: split for split, words in _SPELLINGS.items() for word in
 
 
 def split_of_word(word: str) -> str | None:
-    """The split that a word means ("validation", "dev", "restval" …), None where it means none."""
+    """Return the split that a word means ("validation", "dev", "restval" …), None
+    where it means none.
+    """
     return _SPLIT_OF_WORD.get(word.strip().lower())
 
 
@@ -41,7 +43,7 @@ class HashedSplit:
         self._last = "test" if shares[2] > 0 else "val" if shares[1] > 0 else "train"
 
     def __call__(self, id: str) -> str:
-        """The split of an id."""
+        """Return the split of an id."""
         digest = hashlib.blake2b(id.encode(), digest_size=8, key=self._key).digest()
         # 53 bits: more would round up to 1.
         point = (int.from_bytes(digest, "big") >> 11) / (1 << 53)

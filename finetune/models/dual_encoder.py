@@ -133,7 +133,7 @@ class DualEncoder(nn.Module):
         return bias
 
     def ensure_logit_bias(self) -> nn.Parameter:
-        """`logit_bias`, made where the family has none.
+        """Return `logit_bias`, made where the family has none.
 
         Scale and bias then start where SigLIP's do (arXiv:2303.15343, section 3.2): at 10, as a
         factor, and at -10. A made bias is no part of the exported checkpoint, since embeddings do
@@ -148,7 +148,8 @@ class DualEncoder(nn.Module):
         return self.logit_bias
 
     def tokenize(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and attention mask, int64[n, t]: cut at `max_tokens`, filled on the right.
+        """Return token ids and attention mask, int64[n, t]: cut at `max_tokens`,
+        filled on the right.
 
         t is the longest text's length, or `max_tokens` where the family needs it.
         """
@@ -163,7 +164,7 @@ class DualEncoder(nn.Module):
         return batch["input_ids"], batch["attention_mask"]
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text before any cut, begin and end of the text included."""
+        """Return tokens of each text before any cut, begin and end of the text included."""
         if not texts:
             return []
         # Not verbose: a text longer than the tower is what is asked about.
@@ -173,7 +174,8 @@ class DualEncoder(nn.Module):
     def mask_on_host(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor | None:
-        """The mask that `embed_texts` needs of these texts, for the same embeddings to the bit.
+        """Return the mask that `embed_texts` needs of these texts,
+        for the same embeddings to the bit.
 
         Transformers looks into a mask on its device, for which the host waits in every step. What
         can be found out beforehand is found out here: that none is needed, or what becomes of it.
@@ -202,7 +204,7 @@ class DualEncoder(nn.Module):
     def embed_texts(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Token ids, int64[n, t], to unit vectors, float32[n, d].
+        """Embed token ids, int64[n, t], as unit vectors, float32[n, d].
 
         `attention_mask` is int64[n, t], or what `mask_on_host` made of it.
         """
@@ -217,7 +219,7 @@ class DualEncoder(nn.Module):
         return F.normalize(features.pooler_output.float(), dim=-1)
 
     def embed_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Normalised pixels, float32[n, 3, h, w], to unit vectors, float32[n, d]."""
+        """Embed normalised pixels, float32[n, 3, h, w], as unit vectors, float32[n, d]."""
         features = self.model.get_image_features(pixel_values=pixel_values)
         return F.normalize(features.pooler_output.float(), dim=-1)
 
@@ -266,7 +268,7 @@ def load_two_towers(
     max_tokens: int | None = None,
     seed: int = 0,
 ) -> DualEncoder:
-    """A dual encoder of two single-modality checkpoints, with projections from scratch.
+    """Return a dual encoder of two single-modality checkpoints, with projections from scratch.
 
     Args:
         vision: Id or folder of the image tower: a CLIP or SigLIP (its image half), a ViT, ...
@@ -331,7 +333,9 @@ def _assemble(pretrained: Pretrained, name: str, max_tokens: int | None) -> Dual
 def _token_limit(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, asked: int | None
 ) -> int:
-    """The longest text in tokens: the tower's positions, the tokenizer's limit, what was asked."""
+    """Return the longest text in tokens: the tower's positions, the tokenizer's limit,
+    what was asked.
+    """
     limit = min(_positions(model), int(tokenizer.model_max_length))
     if asked is None:
         return limit
@@ -343,7 +347,7 @@ def _token_limit(
 
 
 def _positions(model: PreTrainedModel) -> int:
-    """How many positions the text tower has for tokens.
+    """Return how many positions the text tower has for tokens.
 
     RoBERTa and its kin count from after the padding's id, so 514 positions hold 512 tokens.
     """

@@ -77,7 +77,7 @@ def parameter_groups(
     text_learning_rate: float | None = None,
     layer_decay: float = 1.0,
 ) -> list[ParameterGroup]:
-    """The parameters that want a gradient, as an optimizer's groups; the fastest first.
+    """Return the parameters that want a gradient, as an optimizer's groups; the fastest first.
 
     Args:
         dual: The model, after freezing and adapters.

@@ -45,7 +45,7 @@ class DeadlineClient(_httpx.Client):  # type: ignore[misc]
     """A client whose every answer has an end."""
 
     def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
-        """As the client's own `send`; raises its ReadTimeout where an answer does not end."""
+        """Send as the client's own `send`; raises its ReadTimeout where an answer does not end."""
         _limit_silence(request)
         sent = int(request.headers.get("Content-Length", 0))
         seconds = ANSWER_SECONDS + sent / SLOWEST_BYTES_PER_SECOND
@@ -110,7 +110,7 @@ def _make_client() -> Any:
 
 
 def _limit_silence(request: Any) -> None:
-    """So that a thread that is no longer waited for ends as well."""
+    """Let a thread that is no longer waited for end as well."""
     limits = dict(request.extensions.get("timeout") or {})
     for kind in ("connect", "read", "write", "pool"):
         if limits.get(kind) is None:

@@ -45,7 +45,7 @@ class ParameterPlace:
 
 
 def places(dual: DualEncoder) -> Iterator[ParameterPlace]:
-    """Every parameter of `dual` once, in the order of `dual.parameters()`."""
+    """Yield every parameter of `dual` once, in the order of `dual.parameters()`."""
     stacks = {tower: layer_stack(dual, tower) for tower in TOWERS}
     known = {id(parameter): name for name, parameter in dual.model.named_parameters()}
     seen_layers = dict.fromkeys(TOWERS, False)
@@ -66,7 +66,7 @@ def places(dual: DualEncoder) -> Iterator[ParameterPlace]:
 
 
 def layer_stack(dual: DualEncoder, tower: TowerName) -> tuple[str, int]:
-    """The name of a tower's list of layers in `dual.model`, and how many there are."""
+    """Return the name of a tower's list of layers in `dual.model`, and how many there are."""
     root = PREFIXES[tower][0].removesuffix(".")
     stacks = [
         (f"{root}.{name}", len(module))

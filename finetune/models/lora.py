@@ -109,12 +109,14 @@ def merge_lora(dual: DualEncoder) -> None:
 
 
 def has_lora(dual: DualEncoder) -> bool:
-    """Whether there are adapters that are not merged."""
+    """Return whether there are adapters that are not merged."""
     return any(".lora_" in name for name, _ in dual.model.named_parameters())
 
 
 def attention_layers(dual: DualEncoder, tower: TowerName) -> list[str]:
-    """Names of the linear layers within the attention of a tower's layers, in `dual.model`."""
+    """Return names of the linear layers within the attention of a tower's layers, in
+    `dual.model`.
+    """
     stack, _ = layer_stack(dual, tower)
     return [
         f"{stack}.{name}"

@@ -38,7 +38,7 @@ STANDARD_VOCABULARY = "ee7a4423aea96d705babd8004aa41e3696ffd366e5d8f3227d4fa0577
 
 
 def is_open_clip(source: str) -> bool:
-    """Whether a folder or hub id can only be read as OpenCLIP's.
+    """Return whether a folder or hub id can only be read as OpenCLIP's.
 
     Many hub repositories hold both layouts; transformers' own is then taken. The config.json of
     others is timm's, which has no model_type.
@@ -54,7 +54,7 @@ def is_open_clip(source: str) -> bool:
 
 
 def load_open_clip(name: str, source: str) -> Pretrained:
-    """The checkpoint as a CLIPModel with the same embeddings.
+    """Return the checkpoint as a CLIPModel with the same embeddings.
 
     The tokenizer's clean-up differs in one place: open_clip mends wrongly decoded text (ftfy) and
     resolves HTML entities first, transformers does not.
@@ -85,14 +85,16 @@ def load_open_clip(name: str, source: str) -> Pretrained:
 
 
 def has_standard_vocabulary(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether it is the vocabulary that open_clip itself carries."""
+    """Return whether it is the vocabulary that open_clip itself carries."""
     words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])[:-2]
     text = "\n".join(word for word, _ in words)
     return hashlib.sha256(text.encode()).hexdigest() == STANDARD_VOCABULARY
 
 
 def _fetch(source: str, file: str) -> Path | None:
-    """A file of a folder, or of a hub repository (downloaded once); None where there is none."""
+    """Return a file of a folder, or of a hub repository (downloaded once); None
+    where there is none.
+    """
     if Path(source).is_dir():
         path = Path(source) / file
         return path if path.is_file() else None
@@ -193,7 +195,7 @@ def _of_another_shape(name: str, what: str) -> EncoderError:
 
 
 def _preprocessing(name: str, settings: Mapping[str, Any], side: int) -> Preprocessing:
-    """`preprocess_cfg`; open_clip takes the size from the image tower, whatever it says."""
+    """Return `preprocess_cfg`; open_clip takes the size from the image tower, whatever it says."""
     mode = settings.get("resize_mode") or "shortest"
     if mode not in ("shortest", "squash"):
         raise UsageError(

@@ -79,7 +79,7 @@ DEFAULT_EPS = 1e-5
 
 
 def clip_config(name: str, model: Mapping[str, Any], end_of_text: int) -> CLIPConfig:
-    """`model_cfg` of open_clip_config.json as a CLIPConfig.
+    """Return `model_cfg` of open_clip_config.json as a CLIPConfig.
 
     Args:
         name: Of the checkpoint, for errors.
@@ -117,7 +117,7 @@ def clip_config(name: str, model: Mapping[str, Any], end_of_text: int) -> CLIPCo
 
 
 def open_clip_model_config(config: CLIPConfig, end_of_text: int) -> dict[str, Any]:
-    """A CLIPConfig as `model_cfg` of open_clip_config.json.
+    """Return a CLIPConfig as `model_cfg` of open_clip_config.json.
 
     Raises UsageError where OpenCLIP has no such model.
     """
@@ -151,7 +151,7 @@ def open_clip_model_config(config: CLIPConfig, end_of_text: int) -> dict[str, An
 
 
 def to_transformers(name: str, state: Mapping[str, torch.Tensor], config: CLIPConfig) -> Tensors:
-    """OpenCLIP's tensors under transformers' names and in its shapes, values untouched.
+    """Return OpenCLIP's tensors under transformers' names and in its shapes, values untouched.
 
     Args:
         name: Of the checkpoint, for errors.
@@ -194,7 +194,7 @@ def to_transformers(name: str, state: Mapping[str, torch.Tensor], config: CLIPCo
 
 
 def to_open_clip(state: Mapping[str, torch.Tensor], config: CLIPConfig) -> Tensors:
-    """The reverse of `to_transformers`."""
+    """Return the reverse of `to_transformers`."""
     found = {theirs: state[ours] for ours, theirs in PLAIN.items()}
     for ours, theirs in TRANSPOSED.items():
         found[theirs] = state[ours].T.contiguous()
@@ -208,7 +208,7 @@ def to_open_clip(state: Mapping[str, torch.Tensor], config: CLIPConfig) -> Tenso
 
 
 def _layers(config: CLIPConfig) -> list[tuple[str, str]]:
-    """Each layer's prefix in transformers and in OpenCLIP."""
+    """Return each layer's prefix in transformers and in OpenCLIP."""
     counts = (config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers)
     return [
         (f"{ours}.{index}", f"{theirs}.{index}")

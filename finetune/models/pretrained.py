@@ -64,7 +64,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def local_folder(name: str) -> str | None:
-    """The folder meant by `name`, or None where it is a hub id.
+    """Return the folder meant by `name`, or None where it is a hub id.
 
     Raises UsageError for neither, and for a hub id where the hub's token is none that can be sent;
     EncoderError for settings that no checkpoint has.
@@ -93,7 +93,7 @@ def _check_settings_files(folder: Path) -> None:
 
 
 def load_config(name: str, source: str) -> PretrainedConfig:
-    """config.json of a folder or id. Raises UsageError or EncoderError."""
+    """Return config.json of a folder or id. Raises UsageError or EncoderError."""
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RecursionError) as error:
@@ -111,7 +111,7 @@ def load_weights(
     model_class: type[PreTrainedModel] = AutoModel,
     from_scratch: tuple[str, ...] = (),
 ) -> PreTrainedModel:
-    """The model in float32.
+    """Return the model in float32.
 
     Tensors whose names begin with one of `from_scratch` may be missing and are then random.
     Raises EncoderError where others are.
@@ -140,7 +140,9 @@ def load_weights(
 
 
 def load_tokenizer(name: str, source: str) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a folder or id. Raises EncoderError where it cannot fill texts."""
+    """Return the fast tokenizer of a folder or id. Raises EncoderError
+    where it cannot fill texts.
+    """
     try:
         tokenizer = _fast_tokenizer(source)
     except (OSError, ValueError, KeyError, RecursionError) as error:
@@ -151,7 +153,7 @@ def load_tokenizer(name: str, source: str) -> PreTrainedTokenizerFast:
 
 
 def _fast_tokenizer(source: str) -> PreTrainedTokenizerFast:
-    """The checkpoint's own class where that is fast, else what its tokenizer.json says.
+    """Return the checkpoint's own class where that is fast, else what its tokenizer.json says.
 
     SigLIP's own class needs sentencepiece and its model file, and has no tokenizer.json to export.
     """
@@ -169,7 +171,7 @@ def _fast_tokenizer(source: str) -> PreTrainedTokenizerFast:
 
 
 def load_preprocessing(name: str, source: str) -> Preprocessing:
-    """What preprocessor_config.json of a folder or id describes. Raises EncoderError."""
+    """Return what preprocessor_config.json of a folder or id describes. Raises EncoderError."""
     try:
         config, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except (OSError, ValueError, RecursionError) as error:
@@ -219,7 +221,7 @@ def check_pooling(name: str, config: PretrainedConfig, tokenizer: PreTrainedToke
 
 
 def not_loaded(name: str, source: str, error: Exception) -> ClipsearchError:
-    """One sentence for what transformers and the hub client say in many."""
+    """Return one sentence for what transformers and the hub client say in many."""
     if "trust_remote_code" in str(error):
         return _wants_code(name)
     if Path(source).is_dir():

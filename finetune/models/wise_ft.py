@@ -26,7 +26,7 @@ def check_alpha(alpha: float) -> None:
 def interpolated(
     base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], alpha: float
 ) -> Tensors:
-    """The weights between two state dicts of the same names and shapes; 0 and 1 are exact.
+    """Return the weights between two state dicts of the same names and shapes; 0 and 1 are exact.
 
     Whole numbers are taken from `tuned`.
 

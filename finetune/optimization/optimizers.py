@@ -26,7 +26,7 @@ ParameterGroups = Sequence[dict[str, Any]]
 
 
 def adamw(groups: ParameterGroups, moments: Moments) -> "Optimizer":
-    """AdamW (arXiv:1711.05101)."""
+    """Make AdamW (arXiv:1711.05101)."""
     import torch  # heavy, and the names are needed without
 
     betas = moments.beta1, moments.beta2
@@ -34,7 +34,7 @@ def adamw(groups: ParameterGroups, moments: Moments) -> "Optimizer":
 
 
 def adam(groups: ParameterGroups, moments: Moments) -> "Optimizer":
-    """Adam (arXiv:1412.6980), with the decay added to the gradient."""
+    """Make Adam (arXiv:1412.6980), with the decay added to the gradient."""
     import torch  # as above
 
     betas = moments.beta1, moments.beta2
@@ -42,7 +42,9 @@ def adam(groups: ParameterGroups, moments: Moments) -> "Optimizer":
 
 
 def adafactor(groups: ParameterGroups, moments: Moments) -> "Optimizer":
-    """Adafactor (arXiv:1804.04235): steps relative to each parameter's size, without `moments`."""
+    """Make Adafactor (arXiv:1804.04235):
+    steps relative to each parameter's size, without `moments`.
+    """
     import torch  # as above
 
     return torch.optim.Adafactor(groups)

@@ -44,7 +44,7 @@ PRECISIONS = (AUTO, *_KNOWN)
 
 
 def resolve_device(device: str, precision: str) -> str:
-    """The device that "auto" means here.
+    """Return the device that "auto" means here.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -76,7 +76,8 @@ def resolve_device(device: str, precision: str) -> str:
 
 
 def resolve_precision(name: str, device: str) -> Precision:
-    """The precision of that name, one of PRECISIONS; "auto" is bf16 where CUDA has it, else fp32.
+    """Return the precision of that name, one of PRECISIONS; "auto" is bf16
+    where CUDA has it, else fp32.
 
     `device` is torch's name of it, or of its type.
     """

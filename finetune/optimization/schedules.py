@@ -23,39 +23,40 @@ class Schedule:
     cycles: int = 1
 
     def factor(self, step: int) -> float:
-        """Of step `step` (0-based), in 0..1."""
+        """Return the factor of step `step` (0-based), in 0..1."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         return SCHEDULES[self.name](self, step - self.warmup)
 
     def progress(self, after_warmup: int) -> float:
-        """Share of the steps after warm-up that are done, in 0..1."""
+        """Return the share of the steps after warm-up that are done, in 0..1."""
         return after_warmup / max(self.total - self.warmup, 1)
 
 
 def cosine(schedule: Schedule, after_warmup: int) -> float:
-    """From 1 to 0 along half a cosine (arXiv:1608.03983, equation 5)."""
+    """Fall from 1 to 0 along half a cosine (arXiv:1608.03983, equation 5)."""
     return 0.5 * (1 + math.cos(math.pi * schedule.progress(after_warmup)))
 
 
 def cosine_restarts(schedule: Schedule, after_warmup: int) -> float:
-    """`cycles` times from 1 to 0 along half a cosine, each as long (arXiv:1608.03983)."""
+    """Fall `cycles` times from 1 to 0 along half a cosine, each as long (arXiv:1608.03983)."""
     position = schedule.cycles * schedule.progress(after_warmup)
     return 0.5 * (1 + math.cos(math.pi * (position % 1.0)))
 
 
 def linear(schedule: Schedule, after_warmup: int) -> float:
-    """From 1 to 0 along a line."""
+    """Fall from 1 to 0 along a line."""
     return 1 - schedule.progress(after_warmup)
 
 
 def constant(schedule: Schedule, after_warmup: int) -> float:
-    """1 throughout."""
+    """Return 1 throughout."""
     return 1.0
 
 
 def inverse_sqrt(schedule: Schedule, after_warmup: int) -> float:
-    """1 / sqrt(step / warmup), as in arXiv:1706.03762, equation 3; without warm-up 1 / sqrt(step).
+    """Return 1 / sqrt(step / warmup), as in arXiv:1706.03762, equation 3;
+    without warm-up 1 / sqrt(step).
 
     Steps are counted from 1 here, so that the first one after warm-up is just below the top.
     """

@@ -4,7 +4,8 @@ import unicodedata
 
 
 def composed(text: str) -> str:
-    """The text in the composed form (NFC), as nearly all programs but macOS's file names write it.
+    """Return the text in the composed form (NFC),
+    as nearly all programs but macOS's file names write it.
 
     https://www.unicode.org/reports/tr15/
     """
@@ -12,8 +13,9 @@ def composed(text: str) -> str:
 
 
 def forms(text: str) -> tuple[str, ...]:
-    """The text as it is, composed and decomposed (NFD), each once: whoever looks for a name by one
-    of them finds it by another."""
+    """Return the text as it is, composed and decomposed (NFD), each once: whoever looks for a name
+    by one of them finds it by another.
+    """
     if text.isascii():
         return (text,)
     both = (unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))

@@ -34,7 +34,9 @@ _IN_HEADER = re.compile(r"(\bBearer|(?:['\"]|uthorization\W{1,4})Basic)\s+(?:[^\
 
 
 def masked(text: str) -> str:
-    """`text` without secrets: known ones, those of Authorization headers, those in addresses."""
+    """Return `text` without secrets: known ones, those of Authorization headers,
+    those in addresses.
+    """
     for value in _known():
         text = text.replace(value, MASK)
     text = _IN_ADDRESS.sub(f"{MASK}@", text)
@@ -42,7 +44,9 @@ def masked(text: str) -> str:
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether something is in it that no header may hold, as a line end that was copied along."""
+    """Return whether something is in it that no header may hold, as a line end
+    that was copied along.
+    """
     return any(unicodedata.category(character) == "Cc" for character in text)
 
 
@@ -60,7 +64,9 @@ def check_token(variable: str) -> None:
 
 
 def _known() -> list[str]:
-    """The secrets of the environment, longest first, also as python shows their odd characters."""
+    """Return the secrets of the environment, longest first,
+    also as python shows their odd characters.
+    """
     values = {os.environ.get(name, "") for name in SECRET_VARIABLES}
     values |= {value.strip() for value in values}
     values |= {repr(value)[1:-1] for value in values}

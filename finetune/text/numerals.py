@@ -34,7 +34,9 @@ _DIGITS_UP_TO = 1e21
 
 
 def exact_number(value: NumberOrText) -> float | None:
-    """The value as a double where nothing is lost by it (see the module's page); None elsewhere."""
+    """Return the value as a double
+    where nothing is lost by it (see the module's page); None elsewhere.
+    """
     if isinstance(value, str):
         text = value.strip()
         if _PLAIN.fullmatch(text):
@@ -49,7 +51,7 @@ def exact_number(value: NumberOrText) -> float | None:
 
 
 def read_number(value: NumberOrText) -> float | None:
-    """The number that a person means who says that this is one, whatever its spelling.
+    """Return the number that a person means who says that this is one, whatever its spelling.
 
     "02134", "12E4" and "+5" are numbers here, and decimals are rounded to the nearest double. None
     for what is no finite decimal number, and for a whole number that no double is equal to.
@@ -68,7 +70,9 @@ def read_number(value: NumberOrText) -> float | None:
 
 
 def number_text(number: float) -> str:
-    """The number in full: whole ones without ".0", others with as many digits as they need."""
+    """Return the number in full: whole ones without ".0",
+    others with as many digits as they need.
+    """
     number = float(number)
     if number.is_integer() and abs(number) < _DIGITS_UP_TO:
         return str(int(number))
@@ -76,17 +80,19 @@ def number_text(number: float) -> str:
 
 
 def value_text(value: str | float | int) -> str:
-    """A value as text; a number in full, so that 2010.0 of a data frame is the year 2010."""
+    """Return a value as text; a number in full, so that 2010.0 of a data frame is the year 2010."""
     return number_text(value) if isinstance(value, float) else str(value)
 
 
 def whole_or_float(number: float) -> int | float:
-    """The number for JSON: 2010 and not 2010.0, however large."""
+    """Return the number for JSON: 2010 and not 2010.0, however large."""
     return int(number) if float(number).is_integer() and abs(number) < _DIGITS_UP_TO else number
 
 
 def without_point_zero(text: str) -> str | None:
-    """ "101" of "101.0", as data frames write whole numbers beside a missing one; else None."""
+    """Return "101" of "101.0",
+    as data frames write whole numbers beside a missing one; else None.
+    """
     whole = _WHOLE_FLOAT.fullmatch(text)
     return None if whole is None else whole[1]
 
@@ -104,7 +110,7 @@ def _exact_typed(value: float | int | None) -> float | None:
 
 
 def _is_same(text: str, number: float) -> bool:
-    """Whether the double's text in full is this number again."""
+    """Return whether the double's text in full is this number again."""
     written = Decimal(text)
     if text.strip("+-").isdecimal():
         return written == Decimal(number)

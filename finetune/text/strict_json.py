@@ -13,7 +13,7 @@ def dumps(
     ensure_ascii: bool = False,
     default: Callable[[Any], Any] | None = None,
 ) -> str:
-    """The value as JSON text; null stands for a number that JSON cannot hold.
+    """Return the value as JSON text; null stands for a number that JSON cannot hold.
 
     What is stored and read again must not have any: it is checked where it comes in.
     """

@@ -57,11 +57,11 @@ class BackgroundTracker:
         self._put(row)
 
     def wait_started(self, seconds: float) -> None:
-        """Until it has started or failed, at most so long."""
+        """Wait until it has started or failed, at most so long."""
         self._started.wait(seconds)
 
     def wait_written(self, seconds: float) -> None:
-        """Until every row is recorded, at most so long; one that was late is not waited for
+        """Wait until every row is recorded, at most so long; one that was late is not waited for
         again before it has caught up.
         """
         if self._is_late and self._rows.unfinished_tasks:
@@ -80,7 +80,7 @@ class BackgroundTracker:
         self._put(None)
 
     def wait_ended(self, seconds: float) -> None:
-        """Until it has finished; one that takes longer is given up."""
+        """Wait until it has finished; one that takes longer is given up."""
         self._thread.join(max(seconds, 0))
         if self._thread.is_alive():
             self.give_up("it did not finish in time, its last values may be missing")
@@ -92,7 +92,7 @@ class BackgroundTracker:
             self._given_up.set()
 
     def take_failure(self) -> str | None:
-        """Why it was given up, once."""
+        """Return why it was given up, once."""
         failure, self._failure = self._failure, None
         return failure
 
@@ -230,6 +230,6 @@ def start_background(
 
 
 def _reason(error: BaseException) -> str:
-    """One line of an error, which may hold a page."""
+    """Return one line of an error, which may hold a page."""
     text = " ".join(str(error).split())
     return text[:300] if text else type(error).__name__

@@ -28,7 +28,7 @@ class LastMeasurement(BaseOutput):  # type: ignore[misc]
         self.values: dict[str, float] | None = None
 
     def out(self, total: Any, delta: Any) -> None:
-        """Called by codecarbon's flush and stop with the sums since its start."""
+        """Take the sums since its start, from codecarbon's flush and stop."""
         self.values = {
             EMISSIONS: float(total.emissions),
             ENERGY: float(total.energy_consumed),
@@ -36,7 +36,7 @@ class LastMeasurement(BaseOutput):  # type: ignore[misc]
         }
 
     def live_out(self, total: Any, delta: Any) -> None:
-        """As `out`, now and then."""
+        """Take them as `out`, now and then."""
         self.out(total, delta)
 
 

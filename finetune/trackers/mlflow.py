@@ -52,7 +52,9 @@ class MlflowTracker:
             self._client.log_batch(self._id, metrics=metrics[start : start + MOST_METRICS])
 
     def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, float]:
-        """Final figures, named "final …" so that they stand beside the curves of the same name."""
+        """Write final figures, named "final …" so that they stand beside the curves of the same
+        name.
+        """
         for name, value in summary.items():
             self._client.log_metric(self._id, metric_name(f"final {name}"), float(value))
         self._client.set_terminated(self._id, status="FINISHED" if completed else "KILLED")
@@ -89,5 +91,5 @@ start = MlflowTracker
 
 
 def metric_name(name: str) -> str:
-    """A name that MLflow takes: "mrr@10" is "mrr_at_10"."""
+    """Return a name that MLflow takes: "mrr@10" is "mrr_at_10"."""
     return re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"))

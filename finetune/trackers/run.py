@@ -58,8 +58,9 @@ class RunState:
     def open(
         cls, folder: Path, run_name: str | None, *, resumed: bool, warn: Callable[[str], None]
     ) -> Self:
-        """Of the interrupted run in `folder` if `resumed`, else of a new one. Raises OSError, and
-        UsageError where another file has its place.
+        """Open the notes of the interrupted run in `folder` if `resumed`, else of a new one.
+
+        Raises OSError, and UsageError where another file has its place.
         """
         path = folder / STATE_FILE
         if resumed:
@@ -78,7 +79,7 @@ class RunState:
         return state
 
     def get(self, tracker: str) -> Any:
-        """What the tracker put last, None where it put nothing."""
+        """Return what the tracker put last, None where it put nothing."""
         with self._lock:
             return self._values.get(tracker)
 
@@ -125,6 +126,6 @@ class TrackedRun:
         return re.sub(r"[^\w.-]+", "-", self.name).strip(".-") or "run"
 
     def plain_config(self) -> dict[str, Any]:
-        """The settings as JSON holds them; paths and the like become strings."""
+        """Return the settings as JSON holds them; paths and the like become strings."""
         plain: dict[str, Any] = json.loads(dumps(dict(self.config), default=str))
         return plain

@@ -49,7 +49,7 @@ start = TensorBoardTracker
 
 
 def _new_name(folder: Path, name: str) -> str:
-    """A folder that no other run has, since TensorBoard would mix their curves."""
+    """Return a folder that no other run has, since TensorBoard would mix their curves."""
     number, free = 1, name
     while (folder / free).exists():
         number += 1

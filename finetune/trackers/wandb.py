@@ -44,7 +44,7 @@ class WandbTracker:
         )
 
     def log(self, rows: Sequence[TrackedRow]) -> None:
-        """Steps that the server has already are dropped there."""
+        """Send figures; steps that the server has already are dropped there."""
         for step, values in rows:
             self._run.log(dict(values), step=step)
 

@@ -42,7 +42,7 @@ def find_batch_size(
     largest: int,
     reserved: int = 0,
 ) -> int:
-    """The largest batch whose forward and backward pass fit in memory, at most `largest`.
+    """Find the largest batch whose forward and backward pass fit in memory, at most `largest`.
 
     Batches of made-up images and texts of full length are tried. Weights, gradients and random
     state are afterwards as if nothing had happened.
@@ -87,7 +87,7 @@ def find_batch_size(
 
 
 def largest_batch(peak: Callable[[int], int], limit: int, largest: int, fixed: int = 0) -> int:
-    """The largest size, to an eighth, whose peak is within the limit.
+    """Return the largest size, to an eighth, whose peak is within the limit.
 
     Args:
         peak: Runs a batch of a size and returns the bytes that it took; it may raise
@@ -131,7 +131,7 @@ def largest_batch(peak: Callable[[int], int], limit: int, largest: int, fixed: i
 
 
 def cuda_peak(device: torch.device, step: Callable[[int], None], size: int) -> int:
-    """Bytes that a step takes on the GPU at most. Raises torch.OutOfMemoryError."""
+    """Return bytes that a step takes on the GPU at most. Raises torch.OutOfMemoryError."""
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -143,7 +143,7 @@ def cuda_peak(device: torch.device, step: Callable[[int], None], size: int) -> i
 
 
 def cpu_peak(before: int, step: Callable[[int], None], size: int) -> int:
-    """Bytes of the process while a step runs, at most, beyond the `before` at the start.
+    """Return bytes of the process while a step runs, at most, beyond the `before` at the start.
 
     Not beyond what it has just before the step: of earlier steps' memory some stays with the
     process. Without Linux's resettable mark it is the peak since the process began.
@@ -158,7 +158,9 @@ def cpu_peak(before: int, step: Callable[[int], None], size: int) -> int:
 
 
 def process_memory(field: str) -> int:
-    """Bytes in memory: now ("VmRSS") or at most ("VmHWM"; elsewhere than on Linux always)."""
+    """Return bytes in memory: now ("VmRSS") or at most ("VmHWM";
+    elsewhere than on Linux always).
+    """
     status = Path("/proc/self/status")
     if not status.exists():
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -168,7 +170,7 @@ def process_memory(field: str) -> int:
 
 
 def made_up_batch(dual: DualEncoder, size: int) -> TensorBatch:
-    """Images of noise with texts of full length, on the model's device."""
+    """Return images of noise with texts of full length, on the model's device."""
     device = dual.logit_scale.device
     shape = (size, 3, dual.preprocessing.height, dual.preprocessing.width)
     ids, mask = dual.tokenize(["word " * dual.max_tokens])
@@ -182,7 +184,7 @@ def made_up_batch(dual: DualEncoder, size: int) -> TensorBatch:
 
 
 def report_largest_batch(config: TrainConfig) -> str:
-    """One sentence: the largest --batch-size whose step fits in memory, with these settings.
+    """Say in one sentence the largest --batch-size whose step fits in memory, with these settings.
 
     Raises UsageError where not even one pair fits.
     """

@@ -122,7 +122,7 @@ class WorkFolder:
         return self.path / PIXELS_FILE
 
     def weights(self, step: int) -> Path:
-        """The file of the weights that were kept at the step."""
+        """Return the file of the weights that were kept at the step."""
         return self.path / f"best-{step}.pt"
 
     def save_weights(self, step: int, weights: State) -> None:
@@ -136,7 +136,7 @@ class WorkFolder:
             raise self._not_written(f"the weights of step {step:,}", error) from error
 
     def load_weights(self, step: int) -> State:
-        """What `save_weights` wrote. Raises TrainingError where it is damaged."""
+        """Return what `save_weights` wrote. Raises TrainingError where it is damaged."""
         return _load(self.weights(step))
 
     def save(self, state: State, kept: Collection[int]) -> None:
@@ -169,7 +169,7 @@ class WorkFolder:
         )
 
     def load(self) -> State | None:
-        """The last checkpoint; None where the run was killed before the first one.
+        """Return the last checkpoint; None where the run was killed before the first one.
 
         Raises TrainingError where it is damaged.
         """
@@ -229,7 +229,7 @@ class WorkFolder:
 
 
 def _held(path: Path) -> IO[bytes]:
-    """The lock of the folder, which is made where it is missing."""
+    """Return the lock of the folder, which is made where it is missing."""
     while True:
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ def _held(path: Path) -> IO[bytes]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether the folder is empty, or one that training made: by its mark, or by run.json.
+    """Return whether the folder is empty, or one that training made: by its mark, or by run.json.
 
     A kill before that was written leaves an empty lock.
     """
@@ -269,7 +269,8 @@ def _is_ours(path: Path) -> bool:
 
 
 def save_atomically(path: Path, content: State) -> None:
-    """torch.save such that `path` holds either its old content or the new, whatever happens.
+    """Save with torch.save such that `path` holds either its old content or the new, whatever
+    happens.
 
     Raises OSError.
     """
@@ -314,7 +315,9 @@ def _damaged(path: Path) -> TrainingError:
 
 
 def random_states() -> State:
-    """The states of all random number generators, as torch.load reads them without pickle."""
+    """Return the states of all random number generators,
+    as torch.load reads them without pickle.
+    """
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),

@@ -43,10 +43,10 @@ class EarlyStopping:
         return 0 < self.patience <= self.without_gain
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, for a checkpoint."""
+        """Return everything, for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """As it was when `state_dict` was called."""
+        """Make it as it was when `state_dict` was called."""
         return cls(**state)

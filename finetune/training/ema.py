@@ -46,7 +46,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averages for its weights within: to evaluate or export them."""
+        """Give the model the averages for its weights within: to evaluate or export them."""
         kept = [parameter.detach().clone() for parameter in self._parameters.values()]
         self.copy_to_model()
         try:
@@ -63,7 +63,7 @@ class MovingAverage:
             parameter.copy_(self._averages[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: a resumed run goes on to the same bits."""
+        """Return it for a checkpoint: a resumed run goes on to the same bits."""
         return {"steps": self.steps, "averages": self._averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -122,7 +122,7 @@ def finish(
 def draw(
     run: Run, history: History, best_step: int, evaluation: ValidationResult | None
 ) -> list[Path]:
-    """Plots of the run and, where it was evaluated, of what it changed; the files."""
+    """Draw plots of the run and, where it was evaluated, of what it changed; return the files."""
     folder, val = run.work.path, run.data.splits.val
     images = plot_history(
         history.rows, folder, pool=len(val) or None, best_step=best_step if len(val) else None
@@ -134,7 +134,7 @@ def draw(
 
 
 def baseline(run: Run) -> Answers | None:
-    """Before training; None where a killed run has not kept it."""
+    """Return the answers before training; None where a killed run has not kept them."""
     try:
         with np.load(run.work.baseline) as arrays:
             return Answers.from_arrays(dict(arrays))
@@ -149,7 +149,7 @@ def description(
     measured: Sequence[Measurement],
     impact: Mapping[str, float],
 ) -> dict[str, Any]:
-    """What metrics.json and the model card say of the run; keys of `card.model_card`."""
+    """Return what metrics.json and the model card say of the run; keys of `card.model_card`."""
     splits = run.data.splits
     before = [each.as_flat_dict() for each in state.baseline]
     after = [each.as_flat_dict() for each in measured]
@@ -176,7 +176,9 @@ def description(
 def counts_by_manifest(
     manifests: Sequence[ManifestPath], weights: Sequence[float] | None, train: CaptionedImages
 ) -> list[dict[str, Any]]:
-    """Name, images and captions of each manifest's split train, and its weight where it has one."""
+    """Return name, images and captions of each manifest's split train, and its weight
+    where it has one.
+    """
     captions = train.datasets[train.image_of_caption]
     found: list[dict[str, Any]] = []
     for number, manifest in enumerate(manifests):

@@ -15,7 +15,7 @@ _current: "Interruption | None" = None
 
 
 def current() -> "Interruption | None":
-    """The one that is in force: it takes the next signal, and the state will be saved."""
+    """Return the one that is in force: it takes the next signal, and the state will be saved."""
     return _current
 
 

@@ -121,7 +121,7 @@ def save(run: Run, state: TrainState, history: History, log: StepLog) -> None:
 
 
 def step_log(run: Run, state: TrainState, history: History) -> StepLog:
-    """What takes in the figures of each step."""
+    """Return what takes in the figures of each step."""
     return StepLog(
         run.data,
         history,
@@ -142,7 +142,7 @@ class Batches:
         self._end = -1
 
     def next(self, state: TrainState) -> TensorBatch:
-        """Of the step `state.step`."""
+        """Return the batch of the step `state.step`."""
         if state.step >= self._end:
             self._start(state)
         return next(self._ahead)
@@ -165,7 +165,9 @@ class Batches:
 
 
 def find_neighbours(run: Run, state: TrainState, epoch: int) -> Int32:
-    """Of the training images, by the model as it is and the captions of the epoch before."""
+    """Find those of the training images,
+    by the model as it is and the captions of the epoch before.
+    """
     data, seed = run.data, run.data.plan.seed
     run.progress.message("Looking for hard negatives.")
     dual = state.dual.eval()
@@ -181,7 +183,7 @@ def find_neighbours(run: Run, state: TrainState, epoch: int) -> Int32:
 
 
 def is_due(run: Run, state: TrainState) -> bool:
-    """Whether the model is to be evaluated now."""
+    """Return whether the model is to be evaluated now."""
     every = run.course.evaluate_every
     if run.evaluate is None or every is None or state.evaluated >= state.step:
         return False
@@ -218,7 +220,8 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
 def measured(
     run: Run, evaluate: Evaluator, step: int, check: Callable[[], None]
 ) -> tuple[HistoryRow, tuple[Measurement, ...]]:
-    """`Evaluation.row` and `Evaluator.measurements`: what every process needs, without embeddings.
+    """Return `ValidationResult.row` and `Evaluator.measurements`:
+    what every process needs, without embeddings.
 
     What was answered before training is kept in the working folder.
     """
@@ -229,13 +232,13 @@ def measured(
 
 
 def _go_on() -> None:
-    """Never stops an evaluation."""
+    """Stop no evaluation, ever."""
 
 
 def evaluation_line(
     run: Run, state: TrainState, values: HistoryRow, measurements: Sequence[Measurement]
 ) -> str:
-    """One line for people."""
+    """Return one line for people."""
     parts = [f"step {state.step:,}/{run.course.steps:,}"]
     for each in measurements:
         if each.scope != GLOBAL:

@@ -27,7 +27,7 @@ def build_backward(
     chunk_size: int | None = None,
     parts: int = 1,
 ) -> Backward:
-    """How a run takes a batch's gradients: `f(dual, batch, scaler=…)` gives the loss.
+    """Return how a run takes a batch's gradients: `f(dual, batch, scaler=…)` gives the loss.
 
     Args:
         loss_of: The loss.

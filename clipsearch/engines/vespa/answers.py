@@ -103,7 +103,7 @@ def _search_answer(status: int, content: Json, target: str) -> SearchAnswer:
 
 
 def parse_document(content: Mapping[str, Json]) -> Document:
-    """A document from a get, or from an entry of a visit, with its embedding if it is there.
+    """Return a document from a get, or from an entry of a visit, with its embedding if it is there.
 
     Raises EngineError where it is not as Vespa's answers are.
     """
@@ -113,7 +113,7 @@ def parse_document(content: Mapping[str, Json]) -> Document:
 
 
 def document_id(content: Mapping[str, Json]) -> str:
-    """The id of a document from a get, or from an entry of a visit. Raises EngineError."""
+    """Return the id of a document from a get, or from an entry of a visit. Raises EngineError."""
     fields = checked.mapping(content.get("fields"), "a document's fields")
     id_ = checked.text(fields.get("id"), "a document's id")
     if not id_:
@@ -124,7 +124,7 @@ def document_id(content: Mapping[str, Json]) -> str:
 
 
 def failure_sentence(status: int, content: Json, target: str) -> str:
-    """What went wrong, in one sentence that keeps Vespa's own words."""
+    """Return what went wrong, in one sentence that keeps Vespa's own words."""
     message = vespa_message(content)
     if status in (401, 403):
         return (
@@ -149,7 +149,7 @@ def failure_sentence(status: int, content: Json, target: str) -> str:
 
 
 def refusal(status: int) -> str:
-    """What went wrong where not Vespa refused a request, but the HTTP server before it."""
+    """Return what went wrong where not Vespa refused a request, but the HTTP server before it."""
     if status in TOO_LONG:
         what = "document" if status == 413 else "id"
         return f"the {what} is longer than the server, or a proxy before it, takes ({status})"
@@ -157,7 +157,7 @@ def refusal(status: int) -> str:
 
 
 def vespa_message(content: Json) -> str:
-    """Vespa's own words about a failure, on one line; "" where there are none."""
+    """Return Vespa's own words about a failure, on one line; "" where there are none."""
     if not isinstance(content, dict):
         return ""
     if "message" in content:
@@ -169,12 +169,14 @@ def vespa_message(content: Json) -> str:
 
 
 def is_foreign_package(message: str) -> bool:
-    """Whether Vespa's message means that what is deployed there is not our package."""
+    """Return whether Vespa's message means that what is deployed there is not our package."""
     return _FOREIGN_PACKAGE.search(message) is not None
 
 
 def is_missing(status: int, content: Json) -> bool:
-    """Whether a get says that there is no such document, and not that nobody knows the path."""
+    """Return whether a get says that there is no such document, and not
+    that nobody knows the path.
+    """
     return status == 404 and isinstance(content, dict) and "pathId" in content
 
 
@@ -189,14 +191,14 @@ def _errors(root: Mapping[str, Json]) -> str:
 
 
 def _words(message: Json) -> str:
-    """A message of Vespa's on one line; "" where it is no text."""
+    """Return a message of Vespa's on one line; "" where it is no text."""
     text = " ".join(message.split()) if isinstance(message, str) else ""
     text = text.encode("utf-8", "replace").decode()  # halves of characters cannot be printed
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
 
 
 def _incomplete(root: Mapping[str, Json]) -> str | None:
-    """Why an answer may be incomplete, from its errors and its coverage."""
+    """Return why an answer may be incomplete, from its errors and its coverage."""
     reasons = []
     errors = _errors(root)
     if errors:
@@ -208,7 +210,7 @@ def _incomplete(root: Mapping[str, Json]) -> str | None:
 
 
 def _coverage_reasons(coverage: Mapping[str, Json]) -> list[str]:
-    """Why not everything was searched; empty where all was.
+    """Return why not everything was searched; empty where all was.
 
     The share alone does not tell: a search for the nearest that time cut short has looked at
     "100 %", and says so.

@@ -115,7 +115,7 @@ class VespaEngine:
         return changed
 
     def finish_feed(self) -> None:
-        """Nothing to do: Vespa indexes as it writes, and frees space by itself."""
+        """Do nothing: Vespa indexes as it writes, and frees space by itself."""
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """See `Engine.get`."""
@@ -156,7 +156,7 @@ class VespaEngine:
         return replace(page, notes=(*page.notes, *self._unembedded.note(self._info, query, page)))
 
     def count(self) -> int:
-        """Number of documents. Raises EngineError where not all could be counted."""
+        """Return the number of documents. Raises EngineError where not all could be counted."""
         return self._counted(queries.count_body(self._client.settings.timeout))
 
     def count_without_embedding(self) -> int:
@@ -191,7 +191,9 @@ class VespaEngine:
         self._client.close()
 
     def _look_for_upgrade(self) -> None:
-        """Whether a feed has brought the documents to this form since it was last looked at."""
+        """Look whether a feed has brought the documents to this form since it was last
+        looked at.
+        """
         if time.monotonic() - self._info_read > UPGRADE_SECONDS:
             self._info = read_info(self._client) or self._info
             self._info_read = time.monotonic()

@@ -137,7 +137,9 @@ class _Writer:
         self._query = f"?timeout={client.settings.timeout:g}s"
 
     def apply(self, operation: Operation) -> Outcome:
-        """The outcome; raises FeedStoppedError where no operation would fare better."""
+        """Apply the operation and return the outcome; raises FeedStoppedError where no operation
+        would fare better.
+        """
         if self._stop.is_set():
             raise FeedStoppedError(f"{self._client.target}: the feed was stopped")
         try:
@@ -160,7 +162,9 @@ class _Writer:
             return Outcome(operation, str(error))
 
     def _update(self, update: Update) -> Outcome:
-        """An update of a missing document does nothing, and Vespa answers 200: so look first."""
+        """Send an update after a look: one of a missing document does nothing, and Vespa answers
+        200.
+        """
         if why_no_id(update.id) is not None:
             return self._missing(update)
         path = document_path(update.id) + f"{self._query}&fieldSet=image:id"

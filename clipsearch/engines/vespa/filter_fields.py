@@ -38,17 +38,18 @@ _ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t"})
 
 
 def tag_value(column: str, value: str) -> str:
-    """The entry of `tag_values` for one tag."""
+    """Return the entry of `tag_values` for one tag."""
     return f"{column.translate(_ESCAPED)}\t{fold(value)}"
 
 
 def tag_values(tags: Mapping[str, str]) -> list[str]:
-    """The field `tag_values` of a document, in the order of its tags."""
+    """Return the field `tag_values` of a document, in the order of its tags."""
     return [tag_value(column, value) for column, value in tags.items()]
 
 
 def number_key(place: int, value: float) -> int:
-    """The entry of `number_keys` for a finite number in the column at `place`, 1 to MOST_COLUMNS.
+    """Return the entry of `number_keys` for a finite number in the column at `place`,
+    1 to MOST_COLUMNS.
 
     Of two values in one column, the greater never has the smaller key.
     """
@@ -59,7 +60,9 @@ def number_key(place: int, value: float) -> int:
 
 
 def number_keys(numbers: Mapping[str, float], places: Mapping[str, int]) -> list[int]:
-    """The field `number_keys` of a document; columns without a place that fits have no entry."""
+    """Return the field `number_keys` of a document; columns without a place
+    that fits have no entry.
+    """
     return [
         number_key(places[column], value)
         for column, value in numbers.items()
@@ -68,7 +71,7 @@ def number_keys(numbers: Mapping[str, float], places: Mapping[str, int]) -> list
 
 
 def key_range(place: int, condition: NumberFilter) -> tuple[int, int]:
-    """The least and the greatest key that a number which passes `condition` may have."""
+    """Return the least and the greatest key that a number which passes `condition` may have."""
     low, high = condition.low, condition.high
     least = place << _VALUE_BITS
     return (
@@ -78,5 +81,5 @@ def key_range(place: int, condition: NumberFilter) -> tuple[int, int]:
 
 
 def places_of(column_order: Sequence[str]) -> dict[str, int]:
-    """Column to its place, from 1, in `IndexInfo.column_order`."""
+    """Return column to its place, from 1, in `IndexInfo.column_order`."""
     return {column: place for place, column in enumerate(column_order, start=1)}

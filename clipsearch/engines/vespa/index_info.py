@@ -35,7 +35,7 @@ class UnreadableInfoError(EngineError):
 
 
 def read_info(client: Client) -> IndexInfo | None:
-    """What the index at `client` knows about itself; None where none was written.
+    """Return what the index at `client` knows about itself; None where none was written.
 
     Raises EngineError where Vespa is out of reach, refuses, or the info is of another version.
     """
@@ -95,7 +95,8 @@ class ColumnPlaces:
         self._lock = threading.Lock()
 
     def of(self, columns: Iterable[str]) -> Mapping[str, int]:
-        """Column to its place, these columns among them; new ones are written to the index first.
+        """Return column to its place, these columns among them;
+        new ones are written to the index first.
 
         Raises EngineError where that cannot be done.
         """
@@ -115,7 +116,7 @@ def _with(info: IndexInfo, columns: set[str]) -> IndexInfo:
 
 
 def _read(client: Client, patience: float) -> str | None:
-    """The text of the document, "" where it is without; None where there is no document."""
+    """Return the text of the document, "" where it is without; None where there is no document."""
     status, content = client.call("GET", _path(), patience=patience, about=_name())
     if is_missing(status, content):
         return None
@@ -157,7 +158,7 @@ def _text(info: IndexInfo) -> str:
 
 
 def _condition(text: str | None) -> str:
-    """The parameter that makes a write fail unless `text` stands there, or nothing for None.
+    """Return the parameter that makes a write fail unless `text` stands there, or nothing for None.
 
     "" where no condition can be sent: an earlier version wrote other characters than ASCII.
     https://docs.vespa.ai/en/reference/document-select-language.html

@@ -37,23 +37,26 @@ class FilterFields(Update):
 
 
 def document_path(id_: str, document_type: str = DOCUMENT_TYPE) -> str:
-    """The /document/v1 path of a document. Raises DocumentError for an id that none can have."""
+    """Return the /document/v1 path of a document.
+
+    Raises DocumentError for an id that none can have.
+    """
     check_id(id_)
     return f"{documents_path(document_type)}/{quote(id_, safe='')}"
 
 
 def document_name(id_: str, document_type: str = DOCUMENT_TYPE) -> str:
-    """What Vespa calls a document in its answers."""
+    """Return what Vespa calls a document in its answers."""
     return f"id:{NAMESPACE}:{document_type}::{id_}"
 
 
 def documents_path(document_type: str = DOCUMENT_TYPE) -> str:
-    """The /document/v1 path of all documents of a type, for a visit."""
+    """Return the /document/v1 path of all documents of a type, for a visit."""
     return f"/document/v1/{NAMESPACE}/{document_type}/docid"
 
 
 def shown_fields(form: int, *, embeddings: bool) -> tuple[str, ...]:
-    """The fields that make a document of ours, with the embedding or without.
+    """Return the fields that make a document of ours, with the embedding or without.
 
     The schema has those of `form` (`IndexInfo.document_form`) alone for certain.
     """
@@ -62,26 +65,30 @@ def shown_fields(form: int, *, embeddings: bool) -> tuple[str, ...]:
 
 
 def hit_fields(form: int) -> tuple[str, ...]:
-    """The fields that a search asks for, of a schema that has those of `form` for certain."""
+    """Return the fields that a search asks for, of a schema
+    that has those of `form` for certain.
+    """
     return _id_and_path_first(
         name for name, part in PARTS.items() if part.in_hits and part.form <= form
     )
 
 
 def _id_and_path_first(names: Iterable[str]) -> tuple[str, ...]:
-    """As the requests were recorded; the order means nothing to Vespa."""
+    """Order the fields as the requests were recorded; the order means nothing to Vespa."""
     return ("id", *sorted(names, key="path".__ne__))
 
 
 def field_set(fields: Sequence[str]) -> str:
-    """The `fieldSet` parameter."""
+    """Return the `fieldSet` parameter."""
     return f"{DOCUMENT_TYPE}:{','.join(fields)}"
 
 
 def put_fields(
     document: Document, precision: EmbeddingPrecision = "float", *, places: Mapping[str, int]
 ) -> dict[str, Json]:
-    """The JSON body of a put. The embedding goes as hex: half the bytes, 10–40 % faster to feed.
+    """Return the JSON body of a put.
+
+    The embedding goes as hex: half the bytes, 10–40 % faster to feed.
 
     Vespa takes hex only in the precision of its field. `places` has a place for each column of
     the numbers (`IndexInfo.column_order`).
@@ -97,7 +104,7 @@ def put_fields(
 
 
 def hex_values(embedding: Embedding, precision: EmbeddingPrecision) -> str:
-    """The values, big-endian: 8 hex digits each as float, 4 as bfloat16 (rounded to even).
+    """Return the values, big-endian: 8 hex digits each as float, 4 as bfloat16 (rounded to even).
 
     https://docs.vespa.ai/en/reference/schemas/document-json-format.html#tensor-hex-dump
     """
@@ -110,7 +117,7 @@ def hex_values(embedding: Embedding, precision: EmbeddingPrecision) -> str:
 
 
 def update_fields(update: Update, places: Mapping[str, int]) -> dict[str, Json]:
-    """The JSON body of a partial update: each named part is replaced as a whole.
+    """Return the JSON body of a partial update: each named part is replaced as a whole.
 
     What filters look at is replaced with the tags or the numbers that it follows from, in one
     step. `places` has a place for each column of the numbers.
@@ -122,7 +129,9 @@ def update_fields(update: Update, places: Mapping[str, int]) -> dict[str, Json]:
 
 
 def _fields(parts: Mapping[str, Any], places: Mapping[str, int]) -> dict[str, Json]:
-    """The parts as Vespa's fields, and what filters look at beside those that it follows from."""
+    """Return the parts as Vespa's fields, and what filters look at beside those
+    that it follows from.
+    """
     fields = {name: PARTS[name].kind.to_json(value) for name, value in parts.items()}
     if "tags" in parts:
         fields[TAG_VALUES] = tag_values(parts["tags"])

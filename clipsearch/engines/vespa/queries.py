@@ -33,7 +33,7 @@ def search_body(
     exact: bool = False,
     least_cosine: float | None = None,
 ) -> dict[str, Json]:
-    """The JSON of a POST to /search/ for the hits of a query, already checked.
+    """Return the JSON of a POST to /search/ for the hits of a query, already checked.
 
     Facets are counted for bm25 and the hybrids; for `vector` they are `count_body`'s.
 
@@ -77,7 +77,7 @@ def search_body(
 def nearest_body(
     query: EngineQuery, info: IndexInfo, timeout: float, hits: int, *, exact: bool
 ) -> dict[str, Json]:
-    """The JSON of a search for the nearest alone that pass the filters of a hybrid.
+    """Return the JSON of a search for the nearest alone that pass the filters of a hybrid.
 
     The `hits` nearest; for 0 none are shown, but the candidates that were found are counted.
     """
@@ -95,7 +95,7 @@ def nearest_body(
 def count_body(
     timeout: float, query: EngineQuery | None = None, info: IndexInfo | None = None
 ) -> dict[str, Json]:
-    """The JSON of a search that returns no hits, but the number of documents.
+    """Return the JSON of a search that returns no hits, but the number of documents.
 
     Of all, or of those that pass the filters of `query`, with its facets, in the index of `info`.
     """
@@ -114,14 +114,14 @@ def count_body(
 
 
 def data_sets_body(timeout: float) -> dict[str, Json]:
-    """The JSON of a search that counts the documents of each data set."""
+    """Return the JSON of a search that counts the documents of each data set."""
     body = count_body(timeout)
     body["yql"] += f" | all(group({DATA_SET}) max({_MOST_GROUPS}) each(output(count())))"
     return body
 
 
 def fields_body(timeout: float) -> dict[str, Json]:
-    """The JSON of a search that fails where the schema has no fields for filters."""
+    """Return the JSON of a search that fails where the schema has no fields for filters."""
     return {
         "yql": (
             f"select id from {DOCUMENT_TYPE} where {TAG_VALUES} contains @v"
@@ -148,7 +148,7 @@ def check_filters(query: EngineQuery) -> None:
 def _nearest(
     query: EngineQuery, body: dict[str, Json], exact: bool, least_cosine: float | None = None
 ) -> str:
-    """The clause for the nearest by vector; adds its parameters to `body`."""
+    """Return the clause for the nearest by vector; adds its parameters to `body`."""
     assert query.vector is not None
     body["input.query(q)"] = [float(value) for value in query.vector]
     settings = [
@@ -161,7 +161,9 @@ def _nearest(
 
 
 def _words(query: EngineQuery, body: dict[str, Json]) -> str:
-    """The clause for all documents with a word of the query; adds its parameters to `body`."""
+    """Return the clause for all documents with a word of the query;
+    adds its parameters to `body`.
+    """
     for number, token in enumerate(query.tokens):
         body[f"t{number}"] = token
     return f"({' or '.join(_WORD.format(number) for number in range(len(query.tokens)))})"

@@ -23,7 +23,9 @@ from clipsearch.storable import why_no_id
 
 
 def restricted_to(query: EngineQuery, info: IndexInfo, body: dict[str, Json]) -> list[str]:
-    """The clauses that must all hold beside what is searched; adds their parameters to `body`."""
+    """Return the clauses that must all hold beside what is searched;
+    adds their parameters to `body`.
+    """
     clauses = []
     for number, one in enumerate(query.filters):
         if isinstance(one, NumberFilter):
@@ -40,12 +42,12 @@ def restricted_to(query: EngineQuery, info: IndexInfo, body: dict[str, Json]) ->
 
 
 def are_tight(query: EngineQuery, info: IndexInfo) -> bool:
-    """Whether every filter is; leaving documents out by id always is."""
+    """Return whether every filter is; leaving documents out by id always is."""
     return all(_is_tight(one, info) for one in query.filters)
 
 
 def decimal(value: float) -> str:
-    """A number without an exponent, which YQL's grammar takes only in some forms."""
+    """Return a number without an exponent, which YQL's grammar takes only in some forms."""
     text = format(Decimal(repr(float(value))), "f")
     return text if "." in text else f"{text}.0"
 
@@ -61,7 +63,9 @@ def _is_tight(one: Filter, info: IndexInfo) -> bool:
 
 
 def _place(column: str, info: IndexInfo) -> int | None:
-    """None where the documents have no keys for the column, as far as is known here."""
+    """Return the column's place; none where the documents have no keys for it,
+    as far as is known here.
+    """
     place = places_of(info.column_order).get(column)
     return place if _of_this_form(info) and place and place <= MOST_COLUMNS else None
 
@@ -79,7 +83,9 @@ def _tag_clause(one: TagFilter, number: int, body: dict[str, Json]) -> str:
 
 
 def _map_clause(one: TagFilter, number: int, body: dict[str, Json]) -> str:
-    """On the map itself, for documents of an earlier form; their tags may be of either form."""
+    """Return the clause on the map itself, for documents of an earlier form;
+    their tags may be of either form.
+    """
     body[f"f{number}"] = one.column
     spellings = [
         spelling

@@ -35,7 +35,9 @@ class Searcher:
     ask: Callable[[dict[str, Json]], SearchAnswer]
 
     def page(self, query: EngineQuery) -> Page:
-        """The answer. Raises UsageError for a query that cannot work, and what `ask` raises."""
+        """Return the answer. Raises UsageError for a query that cannot work,
+        and what `ask` raises.
+        """
         start = time.monotonic()
         query.check(self.info)
         queries.check_filters(query)
@@ -75,7 +77,7 @@ class Searcher:
         return self._page(query, self._hits(query, exact=True, least_cosine=least))
 
     def _compare_all(self, query: EngineQuery, passing: int) -> bool:
-        """Whether to ask exactly at once, for the sake of the filters."""
+        """Return whether to ask exactly at once, for the sake of the filters."""
         if not query.filters:
             return False
         return passing <= FEW_PASSING or not are_tight(query, self.info)
@@ -90,16 +92,19 @@ class Searcher:
         )
 
     def _count(self, query: EngineQuery) -> SearchAnswer:
-        """How many documents pass the filters, with the facets over them."""
+        """Return how many documents pass the filters, with the facets over them."""
         return self.ask(queries.count_body(self.timeout, query, self.info))
 
     @staticmethod
     def _too_few(found: SearchAnswer, wanted: int) -> bool:
-        """Whether an approximate search left candidates out; one cut short would be so again."""
+        """Return whether an approximate search left candidates out;
+        one cut short would be so again.
+        """
         return found.partial is None and found.total < wanted
 
     def _least_cosine(self, query: EngineQuery) -> float | None:
-        """A bound between the last candidate and the next document; None where there is no next.
+        """Return a bound between the last candidate and the next document; None
+        where there is no next.
 
         An exact search matches documents beyond the nearest, which are no candidates: they would
         be among the hits, and change what the hybrids of ranks make of the others.
@@ -115,7 +120,9 @@ class Searcher:
     def _page(
         self, query: EngineQuery, answer: SearchAnswer, counted: SearchAnswer | None = None
     ) -> Page:
-        """The hits of `answer`, with the total and the facets of `counted` or else its own."""
+        """Return the hits of `answer`,
+        with the total and the facets of `counted` or else its own.
+        """
         listed = counted or answer
         return Page(
             # Vespa orders equal scores as it likes; within the page they are put in order.

@@ -26,7 +26,7 @@ NOT_COUNTED = (
 
 
 def embedded_body(info: IndexInfo, documents: int, timeout: float) -> dict[str, Json]:
-    """The JSON of a search that matches every document with an embedding and returns none.
+    """Return the JSON of a search that matches every document with an embedding and returns none.
 
     An exact search for as many nearest as there are `documents` matches each that has a vector,
     and none without (https://docs.vespa.ai/en/querying/nearest-neighbor-search.html).
@@ -51,7 +51,7 @@ class UnembeddedCount:
         self._known_until = 0.0
 
     def note(self, info: IndexInfo, query: EngineQuery, page: Page) -> tuple[str, ...]:
-        """A sentence for who searched by vector, where there are such documents.
+        """Return a sentence for who searched by vector, where there are such documents.
 
         Asked for only where `info` says that there may be some, or nothing at all was found.
         """

@@ -75,7 +75,7 @@ def check_schema(client: Client) -> None:
 
 
 def _wrong(client: Client, places: ColumnPlaces) -> Iterator[FilterFields]:
-    """An update for each document whose fields are not what they should be."""
+    """Yield an update for each document whose fields are not what they should be."""
     for entry in visit(client, _VISITED_FIELDS):
         document, held = parse_document(entry), checked.mapping(entry.get("fields"), "fields")
         values = tag_values(document.tags)

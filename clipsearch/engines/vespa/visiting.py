@@ -13,7 +13,7 @@ DOCUMENTS_AT_ONCE_WITH_EMBEDDINGS = 100
 
 
 def visit(client: Client, fields: Sequence[str]) -> Iterator[Mapping[str, Json]]:
-    """The entries of all documents with these fields, each once, in no particular order.
+    """Yield the entries of all documents with these fields, each once, in no particular order.
 
     Holds the ids: Vespa may send one twice while it moves documents. Raises EngineError, also
     where a page is not as Vespa's are: a visit never ends early, nor goes round in circles.

@@ -63,7 +63,7 @@ class ContentTable:
                 connection.execute(f"CREATE TABLE temp.{name} ({columns})")
 
     def has_size(self, size: int) -> bool:
-        """Whether an image of so many bytes was added."""
+        """Return whether an image of so many bytes was added."""
         return self._has("SELECT 1 FROM temp.sizes WHERE size = ?", size)
 
     def add_size(self, size: int, image: ImageSource, *, hashed: bool) -> None:
@@ -73,7 +73,9 @@ class ContentTable:
             self._connection.execute("INSERT INTO temp.sizes VALUES (?, ?, ?, ?)", values)
 
     def take_unhashed(self, size: int) -> ImageSource | None:
-        """The first image of so many bytes, if nobody has hashed it: the caller does it now."""
+        """Return the first image of so many bytes, if nobody has hashed it:
+        the caller does it now.
+        """
         with explained(self._path):
             found = self._connection.execute(
                 "UPDATE temp.sizes SET hashed = 1 WHERE size = ? AND NOT hashed"
@@ -86,7 +88,7 @@ class ContentTable:
         return ImageSource(Path(path), place, None if place is None else size)
 
     def add(self, content: str) -> None:
-        """An image of this content will be encoded."""
+        """Note that an image of this content will be encoded."""
         with explained(self._path):
             self._connection.execute("INSERT OR IGNORE INTO temp.contents VALUES (?)", (content,))
 
@@ -101,7 +103,7 @@ class ContentTable:
             )
 
     def hashed(self, document_id: str) -> Hashed | None:
-        """What `remember` kept."""
+        """Return what `remember` kept."""
         with explained(self._path):
             row = self._connection.execute(
                 "SELECT content, stamp FROM temp.hashes WHERE id = ?", (document_id,)
@@ -115,7 +117,7 @@ class ContentTable:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Whatever SQLite raises about the ledger at `path`, as one sentence."""
+    """Raise whatever SQLite raises about the ledger at `path` as one sentence."""
     try:
         yield
     except sqlite3.OperationalError as error:

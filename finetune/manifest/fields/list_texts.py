@@ -23,7 +23,8 @@ _PYTHON_TEXT = re.compile(
 
 
 def listed_texts(text: str) -> tuple[str, ...] | None:
-    """The texts of a list, as they stand there, without missing ones; None for any other text.
+    """Return the texts of a list, as they stand there, without missing ones;
+    None for any other text.
 
     A tuple, and a set, of Python are lists too; a text in parentheses is none without a comma.
     """
@@ -59,7 +60,7 @@ def _skip_blanks(text: str, position: int) -> int:
 
 
 def _one_text(text: str, position: int) -> tuple[str | None, int] | None:
-    """The text, or None for a missing one, that begins at `position`, and where it ends."""
+    """Return the text, or None for a missing one, that begins at `position`, and where it ends."""
     missing = _MISSING.match(text, position)
     if missing is not None:
         return None, missing.end()

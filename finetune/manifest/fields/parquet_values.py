@@ -21,7 +21,7 @@ _NUMBER_BYTES = 8
 
 
 def why_bomb(metadata: Any, names: Iterable[str]) -> str | None:
-    """Why a Parquet file is refused before it is read; None for nearly all.
+    """Return why a Parquet file is refused before it is read; None for nearly all.
 
     Args:
         metadata: pyarrow's FileMetaData.
@@ -48,7 +48,7 @@ def why_bomb(metadata: Any, names: Iterable[str]) -> str | None:
 
 
 def text_paths(metadata: Any) -> list[str]:
-    """The columns whose texts may stay in dictionaries: texts, and lists of texts."""
+    """Return the columns whose texts may stay in dictionaries: texts, and lists of texts."""
     columns = [metadata.schema.column(number) for number in range(metadata.num_columns)]
     return [
         column.path
@@ -59,7 +59,7 @@ def text_paths(metadata: Any) -> list[str]:
 
 
 def batch_rows(metadata: Any, names: Iterable[str]) -> int:
-    """Rows to read at once: fewer where texts lie deeper than `text_paths` goes."""
+    """Return rows to read at once: fewer where texts lie deeper than `text_paths` goes."""
     wanted, kept = set(names), set(text_paths(metadata))
     largest = 0
     for group in range(metadata.num_row_groups):
@@ -73,7 +73,9 @@ def batch_rows(metadata: Any, names: Iterable[str]) -> int:
 
 
 def batches(file: Any, names: Iterable[str], paths: Iterable[str]) -> Iterator[Any]:
-    """The record batches of a pyarrow.parquet.ParquetFile that reads `paths` as dictionaries."""
+    """Yield the record batches of a pyarrow.parquet.ParquetFile
+    that reads `paths` as dictionaries.
+    """
     names, rows = list(names), batch_rows(file.metadata, names)
     if not any("." in path for path in paths):
         yield from file.iter_batches(rows, columns=names)
@@ -84,7 +86,7 @@ def batches(file: Any, names: Iterable[str], paths: Iterable[str]) -> Iterator[A
 
 
 def values_of(column: Any) -> list[Any]:
-    """A column of a batch as Python's values; equal texts of a dictionary are one object.
+    """Return a column of a batch as Python's values; equal texts of a dictionary are one object.
 
     A text that is no UTF-8 comes as the UnicodeDecodeError that it raised.
     """
@@ -100,7 +102,10 @@ def values_of(column: Any) -> list[Any]:
 
 
 def text_size(values: Iterable[Any]) -> int:
-    """Characters of text in a row. Raises ValueError where one value has above MAX_TEXT_BYTES."""
+    """Return characters of text in a row.
+
+    Raises ValueError where one value has above MAX_TEXT_BYTES.
+    """
     total = 0
     for value in values:
         if isinstance(value, list) and value and isinstance(value[0], str):
@@ -117,7 +122,7 @@ def text_size(values: Iterable[Any]) -> int:
 
 
 def is_beyond(unpacked: int, packed: int) -> bool:
-    """Whether so many bytes out of so few are no real column's."""
+    """Return whether so many bytes out of so few are no real column's."""
     return unpacked > MUCH_BYTES and unpacked > MOST_EXPANSION * packed
 
 

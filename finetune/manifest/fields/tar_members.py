@@ -17,7 +17,7 @@ SPARSE = "is stored sparse, so that its bytes are not in the shard; pack it with
 
 @contextmanager
 def open_shard(shard: Path) -> Iterator[tarfile.TarFile]:
-    """A tar that is not compressed.
+    """Open a tar that is not compressed.
 
     Raises OSError (no regular file, too) and tarfile.TarError.
     """
@@ -44,7 +44,7 @@ def regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """The bytes of a text or JSON.
+    """Return the bytes of a text or JSON.
 
     Raises:
         ValueError: it is sparse or too large, with the reason.

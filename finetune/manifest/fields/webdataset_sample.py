@@ -32,7 +32,9 @@ _NUMBER = re.compile(r"[._-]?\d+$")
 
 
 def purpose(extension: str, suffixes: Iterable[str]) -> str | None:
-    """What stands before the suffix, "input" of ".input.jpg"; None where it has none of them."""
+    """Return what stands before the suffix, "input" of ".input.jpg"; None
+    where it has none of them.
+    """
     for suffix in sorted(suffixes, key=len, reverse=True):
         if extension.endswith(suffix):
             return extension[: -len(suffix)].strip(".")
@@ -40,7 +42,8 @@ def purpose(extension: str, suffixes: Iterable[str]) -> str | None:
 
 
 def chosen_image(extensions: list[str], where: str, problems: Problems) -> int:
-    """The place of the image among the extensions of a sample's images, of which there is one.
+    """Return the place of the image among the extensions of a sample's images, of
+    which there is one.
 
     What becomes of the others is told.
     """
@@ -62,7 +65,7 @@ def chosen_image(extensions: list[str], where: str, problems: Problems) -> int:
 def captions_and_metadata(
     texts: Mapping[str, str], captioned: bool
 ) -> tuple[tuple[str, ...], dict[str, MetadataValue]]:
-    """The captions and the metadata of a sample's text and class files, by extension.
+    """Return the captions and the metadata of a sample's text and class files, by extension.
 
     `captioned` says that the JSON has captions.
     """
@@ -85,7 +88,7 @@ def captions_and_metadata(
 
 
 def merged(objects: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The fields of all JSON objects of a sample; of a field in several the first."""
+    """Return the fields of all JSON objects of a sample; of a field in several the first."""
     fields: dict[str, Any] = {}
     for values in objects:
         fields = {**values, **fields}
@@ -95,6 +98,8 @@ def merged(objects: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """A name without a number or an s at its end: "caption" of "captions" and of "caption.2"."""
+    """Return a name without a number or an s at its end:
+    "caption" of "captions" and of "caption.2".
+    """
     name = _NUMBER.sub("", name)
     return name if name in _CAPTIONS else name.removesuffix("s")

@@ -57,7 +57,7 @@ class FrameTable:
 
 
 def recognise(frame: FrameManifest) -> FrameTable:
-    """The frame as a table.
+    """Return the frame as a table.
 
     Raises:
         ManifestError: a column is missing, or that of the images holds images.
@@ -83,5 +83,5 @@ def recognise(frame: FrameManifest) -> FrameTable:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers, texts and arrays as Python's."""
+    """Return NumPy's numbers, texts and arrays as Python's."""
     return value.tolist() if hasattr(value, "tolist") else value

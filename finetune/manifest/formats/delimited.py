@@ -188,7 +188,7 @@ class _FieldReader:
 
 
 def recognise(path: Path, head: bytes, has_vectors: bool) -> DelimitedText | None:
-    """The file as CSV or TSV; None where its first line has no column that we know.
+    """Return the file as CSV or TSV; None where its first line has no column that we know.
 
     Raises:
         ManifestError: the header has some of the columns that are needed, but not all.

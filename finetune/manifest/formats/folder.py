@@ -109,7 +109,7 @@ class _Found:
 
 
 def recognise(root: Path) -> ImageFolder | None:
-    """The folder; None where no image is in it or below it."""
+    """Return the folder; None where no image is in it or below it."""
     any_image = False
     for found in _walk(root, looks_closely=False):
         if isinstance(found, _Found):
@@ -120,7 +120,7 @@ def recognise(root: Path) -> ImageFolder | None:
 
 
 def first_not_taken(root: Path) -> NotTaken | None:
-    """The first image of a folder without images that is passed over."""
+    """Return the first image of a folder without images that is passed over."""
     for found in _walk(root):
         if isinstance(found, NotTaken) and found.kind != _ORPHAN:
             return found
@@ -164,7 +164,9 @@ def _walk(root: Path, *, looks_closely: bool = True) -> Iterator[_Found | NotTak
 
 
 def _texts(names: list[str]) -> dict[str, str]:
-    """The text file of each stem, composed; one in capitals counts where there is no other."""
+    """Return the text file of each stem, composed; one in capitals counts
+    where there is no other.
+    """
     texts: dict[str, str] = {}
     for name in sorted(names):
         # In this order ".txt" comes last and stays.
@@ -174,7 +176,7 @@ def _texts(names: list[str]) -> dict[str, str]:
 
 
 def _why_not_taken(path: Path) -> str | None:
-    """Why a file without a image's suffix is passed over, where its content is a image's."""
+    """Return why a file without a image's suffix is passed over, where its content is a image's."""
     try:
         with open_regular(path) as file:
             suffix = suffix_of_content(file.read(HEAD_BYTES))

@@ -47,7 +47,7 @@ class ImageClefCaptions:
 
 
 def recognise(path: Path, head: bytes) -> ImageClefCaptions | None:
-    """The file as ImageCLEF's; None where one of its first lines has no id before a tab.
+    """Return the file as ImageCLEF's; None where one of its first lines has no id before a tab.
 
     An id is one word, as in "ROCOv2_2023_train_000001" or "12996_2007_Article_9030_Fig1_HTML".
     """

@@ -53,7 +53,7 @@ class HuggingFaceImageFolder:
 
 
 def recognise(root: Path) -> HuggingFaceImageFolder | None:
-    """The folder as imagefolder; None where it has no metadata file with `file_name`.
+    """Return the folder as imagefolder; None where it has no metadata file with `file_name`.
 
     Raises:
         ManifestError: a metadata file names images but no captions, or is damaged.

@@ -60,7 +60,7 @@ class JsonLines:
 
 
 def recognise(path: Path, head: bytes, has_vectors: bool) -> JsonLines | None:
-    """The file as JSON Lines; None where most of its first lines are no whole objects.
+    """Return the file as JSON Lines; None where most of its first lines are no whole objects.
 
     Raises:
         ManifestError: the first objects have no image or no caption.

@@ -114,7 +114,7 @@ class KarpathyJson:
 
 
 def recognise(path: Path) -> KarpathyJson | None:
-    """The file as Karpathy's JSON; None where it is another JSON object.
+    """Return the file as Karpathy's JSON; None where it is another JSON object.
 
     Raises:
         ManifestError: it is COCO's own annotation file, or no valid JSON from the start.
@@ -193,7 +193,7 @@ class _Utf8Stream:
 
 
 def _with_halves(value: Any) -> Any:
-    """The value as the file has it: what reads its texts further on tells of halves."""
+    """Return the value as the file has it: what reads its texts further on tells of halves."""
     if isinstance(value, str):
         return value.replace(_STANDS_FOR_HALF, "\ud800")
     if isinstance(value, list):

@@ -108,7 +108,7 @@ class ParquetTable:
         problems.add("bad row", f"{self.path.name}:{number + 1}", reason)
 
     def _values(self, batch: Any) -> Iterator[dict[str, Any]]:
-        """The rows of a batch; a text that is no UTF-8 comes as the error that it raised."""
+        """Yield the rows of a batch; a text that is no UTF-8 comes as the error that it raised."""
         columns = [
             _vectors(column) if name == self.columns.embedding else values_of(column)
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -118,7 +118,7 @@ class ParquetTable:
 
 
 def recognise(path: Path, has_vectors: bool) -> ParquetTable:
-    """The file as Parquet.
+    """Return the file as Parquet.
 
     Raises:
         ManifestError: it is damaged, or a column is missing.
@@ -155,7 +155,9 @@ def _is_bytes(type: Any) -> bool:
 
 
 def _vectors(column: Any) -> list[Any]:
-    """Embeddings as arrays where they are lists of numbers, without an object for each number."""
+    """Return embeddings as arrays where they are lists of numbers,
+    without an object for each number.
+    """
     import pyarrow
 
     type = column.type

@@ -58,7 +58,7 @@ class DecodedLines:
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[DecodedLines]:
-    """The decoded lines of a file."""
+    """Open a file for its decoded lines."""
     with open_regular(path) as file:
         yield DecodedLines(file, str(path))
 
@@ -71,7 +71,7 @@ def report_not_utf8(problems: Problems, where: str) -> None:
 
 
 def first_lines(head: bytes, count: int = 20) -> list[str]:
-    """The first whole lines of a file's head that are not blank, those that are UTF-8."""
+    """Return the first whole lines of a file's head that are not blank, those that are UTF-8."""
     lines = head.removeprefix(UTF8_BOM).splitlines()
     if len(lines) > 1 and not head.endswith((b"\n", b"\r")):
         lines.pop()

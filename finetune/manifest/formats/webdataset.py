@@ -72,18 +72,18 @@ class WebDataset:
 
 
 def recognise(path: Path) -> WebDataset:
-    """A single shard."""
+    """Return a single shard."""
     return WebDataset(path.parent, (path,))
 
 
 def recognise_folder(root: Path) -> WebDataset | None:
-    """A folder with shards directly in it; None where there are none."""
+    """Return a folder with shards directly in it; None where there are none."""
     shards = sorted(each for each in root.glob("*.tar") if not each.name.startswith("."))
     return WebDataset(root, tuple(shards)) if shards else None
 
 
 def recognise_pattern(pattern: str) -> WebDataset:
-    """Shards by a pattern: braces ("{000..012}", "{a,b}") or a glob ("*.tar").
+    """Return shards by a pattern: braces ("{000..012}", "{a,b}") or a glob ("*.tar").
 
     Raises:
         ManifestError: no file is meant by it, or one of the braces is missing.
@@ -106,7 +106,7 @@ def recognise_pattern(pattern: str) -> WebDataset:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The names that a pattern with braces means, as in a shell: ranges keep leading zeros.
+    """Return the names that a pattern with braces means, as in a shell: ranges keep leading zeros.
 
     Raises ManifestError above MOST_SHARDS.
     """
@@ -215,7 +215,9 @@ def _row(sample: _Sample, shard: str, number: int, position: int, problems: Prob
 def _json_objects(
     texts: Mapping[str, bytes], where: str, problems: Problems
 ) -> Iterator[dict[str, Any]]:
-    """The sample's JSON objects, `.json` itself first; another that is none becomes a note."""
+    """Yield the sample's JSON objects, `.json` itself first; another
+    that is none becomes a note.
+    """
     found = [extension for extension in texts if extension.endswith(JSON_SUFFIXES)]
     for extension in sorted(found, key=lambda each: each not in JSON_SUFFIXES):
         try:

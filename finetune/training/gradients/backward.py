@@ -105,5 +105,5 @@ def accumulated_backward(
 
 
 def autocast(dual: DualEncoder, dtype: torch.dtype) -> torch.autocast:
-    """Autocast on the model's device, off for float32."""
+    """Return autocast on the model's device, off for float32."""
     return torch.autocast(dual.logit_scale.device.type, dtype, enabled=dtype != torch.float32)

@@ -32,7 +32,7 @@ from finetune.losses.loss import ScoresBatch
 
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
-    """The run's processes, connected while the context lasts.
+    """Connect the run's processes while the context lasts.
 
     Args:
         device: "cpu" or "cuda"; with several processes on one machine each takes the GPU of its
@@ -85,7 +85,7 @@ class GatheredLoss:
     def __call__(
         self, image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, positives: Tensor
     ) -> Tensor:
-        """The loss of the joint batch, a scalar float32.
+        """Return the loss of the joint batch, a scalar float32.
 
         Args:
             image_embeds: float[n_r, d], of this process's share.
@@ -105,7 +105,7 @@ class GatheredLoss:
 
 
 def gather(embeds: Tensor, count: int, world: World) -> Tensor:
-    """All processes' rows, float[count, d], in the order of the ranks.
+    """Return all processes' rows, float[count, d], in the order of the ranks.
 
     The gradient of the result, added up over processes, flows back to where each row came from.
 

@@ -37,7 +37,10 @@ class Address:
 
     @classmethod
     def parse(cls, address: str) -> Self:
-        """Raises EngineError where it is no address, or would send a password in the open."""
+        """Read an address.
+
+        Raises EngineError where it is none, or would send a password in the open.
+        """
         shown = without_credentials(address)
         reason, port = "", None
         try:
@@ -71,7 +74,7 @@ class Address:
 
 
 def without_credentials(address: str) -> str:
-    """The address without its user name and password, for people and for names of files."""
+    """Return the address without its user name and password, for people and for names of files."""
     scheme, mark, rest = address.partition("://")
     if not mark:
         return address
@@ -84,7 +87,7 @@ def _can_be_host(host: str) -> bool:
 
 
 def _basic(shown: str, user: str, password: str) -> str:
-    """https://www.rfc-editor.org/rfc/rfc7617"""
+    """Return the header's value, as https://www.rfc-editor.org/rfc/rfc7617 has it."""
     known = f"{user}:{password}"
     if has_control_characters(known):
         raise EngineError(

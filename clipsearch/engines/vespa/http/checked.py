@@ -27,7 +27,7 @@ class MalformedAnswerError(EngineError):
 
 
 def mapping(value: Json, what: str) -> Mapping[str, Json]:
-    """An object; empty where there is none."""
+    """Return an object; empty where there is none."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -36,7 +36,7 @@ def mapping(value: Json, what: str) -> Mapping[str, Json]:
 
 
 def listed(value: Json, what: str) -> Sequence[Json]:
-    """An array; empty where there is none."""
+    """Return an array; empty where there is none."""
     if value is None:
         return ()
     if not isinstance(value, list):
@@ -45,7 +45,7 @@ def listed(value: Json, what: str) -> Sequence[Json]:
 
 
 def objects(value: Json, what: str) -> list[Mapping[str, Json]]:
-    """An array of objects; empty where there is none."""
+    """Return an array of objects; empty where there is none."""
     found = listed(value, what)
     if not all(isinstance(one, dict) for one in found):
         raise MalformedAnswerError(what, "an array of objects")
@@ -53,7 +53,7 @@ def objects(value: Json, what: str) -> list[Mapping[str, Json]]:
 
 
 def text(value: Json, what: str) -> str:
-    """A string; empty where there is none."""
+    """Return a string; empty where there is none."""
     if value is None:
         return ""
     if not isinstance(value, str) or _HALF_CHARACTER.search(value):
@@ -62,7 +62,7 @@ def text(value: Json, what: str) -> str:
 
 
 def number(value: Json, what: str) -> float:
-    """A finite number."""
+    """Return a finite number."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             found = float(value)
@@ -74,21 +74,21 @@ def number(value: Json, what: str) -> float:
 
 
 def count(value: Json, what: str) -> int:
-    """A whole number from 0 on."""
+    """Return a whole number from 0 on."""
     if whole(value, what) < 0:
         raise MalformedAnswerError(what, "a count")
     return int(value)
 
 
 def whole(value: Json, what: str) -> int:
-    """A whole number of 64 bits."""
+    """Return a whole number of 64 bits."""
     if not isinstance(value, int) or isinstance(value, bool) or not -_MOST - 1 <= value <= _MOST:
         raise MalformedAnswerError(what, "a whole number")
     return value
 
 
 def vector(value: Json, what: str) -> Embedding:
-    """An array of finite numbers, as float32."""
+    """Return an array of finite numbers, as float32."""
     values = listed(value, what)
     try:
         with np.errstate(over="ignore"):

@@ -74,7 +74,7 @@ class ConnectionSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "ConnectionSettings":
-        """The names that Vespa's own tools read.
+        """Read the names that Vespa's own tools read.
 
         VESPA_CLOUD_SECRET_TOKEN, VESPA_CLI_DATA_PLANE_CERT_FILE, VESPA_CLI_DATA_PLANE_KEY_FILE,
         VESPA_CLI_DATA_PLANE_CA_CERT_FILE. Raises EngineError where only one of certificate and
@@ -116,7 +116,7 @@ class Reply:
     whole: bool = True
 
     def json(self) -> Json:
-        """The body parsed; None where it is not JSON, which knows no NaN."""
+        """Return the body parsed; None where it is not JSON, which knows no NaN."""
         try:
             return json.loads(self.body, parse_constant=_no_number)
         except (ValueError, RecursionError):
@@ -225,7 +225,7 @@ class PoolTransport:
             self._idle.pop()[0].close()
 
     def _take(self) -> TimedConnection:
-        """A connection that nobody uses, open or yet to be opened."""
+        """Return a connection that nobody uses, open or yet to be opened."""
         try:
             connection, used = self._idle.pop()
         except IndexError:
@@ -251,7 +251,7 @@ class LeavableTransport:
     """A transport whose requests end where `left` is set, in whatever thread they wait."""
 
     def __init__(self, transport: Transport, left: threading.Event) -> None:
-        """Closing it leaves `transport` open: it is its owner's."""
+        """Leave `transport` open where this is closed: it is its owner's."""
         self._transport = transport
         self._left = left
 
@@ -308,7 +308,7 @@ class Client:
         return status, content
 
     def through(self, wrap: Callable[[Transport], Transport]) -> "Client":
-        """The same client, with its transport wrapped."""
+        """Return the same client, with its transport wrapped."""
         return Client(self.target, wrap(self._transport), self.settings)
 
     def close(self) -> None:
@@ -345,7 +345,7 @@ class Client:
 
 
 def connect(target: str, settings: ConnectionSettings | None = None) -> Client:
-    """A client of the Vespa at `target`, with settings of the environment unless given."""
+    """Return a client of the Vespa at `target`, with settings of the environment unless given."""
     settings = ConnectionSettings.from_environment() if settings is None else settings
     return Client(
         without_credentials(target).rstrip("/"), PoolTransport(target, settings), settings
@@ -353,7 +353,7 @@ def connect(target: str, settings: ConnectionSettings | None = None) -> Client:
 
 
 def _doubt(reply: Reply, content: Json, about: str | None) -> str | None:
-    """Why an answer cannot be believed, in a few words; None where it can.
+    """Return why an answer cannot be believed, in a few words; None where it can.
 
     Vespa names the document in all it says of one: what it did (200), and that there is none (404).
     """
@@ -372,7 +372,7 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _sleep(seconds: float, stop: threading.Event | None) -> bool:
-    """Whether `stop` was set meanwhile."""
+    """Return whether `stop` was set meanwhile."""
     if stop is not None:
         return stop.wait(seconds)
     time.sleep(seconds)

@@ -21,7 +21,8 @@ class Proxy:
 
     @classmethod
     def of_environment(cls, scheme: str, host: str) -> "Proxy | None":
-        """The proxy that the environment names (https_proxy, no_proxy); none for this machine.
+        """Return the proxy that the environment names (https_proxy, no_proxy);
+        none for this machine.
 
         Raises EngineError where it is of a kind that is not known here.
         """
@@ -48,7 +49,7 @@ class Proxy:
 
 
 def tls_context(authority: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
-    """TLS that trusts `authority`, or else the usual ones, and shows a client certificate.
+    """Make TLS that trusts `authority`, or else the usual ones, and shows a client certificate.
 
     All are files; None is without. Raises EngineError where one cannot be used.
     """

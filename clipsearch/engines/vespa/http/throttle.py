@@ -42,7 +42,7 @@ class Throttle:
             return self._round
 
     def leave(self, sent_in: int, status: int | None) -> None:
-        """The request is through; `status` is its answer's, None where none came."""
+        """Note that the request is through; `status` is its answer's, None where none came."""
         with self._room:
             full = self._under_way >= self.limit
             self._under_way -= 1
@@ -66,7 +66,7 @@ class ThrottledTransport:
     """A transport that sends no more at once than a throttle lets it."""
 
     def __init__(self, transport: Transport, throttle: Throttle) -> None:
-        """Closing it leaves `transport` open: it is its owner's."""
+        """Leave `transport` open where this is closed: it is its owner's."""
         self._transport = transport
         self._throttle = throttle
 

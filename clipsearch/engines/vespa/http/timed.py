@@ -46,12 +46,12 @@ class Limit:
         self._left = left
 
     def within(self, seconds: float) -> "Limit":
-        """The same, but no later than `seconds` from now."""
+        """Return the same, but no later than `seconds` from now."""
         remaining = self._until - time.monotonic()
         return Limit(min(seconds, remaining), self._left)
 
     def slice(self) -> float:
-        """Seconds to wait now. Raises TimeoutError or LeftError where there are none."""
+        """Return seconds to wait now. Raises TimeoutError or LeftError where there are none."""
         if self._left is not None and self._left.is_set():
             raise LeftError
         remaining = self._until - time.monotonic()
@@ -101,7 +101,7 @@ class TimedConnection(HTTPConnection):
             self._send_all(block)
 
     def read_whole(self, answer: HTTPResponse) -> bytes:
-        """The body to its end. Raises TooLargeError, or IncompleteRead where it broke off."""
+        """Read the body to its end. Raises TooLargeError, or IncompleteRead where it broke off."""
         parts, come = [], 0
         while part := answer.read(_READ_BYTES):
             parts.append(part)
@@ -163,7 +163,7 @@ class _Received(io.RawIOBase):
 
 
 def _in_slices(sock: socket.socket, limit: Limit, wait: Callable[[], T]) -> T:
-    """What `wait` gives, tried again after each slice that was not enough."""
+    """Return what `wait` gives, tried again after each slice that was not enough."""
     while True:
         sock.settimeout(limit.slice())
         with contextlib.suppress(TimeoutError):
@@ -184,7 +184,9 @@ def _connect(sock: socket.socket, place: Any, limit: Limit) -> None:
 
 
 def _look_up(host: str, port: int, limit: Limit) -> Addresses:
-    """A host's addresses. The system's own call knows no deadline, and goes on in a thread."""
+    """Look up a host's addresses. The system's own call knows no deadline,
+    and goes on in a thread.
+    """
     found: queue.SimpleQueue[Addresses | OSError] = queue.SimpleQueue()
 
     def look() -> None:
