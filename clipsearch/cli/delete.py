@@ -33,7 +33,8 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
       clipsearch delete - --yes --index photos.index < ids.txt
     """
     from clipsearch.engines import feed_lock, is_remote, open_engine  # light path: lancedb
-    from clipsearch.feed.ledger.ledger import Ledger, ledger_path
+    from clipsearch.feed.ledger.file import ledger_path
+    from clipsearch.feed.ledger.ledger import Ledger
     from clipsearch.feed.ledger.mark import FeedMark
     from clipsearch.feed.removal import delete as remove
     from clipsearch.search.finding import find_documents

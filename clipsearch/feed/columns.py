@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clipsearch.document_fields import storable_names
-from clipsearch.documents import Document, Embedding
+from clipsearch.documents import Document
 from clipsearch.storable import blanked
 from finetune.errors import DocumentError, UsageError
 from finetune.manifest.formats.row import MetadataValue
@@ -89,16 +89,17 @@ def document_of(
     record: Record,
     columns: MetadataColumns,
     *,
+    id: str | None = None,
     path: str | None = None,
-    embedding: Embedding | None = None,
+    data_set: str = "",
 ) -> Document:
-    """The record as a document; empty values are left out.
+    """The record as a document without an embedding; empty values are left out.
 
     Args:
         record: Of the manifest.
         columns: Of the index.
-        path: Instead of the record's own.
-        embedding: float32[d], unit length.
+        id, path: Instead of the record's own.
+        data_set: That it comes from.
 
     Raises DocumentError for a value that would be another one, or none, in a column that the
     index keeps as numbers.
@@ -108,18 +109,19 @@ def document_of(
     for column, value in record.metadata.items():
         if value is None or _is_empty(value):
             continue
-        if blanked(column) in columns.numbers:
-            asked = blanked(column) in columns.asked_numbers
+        name = blanked(column)
+        if name in columns.numbers:
+            asked = name in columns.asked_numbers
             numbers[column] = _number(column, value, asked=asked)
         else:
-            tags[column] = value_text(value)
+            tags[column] = value if isinstance(value, str) else value_text(value)
     return Document(
-        id=record.id,
+        id=record.id if id is None else id,
         captions=record.captions,
         path=record.path if path is None else path,
         tags=tags,
         numbers=numbers,
-        embedding=embedding,
+        data_set=data_set,
     )
 
 

@@ -54,7 +54,9 @@ def content_of(record: Record, *, encoded: bool) -> str | None:
         encoded: Whether that is the image's bytes, or else the ready-made vector.
     """
     if not encoded:
-        return None if record.embedding is None else content_of_vector(record.embedding)
+        if record.embedding is None or record.embedding_sha256 is not None:
+            return record.embedding_sha256
+        return content_of_vector(record.embedding)
     return None if record.image is None else content_of_image(record.image)
 
 

@@ -45,7 +45,8 @@ from pathlib import Path
 from clipsearch.engine import DataSet, Engine, IndexInfo
 from clipsearch.engines import is_remote
 from clipsearch.feed.contents import content_of, place_of_stamp, resolved
-from clipsearch.feed.ledger.ledger import Entry, Ledger
+from clipsearch.feed.ledger.entry import Entry
+from clipsearch.feed.ledger.ledger import Ledger
 from finetune.errors import UsageError
 from finetune.manifest.manifest import Manifest, Record
 
@@ -172,6 +173,30 @@ def fed_from(place: ManifestPlace, ledger: Ledger, wish: Wish) -> str | None:
     return None
 
 
+def about_data_set(
+    data_set: DataSet, known: Mapping[str, DataSet], *, has_documents: bool
+) -> list[str]:
+    """What a user should know of the data set that a manifest was found to be."""
+    before = known.get(data_set.name)
+    if before is None:
+        if not known:
+            return []
+        return [
+            f"this manifest is a data set of its own, {data_set.name}, beside {', '.join(known)}"
+        ]
+    notes = []
+    if before.manifest and data_set.manifest != before.manifest:
+        notes.append(
+            f"this manifest is the data set {data_set.name}, fed from {before.manifest} before"
+        )
+    if has_documents and data_set.id_prefix != before.id_prefix:
+        notes.append(
+            f"the ids of {data_set.name} began with {before.id_prefix!r} before: documents under"
+            f" those stay until a feed with --prune"
+        )
+    return notes
+
+
 def held_sentence(holder: str, fed: DataSet, manifests: Mapping[str, str]) -> str:
     """Why a record is rejected whose id another data set, or a file, holds; with the mend."""
     if holder in manifests:
@@ -189,7 +214,7 @@ def held_sentence(holder: str, fed: DataSet, manifests: Mapping[str, str]) -> st
 def _known(info: IndexInfo, ledger: Ledger) -> list[DataSet]:
     """The data sets of the index; an earlier version may have dropped what it does not know."""
     listed = {each.name for each in info.data_sets}
-    lost = sorted(ledger.data_sets() - listed - {UNCLAIMED})
+    lost = sorted(ledger.counts().by_data_set.keys() - listed - {UNCLAIMED})
     return [*info.data_sets, *(DataSet(name, "", "") for name in lost)]
 
 

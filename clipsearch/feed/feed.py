@@ -21,23 +21,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-from clipsearch.documents import DOCUMENT_FORM, Embedding
+from clipsearch.documents import Embedding
 from clipsearch.encoder.encoder import check_precision
 from clipsearch.encoder.torch_towers import FP32
-from clipsearch.engine import DataSet, Engine
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.feed.columns import MetadataColumns, choose_columns
-from clipsearch.feed.data_sets import ManifestPlace, Wish, fed_from, settle_data_set
+from clipsearch.feed.comparison import Comparison
+from clipsearch.feed.data_sets import Wish, about_data_set, fed_from, settle_data_set
 from clipsearch.feed.ledger.check import reconcile
-from clipsearch.feed.ledger.ledger import Ledger, check_ledger, ledger_path
+from clipsearch.feed.ledger.file import check_ledger, ledger_path
+from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.mark import FeedMark
-from clipsearch.feed.ledger.tables import ContentTable, IdSet
+from clipsearch.feed.ledger.tables import IdSet
+from clipsearch.feed.pipeline import Step
 from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
 from clipsearch.feed.removal import delete, gone_from, why_not_prune
 from clipsearch.feed.report import Rejections, check_report, report_path
 from clipsearch.feed.reuse import plan_reuse
 from clipsearch.feed.target import FeedTarget
+from clipsearch.feed.unchanged import Asked, Unchanged
 from clipsearch.feed.unembedded import forget_unembedded, settle_unembedded
+from clipsearch.feed.upgrade import upgraded
+from clipsearch.feed.vectors import both, vector_steps
 from clipsearch.feed.writing import Encoding, Tally, Writing
 from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
@@ -206,8 +211,18 @@ def feed(
                 options.precision,
             )
         )
+        if ledger is None and not target.is_new and ledger_file.exists():
+            ledger = stack.enter_context(Ledger.open(ledger_file))
+        asked = stack.enter_context(_asked(options, given))
+        if ledger is not None and not target.is_new:
+            unchanged = asked.unchanged(target, ledger)
+            if unchanged is not None:
+                Rejections(options.report or report_path(options.index))
+                return _nothing_changed(unchanged, started)
         manifest = stack.enter_context(
-            Manifest.open(options.manifest, images=options.images, strict=options.strict)
+            Manifest.open(
+                options.manifest, images=options.images, strict=options.strict, digests=True
+            )
         )
         if not len(manifest):
             raise ManifestError(f"{options.manifest}: has no images to feed")
@@ -216,7 +231,7 @@ def feed(
         if ledger is None:
             ledger = stack.enter_context(Ledger.open(ledger_file))
         rejections = stack.enter_context(Rejections(options.report or report_path(options.index)))
-        run = _Feed(options, target, manifest, ledger, rejections, progress_stream, consent)
+        run = _Feed(options, target, manifest, ledger, rejections, progress_stream, consent, asked)
         run.manifest_into_index(columns, absolute_paths)
         return run.report(started)
 
@@ -232,8 +247,10 @@ class _Feed:
     rejections: Rejections
     stream: TextIO | None
     consent: Consent | None
+    asked: Asked
     tally: Tally = field(default_factory=Tally)
-    plan: Plan = field(default_factory=Plan)
+    plan: Plan = field(default_factory=lambda: Plan.over(0))
+    lasting_notes: list[str] = field(default_factory=list)
     problem_count: int = 0
     writing_seconds: float = 0.0
 
@@ -241,30 +258,32 @@ class _Feed:
         """Everything from the comparison to the last mark."""
         options, engine, ledger = self.options, self.target.engine, self.ledger
         notes = self.tally.notes
-        notes += _upgrade(engine, self.stream)
+        notes += upgraded(engine, self.stream)
         mark = FeedMark(engine, ledger, alone=not is_remote(options.index))
         source = self._source(mark, columns, absolute_paths)
         unembedded = forget_unembedded(ledger, engine)
         self._add_problems()
-        seen = ledger.id_set() if options.prune else None
-        contents = ledger.content_table()
-        self._compare(source, contents, seen)
+        comparison = Comparison.of(source, ledger, prune=options.prune)
+        self.plan = Plan.over(len(self.manifest), comparison.looked_at)
+        seen = ledger.id_set() if options.prune and comparison.gone is None else None
+        writing = self._compared(source, seen)
         started = time.monotonic()
-        if self.plan.count(*WRITTEN):
+        if writing is not None:
             mark.begin(source.data_set.name)
-            encoding = Encoding.of(options.workers, options.batch_size, options.device)
-            Writing(
-                self.target, source, self.plan, ledger, contents, self.rejections, self.tally,
-                encoding,
-            ).run(self.stream)  # fmt: skip
+            writing.run(self.stream)
         self.writing_seconds = max(time.monotonic() - started, 1e-9)
-        if seen is not None:
-            self._prune(source.data_set.name, seen, mark)
+        if self.plan.blanked:
+            self.lasting_notes.append(BLANKED.format(self.plan.blanked))
+        notes += self.lasting_notes
+        if options.prune:
+            self._prune(source.data_set.name, comparison.gone, seen, mark)
         engine.finish_feed()
+        comparison.remember(self.plan, ledger, self.tally.removed)
+        self._remember_manifest(source.data_set.name)
         mark.end()
         if self.rejections.note_count:
             notes.append(
-                f"{self.rejections.note_count:,} pictures use a part of their range of samples"
+                f"{self.rejections.note_count:,} images use a part of their range of samples"
                 f" alone and were stretched to it (see the report)"
             )
         notes += settle_unembedded(engine, unembedded)
@@ -292,18 +311,13 @@ class _Feed:
     ) -> DocumentSource:
         """Make the ledger say what the index holds, and find out which data set this is."""
         options, engine, ledger = self.options, self.target.engine, self.ledger
-        wish = Wish(options.data_set, options.id_prefix)
-        manifest = as_manifest(options.manifest)
-        if isinstance(manifest, FrameManifest):
-            place = ManifestPlace.in_memory(str(options.data_set))
-        else:
-            place = ManifestPlace.of(Path(manifest), options.index)
+        wish, place = self.asked.wish, self.asked.place
         fed_before = fed_from(place, ledger, wish)
         self.tally.notes += reconcile(ledger, engine, mark, fed_before)
         known = {each.name: each for each in engine.info.data_sets}
         encoded = bool(self.target.fingerprint)
         data_set = settle_data_set(engine, ledger, self.manifest, place, wish, encoded=encoded)
-        self.tally.notes += _about(
+        self.tally.notes += about_data_set(
             data_set, known, has_documents=ledger.has_data_set(data_set.name)
         )
         return DocumentSource(
@@ -327,29 +341,55 @@ class _Feed:
         notes = {kind: count for kind, count in problems.notes.items() if kind != VECTOR_ALONE}
         if notes:
             listed = ", ".join(f"{kind} {count:,}" for kind, count in notes.items())
-            self.tally.notes.append(
+            self.lasting_notes.append(
                 f"clipsearch manifest check has notes about the manifest ({listed})"
             )
 
-    def _compare(self, source: DocumentSource, contents: ContentTable, seen: IdSet | None) -> None:
-        quiet = len(self.manifest) < MANY_RECORDS
-        with Progress("compare", len(self.manifest), stream=self.stream, quiet=quiet) as progress:
-            self.plan = compare(source, self.ledger, self.rejections, progress, seen)
-        if source.encoder:
-            count = self.plan.count(Work.EMBED)
-            quiet = count < MANY_RECORDS
-            with Progress("look up", count, stream=self.stream, quiet=quiet) as progress:
-                plan_reuse(self.plan, source, self.ledger, contents, progress)
-        if self.plan.blanked:
-            self.tally.notes.append(BLANKED.format(self.plan.blanked))
+    def _compared(self, source: DocumentSource, seen: IdSet | None) -> Writing | None:
+        """What there is to write, of the records that are looked at; None for nothing."""
+        plan, ledger, rejections = self.plan, self.ledger, self.rejections
+        options = self.options
+        contents = ledger.content_table()
+        writing = Writing(
+            self.target, source, plan, ledger, contents, rejections, self.tally,
+            Encoding.of(options.workers, options.batch_size, options.device),
+        )  # fmt: skip
+        if not source.encoder:
+            steps = vector_steps(plan, source, ledger, rejections, seen)
+            for step in steps:
+                if isinstance(step, Step):
+                    return replace(writing, steps=both(step, steps))
+                rejections.add(step.id, step.kind, step.reason)
+            return None
+        count = len(plan.looked_at)
+        quiet = count < MANY_RECORDS
+        with Progress("compare", count, stream=self.stream, quiet=quiet) as progress:
+            compare(plan, source, ledger, rejections, progress, seen)
+        count = plan.count(Work.EMBED)
+        quiet = count < MANY_RECORDS
+        with Progress("look up", count, stream=self.stream, quiet=quiet) as progress:
+            plan_reuse(plan, source, ledger, contents, progress)
+        return writing if plan.count(*WRITTEN) else None
 
-    def _prune(self, data_set: str, manifest_ids: IdSet, mark: FeedMark) -> None:
+    def _remember_manifest(self, data_set: str) -> None:
+        """So that the same one need not be read the next time."""
+        whole = not (self.rejections.count or self.rejections.note_count)
+        if whole and not self.manifest.problems.counts and not self.options.splits:
+            said = Unchanged(len(self.manifest), self.plan.blanked, tuple(self.lasting_notes))
+            self.asked.remember(self.target, self.ledger, data_set, self.manifest, said)
+
+    def _prune(
+        self, data_set: str, known: list[str] | None, manifest_ids: IdSet | None, mark: FeedMark
+    ) -> None:
+        """Remove what the manifest no longer has: `known`, or else what `manifest_ids` lacks."""
         tally, engine = self.tally, self.target.engine
         reason = why_not_prune(self.manifest.problems.counts)
         if reason is not None:
             tally.notes.append(reason)
             return
-        gone, unclaimed = gone_from(data_set, engine, self.ledger, manifest_ids)
+        gone, unclaimed = known or [], 0
+        if manifest_ids is not None:
+            gone, unclaimed = gone_from(data_set, engine, self.ledger, manifest_ids)
         if unclaimed:
             tally.notes.append(
                 f"{unclaimed:,} documents of an earlier version are of no data set that is known,"
@@ -368,38 +408,27 @@ class _Feed:
                 self.rejections.add(outcome.operation.id, "not removed", outcome.error)
 
 
-def _upgrade(engine: Engine, stream: TextIO | None) -> list[str]:
-    """Bring what an earlier version wrote to today's form; a sentence where there was any."""
-    if engine.info.document_form == DOCUMENT_FORM:
-        return []
-    with Progress("upgrade", engine.count(), unit="documents", stream=stream) as progress:
-        changed = engine.upgrade(progress.advance)
-    return [
-        f"an earlier version fed this index: {changed:,} documents were given the fields by which"
-        f" filters find all, and nothing was encoded for it"
-    ]
+def _asked(options: FeedOptions, given: str | Path | FrameManifest) -> Asked:
+    wish = Wish(options.data_set, options.id_prefix)
+    others = (options.images, options.splits, options.tags, options.numbers, options.strict)
+    return Asked.of(given, options.index, wish, others, prune=options.prune)
 
 
-def _about(data_set: DataSet, known: Mapping[str, DataSet], *, has_documents: bool) -> list[str]:
-    """What a user should know of the data set that a manifest was found to be."""
-    before = known.get(data_set.name)
-    if before is None:
-        if not known:
-            return []
-        return [
-            f"this manifest is a data set of its own, {data_set.name}, beside {', '.join(known)}"
-        ]
-    notes = []
-    if before.manifest and data_set.manifest != before.manifest:
-        notes.append(
-            f"this manifest is the data set {data_set.name}, fed from {before.manifest} before"
-        )
-    if has_documents and data_set.id_prefix != before.id_prefix:
-        notes.append(
-            f"the ids of {data_set.name} began with {before.id_prefix!r} before: documents under"
-            f" those stay until a feed with --prune"
-        )
-    return notes
+def _nothing_changed(unchanged: Unchanged, started: float) -> FeedReport:
+    return FeedReport(
+        fed=0,
+        updated=0,
+        reused=0,
+        unchanged=unchanged.records,
+        removed=0,
+        rejected=0,
+        problems={},
+        blanked=unchanged.blanked,
+        seconds=time.monotonic() - started,
+        images_per_second=0.0,
+        report_path=None,
+        notes=unchanged.notes,
+    )
 
 
 def _prepare(

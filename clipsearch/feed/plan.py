@@ -3,15 +3,18 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from clipsearch.documents import Document, Embedding, check_document, storable
+from clipsearch.documents import Embedding, check_document, storable
 from clipsearch.engine import DataSet, Update
 from clipsearch.feed.columns import MetadataColumns, document_of
 from clipsearch.feed.contents import content_of, place_of_stamp, size_of_stamp, stamp_of
 from clipsearch.feed.data_sets import HELD_KIND, UNCLAIMED, held_sentence
-from clipsearch.feed.ledger.ledger import Entry, Ledger, hash_of_fields
+from clipsearch.feed.ledger.entry import Entry, hash_of_fields
+from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.feed.pipeline import PlannedImage, Rejection, Step
 from clipsearch.feed.report import Rejections
@@ -20,6 +23,7 @@ from finetune.errors import DocumentError
 from finetune.manifest.manifest import Manifest, Record
 from finetune.read_ahead import closed_after
 
+Places = npt.NDArray[np.intp]
 ANY_EMBEDDING: Embedding = np.ones(1, dtype=np.float32)
 
 
@@ -32,7 +36,8 @@ class Work(IntEnum):
     EMBED = 3
     REUSE = 4  # its embedding is in the index, under another document
     DUPLICATE = 5  # its image equals one that this feed encodes
-    DONE = 6
+    DONE = 6  # was written, or refused
+    HELD = 7  # was written and acknowledged
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,17 @@ class DocumentSource:
         """The id of the record's document."""
         return self.data_set.id_prefix + record.id
 
-    def image(self, record: Record) -> PlannedImage:
+    def image(self, record: Record, place: int | None = None) -> PlannedImage:
         """The record as a document and ledger entry, both without what the image's bytes give.
+
+        `place` is that of the record among all of the manifest.
 
         Raises DocumentError where its metadata do not fit the index.
         """
         path = self._absolute_path(record) if self.absolute_paths else None
-        described = document_of(record, self.columns, path=path)
-        described = replace(described, id=self.id_of(record), data_set=self.data_set.name)
+        described = document_of(
+            record, self.columns, id=self.id_of(record), path=path, data_set=self.data_set.name
+        )
         document = storable(described)
         stamp = "" if record.image is None or not self.encoder else stamp_of(record.image)
         entry = Entry(
@@ -85,9 +93,9 @@ class DocumentSource:
             self.encoder,
             hash_of_fields(document),
             self.data_set.name,
-            size_of_stamp(stamp),
+            size_of_stamp(stamp) if stamp else 0,
         )
-        return PlannedImage(document, entry, blanked=document is not described)
+        return PlannedImage(document, entry, document is not described, place)
 
     def content_of(self, record: Record) -> str | None:
         """The sha256 of what the embedding is made from; None where it cannot be read."""
@@ -105,70 +113,139 @@ class DocumentSource:
 
 @dataclass
 class Plan:
-    """A Work for every record, in the manifest's order (a byte each), and their counts.
+    """A Work for every record, in the manifest's order (a byte each), and what else was found.
 
-    `blanked` counts the records with characters that no index can hold, but for rejected ones;
-    `by_earlier_id` are the places of those that the index knows by their earlier id.
+    Attributes:
+        works: Of all records.
+        looked_at: Places of the records that have to be compared with the ledger, ascending; the
+            index holds all others as they are.
+        blanked: Records with characters that no index can hold, but for rejected ones.
+        by_earlier_id: Places of records that the index knows by their earlier id.
+        noted: Places of records about which something is said at each feed.
+        passed: Records looked at so far.
     """
 
-    works: bytearray = field(default_factory=bytearray)
+    works: bytearray
+    looked_at: Places
     blanked: int = 0
     by_earlier_id: set[int] = field(default_factory=set)
+    noted: set[int] = field(default_factory=set)
+    passed: int = 0
+
+    @classmethod
+    def over(cls, count: int, looked_at: Places | None = None) -> Self:
+        """Before anything is compared: of `count` records, all unless `looked_at` names some."""
+        every = np.arange(count) if looked_at is None else looked_at
+        return cls(bytearray([Work.UNCHANGED]) * count, every)
 
     def count(self, *works: Work) -> int:
         """Number of records that need one of `works`."""
         return sum(self.works.count(work) for work in works)
 
-    def records(self, manifest: Manifest, work: Work) -> Iterator[Record]:
-        """The records that need `work`, by the ids that the index knows them by."""
-        with closed_after(self.numbered(manifest, work)) as numbered:
-            for _, record in numbered:
-                yield record
-
     def numbered(self, manifest: Manifest, work: Work) -> Iterator[tuple[int, Record]]:
-        """The same, with their places among the works."""
-        if not self.count(work):
-            return
-        with closed_after(manifest.records()) as records:
-            for place, (record, planned) in enumerate(zip(records, self.works, strict=True)):
-                if planned != work:
-                    continue
+        """The records that need `work`, by the ids that the index knows, and their places."""
+        places = np.flatnonzero(np.frombuffer(bytes(self.works), np.uint8) == work)
+        with closed_after(records_at(manifest, places)) as numbered:
+            for place, record in numbered:
                 if place in self.by_earlier_id and record.earlier_id is not None:
                     record = replace(record, id=record.earlier_id)
                 yield place, record
 
 
+def records_at(manifest: Manifest, places: Places) -> Iterator[tuple[int, Record]]:
+    """The records at these places, ascending, with the places."""
+    if 2 * len(places) > len(manifest):
+        wanted = set(places.tolist()) if len(places) < len(manifest) else range(len(manifest))
+        with closed_after(manifest.records()) as records:
+            yield from ((n, record) for n, record in enumerate(records) if n in wanted)
+    elif len(places):
+        numbers = manifest.digests.numbers[places]
+        with closed_after(manifest.numbered_records(numbers)) as records:
+            yield from zip(places.tolist(), records, strict=True)
+
+
 def compare(
+    plan: Plan,
     source: DocumentSource,
     ledger: Ledger,
     rejections: Rejections,
     progress: Progress,
     seen: IdSet | None = None,
-) -> Plan:
-    """Look at every record once. Images are read only where their stamp changed.
+) -> None:
+    """Look once at each record that has to be. Images are read only where their stamp changed.
 
     Args:
+        plan: Is given the work of each.
         source: The manifest and how its records become documents.
         ledger: Of the index, and as the index is. An image whose bytes are as they were, under
             another stamp, gets its new one here.
         rejections: Takes the records whose metadata do not fit, and those whose id is that of
             another data set's document.
         progress: Advances by one a record.
-        seen: Is given the id of every record of the manifest, whatever its split.
+        seen: Is given the id of every record that is looked at, whatever its split.
     """
-    plan = Plan()
-    with closed_after(source.manifest.records()) as records:
-        for place, record in enumerate(records):
-            if _is_known_by_earlier_id(record, source, ledger) and record.earlier_id is not None:
-                # Fed by its new id it would be in the index twice.
-                plan.by_earlier_id.add(place)
-                record = replace(record, id=record.earlier_id)
-            if seen is not None:
-                seen.add(source.id_of(record))
-            plan.works.append(_work(record, source, ledger, rejections, plan))
+    with closed_after(records_at(source.manifest, plan.looked_at)) as records:
+        for place, record in records:
+            looked = look(plan, place, record, source, ledger, rejections, seen)
+            plan.works[place] = looked.work
             progress.advance()
     ledger.commit()
-    return plan
+
+
+class Looked(NamedTuple):
+    """What one record needs.
+
+    Attributes:
+        work: That.
+        record: By the id that the index knows it by.
+        image: None for a record that no document is made of.
+        known: What the ledger knows of its document.
+    """
+
+    work: Work
+    record: Record
+    image: PlannedImage | None = None
+    known: Entry | None = None
+
+
+def look(
+    plan: Plan,
+    place: int,
+    record: Record,
+    source: DocumentSource,
+    ledger: Ledger,
+    rejections: Rejections,
+    seen: IdSet | None = None,
+) -> Looked:
+    """Compare one record with the ledger; see `compare`."""
+    plan.passed += 1
+    if _is_known_by_earlier_id(record, source, ledger) and record.earlier_id is not None:
+        # Fed by its new id it would be in the index twice.
+        plan.by_earlier_id.add(place)
+        plan.noted.add(place)
+        record = replace(record, id=record.earlier_id)
+    if seen is not None:
+        seen.add(source.id_of(record))
+    if not source.wants(record):
+        return Looked(Work.NONE, record)
+    try:
+        image = source.image(record, place)
+        if source.encoder:
+            # All but the embedding is checked before any image work is spent on it.
+            check_document(replace(image.document, embedding=ANY_EMBEDDING), ANY_EMBEDDING.size)
+    except DocumentError as error:
+        rejections.add(source.id_of(record), "rejected document", str(error))
+        return Looked(Work.NONE, record)
+    known = ledger.get(image.entry.id)
+    holder = None if known is None else _other_holder(known, record, source)
+    if holder is not None:
+        reason = held_sentence(holder, source.data_set, source.manifests)
+        rejections.add(image.entry.id, HELD_KIND, reason)
+        return Looked(Work.NONE, record)
+    if image.blanked:
+        plan.blanked += 1
+        plan.noted.add(place)
+    return Looked(_work(record, image.entry, known, source, ledger), record, image, known)
 
 
 def _is_known_by_earlier_id(record: Record, source: DocumentSource, ledger: Ledger) -> bool:
@@ -179,31 +256,15 @@ def _is_known_by_earlier_id(record: Record, source: DocumentSource, ledger: Ledg
 
 
 def _work(
-    record: Record, source: DocumentSource, ledger: Ledger, rejections: Rejections, plan: Plan
+    record: Record, new: Entry, known: Entry | None, source: DocumentSource, ledger: Ledger
 ) -> Work:
-    if not source.wants(record):
-        return Work.NONE
-    try:
-        image = source.image(record)
-        # All but the embedding is checked before any image work is spent on it.
-        check_document(replace(image.document, embedding=ANY_EMBEDDING), ANY_EMBEDDING.size)
-    except DocumentError as error:
-        rejections.add(source.id_of(record), "rejected document", str(error))
-        return Work.NONE
-    new = image.entry
-    known = ledger.get(new.id)
-    holder = None if known is None else _other_holder(known, record, source)
-    if holder is not None:
-        rejections.add(new.id, HELD_KIND, held_sentence(holder, source.data_set, source.manifests))
-        return Work.NONE
-    plan.blanked += image.blanked
     if known is None or known.encoder != new.encoder:
         return Work.EMBED
     if not new.stamp or known.stamp != new.stamp:
         if source.content_of(record) != known.content:
             return Work.EMBED
         if known.stamp != new.stamp:
-            ledger.put(replace(known, stamp=new.stamp, size=new.size))
+            ledger.put(replace(known, stamp=new.stamp, size=new.size), known)
     return Work.UNCHANGED if known.fields == new.fields else Work.UPDATE
 
 
@@ -223,15 +284,18 @@ def _other_holder(known: Entry, record: Record, source: DocumentSource) -> str |
 
 def updates(plan: Plan, source: DocumentSource, ledger: Ledger) -> Iterator[Step | Rejection]:
     """A partial update for each record of which only captions or metadata changed."""
-    with closed_after(plan.records(source.manifest, Work.UPDATE)) as records:
-        for record in records:
-            image = source.image(record)
+    with closed_after(plan.numbered(source.manifest, Work.UPDATE)) as records:
+        for place, record in records:
+            image = source.image(record, place)
             known = ledger.get(image.document.id)
             if known is not None:
-                # The stamp of the comparison: the image may have changed since.
-                entry = replace(image.entry, content=known.content, stamp=known.stamp)
-                yield Step(_update(image.document, known.content), entry)
+                yield update_step(image, known)
 
 
-def _update(document: Document, content: str) -> Update:
-    return Update(document.id, **document.parts | {"content": content})
+def update_step(image: PlannedImage, known: Entry) -> Step:
+    """All of the document but its embedding, which is as it was."""
+    document = image.document
+    # The stamp of the comparison: the image may have changed since.
+    entry = replace(image.entry, content=known.content, stamp=known.stamp)
+    update = Update(document.id, **document.parts | {"content": known.content})
+    return Step(update, entry, known=known, place=image.place)

@@ -23,7 +23,8 @@ from itertools import islice
 from clipsearch.documents import Document
 from clipsearch.engine import Engine
 from clipsearch.feed.contents import content_of_image
-from clipsearch.feed.ledger.ledger import Entry, Ledger
+from clipsearch.feed.ledger.entry import Entry
+from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import ContentTable, Hashed
 from clipsearch.feed.pipeline import Step, upsert_step
 from clipsearch.feed.plan import DocumentSource, Plan, Work
@@ -96,7 +97,7 @@ def reused(
                 plan.works[number] = Work.EMBED
                 continue
             assert document.embedding is not None
-            image = source.image(record)
+            image = source.image(record, number)
             image = replace(image, entry=replace(image.entry, stamp=hashed.stamp))
             written.add(image.document.id)
             step = upsert_step(image, document.embedding, hashed.content)

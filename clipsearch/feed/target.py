@@ -96,6 +96,11 @@ class FeedTarget:
         return self._engine is None or self._engine.count() == 0
 
     @property
+    def encoder_place(self) -> str:
+        """Where the encoder lies, absolute; empty for ready-made vectors."""
+        return "" if self._folder is None else os.fspath(self._folder.absolute())
+
+    @property
     def fingerprint(self) -> str:
         """Of the encoder; empty for ready-made vectors."""
         return "" if self._description is None else self._description.fingerprint

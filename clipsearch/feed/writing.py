@@ -6,13 +6,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TextIO
 
-import numpy as np
-
 from clipsearch.engine import Operation, Outcome, Upsert
-from clipsearch.feed.contents import content_of_vector
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import ContentTable
-from clipsearch.feed.pipeline import PlannedImage, Rejection, Step, encode, upsert_step
+from clipsearch.feed.pipeline import PlannedImage, Rejection, Step, encode
 from clipsearch.feed.plan import DocumentSource, Plan, Work, updates
 from clipsearch.feed.report import Rejections
 from clipsearch.feed.reuse import reused
@@ -20,7 +17,6 @@ from clipsearch.feed.target import FeedTarget
 from finetune.console import Progress
 from finetune.cores import available_cores
 from finetune.images.source import ImageSource
-from finetune.manifest.manifest import Record
 from finetune.manifest.problems import OWN_RANGE
 from finetune.read_ahead import closed_after, read_ahead
 
@@ -77,7 +73,10 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Writing:
-    """One feed's way from the plan into the index."""
+    """One feed's way from the plan into the index.
+
+    `steps` are those of ready-made vectors, which are compared as they pass; None plans first.
+    """
 
     target: FeedTarget
     source: DocumentSource
@@ -87,6 +86,7 @@ class Writing:
     rejections: Rejections
     tally: Tally
     encoding: Encoding
+    steps: Iterator[Step | Rejection] | None = None
 
     def run(self, stream: TextIO | None) -> None:
         """Do all that is planned.
@@ -95,9 +95,11 @@ class Writing:
         thread that encodes must not. Duplicates come last, when what they equal is in the index.
         """
         plan = self.plan
-        total = plan.count(Work.UPDATE, Work.EMBED, Work.REUSE, Work.DUPLICATE)
-        if not total:
+        if self.steps is not None:
+            with Progress("feed", len(plan.looked_at), unit="images", stream=stream) as progress:
+                self._feed(self._passing(self.steps, progress), progress)
             return
+        total = plan.count(Work.UPDATE, Work.EMBED, Work.REUSE, Work.DUPLICATE)
         with Progress("feed", total, unit="images", stream=stream) as progress:
             first = chain(updates(plan, self.source, self.ledger), self._reused(Work.REUSE))
             self._feed(self._in_turn(first), progress)
@@ -107,6 +109,16 @@ class Writing:
                         plan.works[number] = Work.DONE
                 self._feed(self._in_turn(self._reused(Work.DUPLICATE)), progress)
 
+    def _passing(
+        self, steps: Iterator[Step | Rejection], progress: Progress
+    ) -> Generator[Step | Rejection, None, None]:
+        """Steps of records that are compared as they pass: what needs none has passed too."""
+        with closed_after(steps) as passing:
+            for step in passing:
+                yield step
+                progress.advance(self.plan.passed - progress.done)
+        progress.advance(self.plan.passed - progress.done)
+
     def _reused(self, work: Work) -> Iterator[Step]:
         return reused(self.plan, self.source, self.ledger, self.target.engine, self.contents, work)
 
@@ -115,8 +127,7 @@ class Writing:
     ) -> Generator[Step | Rejection, None, None]:
         yield from first
         # Only now is it known what is left to be encoded.
-        then = self._encoded() if self.target.fingerprint else self._vectors()
-        with closing(read_ahead(then, 2 * self.encoding.batch_size)) as produced:
+        with closing(read_ahead(self._encoded(), 2 * self.encoding.batch_size)) as produced:
             yield from produced
 
     def _feed(self, steps: Generator[Step | Rejection, None, None], progress: Progress) -> None:
@@ -127,7 +138,8 @@ class Writing:
                 for step in steps:
                     if isinstance(step, Rejection):
                         self.rejections.add(step.id, step.kind, step.reason)
-                        progress.advance()
+                        if self.steps is None:
+                            progress.advance()
                     else:
                         if step.note is not None:
                             self.rejections.note(step.operation.id, OWN_RANGE, step.note)
@@ -138,7 +150,8 @@ class Writing:
             try:
                 for outcome in self.target.engine.feed(running):
                     self._settle(outcome, pending.pop(outcome.operation.id))
-                    progress.advance()
+                    if self.steps is None:
+                        progress.advance()
             except KeyboardInterrupt:
                 kept = self.tally.fed + self.tally.updated
                 progress.message(f"{kept:,} documents are kept; the same command goes on from here")
@@ -151,9 +164,11 @@ class Writing:
             self.ledger.doubt([entry.id])
             self.rejections.add(entry.id, "rejected document", outcome.error)
             return
-        known = self.ledger.get(entry.id)
+        known = self.ledger.get(entry.id) if step.known is ... else step.known
         was_there = known is not None and bool(known.fields)
-        self.ledger.put(entry)
+        self.ledger.put(entry, known)
+        if step.place is not None:
+            self.plan.works[step.place] = Work.HELD
         tally.updated += was_there
         tally.fed += not was_there
         tally.reused += step.reused
@@ -166,13 +181,13 @@ class Writing:
         without_image: list[Rejection] = []
 
         def images() -> Iterator[tuple[PlannedImage, ImageSource]]:
-            with closed_after(self._records()) as records:
-                for record in records:
+            with closed_after(self.plan.numbered(self.source.manifest, Work.EMBED)) as records:
+                for place, record in records:
                     if record.image is None:
                         identity = self.source.id_of(record)
                         without_image.append(Rejection(identity, "no image", NO_IMAGE))
                     else:
-                        yield self.source.image(record), record.image
+                        yield self.source.image(record, place), record.image
 
         def steps() -> Steps:
             with closed_after(images()) as found:
@@ -189,20 +204,3 @@ class Writing:
             yield from without_image
 
         return steps()
-
-    def _vectors(self) -> Steps:
-        """Ready-made vectors, brought to unit length."""
-        with closed_after(self._records()) as records:
-            for record in records:
-                vector, identity = record.embedding, self.source.id_of(record)
-                length = 0.0 if vector is None else float(np.linalg.norm(vector.astype(np.float64)))
-                if vector is None:
-                    yield Rejection(identity, "rejected document", "has no embedding")
-                elif length == 0:
-                    yield Rejection(identity, "rejected document", "its embedding is all zeros")
-                else:
-                    unit = (vector / length).astype(np.float32)
-                    yield upsert_step(self.source.image(record), unit, content_of_vector(vector))
-
-    def _records(self) -> Iterator[Record]:
-        return self.plan.records(self.source.manifest, Work.EMBED)

@@ -22,10 +22,12 @@ class FoundImage(NamedTuple):
     Attributes:
         folder: Counts the lookup's folders, -1 for an absolute path.
         path: As the file system spells it, which may be another Unicode form than was asked for.
+        status: Of the file.
     """
 
     folder: int
     path: str
+    status: os.stat_result
 
 
 class ImageLookup:
@@ -52,6 +54,8 @@ class ImageLookup:
         self._own_prefixes = tuple(dict.fromkeys([*self._prefixes, *resolved]))
         self._composed_prefixes = tuple(map(composed, self._own_prefixes))
         self._suffixes = tuple(suffixes)
+        self._missing: dict[str, bool] = {}
+        self._statuses: dict[str, os.stat_result | None] = {}
 
     def id_of(self, image: str) -> str:
         """The default id of a normalised image path: relative, with `/`, never absolute; composed.
@@ -91,13 +95,36 @@ class ImageLookup:
 
     def _find(self, image: str) -> FoundImage | None:
         if is_absolute(image):
-            return FoundImage(-1, image) if _is_file(image) else None
+            status = _file_status(image)
+            return None if status is None else FoundImage(-1, image, status)
         for suffix in self._suffixes:
             name = image + suffix
             for number, prefix in enumerate(self._prefixes):
-                if _is_file(prefix + name):
-                    return FoundImage(number, name)
+                status = _file_status(prefix + name)
+                if status is not None:
+                    return FoundImage(number, name, status)
         return None
+
+    def has_no_folder_of(self, image: str) -> bool:
+        """Whether the image cannot be there, since no folder that would hold it is.
+
+        A folder is looked for once.
+        """
+        if not image.isascii():  # by another Unicode form of its name it may be
+            return False
+        folder = image.rpartition("/")[0]
+        known = self._missing.get(folder)
+        if known is None:
+            prefixes = [""] if is_absolute(image) else self._prefixes
+            known = not any(os.path.isdir(prefix + folder + "/") for prefix in prefixes)  # noqa: PTH112
+            self._missing[folder] = known
+        return known
+
+    def status_of(self, shard: str) -> os.stat_result | None:
+        """Of a shard, by its path from the manifest's root; looked at once."""
+        if shard not in self._statuses:
+            self._statuses[shard] = _file_status(self._prefixes[0] + shard)
+        return self._statuses[shard]
 
     def why_missing(self, image: str) -> str:
         """Why `find` finds nothing, for people."""
@@ -117,13 +144,17 @@ class ImageLookup:
 
     def _find_in_other_forms(self, image: str) -> FoundImage | None:
         if image.startswith("/"):
-            spelled = next((name for name in _spellings("/", image[1:]) if _is_file(name)), None)
-            return None if spelled is None else FoundImage(-1, spelled)
+            for spelled in _spellings("/", image[1:]):
+                status = _file_status(spelled)
+                if status is not None:
+                    return FoundImage(-1, spelled, status)
+            return None
         for suffix in self._suffixes:
             for number, prefix in enumerate(self._prefixes):
                 for spelled in _spellings(prefix, image + suffix):
-                    if _is_file(spelled):
-                        return FoundImage(number, spelled[len(prefix) :])
+                    status = _file_status(spelled)
+                    if status is not None:
+                        return FoundImage(number, spelled[len(prefix) :], status)
         return None
 
     def is_another_file(self, image: str, other: str) -> bool:
@@ -160,11 +191,13 @@ def is_absolute(image: str) -> bool:
     return image.startswith("/") or (image[1:3] == ":/" and _DRIVE.match(image) is not None)
 
 
-def _is_file(path: str) -> bool:
+def _file_status(path: str) -> os.stat_result | None:
+    """Of a regular file; None for anything else."""
     try:
-        return what_it_is(os.stat(path)) is None  # noqa: PTH116 - a Path a row doubles the time
+        status = os.stat(path)  # noqa: PTH116 - a Path a row doubles the time
     except (OSError, ValueError):
-        return False
+        return None
+    return status if what_it_is(status) is None else None
 
 
 def _spellings(folder: str, name: str) -> Iterator[str]:

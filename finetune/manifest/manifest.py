@@ -35,7 +35,7 @@ resident memory for the whole process, in every text format; benchmarks/manifest
 import marshal
 import shlex
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +52,18 @@ from finetune.manifest.formats import recognise
 from finetune.manifest.formats.data_frame import DATA_FRAME
 from finetune.manifest.formats.row import ManifestSource, MetadataValue
 from finetune.manifest.image_lookup import ImageLookup
-from finetune.manifest.merge import Merger, StoredRecord
+from finetune.manifest.merge import Merger, merged
+from finetune.manifest.paired_vectors import PairedVectors
 from finetune.manifest.problems import Problems
+from finetune.manifest.record_digests import Digests
 from finetune.manifest.splits import DEFAULT_SHARES, SPLITS, HashedSplit
+from finetune.manifest.stored_record import StoredRecord
 from finetune.text.numerals import without_point_zero
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_RECORD_COLUMNS = "id, split, packed, embedding, content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,8 @@ class Record:
         captions: In the manifest's order, each once; may be empty.
         split: "train", "val" or "test".
         metadata: Every other column that is not empty, without `split`.
-        embedding: float32[d], ready-made and as given; None where there is none.
+        embedding: float32[d], ready-made and as given, read only; None where there is none.
+        embedding_sha256: Of its bytes, in hex; None where digests were not asked for.
         earlier_id: The id that an earlier clipsearch gave the image, where it was another
             ("101.0", or one in the decomposed Unicode form); an index that holds the document by
             that id keeps it.
@@ -88,6 +94,7 @@ class Record:
     metadata: Mapping[str, MetadataValue]
     embedding: npt.NDArray[np.float32] | None = None
     earlier_id: str | None = None
+    embedding_sha256: str | None = None
 
 
 class Manifest:
@@ -100,6 +107,9 @@ class Manifest:
             of the images.
         row_count: Rows read, bad ones not counted.
         problems: What is wrong with rows and images.
+        searched: The folders in which images were looked for, with a `/`, up to the last one that
+            any was found in; empty where that is the first. None where names were tried with
+            several endings.
     """
 
     def __init__(
@@ -109,7 +119,7 @@ class Manifest:
         merger: Merger,
         lookup: ImageLookup,
         problems: Problems,
-        vectors: npt.NDArray[np.floating] | None,
+        vectors: PairedVectors | None,
     ) -> None:
         self.path = path
         self.format = source.format
@@ -120,10 +130,17 @@ class Manifest:
         self._database = merger.database
         self._folders = lookup.folders
         self._vectors = vectors
+        self._digests = None if merger.digests is None else merger.digests.finished()
         counts = {number: count for number, count in merger.folder_counts.items() if number >= 0}
         # Most images; on equal counts the first folder, as the lookup has it.
         main = min(counts, key=lambda number: (-counts[number], number), default=0)
         self._main_folder = main
+        last = max(counts, default=0)
+        folders = [f"{folder.as_posix().rstrip('/')}/" for folder in lookup.folders]
+        is_plain = tuple(source.suffixes) == ("",)
+        self.searched: list[str] | None = (
+            (folders[: last + 1] if last else []) if is_plain else None
+        )
         self.root: Path | None = lookup.folders[main] if lookup.folders else None
         ((count,),) = self._database.execute("SELECT count(*) FROM record")
         self._count = int(count)
@@ -137,6 +154,7 @@ class Manifest:
         strict: bool = False,
         seed: int = 0,
         split: tuple[float, float, float] = DEFAULT_SHARES,
+        digests: bool = False,
     ) -> "Manifest":
         """Recognise a manifest by its content and read it.
 
@@ -148,6 +166,7 @@ class Manifest:
             strict: Whether any problem is an error.
             seed: Of the hash that assigns splits where none are given.
             split: Shares of train, val and test for that hash.
+            digests: Whether `digests` will be asked for, and the hashes of embeddings.
 
         Raises:
             ManifestError: it is missing, of no known format, damaged, or has no usable record;
@@ -159,24 +178,27 @@ class Manifest:
             raise ManifestError(f"{images}: the folder of images is missing")
         given = as_manifest(path)
         path = Path(given)
-        vectors = None if isinstance(given, FrameManifest) else _paired_vectors(path)
+        vectors = None if isinstance(given, FrameManifest) else PairedVectors.beside(path)
         source = recognise(given, has_vectors=vectors is not None)
         lookup = ImageLookup(source.root, images, source.suffixes)
-        problems = Problems()
-        vector_count = None if vectors is None else len(vectors)
-        merger = Merger(source, lookup, hashed_split, problems, vector_count)
+        found: list[Problems] = []
+
+        def merger() -> Merger:
+            found.append(Problems())
+            return Merger(source, lookup, hashed_split, found[-1], vectors, digests=digests)
+
         try:
-            merger.run()
-            manifest = cls(path, source, merger, lookup, problems, vectors)
-            manifest._check(strict)
+            merged_rows = merged(merger)
+            manifest = cls(path, source, merged_rows, lookup, found[-1], vectors)
         except sqlite3.OperationalError as error:
-            merger.database.close()
             raise ManifestError(
                 f"{path}: the temporary folder cannot hold the manifest's rows ({error}); "
                 "point SQLITE_TMPDIR at a folder with more room"
             ) from error
+        try:
+            manifest._check(strict)
         except BaseException:
-            merger.database.close()
+            manifest.close()
             raise
         return manifest
 
@@ -192,13 +214,36 @@ class Manifest:
         """
         if split is not None and split not in SPLITS:
             raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
-        query = "SELECT id, split, packed FROM record"
+        query = f"SELECT {_RECORD_COLUMNS} FROM record"
         query += " WHERE split = ?" if split is not None else ""
         arguments = () if split is None else (split,)
         with closing(self._database.cursor()) as cursor:
             cursor.execute(query + " ORDER BY number", arguments)
-            for id, its_split, packed in cursor:
-                yield self._record(id, its_split, StoredRecord._make(marshal.loads(packed)))
+            for row in cursor:
+                yield self._record(*row)
+
+    def numbered_records(self, numbers: Iterable[int]) -> Iterator[Record]:
+        """The records of these numbers of `digests`, in their order; each is looked up alone."""
+        query = f"SELECT {_RECORD_COLUMNS} FROM record WHERE number = ?"
+        for number in numbers:
+            (row,) = self._database.execute(query, (int(number),))
+            yield self._record(*row)
+
+    @property
+    def digests(self) -> Digests:
+        """Of the records, where `open` was told to make them."""
+        if self._digests is None:
+            raise ValueError("open the manifest with digests=True")
+        return self._digests
+
+    @property
+    def layout(self) -> str:
+        """All that records depend on beside their rows: where these lie, which numbers are whole.
+
+        Records of one `digests` row may differ where this does.
+        """
+        folders = [folder.as_posix() for folder in self._folders]
+        return repr((folders, self._main_folder, sorted(self._whole_floats)))
 
     def split_counts(self) -> dict[str, int]:
         """The number of records in "train", "val" and "test"."""
@@ -266,7 +311,10 @@ class Manifest:
     ) -> None:
         self.close()
 
-    def _record(self, id: str, split: str, stored: StoredRecord) -> Record:
+    def _record(
+        self, id: str, split: str, packed: bytes, embedding: int | None, content: bytes | None
+    ) -> Record:
+        stored = StoredRecord._make(marshal.loads(packed))
         image: ImageSource | None = None
         number, path, exists, shard, offset, size = stored.place
         if shard is not None:
@@ -284,13 +332,15 @@ class Manifest:
             stored.captions,
             split,
             self._metadata(stored.metadata or {}),
-            self._embedding(stored.embedding),
+            self._embedding(embedding),
             stored.earlier_id,
+            None if content is None else content.hex(),
         )
 
     def _metadata(self, stored: dict[str, MetadataValue]) -> dict[str, MetadataValue]:
-        for name in self._whole_floats & stored.keys():
-            stored[name] = without_point_zero(str(stored[name]))
+        if self._whole_floats:
+            for name in self._whole_floats & stored.keys():
+                stored[name] = without_point_zero(str(stored[name]))
         return stored
 
     def _path_from_root(self, file: Path) -> str:
@@ -302,11 +352,11 @@ class Manifest:
         if number is None:
             return None
         if self._vectors is not None:
-            return np.array(self._vectors[number], dtype=np.float32)
+            return self._vectors.row(number)
         ((vector,),) = self._database.execute(
             "SELECT vector FROM embedding WHERE number = ?", (number,)
         )
-        return np.frombuffer(vector, dtype=np.float32).copy()
+        return np.frombuffer(vector, dtype=np.float32)
 
     def _check(self, strict: bool) -> None:
         problems = self.problems
@@ -328,18 +378,3 @@ class Manifest:
             raise ManifestError(
                 f"{self.path}: {problems.summary()}{example} (strict; `{check}` names them all)"
             )
-
-
-def _paired_vectors(path: Path) -> npt.NDArray[np.floating] | None:
-    """The array of `name.npy` beside the file `name.csv`, mapped from disk; None without it."""
-    npy = path.with_suffix(".npy") if path.is_file() else None
-    if npy is None or not npy.is_file():
-        return None
-    try:
-        vectors = np.load(npy, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ManifestError(f"{npy}: damaged, no valid npy file: {error}") from error
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
-        shape = f"{vectors.dtype}{list(vectors.shape)}" if isinstance(vectors, np.ndarray) else npy
-        raise ManifestError(f"{npy}: holds {shape}; needed are floats of shape [rows, dimension]")
-    return vectors

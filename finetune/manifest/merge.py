@@ -1,5 +1,9 @@
 """Rows of the same image become one record, in bounded memory.
 
+Most manifests have the rows of an image one after the other: their records are written as the rows
+are read, with a hash of each key (the default id of the image) and id kept, to find out whether
+that was so. Where a key comes again further on, the manifest is read anew, the other way:
+
 1. Every row is written to a temporary SQLite database with its key, the default id of its image.
 2. SQLite sorts the keys alone (not the texts) and gives each row the number of the first row of
    its key; sorting spills to disk.
@@ -9,13 +13,14 @@
 Rows are packed with `marshal`: the database is this process's own and gone with it.
 """
 
+import hashlib
 import marshal
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
 
 import numpy as np
 
@@ -26,28 +31,25 @@ from finetune.manifest.formats.row import (
     MetadataValue,
     Row,
     in_composed_form,
+    is_ascii,
     looks_like_list,
     with_whole_characters,
 )
 from finetune.manifest.image_lookup import ImageLookup, normalise
+from finetune.manifest.once import Once
+from finetune.manifest.paired_vectors import PairedVectors
 from finetune.manifest.problems import Problems
+from finetune.manifest.record_digests import RecordDigests
 from finetune.manifest.splits import HashedSplit, split_of_word
+from finetune.manifest.stored_record import (
+    ADD_RECORD,
+    MARSHAL_VERSION,
+    SCHEMA,
+    ImagePlace,
+    RecordRow,
+)
 from finetune.text.composed import composed
 from finetune.text.numerals import without_point_zero
-
-CACHE_KIBIBYTES = 48 * 1024
-
-_SCHEMA = f"""
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -{CACHE_KIBIBYTES};
-CREATE TABLE row (number INTEGER PRIMARY KEY, key TEXT, packed BLOB);
-CREATE TABLE member (first INTEGER, number INTEGER);
-CREATE TABLE given_id (id TEXT PRIMARY KEY, image TEXT) WITHOUT ROWID;
-CREATE TABLE embedding (number INTEGER PRIMARY KEY, vector BLOB);
-CREATE TABLE record (number INTEGER PRIMARY KEY, id TEXT, split TEXT, packed BLOB);
-BEGIN;
-"""
 
 # Sorts (key, number) pairs, then (first, number) pairs; rowids of `row` are the numbers.
 _GROUP = """
@@ -60,41 +62,31 @@ ORDER BY member.rowid
 """
 
 
-class ImagePlace(NamedTuple):
-    """Where a record's image lies.
+class OutOfOrderError(Exception):
+    """The rows of an image do not follow each other, or what ids are meant shows at the end."""
 
-    Attributes:
-        folder: Number of the lookup's folder that holds the image, -1 where `path` is absolute
-            or there is no image.
-        path: The image within that folder.
-        exists: Whether the image is there.
-        shard, offset, size: As in `Row`.
+
+def merged(make: Callable[[], "Merger"]) -> "Merger":
+    """A merger that has read all rows, by the quick way where that gives the same.
+
+    Args:
+        make: A new merger, with nothing found yet.
+
+    Raises:
+        ManifestError: the source cannot be read.
     """
-
-    folder: int
-    path: str
-    exists: bool
-    shard: str | None = None
-    offset: int | None = None
-    size: int | None = None
-
-
-class StoredRecord(NamedTuple):
-    """A record as it lies in the database.
-
-    Attributes:
-        place: As a plain tuple.
-        captions: In the manifest's order, each once.
-        metadata: None for none.
-        embedding: Number of the row that holds it; None where there is none.
-        earlier_id: As in `Record`.
-    """
-
-    place: tuple[int, str, bool, str | None, int | None, int | None]
-    captions: tuple[str, ...]
-    metadata: dict[str, MetadataValue] | None
-    embedding: int | None
-    earlier_id: str | None = None
+    for run in (Merger.run_in_order, Merger.run_in_any_order):
+        merger = make()
+        try:
+            run(merger)
+        except OutOfOrderError:
+            merger.database.close()
+        except BaseException:
+            merger.database.close()
+            raise
+        else:
+            return merger
+    raise AssertionError("any order will do")
 
 
 class Merger:
@@ -105,12 +97,14 @@ class Merger:
         lookup: Finds the images.
         hashed_split: For records whose split is not given.
         problems: Takes what is wrong with rows and records.
-        rows_with_vectors: Rows of the paired .npy file; None without one.
+        vectors: Of the paired .npy file; None without one.
+        digests: Whether to make a digest of each record, for `Manifest.digests`.
 
     Attributes:
         row_count: Data rows read, bad ones not counted.
         columns: What each metadata column holds.
         folder_counts: How many images each folder of the lookup holds.
+        digests: Of the records written so far; None where they are not asked for.
     """
 
     def __init__(
@@ -119,7 +113,9 @@ class Merger:
         lookup: ImageLookup,
         hashed_split: HashedSplit,
         problems: Problems,
-        rows_with_vectors: int | None = None,
+        vectors: PairedVectors | None = None,
+        *,
+        digests: bool = False,
     ) -> None:
         self.row_count = 0
         self.folder_counts: dict[int, int] = {}
@@ -128,7 +124,8 @@ class Merger:
         self._lookup = lookup
         self._hashed_split = hashed_split
         self._problems = problems
-        self._rows_with_vectors = rows_with_vectors
+        self._vectors = vectors
+        self.digests = RecordDigests() if digests else None
         self._dimension: int | None = None
         self._last_number = -1
         self._any_id_given = False
@@ -136,28 +133,63 @@ class Merger:
         self._ids_are_whole_floats = True
         self._names_are_whole_floats = True
         self._split_words: dict[str, str | None] = {}
+        # Where records are written as rows are read; see `merged`.
+        self._keys: Once | None = None
+        self._ids: Once | None = None
+        self._wrote_whole_id = self._wrote_whole_name = False
         self.database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self.database.executescript(_SCHEMA)
+        self.database.executescript(SCHEMA)
 
-    def run(self) -> None:
+    def run_in_order(self) -> None:
+        """Write the records as the rows are read.
+
+        Raises:
+            OutOfOrderError: they would not be the right ones.
+            ManifestError: the source cannot be read.
+        """
+        self._keys, self._ids = Once(), Once()
+        self.database.executemany(ADD_RECORD, self._records_in_order())
+        self._check_vector_count()
+        if not (self._keys.are_all_different() and self._ids.are_all_different()):
+            raise OutOfOrderError
+        if (self._wrote_whole_id and self._ids_are_whole_floats) or (
+            self._wrote_whole_name and self._names_are_whole_floats
+        ):
+            raise OutOfOrderError
+        self.database.executescript("DROP TABLE member; DROP TABLE row; DROP TABLE given_id")
+
+    def _records_in_order(self) -> Iterator[RecordRow]:
+        keys = self._keys
+        assert keys is not None
+        for key, same in groupby(self._keyed_rows(), key=itemgetter(0)):
+            if not keys.add(key):
+                raise OutOfOrderError
+            record = self._record([row for _, row in same])
+            if record is not None:
+                yield record
+
+    def run_in_any_order(self) -> None:
         """Read all rows of the source and write its records.
 
         Raises:
             ManifestError: the source cannot be read.
         """
-        self.database.executemany("INSERT INTO row VALUES (?, ?, ?)", self._keyed_rows())
+        packed = ((row.number, key, marshal.dumps(tuple(row))) for key, row in self._keyed_rows())
+        self.database.executemany("INSERT INTO row VALUES (?, ?, ?)", packed)
         self._check_vector_count()
         self.database.execute(_GROUP)
-        self.database.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", self._records())
+        self.database.executemany(ADD_RECORD, self._records())
         self.database.executescript("DROP TABLE member; DROP TABLE row; DROP TABLE given_id")
 
-    def _keyed_rows(self) -> Iterator[tuple[int, str, bytes]]:
-        for read in self._source.rows(self._problems):
-            self._last_number = max(self._last_number, read.number)
-            whole = with_whole_characters(read, self._problems)
-            if whole is None:
-                continue
-            row = in_composed_form(whole)
+    def _keyed_rows(self) -> Iterator[tuple[str, Row]]:
+        """The rows that can be used, each with the key that all rows of its image have."""
+        for row in self._source.rows(self._problems):
+            self._last_number = max(self._last_number, row.number)
+            if not is_ascii(row):
+                whole = with_whole_characters(row, self._problems)
+                if whole is None:
+                    continue
+                row = in_composed_form(whole)
             image = _normalised(row)
             if image:
                 key = self._lookup.id_of(image)
@@ -182,7 +214,7 @@ class Merger:
             self.row_count += 1
             if row.embedding is not None or image != row.image:
                 row = row._replace(image=image, embedding=b"" if row.embedding else None)
-            yield row.number, key, marshal.dumps(tuple(row))
+            yield key, row
 
     def _watch_names(self, id: str | None, image: str) -> None:
         if self._ids_are_whole_floats and id is not None:
@@ -202,9 +234,9 @@ class Merger:
         return True
 
     def _check_vector_count(self) -> None:
-        vectors = self._rows_with_vectors
-        if vectors is None:
+        if self._vectors is None:
             return
+        vectors = len(self._vectors)
         rows = self._last_number + 1
         # A bad row at the end has a vector too, and no number that we know of.
         unread = sum(self._problems.counts.get(kind, 0) for kind in ("bad row", "not utf-8"))
@@ -214,18 +246,19 @@ class Merger:
                 "write one vector for each row, in the manifest's order"
             )
 
-    def _records(self) -> Iterator[tuple[int, str, str, bytes]]:
+    def _records(self) -> Iterator[RecordRow]:
         unpack = marshal.loads
         with closing(self.database.cursor()) as cursor:
             cursor.execute(_READ_GROUPED)
-            for first, packed in groupby(cursor, key=itemgetter(0)):
-                rows = [Row._make(unpack(each)) for _, each in packed]
-                record = self._record(rows)
+            for _, packed in groupby(cursor, key=itemgetter(0)):
+                record = self._record([Row._make(unpack(each)) for _, each in packed])
                 if record is not None:
-                    yield first, *record
+                    yield record
 
-    def _record(self, rows: list[Row]) -> tuple[str, str, bytes] | None:
-        rows = self._of_one_image(rows)
+    def _record(self, rows: list[Row]) -> RecordRow | None:
+        number = rows[0].number
+        if len(rows) > 1:
+            rows = self._of_one_image(rows)
         first = rows[0]
         written = next((row.id for row in rows if row.id is not None), None)
         ids = list(dict.fromkeys(composed(row.id) for row in rows if row.id is not None))
@@ -234,13 +267,17 @@ class Merger:
             reason = f"its rows have the ids {ids[0]} and {ids[1]}; the first is taken"
             self._problems.note("different values", first.image, reason)
         embedding = self._embedding_row(rows)
-        place = self._find(first, id, embedding is not None)
-        if place is None or not self._is_new_id(id, first):
+        found = self._find(first, id, embedding is not None)
+        if found is None or not self._is_new_id(id, first):
             return None
+        place, status = found
         if place.exists:
             self.folder_counts[place.folder] = self.folder_counts.get(place.folder, 0) + 1
-        captions = tuple(dict.fromkeys(text for row in rows for text in row.captions))
-        metadata = first.metadata if len(rows) == 1 else self._merged_metadata(rows, id)
+        if len(rows) == 1 and len(first.captions) < 2:
+            captions, metadata = first.captions, first.metadata
+        else:
+            captions = tuple(dict.fromkeys(text for row in rows for text in row.captions))
+            metadata = self._merged_metadata(rows, id)
         if metadata:
             self.columns.watch(metadata)
         in_shard = first.shard is not None
@@ -252,8 +289,22 @@ class Merger:
         if in_shard or written is None:
             earlier = self._lookup.earlier_id_of(first.image)
         earlier_id = None if earlier == id else earlier
-        stored = (tuple(place), captions, metadata, embedding, earlier_id)
-        return id, split, marshal.dumps(stored)
+        stored = (tuple(place), captions, metadata, earlier_id)
+        packed = marshal.dumps(stored, MARSHAL_VERSION)
+        content = None
+        if self.digests is not None:
+            content = None if embedding is None else self._content_of(embedding)
+            self.digests.add(number, id, split, packed, content, status)
+        return number, id, split, packed, embedding, content
+
+    def _content_of(self, embedding: int) -> bytes:
+        """The sha256 of an embedding as float32."""
+        if self._vectors is not None:
+            return hashlib.sha256(self._vectors.row(embedding).data).digest()
+        ((vector,),) = self.database.execute(
+            "SELECT vector FROM embedding WHERE number = ?", (embedding,)
+        )
+        return hashlib.sha256(vector).digest()
 
     def _of_one_image(self, rows: list[Row]) -> list[Row]:
         """The rows without those of another image, whose name has only another Unicode form."""
@@ -273,24 +324,35 @@ class Merger:
     def _id(self, written: str, *, given: bool) -> str:
         """The id that is meant: "101" where all are written like "101.0"."""
         whole_floats = self._ids_are_whole_floats if given else self._names_are_whole_floats
+        if whole_floats and self._keys is not None and without_point_zero(written) is not None:
+            # Whether all are is known at the end.
+            self._wrote_whole_id |= given
+            self._wrote_whole_name |= not given
+            return written
         return (without_point_zero(written) or written) if whole_floats else written
 
     def _embedding_row(self, rows: list[Row]) -> int | None:
-        if self._rows_with_vectors is not None:
+        if self._vectors is not None:
             return rows[0].number
         return next((row.number for row in rows if row.embedding is not None), None)
 
-    def _find(self, row: Row, id: str, has_vector: bool) -> ImagePlace | None:
+    def _find(
+        self, row: Row, id: str, has_vector: bool
+    ) -> tuple[ImagePlace, os.stat_result | None] | None:
         """Where the image lies; None, and a problem, without an image that a vector stands for."""
         if row.shard is not None:
-            return ImagePlace(0, row.image, True, row.shard, row.offset, row.size)
-        found = self._lookup.find(row.image) if row.image else None
+            place = ImagePlace(0, row.image, True, row.shard, row.offset, row.size)
+            return place, None if self.digests is None else self._lookup.status_of(row.shard)
+        found = None
+        # Where vectors are ready, images are seldom there, and never needed.
+        if row.image and not (has_vector and self._lookup.has_no_folder_of(row.image)):
+            found = self._lookup.find(row.image)
         if found is not None:
-            return ImagePlace(found.folder, found.path, True)
+            return ImagePlace(found.folder, found.path, True), found.status
         if has_vector:
             # The image is only for showing.
             self._problems.note("no image file", row.where, f"{id}: has its vector alone")
-            return ImagePlace(-1, row.image, False)
+            return ImagePlace(-1, row.image, False), None
         if not row.image:
             self._problems.add("no image", row.where, f"{id}: has neither image nor embedding")
         elif "://" in row.image or row.image.startswith(("http:/", "https:/")):
@@ -301,6 +363,10 @@ class Merger:
         return None
 
     def _is_new_id(self, id: str, row: Row) -> bool:
+        if self._ids is not None:
+            if not self._ids.add(id):
+                raise OutOfOrderError
+            return True
         # Default ids are the keys themselves, so only given ones can collide.
         if not self._any_id_given:
             return True

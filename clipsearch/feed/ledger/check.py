@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from clipsearch.documents import Document
 from clipsearch.engine import Engine
-from clipsearch.feed.ledger.ledger import Entry, Ledger, hash_of_fields, hash_of_fields_before
+from clipsearch.feed.ledger.entry import Entry, hash_of_fields, hash_of_fields_before
+from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.mark import FeedMark
 
 # In place of an encoder's fingerprint: whatever feeds the document makes its embedding anew.
@@ -32,10 +33,10 @@ def reconcile(ledger: Ledger, engine: Engine, mark: FeedMark, data_set: str | No
         for name, paths in fed_here.items():
             ledger.remember_place(name, paths)
     elif ledger.converted:
-        notes.append(
-            f"{ledger.path} is of an earlier version and was converted: this feed reads every"
-            f" picture once, and encodes none for it"
-        )
+        cost = "nothing is encoded for it"
+        if ledger.converted == "1":
+            cost = "this feed reads every picture once, and encodes none for it"
+        notes.append(f"{ledger.path} is of an earlier version and was converted: {cost}")
     if not _may_be_trusted(ledger, engine, mark, data_set):
         notes += _visit(ledger, engine)
     mark.agree()
@@ -54,9 +55,9 @@ def _places_here(ledger: Ledger, engine: Engine) -> dict[str, tuple[str, ...]]:
 
 def _may_be_trusted(ledger: Ledger, engine: Engine, mark: FeedMark, data_set: str | None) -> bool:
     if mark.is_current():
-        return ledger.count_held() <= engine.count() <= len(ledger)
+        return ledger.counts().held <= engine.count() <= len(ledger)
     # What was acknowledged last before the stop is in the index alone.
-    return mark.goes_on(data_set) and ledger.count_held() <= engine.count()
+    return mark.goes_on(data_set) and ledger.counts().held <= engine.count()
 
 
 def _visit(ledger: Ledger, engine: Engine) -> list[str]:

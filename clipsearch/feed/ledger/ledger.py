@@ -8,143 +8,33 @@ It is a cache of what the index acknowledged. Whether it still says what the ind
 others feed that too, `clipsearch.feed.ledger.mark` tells.
 """
 
-import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import astuple
 from pathlib import Path
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import IO, Self
 
-from clipsearch.documents import PARTS, Document
-from clipsearch.engines import is_remote
-from clipsearch.engines.vespa.http.address import without_credentials
-from clipsearch.feed.contents import size_of_stamp
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.feed.ledger import compared
+from clipsearch.feed.ledger.compared import NOT_LOOKED_AT, Compared, Row
+from clipsearch.feed.ledger.counts import Counts
+from clipsearch.feed.ledger.entry import Entry, PendingFeed
+from clipsearch.feed.ledger.file import check_ledger, locked_for
+from clipsearch.feed.ledger.schema import FACTS, FORMAT_VERSION, make_tables
 from clipsearch.feed.ledger.tables import ContentTable, IdSet, explained
-from finetune.errors import EngineError
-from finetune.files.databases import foreign_database
-from finetune.files.lock import HeldElsewhereError, hold
-from finetune.files.user_folders import user_state
 
-LEDGER_NAME = "ledger.sqlite"
-FORMAT_VERSION = "2"
-COMMIT_EVERY_ENTRIES = 512
+COMMIT_EVERY_ENTRIES = 65_536
 COMMIT_EVERY_SECONDS = 1.0
+CACHE_KIBIBYTES = 32 * 1024
+# Of more changes than this the digests are written anew as a whole, by the feed that makes them.
+FEW_CHANGES = 1000
 
-TABLES = ("facts", "documents")
-FACTS = (
-    "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
-)
-DOCUMENTS = """
-CREATE TABLE documents (
-    id TEXT PRIMARY KEY,
-    stamp TEXT NOT NULL,
-    content TEXT NOT NULL,
-    encoder TEXT NOT NULL,
-    fields TEXT NOT NULL,
-    data_set TEXT NOT NULL DEFAULT '',
-    size INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID
-"""
-BY_CONTENT = "CREATE INDEX IF NOT EXISTS by_content ON documents (size, content)"
-# Hashed in this order since the first version. What came later is hashed only where a document has
-# it, so that the hashes of others, in ledgers that are there, stay true.
-_FIRST_FIELDS = ("captions", "path", "tags", "numbers")
 COLUMNS = "id, stamp, content, encoder, fields, data_set, size"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a document of the index was made from, as far as is known.
-
-    Attributes:
-        id: The document's.
-        stamp: Of the image's bytes (`clipsearch.feed.contents.stamp_of`): while it is the same,
-        they
-            need not be read again. Empty for ready-made vectors, and where it is not known.
-        content: sha256 of the image's bytes, or of the ready-made vector; empty where it is not
-            known, and the document is then written whole.
-        encoder: Fingerprint; empty for ready-made vectors.
-        fields: Hash of everything in the document but its embedding (`hash_of_fields`).
-        data_set: That it comes from; empty where an earlier version wrote it and nobody has
-            claimed it since.
-        size: Of the image, in bytes; 0 where it is not known. What is of another size need not be
-            hashed to be known as another image.
-    """
-
-    id: str
-    stamp: str
-    content: str
-    encoder: str
-    fields: str
-    data_set: str = ""
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PendingFeed:
-    """A feed that this ledger has begun, and not ended: at work, or killed.
-
-    Attributes:
-        token: That stands in the index for it (`IndexInfo.open_feeds`).
-        data_set: That it writes; empty where it only deletes.
-        agreed_after: Token of the feed after which the ledger said what the index held; None where
-            it did not.
-    """
-
-    token: str
-    data_set: str
-    agreed_after: str | None
-
-
-def hash_of_fields(document: Document) -> str:
-    """A sha256, in hex, that changes with any field but the embedding and its content."""
-    later = [
-        [name, PARTS[name].kind.ordered(value)]
-        for name, value in document.parts.items()
-        if value and name not in (*_FIRST_FIELDS, "data_set", "content")
-    ]
-    return _hash([*_fields(document), document.data_set, *later])
-
-
-def hash_of_fields_before(document: Document) -> str:
-    """The same of a document that an earlier version wrote, as its ledger has it."""
-    return _hash(_fields(document))
-
-
-def _fields(document: Document) -> list[object]:
-    return [PARTS[name].kind.ordered(getattr(document, name)) for name in _FIRST_FIELDS]
-
-
-def _hash(parts: list[object]) -> str:
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
-
-
-def ledger_path(target: str) -> Path:
-    """Where the ledger of an index lies unless named.
-
-    Inside the folder of an embedded index, so that it goes where the index goes; for a Vespa in
-    the user's folder for state, by a hash of the address.
-    """
-    if not is_remote(target):
-        return Path(target) / LEDGER_NAME
-    # A user name and password in the address are no part of what the index is.
-    address = without_credentials(target).rstrip("/")
-    name = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return user_state() / f"{name}.sqlite"
-
-
-def check_ledger(path: Path) -> None:
-    """Raise EngineError where a file at `path` is none that a ledger wrote."""
-    with explained(path):
-        reason = foreign_database(path, TABLES)
-    if reason is not None:
-        raise EngineError(
-            f"{path}: is no readable ledger ({reason}); name another file with --ledger, or move"
-            f" this one away to feed everything anew"
-        )
 
 
 class Ledger:
@@ -154,15 +44,19 @@ class Ledger:
 
     Attributes:
         path: The file.
-        converted: Whether an earlier version wrote it, and opening it has brought it to this one.
+        converted: Of which earlier version it was, where opening it has brought it to this one
+            and it knew any document; else empty.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: IO[bytes]) -> None:
         self.path = path
-        self.converted = False
+        self.converted = ""
         self._connection = connection
         self._lock = lock
+        self._waiting: dict[str, Entry] = {}
         self._uncommitted = 0
+        self._counts: Counts | None = None
+        self._counts_are_kept = False
         self._committed_at = time.monotonic()
 
     @classmethod
@@ -171,7 +65,7 @@ class Ledger:
         with explained(path):
             check_ledger(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _locked(path, work)
+            lock = locked_for(path, work)
             # Engines may pull the operations of a feed, which read the ledger, in their own thread.
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         ledger = cls(path, connection, lock)
@@ -179,6 +73,7 @@ class Ledger:
             with explained(path):
                 # The engine's own write is what must be durable; a lost entry costs a second write.
                 connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
                 ledger._bring_to_this_version()
         except BaseException:
             ledger.close()
@@ -197,28 +92,8 @@ class Ledger:
 
     def _make_tables(self) -> None:
         self._connection.execute(FACTS)
-        version = self._fact("format version")
-        if version is None:
-            self._connection.execute("DROP TABLE IF EXISTS documents")
-            self._connection.execute(DOCUMENTS)
-        elif version == "1":
-            self._connection.execute(
-                "ALTER TABLE documents ADD COLUMN data_set TEXT NOT NULL DEFAULT ''"
-            )
-            self._connection.execute(
-                "ALTER TABLE documents ADD COLUMN size INTEGER NOT NULL DEFAULT 0"
-            )
-            self._connection.create_function("size_of_stamp", 1, size_of_stamp)
-            self._connection.execute("UPDATE documents SET size = size_of_stamp(stamp)")
-            self.converted = len(self) > 0
-        elif version != FORMAT_VERSION:
-            raise EngineError(
-                f"{self.path}: is a ledger of version {version}, but this clipsearch reads"
-                f" {FORMAT_VERSION}; delete it to feed everything anew"
-            )
-        self._connection.execute(BY_CONTENT)
-        if version != FORMAT_VERSION:
-            self._set_fact("format version", FORMAT_VERSION)
+        self.converted = make_tables(self._connection, self.path, self._fact("format version"))
+        self._set_fact("format version", FORMAT_VERSION)
 
     @property
     def index_id(self) -> str:
@@ -254,17 +129,20 @@ class Ledger:
     def start_over(self, index_id: str) -> None:
         """Forget every entry; the ledger is about the index `index_id` from now on."""
         with explained(self.path):
-            self._begin()
+            self._change()
+            self._counts = Counts()
             self._connection.execute("DELETE FROM documents")
+            self._connection.execute(f"DELETE FROM {compared.TABLE}")
             self._connection.execute("DELETE FROM facts WHERE name != 'format version'")
             self._set_fact("index id", index_id)
         self.commit()
 
     def begin_feed(self, feed: PendingFeed) -> None:
-        """Remember a feed that is about to begin, and commit."""
+        """Remember a feed that is about to begin, and commit; nothing is compared until it ends."""
         with explained(self.path):
             self._begin()
             self._set_fact("pending feed", json.dumps(astuple(feed)))
+            self._distrust(feed.data_set)
         self.commit()
 
     def end_feed(self, last_feed: str) -> None:
@@ -273,71 +151,147 @@ class Ledger:
             self._begin()
             self._set_fact("pending feed", "")
             self._set_fact("last feed", last_feed)
+            self._keep_counts()
         self.commit()
 
-    def __len__(self) -> int:
-        return self._count("1")
+    def compared(self, data_set: str, context: str) -> Compared | None:
+        """The digests of what the documents of a data set agree with; None where they do not hold.
 
-    def count_held(self) -> int:
-        """Number of documents that the index holds for certain."""
-        return self._count("fields != ''")
+        `context` is all beside its own digest that makes a record's document what it is.
+        """
+        if self._fact(f"compared {data_set}") != context:
+            return None
+        with explained(self.path):
+            return compared.load(self._connection, data_set)
+
+    def compared_ids(self, data_set: str, hashes: npt.NDArray[np.uint64]) -> list[str]:
+        """The ids of documents by their hashes in `compared`."""
+        with explained(self.path):
+            return list(compared.ids_at(self._connection, data_set, hashes))
+
+    def remember_compared(
+        self,
+        data_set: str,
+        context: str,
+        rows: Mapping[str, Row | None] | tuple[list[str], Compared],
+    ) -> None:
+        """Let digests hold once more, by the next `end_feed` or `commit`.
+
+        Args:
+            data_set: Whose documents.
+            context: As in `compared`.
+            rows: Those that have changed by id, since they held last; or the ids of all documents,
+                and their digests in the same order.
+        """
+        with explained(self.path):
+            self._begin()
+            if isinstance(rows, tuple):
+                compared.write_all(self._connection, data_set, *rows)
+            else:
+                compared.change(self._connection, data_set, rows)
+            self._set_fact(f"compared {data_set}", context)
+
+    def known_manifest(self, data_set: str) -> str:
+        """What `remember_manifest` kept; empty where it does not hold any more."""
+        return self._fact(f"manifest {data_set}") or ""
+
+    def remember_manifest(self, data_set: str, manifest: str) -> None:
+        """Keep, until a document of the data set changes, how its manifest was when it was fed."""
+        with explained(self.path):
+            self._begin()
+            self._set_fact(f"manifest {data_set}", manifest)
+
+    def counts(self) -> Counts:
+        """Of all documents."""
+        if self._counts is None:
+            with explained(self.path):
+                self._flush()
+                kept = self._fact("counts")
+                if kept is not None:
+                    self._counts = Counts.from_text(kept)
+                    self._counts_are_kept = True
+                else:
+                    self._counts = Counts.of(self._connection)
+        return self._counts
+
+    def __len__(self) -> int:
+        return self.counts().documents
 
     def get(self, document_id: str) -> Entry | None:
         """The entry of a document; None where nothing is known of it."""
+        waiting = self._waiting.get(document_id)
+        if waiting is not None:
+            return waiting
         return self._one(f"SELECT {COLUMNS} FROM documents WHERE id = ?", (document_id,))
 
     def holder(self, content: str, size: int, encoder: str) -> Entry | None:
         """A document whose embedding was made from this content; None where there is none."""
+        self._flush()
         return self._one(
-            f"SELECT {COLUMNS} FROM documents WHERE size IN (0, ?) AND content = ? AND encoder = ?",
+            f"SELECT {COLUMNS} FROM documents"
+            " WHERE size IN (0, ?) AND content = ? AND encoder = ? AND encoder != ''",
             (size, content, encoder),
         )
 
-    def data_sets(self) -> set[str]:
-        """The data sets of all documents; the empty one where nobody has claimed a document."""
-        with explained(self.path):
-            rows = self._connection.execute("SELECT DISTINCT data_set FROM documents").fetchall()
-        return {str(name) for (name,) in rows}
-
     def has_data_set(self, name: str) -> bool:
         """Whether any document is of this data set; with "", whether any is unclaimed."""
-        return self._has("SELECT 1 FROM documents WHERE data_set = ?", name)
+        return name in self.counts().by_data_set
+
+    def ids_of(self, data_set: str) -> list[str]:
+        """The ids of all its documents."""
+        with explained(self.path):
+            self._flush()
+            query = "SELECT id FROM documents WHERE data_set = ?"
+            return [id for (id,) in self._connection.execute(query, (data_set,))]
+
+    def stamps_of(self, data_set: str) -> Iterable[str]:
+        """The stamps of all its documents."""
+        with explained(self.path):
+            self._flush()
+            query = "SELECT stamp FROM documents WHERE data_set = ?"
+            for (stamp,) in self._connection.execute(query, (data_set,)):
+                yield stamp
 
     def has_size(self, size: int) -> bool:
         """Whether any document may have been made from a image of so many bytes."""
-        return self._has("SELECT 1 FROM documents WHERE size IN (0, ?) AND content != ''", size)
+        self._flush()
+        return self._has(
+            "SELECT 1 FROM documents WHERE size IN (0, ?) AND content != '' AND encoder != ''", size
+        )
 
-    def put(self, entry: Entry) -> None:
-        """Remember an acknowledged document; committed within a second, or by `commit`."""
-        with explained(self.path):
-            self._begin()
-            self._connection.execute(
-                f"INSERT OR REPLACE INTO documents ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                astuple(entry),
-            )
+    def put(self, entry: Entry, known: Entry | EllipsisType | None = ...) -> None:
+        """Remember an acknowledged document; committed within a second, or by `commit`.
+
+        `known` is what `get` gives, where the caller has asked that already.
+        """
+        if self._counts is not None:
+            self._counts.replace(self.get(entry.id) if known is ... else known, entry)
+        self._waiting[entry.id] = entry
         self._uncommitted += 1
         overdue = time.monotonic() - self._committed_at >= COMMIT_EVERY_SECONDS
         if overdue or self._uncommitted >= COMMIT_EVERY_ENTRIES:
             self.commit()
 
-    def forget(self, ids: Iterable[str]) -> None:
+    def forget(self, ids: Collection[str]) -> None:
         """Forget documents, and commit: call before they are deleted from the index."""
-        self._change_each("DELETE FROM documents WHERE id = ?", ids)
+        self._change_each("DELETE FROM documents WHERE id = ?", ids, None)
 
-    def doubt(self, ids: Iterable[str]) -> None:
+    def doubt(self, ids: Collection[str]) -> None:
         """Forget what documents were made from, but not whose they are; the next feed writes them.
 
         Committed. Of a document that is not known nothing is remembered.
         """
         self._change_each(
-            "UPDATE documents SET stamp = '', content = '', fields = '', size = 0 WHERE id = ?", ids
+            "UPDATE documents SET stamp = '', content = '', fields = '', size = 0 WHERE id = ?",
+            ids,
+            NOT_LOOKED_AT,
         )
 
     def adopt(self, data_set: str, is_its: Callable[[str], bool]) -> None:
         """Give to `data_set` each document that nobody has claimed, if `is_its` of its stamp."""
         self._connection.create_function("is_its", 1, is_its)
         with explained(self.path):
-            self._begin()
+            self._change()
             self._connection.execute(
                 "UPDATE documents SET data_set = ? WHERE data_set = '' AND is_its(stamp)",
                 (data_set,),
@@ -346,15 +300,14 @@ class Ledger:
 
     def keep_only(self, ids: "Iterable[str] | IdSet") -> int:
         """Forget every document that is not among `ids`, and commit; the number forgotten."""
-        before = len(self)
         held = ids if isinstance(ids, IdSet) else self.id_set(ids)
         with explained(self.path):
-            self._begin()
-            self._connection.execute(
+            self._change()
+            gone = self._connection.execute(
                 f"DELETE FROM documents WHERE id NOT IN (SELECT id FROM {held.table})"
-            )
+            ).rowcount
         self.commit()
-        return before - len(self)
+        return gone
 
     def id_set(self, ids: Iterable[str] = ()) -> "IdSet":
         """An empty set of ids, on disk where it grows large; only one at a time."""
@@ -366,6 +319,8 @@ class Ledger:
 
     def commit(self) -> None:
         """Make what was put durable."""
+        with explained(self.path):
+            self._flush()
         if self._connection.in_transaction:
             with explained(self.path):
                 self._connection.execute("COMMIT")
@@ -375,6 +330,10 @@ class Ledger:
     def close(self) -> None:
         """Commit and close."""
         try:
+            with explained(self.path):
+                if self._counts is not None and not self._counts_are_kept:
+                    self._begin()
+                    self._keep_counts()
             self.commit()
         finally:
             self._connection.close()
@@ -404,18 +363,72 @@ class Ledger:
         with explained(self.path):
             return self._connection.execute(query, (value,)).fetchone() is not None
 
-    def _count(self, condition: str) -> int:
-        with explained(self.path):
-            row = self._connection.execute(
-                f"SELECT count(*) FROM documents WHERE {condition}"
-            ).fetchone()
-        return int(row[0])
+    def _change(self) -> None:
+        """Begin to change documents in a way that digests and counts know nothing of."""
+        self._flush()
+        self._begin()
+        self._distrust(None)
+        self._set_fact("counts", None)
+        self._counts, self._counts_are_kept = None, False
 
-    def _change_each(self, statement: str, ids: Iterable[str]) -> None:
+    def _distrust(self, data_set: str | None) -> None:
+        """What was compared of a data set, or of all for None, holds no more."""
+        for name in ("compared", "manifest"):
+            if data_set is not None:
+                self._set_fact(f"{name} {data_set}", None)
+            else:
+                self._connection.execute("DELETE FROM facts WHERE name GLOB ?", (f"{name} *",))
+
+    def _change_each(self, statement: str, ids: Collection[str], row: Row | None) -> None:
+        """A statement for each id; `row` is what their digests become."""
+        if len(ids) > FEW_CHANGES:
+            with explained(self.path):
+                self._change()
+                self._connection.executemany(statement, ((id,) for id in ids))
+            self.commit()
+            return
+        known = [entry for entry in map(self.get, ids) if entry is not None]
         with explained(self.path):
+            self._flush()
             self._begin()
-            self._connection.executemany(statement, ((document_id,) for document_id in ids))
+            self._connection.executemany(statement, ((entry.id,) for entry in known))
+            for data_set in {entry.data_set for entry in known}:
+                changes = {each.id: row for each in known if each.data_set == data_set}
+                compared.change(self._connection, data_set, changes)
+                self._set_fact(f"manifest {data_set}", None)
+        if self._counts is not None:
+            for entry in known:
+                self._counts.remove(entry, stays=row is not None)
+        self._uncount_kept()
         self.commit()
+
+    def _flush(self) -> None:
+        """Give to SQLite what was put."""
+        if not self._waiting:
+            return
+        self._begin()
+        self._uncount_kept()
+        self._connection.executemany(
+            f"INSERT INTO documents ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET stamp = excluded.stamp, content = excluded.content,"
+            " encoder = excluded.encoder, fields = excluded.fields,"
+            " data_set = excluded.data_set, size = excluded.size",
+            (
+                (e.id, e.stamp, e.content, e.encoder, e.fields, e.data_set, e.size)
+                for e in self._waiting.values()
+            ),
+        )
+        self._waiting = {}
+
+    def _uncount_kept(self) -> None:
+        """Counts that are kept must not outlive what they count; part of the transaction."""
+        if self._counts is None or self._counts_are_kept:
+            self._set_fact("counts", None)
+            self._counts_are_kept = False
+
+    def _keep_counts(self) -> None:
+        self._set_fact("counts", self.counts().to_text())
+        self._counts_are_kept = True
 
     def _fact(self, name: str) -> str | None:
         with explained(self.path):
@@ -424,17 +437,14 @@ class Ledger:
             ).fetchone()
         return None if row is None else str(row[0])
 
-    def _set_fact(self, name: str, value: str) -> None:
+    def _set_fact(self, name: str, value: str | None) -> None:
+        """None takes it away. What is so already is not written."""
         with explained(self.path):
-            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
-
-
-def _locked(path: Path, work: str) -> IO[bytes]:
-    # A file of its own: closing any handle of the database itself would drop SQLite's own locks.
-    try:
-        return hold(path.with_name(path.name + ".lock"), work)
-    except HeldElsewhereError as error:
-        raise EngineError(
-            f"{path}: another {error.holder or 'feed'} works on this index; wait until it is"
-            f" done, then run the same command again"
-        ) from error
+            if self._fact(name) == value:
+                return
+            if value is None:
+                self._connection.execute("DELETE FROM facts WHERE name = ?", (name,))
+            else:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value)
+                )

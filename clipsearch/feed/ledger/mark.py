@@ -27,7 +27,8 @@ import uuid
 from dataclasses import replace
 
 from clipsearch.engine import Engine, IndexInfo, OpenFeed
-from clipsearch.feed.ledger.ledger import Ledger, PendingFeed
+from clipsearch.feed.ledger.entry import PendingFeed
+from clipsearch.feed.ledger.ledger import Ledger
 
 OPEN_DAYS = 7
 _SECONDS_A_DAY = 86_400

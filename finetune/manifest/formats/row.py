@@ -116,6 +116,20 @@ def in_composed_form(row: Row) -> Row:
     return row
 
 
+def is_ascii(row: Row) -> bool:
+    """Whether nothing in the row, as in most, has to be looked at for its Unicode form."""
+    if not row.image.isascii() or not (row.id or "").isascii() or not (row.split or "").isascii():
+        return False
+    for caption in row.captions:
+        if not caption.isascii():
+            return False
+    if row.metadata:
+        for name, value in row.metadata.items():
+            if not name.isascii() or (isinstance(value, str) and not value.isascii()):
+                return False
+    return True
+
+
 def _is_ascii(value: MetadataValue) -> bool:
     return not isinstance(value, str) or value.isascii()
 

@@ -17,7 +17,7 @@ from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.address import Address, without_credentials
 from clipsearch.engines.vespa.http.connection import ConnectionSettings, connect
 from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.feed.ledger.ledger import ledger_path
+from clipsearch.feed.ledger.file import ledger_path
 from finetune.errors import EngineError
 from finetune.text.masking import SECRET_VARIABLES, masked
 

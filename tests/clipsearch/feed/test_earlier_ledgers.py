@@ -340,6 +340,6 @@ def test_killed_in_the_first_feed_after_the_conversion(
 def test_the_first_version_is_told_apart_from_a_later_one(index: Path) -> None:
     check: Callable[[Path], object] = Ledger.open
     with sqlite3.connect(index / "ledger.sqlite") as held:
-        held.execute("UPDATE facts SET value = '3' WHERE name = 'format version'")
-    with pytest.raises(EngineError, match="version 3, but this clipsearch reads 2"):
+        held.execute("UPDATE facts SET value = '4' WHERE name = 'format version'")
+    with pytest.raises(EngineError, match="version 4, but this clipsearch reads 3"):
         check(index / "ledger.sqlite")

@@ -1,8 +1,10 @@
 """The ledger: what it claims survives kill -9, and it never claims more than was committed."""
 
 import random
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 
 from clipsearch.documents import Document
 from clipsearch.feed.ledger import ledger as ledger_module
-from clipsearch.feed.ledger.ledger import Entry, Ledger, hash_of_fields, ledger_path
+from clipsearch.feed.ledger.entry import Entry, hash_of_fields
+from clipsearch.feed.ledger.file import ledger_path
+from clipsearch.feed.ledger.ledger import Ledger
 from finetune.errors import EngineError
 
 
@@ -33,7 +37,8 @@ def test_entries_come_back_after_reopening(tmp_path: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from clipsearch.feed.ledger.ledger import Entry, Ledger
+from clipsearch.feed.ledger.entry import Entry
+from clipsearch.feed.ledger.ledger import Ledger
 ledger = Ledger.open(Path(sys.argv[1]))
 ledger.put(Entry("kept", "s", "c", "e", "f"))
 ledger.commit()
@@ -53,12 +58,19 @@ def test_kill_loses_only_what_was_not_committed(tmp_path: Path) -> None:
 
 def test_commits_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "COMMIT_EVERY_ENTRIES", 3)
-    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+    path = tmp_path / "ledger.sqlite"
+
+    def written() -> int:
+        with closing(sqlite3.connect(path)) as other:
+            return int(other.execute("SELECT count(*) FROM documents").fetchone()[0])
+
+    with Ledger.open(path) as ledger:
         ledger.put(entry("a"))
         ledger.put(entry("b"))
-        assert ledger._connection.in_transaction
+        assert written() == 0
+        assert ledger.get("b") == entry("b")
         ledger.put(entry("c"))
-        assert not ledger._connection.in_transaction
+        assert written() == 3
 
 
 def test_forget_and_keep_only_equal_sets(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import Upsert
-from clipsearch.feed.ledger.ledger import Entry
+from clipsearch.feed.ledger.entry import Entry
 from clipsearch.feed.pipeline import PlannedImage, Rejection, Step, encode
 from finetune.images.source import ImageSource
 
@@ -22,17 +22,17 @@ BROKEN = (4, 11)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     chance = np.random.default_rng(0)
     for number in range(COUNT):
         pixels = chance.integers(0, 256, (40, 48, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / f"{number}.png")
     for number in BROKEN:
-        (root / f"{number}.png").write_bytes(b"no picture")
+        (root / f"{number}.png").write_bytes(b"no image")
     return root
 
 
-def pictures(folder: Path, pulled: list[int]) -> Iterator[tuple[PlannedImage, ImageSource]]:
+def images(folder: Path, pulled: list[int]) -> Iterator[tuple[PlannedImage, ImageSource]]:
     for number in range(COUNT):
         pulled.append(number)
         document = Document(str(number), (), f"{number}.png", {}, {}, None)
@@ -46,7 +46,7 @@ def test_threads_change_neither_order_nor_embeddings(
 ) -> None:
     encoder = Encoder.load(encoder_folder, threads=1)
     results = list(
-        encode(pictures(folder, []), encoder, workers=0, batch_size=batch_size, threads=threads)
+        encode(images(folder, []), encoder, workers=0, batch_size=batch_size, threads=threads)
     )
     steps = [result for result in results if isinstance(result, Step)]
     rejected = [result.id for result in results if isinstance(result, Rejection)]
@@ -86,7 +86,7 @@ def test_threads_share_the_batch_and_wait_for_the_caller(
     encoder = SlowEncoder(Encoder.load(encoder_folder, threads=1))
     pulled: list[int] = []
     running = encode(
-        pictures(folder, pulled),
+        images(folder, pulled),
         encoder,  # type: ignore[arg-type]
         workers=0,
         batch_size=4,
@@ -103,7 +103,7 @@ def test_threads_share_the_batch_and_wait_for_the_caller(
 def test_stopping_in_the_middle_ends_every_thread(folder: Path, encoder_folder: Path) -> None:
     encoder = SlowEncoder(Encoder.load(encoder_folder, threads=1))
     running = encode(
-        pictures(folder, []),
+        images(folder, []),
         encoder,  # type: ignore[arg-type]
         workers=1,
         batch_size=4,

@@ -114,10 +114,11 @@ def test_wrong_use(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, sys
 from finetune.manifest import merge as merging
+from finetune.manifest.stored_record import CACHE_KIBIBYTES
 from finetune.errors import ManifestError
 from finetune.manifest import Manifest
 
-merging._SCHEMA = merging._SCHEMA.replace(f"-{merging.CACHE_KIBIBYTES}", "-64")
+merging.SCHEMA = merging.SCHEMA.replace(f"-{CACHE_KIBIBYTES}", "-64")
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
     Manifest.open(sys.argv[1])

@@ -1,0 +1,83 @@
+"""What a ledger keeps: of a document, and of a feed that has begun."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from clipsearch.documents import PARTS, Document
+
+# Hashed in this order since the first version. What came later is hashed only where a document has
+# it, so that the hashes of others, in ledgers that are there, stay true.
+_FIRST_FIELDS = ("captions", "path", "tags", "numbers")
+_FIRST_KINDS = tuple((name, PARTS[name].kind.ordered) for name in _FIRST_FIELDS)
+_LATER_KINDS = tuple(
+    (name, part.kind.ordered)
+    for name, part in PARTS.items()
+    if name not in (*_FIRST_FIELDS, "data_set", "content")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a document of the index was made from, as far as is known.
+
+    Attributes:
+        id: The document's.
+        stamp: Of the image's bytes (`clipsearch.feed.contents.stamp_of`): while it is the same,
+            they need not be read again. Empty for ready-made vectors, and where it is not known.
+        content: sha256 of the image's bytes, or of the ready-made vector; empty where it is not
+            known, and the document is then written whole.
+        encoder: Fingerprint; empty for ready-made vectors.
+        fields: Hash of everything in the document but its embedding (`hash_of_fields`).
+        data_set: That it comes from; empty where an earlier version wrote it and nobody has
+            claimed it since.
+        size: Of the image, in bytes; 0 where it is not known. What is of another size need not be
+            hashed to be known as another image.
+    """
+
+    id: str
+    stamp: str
+    content: str
+    encoder: str
+    fields: str
+    data_set: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PendingFeed:
+    """A feed that this ledger has begun, and not ended: at work, or killed.
+
+    Attributes:
+        token: That stands in the index for it (`IndexInfo.open_feeds`).
+        data_set: That it writes; empty where it only deletes.
+        agreed_after: Token of the feed after which the ledger said what the index held; None where
+            it did not.
+    """
+
+    token: str
+    data_set: str
+    agreed_after: str | None
+
+
+def hash_of_fields(document: Document) -> str:
+    """A sha256, in hex, that changes with any field but the embedding and its content."""
+    later = [
+        [name, ordered(value)]
+        for name, ordered in _LATER_KINDS
+        if (value := getattr(document, name))
+    ]
+    return _hash([*_fields(document), document.data_set, *later])
+
+
+def hash_of_fields_before(document: Document) -> str:
+    """The same of a document that an earlier version wrote, as its ledger has it."""
+    return _hash(_fields(document))
+
+
+def _fields(document: Document) -> list[object]:
+    return [ordered(getattr(document, name)) for name, ordered in _FIRST_KINDS]
+
+
+def _hash(parts: list[object]) -> str:
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()

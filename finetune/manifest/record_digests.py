@@ -1,0 +1,81 @@
+"""Digests of records: what tells whether a record is as it was, without reading it."""
+
+import hashlib
+import os
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+ROW_BYTES = 16
+Numbers = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """Of all records of a manifest, in their order.
+
+    Attributes:
+        numbers: int64[n], by which `Manifest.numbered_records` finds them.
+        ids: uint64[n], a hash of each record's id.
+        rows: uint64[n, 2], a hash of all that the manifest says of each record, of its embedding,
+            and of size, times and inode of its image.
+    """
+
+    numbers: Numbers
+    ids: Hashes
+    rows: Hashes
+
+
+class RecordDigests:
+    """Gathers `Digests` while records are read, in 32 bytes a record."""
+
+    def __init__(self) -> None:
+        self._numbers = array("q")
+        self._ids = bytearray()
+        self._rows = bytearray()
+
+    def add(
+        self,
+        number: int,
+        id: str,
+        split: str,
+        packed: bytes,
+        content: bytes | None,
+        status: os.stat_result | None,
+    ) -> None:
+        """Take in a record.
+
+        Args:
+            number: Its own.
+            id, split: Its own.
+            packed: All else that the manifest says, always as the same bytes.
+            content: Of its embedding; None without one.
+            status: Of its image; None where that was not found.
+        """
+        name = id.encode()
+        stamp = b""
+        if status is not None:
+            stamp = b"%d %d %d %d" % (
+                status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
+            )  # fmt: skip
+        parts = (name, split.encode(), stamp, content or b"", packed)
+        row = hashlib.sha256(b"\0".join(parts)).digest()
+        self._numbers.append(number)
+        self._ids += hash_of_id(id)
+        self._rows += row[:ROW_BYTES]
+
+    def finished(self) -> Digests:
+        """Of all records that were taken in."""
+        return Digests(
+            np.array(self._numbers, np.int64),
+            np.frombuffer(bytes(self._ids), np.uint64),
+            np.frombuffer(bytes(self._rows), np.uint64).reshape(-1, 2),
+        )
+
+
+def hash_of_id(id: str) -> bytes:
+    """8 bytes of a hash of an id."""
+    return hashlib.blake2b(id.encode(), digest_size=8).digest()
