@@ -283,7 +283,7 @@ class _Feed:
         mark.end()
         if self.rejections.note_count:
             notes.append(
-                f"{self.rejections.note_count:,} images use a part of their range of samples"
+                f"{self.rejections.note_count:,} pictures use a part of their range of samples"
                 f" alone and were stretched to it (see the report)"
             )
         notes += settle_unembedded(engine, unembedded)
