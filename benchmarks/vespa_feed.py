@@ -275,15 +275,15 @@ TRANSPORTS: dict[str, Callable[[str, Documents], float]] = {
 
 
 def measure(
-    server: str, options: list[str], documents: Documents, rounds: int
+    server: str, options: list[str], documents: Documents, rounds: int, transports: list[str]
 ) -> dict[str, list[float]]:
     """Documents a second of each transport, round by round; 0 where documents were lost."""
-    rates: dict[str, list[float]] = {name: [] for name in TRANSPORTS}
+    rates: dict[str, list[float]] = {name: [] for name in transports}
     with running_stub(options) as stub:
         for number in range(rounds):
             # The machine's speed drifts: nobody is always the first.
-            names = list(TRANSPORTS)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
+            turn = number % len(transports)
+            for name in transports[turn:] + transports[:turn]:
                 try:
                     taken = TRANSPORTS[name](stub.url, documents)
                 except AssertionError as lost:
@@ -300,14 +300,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stub", action="append", choices=SERVERS, help="this one; or all")
+    parser.add_argument(
+        "--transport", action="append", choices=TRANSPORTS, help="this one; or all, beside vespa feed"
+    )
     options = parser.parse_args()
+    transports = [*dict.fromkeys([*(options.transport or TRANSPORTS), "vespa feed"])]
     met = True
     print(f"{os.cpu_count()} cores, {options.documents:,} documents of {DIMENSION} dimensions")
     print(f"{'stub':<24}{'transport':<18}{'documents/s':>12}{'of vespa feed':>15}")
     with tempfile.TemporaryDirectory() as scratch:
         documents = Documents.make(options.documents, Path(scratch))
-        for server, arguments in SERVERS.items():
-            rates = measure(server, arguments, documents, options.rounds)
+        for server in options.stub or SERVERS:
+            rates = measure(server, SERVERS[server], documents, options.rounds, transports)
             for name, found in rates.items():
                 pairs = zip(found, rates["vespa feed"], strict=True)
                 ratio = statistics.median(ours / theirs for ours, theirs in pairs)

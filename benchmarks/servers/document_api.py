@@ -21,6 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from clipsearch.documents import DOCUMENT_FORM
+from clipsearch.engines.vespa.index_info import FORMAT_VERSION
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x4, 0x6, 0x7, 0x8
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
@@ -31,10 +34,18 @@ CONTENT_TYPE = b"\x0f\x10\x10application/json"
 WINDOW = 1 << 30
 
 DIMENSION = 512
-INFO = {"format_version": 1, "dimension": DIMENSION, "index_id": "benchmark"}
+INFO = {
+    "format_version": FORMAT_VERSION,
+    "dimension": DIMENSION,
+    "index_id": "benchmark",
+    "document_form": DOCUMENT_FORM,
+}
+NAMED = {"id": "id:images:index_info::index"}
 EMPTY_INDEX = {
-    b"get /document/v1/images/index_info/": {"fields": {"content": json.dumps(INFO)}},
-    b"post /document/v1/images/index_info/": {"id": "id:images:index_info::index"},
+    b"get /document/v1/images/index_info/": {**NAMED, "fields": {"content": json.dumps(INFO)}},
+    b"post /document/v1/images/index_info/": NAMED,
+    b"put /document/v1/images/index_info/": NAMED,
+    b"get /document/v1/images/image/docid?": {"documents": [], "documentCount": 0},
     b"post /search/": {"root": {"fields": {"totalCount": 0}, "coverage": {"coverage": 100}}},
 }
 PATH = {"pathId": "/document/v1/images/image/docid/x"}
