@@ -302,7 +302,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stub", action="append", choices=SERVERS, help="this one; or all")
     parser.add_argument(
-        "--transport", action="append", choices=TRANSPORTS, help="this one; or all, beside vespa feed"
+        "--transport",
+        action="append",
+        choices=TRANSPORTS,
+        help="this one; or all, beside vespa feed",
     )
     options = parser.parse_args()
     transports = [*dict.fromkeys([*(options.transport or TRANSPORTS), "vespa feed"])]

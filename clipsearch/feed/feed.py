@@ -414,21 +414,12 @@ def _asked(options: FeedOptions, given: str | Path | FrameManifest) -> Asked:
     return Asked.of(given, options.index, wish, others, prune=options.prune)
 
 
-def _nothing_changed(unchanged: Unchanged, started: float) -> FeedReport:
+def _nothing_changed(found: Unchanged, started: float) -> FeedReport:
     return FeedReport(
-        fed=0,
-        updated=0,
-        reused=0,
-        unchanged=unchanged.records,
-        removed=0,
-        rejected=0,
-        problems={},
-        blanked=unchanged.blanked,
-        seconds=time.monotonic() - started,
-        images_per_second=0.0,
-        report_path=None,
-        notes=unchanged.notes,
-    )
+        fed=0, updated=0, reused=0, unchanged=found.records, removed=0, rejected=0, problems={},
+        blanked=found.blanked, seconds=time.monotonic() - started, images_per_second=0.0,
+        report_path=None, notes=found.notes,
+    )  # fmt: skip
 
 
 def _prepare(

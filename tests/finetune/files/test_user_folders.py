@@ -5,7 +5,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from clipsearch.feed.ledger.ledger import ledger_path
+from clipsearch.feed.ledger.file import ledger_path
 from finetune.data.back_translation import default_cache
 from finetune.files.user_folders import user_cache, user_state
 
