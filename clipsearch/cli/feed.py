@@ -147,7 +147,7 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
 
 
 def summary(report: "FeedReport") -> str:
-    """What the feed did, in a line, and a line for each thing that the user should know."""
+    """Return what the feed did, in a line, and a line for each thing that the user should know."""
     words = (
         f"fed {report.fed:,}, updated {report.updated:,}, unchanged {report.unchanged:,},"
         f" removed {report.removed:,}, rejected {report.rejected:,}"

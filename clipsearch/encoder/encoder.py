@@ -44,11 +44,11 @@ class Towers(Protocol):
     """What computes embeddings: ONNX Runtime or torch."""
 
     def texts(self, input_ids: Int64, attention_mask: Int64) -> Float32:
-        """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
+        """Encode int64[n, t] and int64[n, t] as float32[n, d], unit length."""
         ...
 
     def images(self, pixels: npt.NDArray[np.uint8]) -> Float32:
-        """uint8[n, h, w, 3] to float32[n, d], unit length."""
+        """Encode uint8[n, h, w, 3] as float32[n, d], unit length."""
         ...
 
     @property
@@ -151,7 +151,7 @@ class Encoder:
         return embeddings
 
     def tokenize(self, texts: Sequence[str]) -> TokenizedCaptions:
-        """The tokens that the text tower sees, and how many of the texts are cut."""
+        """Return the tokens that the text tower sees, and how many of the texts are cut."""
         encodings = self._encodings(texts)
         return tokenized(
             [encoding.ids for encoding in encodings],
@@ -220,7 +220,9 @@ class Encoder:
         return encodings
 
     def _pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Int64, Int64]:
-        """Token ids and mask, int64[n, t]; t is the longest text's length, or the maximum."""
+        """Return token ids and mask, int64[n, t]; t is the longest text's length,
+        or the maximum.
+        """
         longest = max(1, *(len(ids) for ids in tokens))
         length = self.description.max_tokens if self.description.pad_to_max else longest
         ids = np.full((len(tokens), length), self.description.pad_token_id, np.int64)
@@ -277,7 +279,7 @@ def _towers(
 
 
 def load_tokenizer(folder: Path, max_tokens: int) -> "Tokenizer":
-    """The tokenizer of an encoder folder, which cuts texts. Raises EncoderError."""
+    """Return the tokenizer of an encoder folder, which cuts texts. Raises EncoderError."""
     from tokenizers import Tokenizer  # a query by image needs none
 
     path = folder / TOKENIZER_FILE

@@ -28,11 +28,11 @@ class OnnxTowers:
         self._lock = threading.Lock()
 
     def texts(self, input_ids: Int64, attention_mask: Int64) -> Float32:
-        """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
+        """Encode int64[n, t] and int64[n, t] as float32[n, d], unit length."""
         return self._run(TEXT_TOWER, {"input_ids": input_ids, "attention_mask": attention_mask})
 
     def images(self, pixels: npt.NDArray[np.uint8]) -> Float32:
-        """uint8[n, h, w, 3] to float32[n, d], unit length."""
+        """Encode uint8[n, h, w, 3] as float32[n, d], unit length."""
         return self._run(IMAGE_TOWER, {"pixel_values": normalize(pixels, self._preprocessing)})
 
     @property

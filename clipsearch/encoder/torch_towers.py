@@ -66,7 +66,7 @@ class TorchTowers:
         self._of_thread = threading.local()
 
     def texts(self, input_ids: Int64, attention_mask: Int64) -> Float32:
-        """int64[n, t] and int64[n, t] to float32[n, d], unit length."""
+        """Encode int64[n, t] and int64[n, t] as float32[n, d], unit length."""
         torch = self._torch
         ids, mask = torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
         made = self._model.mask_on_host(ids, mask)
@@ -75,7 +75,9 @@ class TorchTowers:
             return _array(self._model.embed_texts(ids.to(self._device), moved))
 
     def images(self, pixels: npt.NDArray[np.uint8]) -> Float32:
-        """uint8[n, h, w, 3] to float32[n, d], unit length; they become floats on the device."""
+        """Encode uint8[n, h, w, 3] as float32[n, d], unit length;
+        they become floats on the device.
+        """
         with self._torch.inference_mode(), self._memory(), self._own_stream():
             moved = self._normalizer.moved(pixels)
             # Work is queued by one thread at a time, and waited for by each on its own.
@@ -134,7 +136,9 @@ class TorchTowers:
 
     @contextmanager
     def _own_stream(self) -> Iterator[None]:
-        """Of this thread, so that its copies and its waiting are beside the others' work."""
+        """Use a stream of this thread, so that its copies and its waiting are beside the others'
+        work.
+        """
         with ExitStack() as stack:
             if self._device.type == "cuda":
                 cuda = self._torch.cuda

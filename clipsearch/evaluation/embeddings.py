@@ -43,7 +43,7 @@ class SplitImages:
         return len(self.ids)
 
     def only(self, kept: npt.NDArray[np.integer]) -> "SplitImages":
-        """Those of these indices."""
+        """Return the rows of these indices."""
         return SplitImages(
             tuple(self.ids[i] for i in kept),
             tuple(self.sources[i] for i in kept),
@@ -55,7 +55,7 @@ class SplitImages:
 def read_split_images(
     manifest: Manifest, split: str, labels: ClassLabels | None
 ) -> tuple[SplitImages, list[Problem]]:
-    """The split's images, and those that have a caption or a class but no image file.
+    """Return the split's images, and those that have a caption or a class but no image file.
 
     Args:
         manifest: An open one.
@@ -105,7 +105,7 @@ def embed_images(
     device: str = "cpu",
     stream: TextIO | None = None,
 ) -> tuple[SplitImages, list[Float32], list[Problem]]:
-    """Every image by every encoder; decoded once for all that take the same pixels.
+    """Embed every image by every encoder; decoded once for all that take the same pixels.
 
     Args:
         encoders: One or more.

@@ -51,7 +51,7 @@ class SharedPixels:
         self._pixels[slot] = pixels
 
     def take(self, slot: int) -> Pixels:
-        """A copy of what lies in a slot, which may then be filled again."""
+        """Return a copy of what lies in a slot, which may then be filled again."""
         assert self._pixels is not None
         taken: Pixels = self._pixels[slot].copy()
         return taken

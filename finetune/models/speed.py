@@ -51,7 +51,7 @@ class QuickGELU(nn.Module):
     """x sigmoid(1.702 x)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Of any shape; written out where nothing is to be differentiated."""
+        """Apply it to any shape; written out where nothing is to be differentiated."""
         # traced and compiled towers hold plain operations
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return x * torch.sigmoid(FACTOR * x)
@@ -74,7 +74,9 @@ class _QuickGELU(torch.autograd.Function):
 
 
 def _class_token(mlp: nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    """float[n, 1, d] of float[n, t, d]; the layer adds it to all tokens, of which one is read."""
+    """Make float[n, 1, d] of float[n, t, d]; the layer adds it to all tokens, of
+    which one is read.
+    """
     return (given[0][:, :1],)
 
 
@@ -133,7 +135,7 @@ class _Attempt:
         self._is_over = False
 
     def of(self, layer: nn.Module) -> Callable[..., Any]:
-        """What calls a compiled layer, and the layer itself from the first failure on."""
+        """Return what calls a compiled layer, and the layer itself from the first failure on."""
         from torch._dynamo.exc import TorchDynamoException  # a second, and for --compile alone
 
         compiled: Any = layer._compiled_call_impl
@@ -159,7 +161,7 @@ class _Attempt:
 
 
 def _layers(tower: nn.Module) -> nn.ModuleList | None:
-    """The longest list of modules of one class."""
+    """Return the longest list of modules of one class."""
     lists = [module for module in tower.modules() if isinstance(module, nn.ModuleList)]
     equal = [each for each in lists if len({type(layer) for layer in each}) == 1]
     return max(equal, key=len, default=None)
@@ -196,7 +198,7 @@ def _enable(model: PreTrainedModel) -> None:
 
 
 def checkpointed_layers(tower: nn.Module) -> int:
-    """How many of a tower's layers recompute their activations when training."""
+    """Return how many of a tower's layers recompute their activations when training."""
     return sum(
         1
         for module in tower.modules()

@@ -53,7 +53,7 @@ class WeightCopies:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The layers compute with copies of the weights as they are now.
+        """Let the layers compute with copies of the weights as they are now.
 
         Call `collect_gradients` after each backward pass within.
         """
@@ -94,7 +94,7 @@ class WeightCopies:
 
 
 def _widened(like: Sequence[torch.Tensor], values: list[torch.Tensor]) -> list[torch.Tensor]:
-    """`values` in the precision of `like`, by as few kernels as there can be."""
+    """Return `values` in the precision of `like`, by as few kernels as there can be."""
     wide = [torch.empty_like(each) for each in like]
     torch._foreach_copy_(wide, values)
     return wide
