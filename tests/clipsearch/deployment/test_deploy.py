@@ -1,11 +1,7 @@
 """`clipsearch deploy`: what is sent, what is said before it is made, what the index knows."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-import types
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +9,11 @@ from typing import Any
 
 import pytest
 from config_server_stub import StubConfigServer
+from deploying import REINDEX, RESTART, Asked, make_encoder, options, quiet, run
 from recording_server import make_certificate, recorder, server_context
 from vespa_stub import StubVespa, numbered_document
 
-from clipsearch.deployment.changes import Changes, describe
+from clipsearch.deployment.changes import describe
 from clipsearch.deployment.config_server import ConfigServer
 from clipsearch.deployment.deploy import deploy
 from clipsearch.deployment.options import DeployOptions
@@ -25,49 +22,9 @@ from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import read_info, write_info
 from finetune.encoder_folder import (
-    EncoderDescription,
-    fingerprint,
     read_description,
-    write_description,
 )
 from finetune.errors import EncoderError, EngineError, UsageError
-from finetune.images.preprocessing import Preprocessing
-
-REINDEX = {
-    "documentType": "image",
-    "clusterName": "images",
-    "messages": ["Document type 'image': Field 'captions' changed: stemming: 'best' -> 'none'"],
-    "services": [{"serviceName": "searchnode", "hostName": "localhost"}],
-}
-RESTART = {
-    "clusterName": "images",
-    "clusterType": "search",
-    "serviceType": "searchnode",
-    "messages": ["Document type 'image': Field 'path' changed: add attribute aspect"],
-    "services": [{"serviceName": "searchnode", "hostName": "localhost"}],
-}
-
-
-def make_encoder(folder: Path, *, name: str = "photos", dimension: int = 8) -> Path:
-    """A folder with all that deploy looks at; the towers are no models."""
-    (folder / "onnx").mkdir(parents=True)
-    for tower in ("text", "image"):
-        (folder / "onnx" / f"{tower}.onnx").write_bytes(f"{name} {tower} {dimension}".encode())
-    (folder / "tokenizer.json").write_text("{}")
-    size = Preprocessing(32, 32, "exact", 32, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    description = EncoderDescription(
-        family="clip",
-        name=name,
-        dimension=dimension,
-        max_tokens=64,
-        pad_to_max=False,
-        pad_token_id=0,
-        preprocessing=size,
-        onnx_max_difference={},
-        fingerprint=fingerprint(folder),
-    )
-    write_description(folder, description)
-    return folder
 
 
 @pytest.fixture
@@ -85,27 +42,6 @@ def vespa() -> Iterator[StubVespa]:
 def server(vespa: StubVespa) -> Iterator[StubConfigServer]:
     with StubConfigServer(on_activate=vespa.redeployed) as stub:
         yield stub
-
-
-def options(server: StubConfigServer, vespa: StubVespa, **changes: Any) -> DeployOptions:
-    base = DeployOptions(config_server=server.url, index=vespa.url, wait=5.0)
-    return replace(base, **changes)
-
-
-class Asked:
-    """Consent that remembers what it was asked."""
-
-    def __init__(self, answer: bool = True) -> None:
-        self.answer = answer
-        self.changes: list[Changes] = []
-
-    def __call__(self, changes: Changes) -> bool:
-        self.changes.append(changes)
-        return self.answer
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 def test_the_first_deployment(server: StubConfigServer, vespa: StubVespa, encoder: Path) -> None:
@@ -370,141 +306,6 @@ def test_a_changed_encoder_folder_is_refused(
     (encoder / "onnx" / "text.onnx").write_bytes(b"another")
     with pytest.raises(EncoderError, match="a file was changed"):
         deploy(options(server, vespa, encoder=encoder), consent=Asked(), say=quiet)
-
-
-def fake_pyvespa(monkeypatch: pytest.MonkeyPatch, **classes: type) -> None:
-    module = types.ModuleType("vespa.deployment")
-    for name, made in classes.items():
-        setattr(module, name, made)
-    monkeypatch.setitem(sys.modules, "vespa", types.ModuleType("vespa"))
-    monkeypatch.setitem(sys.modules, "vespa.deployment", module)
-
-
-class FakeDocker:
-    """In place of the module: whether there is a container, and what was done."""
-
-    class errors:  # noqa: N801
-        class NotFound(Exception):  # noqa: N818
-            pass
-
-    def __init__(self, server: StubConfigServer, *, held: bool) -> None:
-        self.containers = self
-        self.done: list[Any] = []
-        self._server, self._held = server, held
-
-    def from_env(self, timeout: int) -> "FakeDocker":
-        return self
-
-    def get(self, name: str) -> "FakeDocker":
-        if not self._held:
-            raise self.errors.NotFound(name)
-        return self
-
-    def start(self) -> None:
-        self.done.append("start")
-        self._server.up = True
-
-    def run(self, image: str, **arguments: Any) -> None:
-        self.done.append((image, arguments))
-        self._server.up = True
-
-
-@pytest.mark.parametrize("held", [False, True])
-def test_docker_is_started_and_then_deployed_to(
-    server: StubConfigServer,
-    vespa: StubVespa,
-    encoder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    held: bool,
-) -> None:
-    fake = FakeDocker(server, held=held)
-    monkeypatch.setitem(sys.modules, "docker", fake)
-    monkeypatch.setattr("clipsearch.deployment.deploy.DOCKER_CONFIG_SERVER", server.url)
-    wanted = DeployOptions(encoder=encoder, docker=True, index=vespa.url, wait=5)
-    if held:  # a stopped container, whose index is not to be forgotten
-        half = options(server, vespa, encoder=encoder, precision="bfloat16")
-        deploy(half, consent=Asked(), say=quiet)
-    server.up = False
-    deployed = deploy(wanted, consent=Asked(), say=quiet)
-    assert deployed is not None and deployed.index == vespa.url
-    assert deployed.info.precision == ("bfloat16" if held else "float")
-    if held:
-        assert fake.done == ["start"]
-    else:
-        ((image, made),) = fake.done
-        assert (image, made["name"]) == ("vespaengine/vespa", "clipsearch")
-        assert made["ports"]["8080/tcp"] == ("127.0.0.1", 8080), "for this machine alone"
-    deploy(wanted, consent=Asked(), say=quiet)
-    assert len(fake.done) == 1, "one that is up is not started again"
-
-
-def test_cloud_goes_through_pyvespa(
-    vespa: StubVespa, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    certificate = tmp_path / "data-plane-public-cert.pem"
-    certificate.write_text("certificate")
-    made: list[Any] = []
-
-    class VespaCloud:
-        data_cert_path = str(certificate)
-        data_key_path = str(certificate)
-
-        def __init__(self, **arguments: Any) -> None:
-            made.append(arguments)
-
-        def deploy_from_disk(self, instance: str, application_root: Path, max_wait: int) -> Any:
-            assert (application_root / "security" / "clients.pem").read_text() == "certificate"
-            assert 'nodes count="1"' in (application_root / "services.xml").read_text()
-            return types.SimpleNamespace(url=vespa.url + "/")
-
-    fake_pyvespa(monkeypatch, VespaCloud=VespaCloud)
-    cloud = DeployOptions(encoder=encoder, cloud="me.photos", wait=2)
-    said: list[str] = []
-    deployed = deploy(cloud, consent=Asked(), say=said.append)
-    assert said == ["deploying to Vespa Cloud as me.photos"]
-    other = replace(cloud, encoder=make_encoder(tmp_path / "other", name="other"), language="fr")
-    deploy(other, consent=Asked(), say=said.append)
-    assert "changed: language: en → fr" in said, "it could not be said before"
-    assert deployed is not None and deployed.index == vespa.url
-    assert deployed.certificate == str(certificate)
-    assert (made[0]["tenant"], made[0]["application"], made[0]["instance"]) == (
-        "me",
-        "photos",
-        "default",
-    )
-
-
-def test_errors_of_docker_and_pyvespa_are_one_sentence(
-    encoder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Silent:
-        def from_env(self, timeout: int) -> None:
-            raise RuntimeError("no docker engine answers")
-
-    monkeypatch.setattr("clipsearch.deployment.deploy.DOCKER_CONFIG_SERVER", "http://127.0.0.1:1")
-    docker = DeployOptions(encoder=encoder, docker=True, wait=1)
-    monkeypatch.setitem(sys.modules, "docker", Silent())
-    with pytest.raises(EngineError, match="Docker: no docker engine answers; is it installed"):
-        deploy(docker, consent=Asked(), say=quiet)
-    monkeypatch.setitem(sys.modules, "docker", None)
-    with pytest.raises(UsageError, match=r"pip install \"clipsearch\[vespa\]\""):
-        deploy(docker, consent=Asked(), say=quiet)
-    cloud = DeployOptions(encoder=encoder, cloud="me.photos", wait=1)
-    monkeypatch.setitem(sys.modules, "vespa.deployment", None)
-    with pytest.raises(UsageError, match=r"pip install \"clipsearch\[vespa\]\""):
-        deploy(cloud, consent=Asked(), say=quiet)
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if "CLIPSEARCH" not in name}
-    return subprocess.run(
-        [sys.executable, "-m", "clipsearch", "deploy", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-    )
 
 
 def test_the_command(server: StubConfigServer, vespa: StubVespa, encoder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from config_server_stub import StubConfigServer
-from test_deploy import REINDEX, Asked, make_encoder, options, quiet, run
+from deploying import REINDEX, Asked, make_encoder, options, quiet, run
 from vespa_stub import StubVespa, numbered_document
 
 from clipsearch.deployment.deploy import deploy

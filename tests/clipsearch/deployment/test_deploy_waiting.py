@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from config_server_stub import StubConfigServer
-from test_deploy import Asked, make_encoder, options, quiet, run
+from deploying import Asked, make_encoder, options, quiet, run
 from test_deploy_faults import known
 from vespa_stub import StubVespa
 
