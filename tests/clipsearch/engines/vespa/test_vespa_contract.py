@@ -1,22 +1,29 @@
 """Every answer that a real Vespa was recorded to give, read by the engine."""
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import pytest
+from vespa_replies import (
+    SETTINGS,
+    TARGET,
+    Mock,
+    by_name,
+    engine_over,
+    records,
+    reply_of,
+    unit_vector,
+)
 
 from clipsearch.documents import Document
 from clipsearch.engine import (
     Delete,
     EngineQuery,
     IndexInfo,
-    NumberFilter,
     Operation,
-    TagFilter,
     Update,
     Upsert,
 )
@@ -28,66 +35,9 @@ from clipsearch.engines.vespa.answers import (
 )
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.feeding import FeedStoppedError
-from clipsearch.engines.vespa.http.connection import Body, Client, ConnectionSettings, Reply
+from clipsearch.engines.vespa.http.connection import Client, Reply
 from clipsearch.engines.vespa.operations import hex_values
-from finetune.errors import EngineError, UsageError
-
-SETTINGS = ConnectionSettings(connections=1, search_patience=0.05, feed_patience=0.05)
-TARGET = "http://vespa.example:8080"
-INFO = IndexInfo(dimension=64, column_order=("words", "year"))
-EARLIER = IndexInfo(dimension=64, document_form=1)
-Record = dict[str, Any]
-
-
-class Mock:
-    """A transport that answers with what it is given, in order; the last one again and again."""
-
-    def __init__(self, *replies: Reply) -> None:
-        self.replies = list(replies)
-        self.sent: list[tuple[str, str, Any]] = []
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        body: Body,
-        content_type: str,
-        timeout: float,
-        left: threading.Event | None = None,
-    ) -> Reply:
-        self.sent.append((method, path, json.loads(body) if isinstance(body, bytes) else None))
-        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-
-    def close(self) -> None:
-        pass
-
-
-def engine_over(transport: Mock, info: IndexInfo = INFO) -> VespaEngine:
-    return VespaEngine(Client(TARGET, transport, SETTINGS), info)
-
-
-def reply_of(record: Record) -> Reply:
-    response = record["response"]
-    body = response["body"]
-    data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    return Reply(response["status"], data, response["headers"]["content-type"])
-
-
-def records(recorded: Path, *files: str) -> list[Record]:
-    found: list[Record] = []
-    for name in files:
-        found += json.loads((recorded / name).read_text(encoding="utf-8"))
-    return [record for record in found if record.get("response")]
-
-
-def by_name(recorded: Path, name: str) -> Record:
-    both = records(recorded, "http-document-and-search.json", "http-faults.json")
-    return next(record for record in both if record["name"] == name)
-
-
-def unit_vector(seed: int = 1) -> Any:
-    vector = np.random.default_rng(seed).standard_normal(64).astype(np.float32)
-    return vector / np.linalg.norm(vector)
+from finetune.errors import EngineError
 
 
 def test_every_recorded_search_is_read(recorded: Path) -> None:
@@ -397,104 +347,3 @@ def test_highlight_marks_are_taken_out() -> None:
 def test_access_refused_names_the_mend() -> None:
     assert "VESPA_CLOUD_SECRET_TOKEN" in failure_sentence(401, {"message": "no"}, TARGET)
     assert not is_missing(404, None)
-
-
-def test_user_text_never_enters_the_statement() -> None:
-    transport = Mock(Reply(200, b'{"root": {"fields": {"totalCount": 0}}}'))
-    nasty = '"; select * from image where true; @x0 {"'
-    query = EngineQuery(
-        "hybrid",
-        tokens=(nasty, "two"),
-        vector=unit_vector(),
-        filters=(TagFilter(nasty, (nasty, "b")), TagFilter("c", (nasty,), exclude=True)),
-        exclude_ids=(nasty,),
-    )
-    engine_over(transport).search(query)
-    for _, _, body in transport.sent:
-        assert nasty not in body["yql"]
-    assert body["yql"].endswith(
-        " and (tag_values contains @f0v0 or tag_values contains @f0v1)"
-        " and !(tag_values contains @f1v0) and !(id contains @x0)"
-    )
-    assert [body[name] for name in ("t0", "x0")] == [nasty] * 2
-    assert [body[name] for name in ("f0v0", "f1v0")] == [f"{nasty}\t{nasty}", f"c\t{nasty}"]
-    transport.sent.clear()
-    engine_over(transport, EARLIER).search(query)
-    for _, _, body in transport.sent:
-        assert nasty not in body["yql"]
-    assert body["yql"].endswith(
-        " and tags contains sameElement(key contains @f0, (value contains @f0v0 or value contains"
-        " @f0v1)) and !(tags contains sameElement(key contains @f1, value contains @f1v0))"
-        " and !(id contains @x0)"
-    )
-    assert [body[name] for name in ("t0", "f0", "f0v0", "f1v0", "x0")] == [nasty] * 5
-
-
-def test_filters_are_the_recorded_forms(recorded: Path) -> None:
-    def where(*filters: NumberFilter | TagFilter) -> str:
-        transport = Mock(Reply(200, b'{"root": {"fields": {"totalCount": 0}}}'))
-        query = EngineQuery("bm25", tokens=("circl",), filters=filters)
-        engine_over(transport, EARLIER).search(query)
-        body = transport.sent[0][2]
-        clause = body["yql"].partition(" and ")[2]
-        for name in sorted((n for n in body if n.startswith("f")), reverse=True):
-            clause = clause.replace(f"@{name}", f'"{body[name]}"')
-        return str(clause)
-
-    def recorded_clause(name: str) -> str:
-        return str(by_name(recorded, name)["request"]["body"]["yql"]).partition(" and ")[2]
-
-    nature = TagFilter("category", ("nature",))
-    assert where(nature) == recorded_clause("search-filter-same-element")
-    assert where(TagFilter("category", ("nature",), exclude=True)) == recorded_clause(
-        "search-filter-not"
-    )
-    assert where(NumberFilter("words", low=20)) == recorded_clause("search-filter-range")
-    two = where(NumberFilter("words", low=10, high=12, high_open=True))
-    assert two == recorded_clause("search-filter-range-two").replace("10", "10.0").replace(
-        "12", "12.0"
-    )
-    assert "value >= -0.00000015, value < 200000000000000000000.0" in where(
-        NumberFilter("words", low=-1.5e-7, high=2e20, high_open=True)
-    )
-
-
-def test_facets_are_the_recorded_form(recorded: Path) -> None:
-    transport = Mock(Reply(200, b'{"root": {"fields": {"totalCount": 0}}}'))
-    query = EngineQuery("bm25", tokens=("circl",), facets=("category", "set"))
-    page = engine_over(transport).search(query)
-    assert page.facets == {"category": (), "set": ()}
-    ours = transport.sent[0][2]["yql"].partition(" | ")[2]
-    theirs = by_name(recorded, "search-facets-two")["request"]["body"]["yql"].partition(" | ")[2]
-    assert ours.replace("max(1000)", "max(3)") == theirs
-
-
-@pytest.mark.parametrize(
-    ("query", "reason"),
-    [
-        (EngineQuery("vector"), "needs a vector"),
-        (EngineQuery("hybrid", tokens=("a",)), "needs a vector"),
-        (EngineQuery("vector", vector=unit_vector()[:63]), "64 values"),
-        (EngineQuery("vector", vector=unit_vector() * np.nan), "not finite"),
-        (EngineQuery("vector", vector=unit_vector() * 2), "length 2.0000"),
-        (EngineQuery("bm25", tokens=("a",), k=0), "at least 1"),
-        (EngineQuery("bm25", tokens=("a",), filters=(TagFilter("c", ("",)),)), "empty value"),
-        (EngineQuery("bm25", tokens=("a",), filters=(NumberFilter("n"),)), "bound"),
-        (
-            EngineQuery("bm25", tokens=("a",), filters=(NumberFilter("n", low=float("inf")),)),
-            "bound",
-        ),
-    ],
-)
-def test_a_query_that_cannot_work_is_not_sent(query: EngineQuery, reason: str) -> None:
-    transport = Mock(Reply(200, b"{}"))
-    with pytest.raises(UsageError, match=reason):
-        engine_over(transport).search(query)
-    assert transport.sent == []
-
-
-def test_a_text_without_words_matches_nothing_and_is_no_error() -> None:
-    transport = Mock(Reply(500, b""))
-    page = engine_over(transport).search(EngineQuery("bm25", facets=("class",)))
-    assert (page.hits, page.total, page.facets) == ((), 0, {"class": ()})
-    assert transport.sent == []
