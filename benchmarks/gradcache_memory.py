@@ -1,16 +1,17 @@
 """Peak memory and time of one step against the batch size, with and without GradCache.
 
     python benchmarks/gradcache_memory.py                          # a small ViT, on the CPU
-    python benchmarks/gradcache_memory.py --device cuda --model openai/clip-vit-base-patch32 \\
-        --sizes 256 512 1024 2048 4096 --chunk-size 256 --precision bf16
+    python benchmarks/gradcache_memory.py --device cuda --model vit-b-32 --precision bf16 \\
+        --sizes 256 1024 4096 --chunk-size 256 --methods GradCache
 
 Each step (forward, backward, AdamW) of a batch of noise runs in a process of its own, after one
 step of two pairs that sets up what lasts: weights, gradients, optimizer. On the CPU the peak is
 the system's own count of resident memory (VmHWM), on a GPU torch's (max_memory_allocated).
 "activations" is the growth over what was there before the step, pixels of the batch included;
-these (float32 here; a run keeps bytes) are all that GradCache leaves to grow. The last column is
-"activations" against that of the smallest batch with the same method: flat is 1. A batch that is
-no larger than a chunk goes the plain way. On two cores that other work shared (so not s/step):
+these (float32 here; a run keeps bytes) are all that GradCache leaves to grow. The last columns are
+"activations", and the time a pair, against those of the smallest batch with the same method: flat
+is 1, and 1.6 of the time a pair is wanted at most of GradCache. A batch that is no larger than a
+chunk goes the plain way. On two cores that other work shared (so not s/step):
 
     small, fp32, cpu, 1 threads, chunks of 64; MB
     method      batch   before  activations   s/step   ratio
@@ -32,20 +33,22 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from transformers import CLIPConfig, CLIPModel
 
+from finetune.data.world import World
 from finetune.losses.contrastive import contrastive_loss
 from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
 from finetune.models.tiny import TinySize, tiny_clip
 from finetune.training.batch_size import cpu_peak, cuda_peak, made_up_batch, process_memory
-from finetune.training.gradients.backward import whole_backward
-from finetune.training.gradients.gradcache import cached_backward
+from finetune.training.step import build_backward
 
 MEGABYTE = 1 << 20
+METHODS = ("whole", "GradCache")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# A step on the CPU takes long; on a GPU the first of a size also picks kernels.
+REPEATS = {"cpu": 1, "cuda": 4}
 SMALL = TinySize(image_size=96, width=192, mlp_width=768, layers=6, heads=4, projection=128)
 
 
@@ -59,10 +62,10 @@ class Measured:
 
 
 def load(name: str) -> DualEncoder:
-    """A checkpoint, "small", or "vit-b-32": the size of CLIP ViT-B/32 with random weights."""
-    if name not in ("small", "vit-b-32"):
+    """A checkpoint, "tiny", "small", or "vit-b-32": CLIP ViT-B/32 with random weights."""
+    if name not in ("tiny", "small", "vit-b-32"):
         return load_dual_encoder(name)
-    built = tiny_clip(["a made-up caption"], size=SMALL)
+    built = tiny_clip(["a made-up caption"], size=TinySize() if name == "tiny" else SMALL)
     model, preprocessing = built.model, built.preprocessing
     if name == "vit-b-32":
         # CLIPConfig's defaults are that model's sizes
@@ -78,14 +81,15 @@ def measure(options: argparse.Namespace) -> Measured:
     device = torch.device(options.device)
     dual = load(options.model).to(device).train()
     optimizer = torch.optim.AdamW(dual.parameters(), lr=1e-6, fused=True)
-    backward = partial(whole_backward, dtype=PRECISIONS[options.precision])
-    if options.chunk_size:
-        backward = partial(
-            cached_backward, chunk_size=options.chunk_size, dtype=PRECISIONS[options.precision]
-        )
+    backward = build_backward(
+        contrastive_loss,
+        World(0, 1, device),
+        PRECISIONS[options.precision],
+        chunk_size=options.chunk_size or None,
+    )
 
     def step(size: int) -> None:
-        backward(dual, made_up_batch(dual, size), contrastive_loss)
+        backward(dual, made_up_batch(dual, size), scaler=None)
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
 
@@ -97,11 +101,14 @@ def measure(options: argparse.Namespace) -> Measured:
     else:
         before = process_memory("VmRSS")
         growth = cpu_peak(before, step, options.child)
-    begin = time.perf_counter()
-    step(options.child)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return Measured(before, growth, time.perf_counter() - begin)
+    seconds = []
+    for _ in range(REPEATS[device.type]):
+        begin = time.perf_counter()
+        step(options.child)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begin)
+    return Measured(before, growth, min(seconds))
 
 
 def in_a_process(options: argparse.Namespace, size: int, chunk_size: int) -> Measured | None:
@@ -122,12 +129,13 @@ def in_a_process(options: argparse.Namespace, size: int, chunk_size: int) -> Mea
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="small", help="id, folder, small or vit-b-32")
+    parser.add_argument("--model", default="small", help="id, folder, tiny, small or vit-b-32")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
     parser.add_argument("--chunk-size", type=int, default=64)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -139,19 +147,22 @@ def main() -> None:
     )
     print(
         f"{'method':10} {'batch':>6} {'before':>8} {'activations':>12} {'s/step':>8} {'ratio':>7}"
+        f" {'a pair':>7}"
     )
-    for method, chunk_size in (("whole", 0), ("GradCache", options.chunk_size)):
-        smallest = None
+    for method in options.methods:
+        chunk_size = options.chunk_size if method == "GradCache" else 0
+        smallest, least = 0, 0.0
         for size in options.sizes:
             found = in_a_process(options, size, chunk_size)
             if found is None:
                 print(f"{method:10} {size:6}   out of memory", flush=True)
                 break
-            smallest = smallest or found.growth
+            a_pair = found.seconds / size
+            smallest, least = (smallest, least) if smallest else (found.growth, a_pair)
             print(
                 f"{method:10} {size:6} {found.before / MEGABYTE:8.0f}"
                 f" {found.growth / MEGABYTE:12.0f} {found.seconds:8.2f}"
-                f" {found.growth / smallest:6.2f}x",
+                f" {found.growth / smallest:6.2f}x {a_pair / least:6.2f}x",
                 flush=True,
             )
 
