@@ -44,7 +44,7 @@ def choose_columns(
     tags: Iterable[str] = (),
     numbers: Iterable[str] = (),
 ) -> MetadataColumns:
-    """What the index remembers, and for each new column what is asked for or was found.
+    """Return what the index remembers, and for each new column what is asked for or was found.
 
     Args:
         found: Column to "number" or "tag", as the manifest's values suggest.
@@ -93,7 +93,7 @@ def document_of(
     path: str | None = None,
     data_set: str = "",
 ) -> Document:
-    """The record as a document without an embedding; empty values are left out.
+    """Return the record as a document without an embedding; empty values are left out.
 
     Args:
         record: Of the manifest.
@@ -126,7 +126,7 @@ def document_of(
 
 
 def _storable(found: Mapping[str, str]) -> dict[str, str]:
-    """The columns under the names by which an index can hold them."""
+    """Return the columns under the names by which an index can hold them."""
     try:
         return storable_names(found)
     except DocumentError as error:

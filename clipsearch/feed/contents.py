@@ -35,19 +35,20 @@ def stamp_of(image: ImageSource) -> str:
 
 
 def place_of_stamp(stamp: str) -> tuple[Path, int] | None:
-    """The file and the offset in it that a stamp is about; None for an empty one."""
+    """Return the file and the offset in it that a stamp is about; None for an empty one."""
     found = _STAMP.fullmatch(stamp)
     return None if found is None else (Path(found["path"]), int(found["offset"]))
 
 
 def size_of_stamp(stamp: str) -> int:
-    """Bytes of the image, 0 for an empty stamp."""
+    """Return the bytes of the image, 0 for an empty stamp."""
     found = _STAMP.fullmatch(stamp)
     return 0 if found is None else int(found["size"])
 
 
 def content_of(record: Record, *, encoded: bool) -> str | None:
-    """The sha256, in hex, of what the record's embedding is made from; None where it has nothing.
+    """Return the sha256, in hex, of what the record's embedding is made from; None
+    where it has nothing.
 
     Args:
         record: Of the manifest.
@@ -61,7 +62,7 @@ def content_of(record: Record, *, encoded: bool) -> str | None:
 
 
 def content_of_image(image: ImageSource) -> str | None:
-    """The sha256, in hex, of the image's bytes; None where they cannot be read."""
+    """Return the sha256, in hex, of the image's bytes; None where they cannot be read."""
     try:
         return hashlib.sha256(read_bytes(image)).hexdigest()
     except ImageError:
@@ -69,10 +70,10 @@ def content_of_image(image: ImageSource) -> str | None:
 
 
 def content_of_vector(embedding: Embedding) -> str:
-    """The sha256, in hex, of a ready-made vector as the manifest gives it."""
+    """Return the sha256, in hex, of a ready-made vector as the manifest gives it."""
     return hashlib.sha256(np.ascontiguousarray(embedding).tobytes()).hexdigest()
 
 
 def resolved(path: Path) -> str:
-    """The path without symbolic links, with `/`, whether it exists or not."""
+    """Return the path without symbolic links, with `/`, whether it exists or not."""
     return Path(os.path.realpath(path)).as_posix()

@@ -86,12 +86,12 @@ class ManifestPlace:
 
     @classmethod
     def in_memory(cls, data_set: str) -> "ManifestPlace":
-        """Of a DataFrame, which lies nowhere: the data set's name stands for it."""
+        """Make that of a DataFrame, which lies nowhere: the data set's name stands for it."""
         return cls(f"{IN_MEMORY}{data_set}", f"{IN_MEMORY}{data_set}", None)
 
     @classmethod
     def of(cls, manifest: Path, index: str) -> "ManifestPlace":
-        """Of a manifest (file, folder or pattern of shards), for an index."""
+        """Make that of a manifest (file, folder or pattern of shards), for an index."""
         # normpath keeps symbolic links where there is no ".." after one.
         named = Path(os.path.normpath(manifest.expanduser().absolute()))
         real = resolved(named)
@@ -99,12 +99,14 @@ class ManifestPlace:
         return cls(named.as_posix(), real, beside)
 
     def is_of(self, data_set: DataSet) -> bool:
-        """Whether the data set was fed from here."""
+        """Return whether the data set was fed from here."""
         here = {self.manifest, self.resolved}
         return bool(here & {data_set.manifest, data_set.resolved})
 
     def may_be_moved(self, data_set: DataSet) -> bool:
-        """Whether the data set may be here now: where it was there is nothing, or all was moved."""
+        """Return whether the data set may be here now: where it was there is nothing,
+        or all was moved.
+        """
         if data_set.manifest.startswith(IN_MEMORY):
             return False
         if self.beside is not None and self.beside == data_set.beside:
@@ -121,7 +123,7 @@ def settle_data_set(
     *,
     encoded: bool,
 ) -> DataSet:
-    """The data set that the manifest is, written into what the index knows.
+    """Return the data set that the manifest is, written into what the index knows.
 
     Args:
         engine: The index.
@@ -162,7 +164,7 @@ def settle_data_set(
 
 
 def fed_from(place: ManifestPlace, ledger: Ledger, wish: Wish) -> str | None:
-    """The data set that this ledger has fed from here; None where it has fed none."""
+    """Return the data set that this ledger has fed from here; None where it has fed none."""
     if wish.name is not None:
         return wish.name
     lay = ledger.places_fed
@@ -176,7 +178,7 @@ def fed_from(place: ManifestPlace, ledger: Ledger, wish: Wish) -> str | None:
 def about_data_set(
     data_set: DataSet, known: Mapping[str, DataSet], *, has_documents: bool
 ) -> list[str]:
-    """What a user should know of the data set that a manifest was found to be."""
+    """Return what a user should know of the data set that a manifest was found to be."""
     before = known.get(data_set.name)
     if before is None:
         if not known:
@@ -198,7 +200,9 @@ def about_data_set(
 
 
 def held_sentence(holder: str, fed: DataSet, manifests: Mapping[str, str]) -> str:
-    """Why a record is rejected whose id another data set, or a file, holds; with the mend."""
+    """Return why a record is rejected whose id another data set, or a file, holds;
+    with the mend.
+    """
     if holder in manifests:
         whose = f"the data set {holder} ({manifests[holder]})"
         take_over = f"--data-set {holder}"
@@ -212,7 +216,9 @@ def held_sentence(holder: str, fed: DataSet, manifests: Mapping[str, str]) -> st
 
 
 def _known(info: IndexInfo, ledger: Ledger) -> list[DataSet]:
-    """The data sets of the index; an earlier version may have dropped what it does not know."""
+    """Return the data sets of the index;
+    an earlier version may have dropped what it does not know.
+    """
     listed = {each.name for each in info.data_sets}
     lost = sorted(ledger.counts().by_data_set.keys() - listed - {UNCLAIMED})
     return [*info.data_sets, *(DataSet(name, "", "") for name in lost)]
@@ -243,7 +249,9 @@ def _find(
 def _agreements(
     manifest: Manifest, ledger: Ledger, prefixes: Mapping[str, str], *, encoded: bool
 ) -> dict[str, int]:
-    """Data sets that agree with the manifest, and in how many records; see the module's page."""
+    """Return data sets that agree with the manifest, and in how many records;
+    see the module's page.
+    """
     held: dict[str, int] = dict.fromkeys(prefixes, 0)
     equal: dict[str, int] = dict.fromkeys(prefixes, 0)
     for record in _records(manifest):

@@ -133,7 +133,7 @@ def upsert_step(
     content: str,
     known: Entry | EllipsisType | None = ...,
 ) -> Step:
-    """The image with its embedding (float32[d]) and the sha256 of its content.
+    """Return the image with its embedding (float32[d]) and the sha256 of its content.
 
     `known` as in `Step`.
     """

@@ -66,15 +66,16 @@ class DocumentSource:
     absolute_paths: bool = False
 
     def wants(self, record: Record) -> bool:
-        """Whether the record is of a split to feed."""
+        """Return whether the record is of a split to feed."""
         return not self.splits or record.split in self.splits
 
     def id_of(self, record: Record) -> str:
-        """The id of the record's document."""
+        """Return the id of the record's document."""
         return self.data_set.id_prefix + record.id
 
     def image(self, record: Record, place: int | None = None) -> PlannedImage:
-        """The record as a document and ledger entry, both without what the image's bytes give.
+        """Return the record as a document and ledger entry,
+        both without what the image's bytes give.
 
         `place` is that of the record among all of the manifest.
 
@@ -98,7 +99,7 @@ class DocumentSource:
         return PlannedImage(document, entry, document is not described, place)
 
     def content_of(self, record: Record) -> str | None:
-        """The sha256 of what the embedding is made from; None where it cannot be read."""
+        """Return the sha256 of what the embedding is made from; None where it cannot be read."""
         return content_of(record, encoded=bool(self.encoder))
 
     def _absolute_path(self, record: Record) -> str | None:
@@ -134,16 +135,18 @@ class Plan:
 
     @classmethod
     def over(cls, count: int, looked_at: Places | None = None) -> Self:
-        """Before anything is compared: of `count` records, all unless `looked_at` names some."""
+        """Make it before anything is compared: of `count` records,
+        all unless `looked_at` names some.
+        """
         every = np.arange(count) if looked_at is None else looked_at
         return cls(bytearray([Work.UNCHANGED]) * count, every)
 
     def count(self, *works: Work) -> int:
-        """Number of records that need one of `works`."""
+        """Return the number of records that need one of `works`."""
         return sum(self.works.count(work) for work in works)
 
     def numbered(self, manifest: Manifest, work: Work) -> Iterator[tuple[int, Record]]:
-        """The records that need `work`, by the ids that the index knows, and their places."""
+        """Yield the records that need `work`, by the ids that the index knows, and their places."""
         places = np.flatnonzero(np.frombuffer(bytes(self.works), np.uint8) == work)
         with closed_after(records_at(manifest, places)) as numbered:
             for place, record in numbered:
@@ -153,7 +156,7 @@ class Plan:
 
 
 def records_at(manifest: Manifest, places: Places) -> Iterator[tuple[int, Record]]:
-    """The records at these places, ascending, with the places."""
+    """Yield the records at these places, ascending, with the places."""
     if 2 * len(places) > len(manifest):
         wanted = set(places.tolist()) if len(places) < len(manifest) else range(len(manifest))
         with closed_after(manifest.records()) as records:
@@ -269,7 +272,7 @@ def _work(
 
 
 def _other_holder(known: Entry, record: Record, source: DocumentSource) -> str | None:
-    """Who holds the document, where that is not the data set that is fed; else None."""
+    """Return who holds the document, where that is not the data set that is fed; else None."""
     if known.data_set:
         return None if known.data_set == source.data_set.name else known.data_set
     place = place_of_stamp(known.stamp)
@@ -283,7 +286,7 @@ def _other_holder(known: Entry, record: Record, source: DocumentSource) -> str |
 
 
 def updates(plan: Plan, source: DocumentSource, ledger: Ledger) -> Iterator[Step | Rejection]:
-    """A partial update for each record of which only captions or metadata changed."""
+    """Yield a partial update for each record of which only captions or metadata changed."""
     with closed_after(plan.numbered(source.manifest, Work.UPDATE)) as records:
         for place, record in records:
             image = source.image(record, place)
@@ -293,7 +296,7 @@ def updates(plan: Plan, source: DocumentSource, ledger: Ledger) -> Iterator[Step
 
 
 def update_step(image: PlannedImage, known: Entry) -> Step:
-    """All of the document but its embedding, which is as it was."""
+    """Return all of the document but its embedding, which is as it was."""
     document = image.document
     # The stamp of the comparison: the image may have changed since.
     entry = replace(image.entry, content=known.content, stamp=known.stamp)

@@ -81,7 +81,7 @@ def reused(
     contents: ContentTable,
     work: Work,
 ) -> Generator[Step, None, None]:
-    """A whole document for each record of this `work`, with an embedding out of the index.
+    """Yield a whole document for each record of this `work`, with an embedding out of the index.
 
     A record whose embedding is not there after all is left to be encoded (EMBED).
     """
@@ -113,7 +113,8 @@ def _holder(
 
 
 def _is_from(document: Document, content: str, written: set[str]) -> bool:
-    """Whether the embedding is that of this content; `written` are ids that this feed has changed.
+    """Return whether the embedding is that of this content; `written` are ids
+    that this feed has changed.
 
     Documents of an earlier version do not say what they were made from: the ledger does.
     """

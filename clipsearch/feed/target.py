@@ -114,7 +114,7 @@ class FeedTarget:
         return MetadataColumns(frozenset(info.number_columns), frozenset(info.tag_columns))
 
     def load_encoder(self) -> Encoder:
-        """The encoder, loaded once and checked against its fingerprint.
+        """Return the encoder, loaded once and checked against its fingerprint.
 
         A call of it keeps one core busy: a feed makes as many calls at once as there are cores.
         """
@@ -212,7 +212,7 @@ def _still_there(folder: str | None) -> bool:
 
 
 def _same(folder: str | None, other: str | None) -> bool:
-    """Whether both are one folder, perhaps through a link."""
+    """Return whether both are one folder, perhaps through a link."""
     if folder is None or other is None:
         return folder == other
     return os.path.realpath(folder) == os.path.realpath(other)

@@ -58,7 +58,7 @@ class FilesHash:
         self._thread.start()
 
     def result(self) -> str | None:
-        """The hash; None where a file could not be read, or has changed meanwhile."""
+        """Return the hash; None where a file could not be read, or has changed meanwhile."""
         self._thread.join()
         return self._digest if self._before and self._statuses() == self._before else None
 
@@ -140,7 +140,9 @@ class Asked:
             self.files.stop()
 
     def unchanged(self, target: FeedTarget, ledger: Ledger) -> Unchanged | None:
-        """What there is to say where nothing has changed; None where that has to be looked for."""
+        """Return what there is to say where nothing has changed; None
+        where that has to be looked for.
+        """
         engine, name = target.engine, fed_from(self.place, ledger, self.wish)
         if self.files is None or name is None:
             return None
@@ -195,7 +197,7 @@ class Asked:
 
 
 def _about(info: IndexInfo, data_set: str) -> tuple[object, ...]:
-    """What the index knows that a feed of the data set would go by, or change."""
+    """Return what the index knows that a feed of the data set would go by, or change."""
     root = info.images_root
     return (
         info.index_id,
@@ -210,7 +212,9 @@ def _about(info: IndexInfo, data_set: str) -> tuple[object, ...]:
 
 
 def _agree(ledger: Ledger, engine: Engine) -> bool:
-    """Whether the ledger says what the index holds, which is of today's form and lacks nothing."""
+    """Return whether the ledger says what the index holds,
+    which is of today's form and lacks nothing.
+    """
     info = engine.info
     if info.document_form != DOCUMENT_FORM or info.may_lack_embeddings:
         return False
@@ -227,7 +231,7 @@ def _agree(ledger: Ledger, engine: Engine) -> bool:
 
 
 def all_as_stamped(stamps: Iterable[str], searched: Iterable[str]) -> bool:
-    """Whether each image lies where it was found and is what it was, by one look at each.
+    """Return whether each image lies where it was found and is what it was, by one look at each.
 
     Args:
         stamps: Of all images (`clipsearch.feed.contents.stamp_of`).

@@ -64,7 +64,9 @@ class Encoding:
 
     @classmethod
     def of(cls, workers: int | None, batch_size: int | None, device: str) -> "Encoding":
-        """As many threads as there are cores, which share a batch; on a GPU two with one each."""
+        """Choose as many threads as there are cores, which share a batch; on a GPU two with one
+        each.
+        """
         if device == "cpu":
             return cls(workers, batch_size or 32, available_cores(), device)
         # One's images are on their way while the other's are encoded.
@@ -112,7 +114,7 @@ class Writing:
     def _passing(
         self, steps: Iterator[Step | Rejection], progress: Progress
     ) -> Generator[Step | Rejection, None, None]:
-        """Steps of records that are compared as they pass: what needs none has passed too."""
+        """Yield steps of records that are compared as they pass: what needs none has passed too."""
         with closed_after(steps) as passing:
             for step in passing:
                 yield step

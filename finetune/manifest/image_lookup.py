@@ -58,7 +58,8 @@ class ImageLookup:
         self._statuses: dict[str, os.stat_result | None] = {}
 
     def id_of(self, image: str) -> str:
-        """The default id of a normalised image path: relative, with `/`, never absolute; composed.
+        """Return the default id of a normalised image path: relative, with `/`,
+        never absolute; composed.
 
         A relative path is its own id. An absolute one is made relative to the folder of the
         lookup that holds it; one that lies elsewhere becomes the file name with the first 8
@@ -67,7 +68,9 @@ class ImageLookup:
         return self._relative(composed(image), self._composed_prefixes)
 
     def earlier_id_of(self, image: str) -> str:
-        """The same as an earlier clipsearch gave it, in whatever Unicode form the path has."""
+        """Return the same as an earlier clipsearch gave it,
+        in whatever Unicode form the path has.
+        """
         return self._relative(image, self._own_prefixes)
 
     def _relative(self, image: str, prefixes: Sequence[str]) -> str:
@@ -81,7 +84,7 @@ class ImageLookup:
         return f"{name}-{digest}{suffix}"
 
     def find(self, image: str) -> FoundImage | None:
-        """The file of a normalised image path; None where there is none.
+        """Return the file of a normalised image path; None where there is none.
 
         Where there is no file of that very name, one whose name has another Unicode form is meant.
         Where there is no "101.0", the file "101" is meant: so a data frame writes the number.
@@ -106,7 +109,7 @@ class ImageLookup:
         return None
 
     def has_no_folder_of(self, image: str) -> bool:
-        """Whether the image cannot be there, since no folder that would hold it is.
+        """Return whether the image cannot be there, since no folder that would hold it is.
 
         A folder is looked for once.
         """
@@ -121,13 +124,13 @@ class ImageLookup:
         return known
 
     def status_of(self, shard: str) -> os.stat_result | None:
-        """Of a shard, by its path from the manifest's root; looked at once."""
+        """Return the status of a shard, by its path from the manifest's root; looked at once."""
         if shard not in self._statuses:
             self._statuses[shard] = _file_status(self._prefixes[0] + shard)
         return self._statuses[shard]
 
     def why_missing(self, image: str) -> str:
-        """Why `find` finds nothing, for people."""
+        """Return why `find` finds nothing, for people."""
         prefixes = [""] if is_absolute(image) else self._prefixes
         for prefix in prefixes:
             try:
@@ -158,7 +161,7 @@ class ImageLookup:
         return None
 
     def is_another_file(self, image: str, other: str) -> bool:
-        """Whether two names, of which both are found, are those of different files."""
+        """Return whether two names, of which both are found, are those of different files."""
         found = [self.find(name) for name in (image, other)]
         paths = [Path(self._folder(each.folder), each.path) for each in found if each is not None]
         return len(paths) == 2 and not paths[0].samefile(paths[1])
@@ -167,12 +170,14 @@ class ImageLookup:
         return self.folders[number] if number >= 0 else Path()
 
     def places(self) -> str:
-        """The folders that are searched, for messages."""
+        """Return the folders that are searched, for messages."""
         return " or ".join(str(folder) for folder in self.folders)
 
 
 def normalise(image: str) -> str:
-    """An image path with `/` for a backslash and without ".", ".." within and doubled slashes."""
+    """Return an image path with `/` for a backslash and without ".",
+    ".." within and doubled slashes.
+    """
     if "\\" in image:
         image = image.replace("\\", "/")
     if "//" in image or "./" in image or image.endswith(("/", "/.")):
@@ -187,12 +192,12 @@ def normalise(image: str) -> str:
 
 
 def is_absolute(image: str) -> bool:
-    """Whether a normalised path is absolute, on POSIX or on Windows ("C:/…")."""
+    """Return whether a normalised path is absolute, on POSIX or on Windows ("C:/…")."""
     return image.startswith("/") or (image[1:3] == ":/" and _DRIVE.match(image) is not None)
 
 
 def _file_status(path: str) -> os.stat_result | None:
-    """Of a regular file; None for anything else."""
+    """Return the status of a regular file; None for anything else."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path a row doubles the time
     except (OSError, ValueError):
@@ -201,7 +206,9 @@ def _file_status(path: str) -> os.stat_result | None:
 
 
 def _spellings(folder: str, name: str) -> Iterator[str]:
-    """Paths below `folder` (with its `/`) of which every part exists in some form of its name."""
+    """Yield paths below `folder` (with its `/`) of
+    which every part exists in some form of its name.
+    """
     part, slash, rest = name.partition("/")
     for form in forms(part):
         path = folder + form

@@ -26,6 +26,6 @@ class Once:
         return self.are_all_different()
 
     def are_all_different(self) -> bool:
-        """Whether no two texts so far are the same."""
+        """Return whether no two texts so far are the same."""
         hashes = np.sort(np.frombuffer(self._hashes, np.int64)) if self._hashes else np.empty(0)
         return not bool((hashes[1:] == hashes[:-1]).any())

@@ -26,7 +26,7 @@ class PairedVectors:
 
     @classmethod
     def beside(cls, manifest: Path) -> "PairedVectors | None":
-        """Those of a manifest; None without any. Raises ManifestError for a damaged file."""
+        """Open those of a manifest; None without any. Raises ManifestError for a damaged file."""
         npy = manifest.with_suffix(".npy") if manifest.is_file() else None
         if npy is None or not npy.is_file():
             return None
@@ -44,11 +44,11 @@ class PairedVectors:
         return cls(npy, vectors)
 
     def __len__(self) -> int:
-        """The number of vectors."""
+        """Return the number of vectors."""
         return len(self._mapped)
 
     def row(self, number: int) -> npt.NDArray[np.float32]:
-        """float32[d], read only."""
+        """Return a row, float32[d], read only."""
         if not self._start <= number < self._start + len(self._block):
             self._start = number - number % self._rows_at_once
             self._block = self._read(self._start)

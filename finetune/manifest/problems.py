@@ -69,11 +69,11 @@ class Problems:
             self._keep(counts, problem.kind, problem.where, problem.reason)
 
     def __len__(self) -> int:
-        """The number of problems, without the notes."""
+        """Return the number of problems, without the notes."""
         return sum(self.counts.values())
 
     def __iter__(self) -> Iterator[Problem]:
-        """All problems and notes, in the order in which they were found."""
+        """Yield all problems and notes, in the order in which they were found."""
         for packed in self._packed:
             yield from itertools.starmap(Problem, marshal.loads(zlib.decompress(packed)))
         yield from itertools.starmap(Problem, list(self._waiting))
@@ -85,7 +85,7 @@ class Problems:
         return [problem for kind in kinds for problem in self._examples[kind]]
 
     def summary(self) -> str:
-        """One line: "3 problems: 2 missing file, 1 empty caption"."""
+        """Return one line: "3 problems: 2 missing file, 1 empty caption"."""
         total = len(self)
         if not total:
             return "no problems"

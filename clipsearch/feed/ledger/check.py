@@ -44,7 +44,9 @@ def reconcile(ledger: Ledger, engine: Engine, mark: FeedMark, data_set: str | No
 
 
 def _places_here(ledger: Ledger, engine: Engine) -> dict[str, tuple[str, ...]]:
-    """The places of data sets that the index knows too: it was emptied, and is not another one."""
+    """Return the places of data sets that the index knows too: it was emptied,
+    and is not another one.
+    """
     lie = {each.name: {each.manifest, each.resolved} for each in engine.info.data_sets}
     return {
         name: paths
@@ -83,12 +85,14 @@ def _visit(ledger: Ledger, engine: Engine) -> list[str]:
 
 
 def _differs(known: Entry, document: Document) -> bool:
-    """Whether the document is another one than the ledger says, apart from how it says it."""
+    """Return whether the document is another one than the ledger says,
+    apart from how it says it.
+    """
     return known.fields not in ("", hash_of_fields(document), hash_of_fields_before(document))
 
 
 def _entry(document: Document, known: Entry | None, encoder: str) -> Entry:
-    """What is known of a document that the index holds, from itself and from its entry."""
+    """Return what is known of a document that the index holds, from itself and from its entry."""
     fields = hash_of_fields(document)
     owner = document.data_set or ("" if known is None else known.data_set)
     if known is not None:

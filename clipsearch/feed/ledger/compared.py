@@ -52,7 +52,7 @@ class Compared:
     def differing(
         self, ids: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint64]
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Which of the records have to be looked at, and which of the documents have none.
+        """Return which of the records have to be looked at, and which of the documents have none.
 
         Args:
             ids, rows: Of all records of a manifest.
@@ -74,12 +74,12 @@ class Compared:
 
 
 def document_hashes(ids: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """uint64[n], as `Compared.ids`."""
+    """Return uint64[n], as `Compared.ids`."""
     return np.frombuffer(b"".join(map(hash_of_id, ids)), "<u8")
 
 
 def load(connection: sqlite3.Connection, data_set: str) -> Compared:
-    """All that was written of a data set."""
+    """Return all that was written of a data set."""
     query = f"SELECT digests FROM {TABLE} WHERE data_set = ? ORDER BY bucket"
     parts = [digests for (digests,) in connection.execute(query, (data_set,))]
     digests = np.frombuffer(b"".join(parts), _DIGEST)
@@ -89,7 +89,7 @@ def load(connection: sqlite3.Connection, data_set: str) -> Compared:
 def ids_at(
     connection: sqlite3.Connection, data_set: str, hashes: npt.NDArray[np.uint64]
 ) -> Iterator[str]:
-    """The ids of documents by their hashes."""
+    """Yield the ids of documents by their hashes."""
     for bucket in np.unique(_buckets(hashes)).tolist():
         wanted = set(hashes[_buckets(hashes) == bucket].tolist())
         digests, ids = _bucket(connection, data_set, bucket)
@@ -100,7 +100,7 @@ def ids_at(
 def write_all(
     connection: sqlite3.Connection, data_set: str, ids: list[str], compared: Compared
 ) -> None:
-    """In place of what was written of the data set.
+    """Write in place of what was written of the data set.
 
     Args:
         connection: In a transaction.

@@ -22,11 +22,11 @@ class Counts:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Of what `to_text` gave."""
+        """Read what `to_text` gave."""
         return cls({name: (count, held) for name, (count, held) in json.loads(text).items()})
 
     def to_text(self) -> str:
-        """As JSON."""
+        """Return them as JSON."""
         return json.dumps(self.by_data_set)
 
     @property
@@ -40,7 +40,7 @@ class Counts:
         return sum(held for _, held in self.by_data_set.values())
 
     def replace(self, known: Entry | None, entry: Entry) -> None:
-        """An entry came in place of what was known of its document."""
+        """Count an entry that came in place of what was known of its document."""
         if known is not None:
             if known.data_set == entry.data_set and bool(known.fields) == bool(entry.fields):
                 return
@@ -48,7 +48,7 @@ class Counts:
         self._add(entry.data_set, 1, bool(entry.fields))
 
     def remove(self, entry: Entry, *, stays: bool) -> None:
-        """A document was forgotten, or what it was made from; it `stays` then."""
+        """Count a document that was forgotten, or what it was made from; it `stays` then."""
         self._add(entry.data_set, 0 if stays else -1, -bool(entry.fields))
 
     def _add(self, data_set: str, documents: int, held: int) -> None:

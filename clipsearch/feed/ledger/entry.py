@@ -61,7 +61,7 @@ class PendingFeed:
 
 
 def hash_of_fields(document: Document) -> str:
-    """A sha256, in hex, that changes with any field but the embedding and its content."""
+    """Return a sha256, in hex, that changes with any field but the embedding and its content."""
     later = [
         [name, ordered(value)]
         for name, ordered in _LATER_KINDS
@@ -71,7 +71,7 @@ def hash_of_fields(document: Document) -> str:
 
 
 def hash_of_fields_before(document: Document) -> str:
-    """The same of a document that an earlier version wrote, as its ledger has it."""
+    """Return the same of a document that an earlier version wrote, as its ledger has it."""
     return _hash(_fields(document))
 
 

@@ -17,7 +17,7 @@ LEDGER_NAME = "ledger.sqlite"
 
 
 def ledger_path(target: str) -> Path:
-    """Where the ledger of an index lies unless named.
+    """Return where the ledger of an index lies unless named.
 
     Inside the folder of an embedded index, so that it goes where the index goes; for a Vespa in
     the user's folder for state, by a hash of the address.

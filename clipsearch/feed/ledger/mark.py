@@ -48,14 +48,16 @@ class FeedMark:
         self._left = "" if left is None else left.token
 
     def is_current(self) -> bool:
-        """Whether the ledger says what the index holds."""
+        """Return whether the ledger says what the index holds."""
         info = self._engine.info
         if not info.last_feed or self._open_beside(info):
             return False
         return self._ledger.last_feed == info.last_feed
 
     def goes_on(self, data_set: str | None) -> bool:
-        """Whether it does, but for documents of `data_set` that its own stopped feed wrote."""
+        """Return whether it does, but for documents of `data_set`
+        that its own stopped feed wrote.
+        """
         info, pending = self._engine.info, self._ledger.pending
         if pending is None or pending.agreed_after is None or pending.data_set != data_set:
             return False
@@ -65,12 +67,12 @@ class FeedMark:
         return any(each.after == pending.agreed_after for each in mine)
 
     def agree(self) -> None:
-        """Ledger and index say the same, but for who feeds from now on, or is at it."""
+        """Let ledger and index say the same, but for who feeds from now on, or is at it."""
         info = self._engine.info
         self._agreed_after = None if self._open_beside(info) else info.last_feed
 
     def begin(self, data_set: str) -> None:
-        """Steps 1 and 2, before the first write to the index; no more than once.
+        """Take steps 1 and 2, before the first write to the index; no more than once.
 
         Args:
             data_set: That is fed; empty where documents are only deleted.
@@ -90,7 +92,9 @@ class FeedMark:
         self._engine.change_info(begun)
 
     def end(self) -> None:
-        """Steps 4 and 5, after the last write; where nothing was written, only what was found."""
+        """Take steps 4 and 5, after the last write; where nothing was written,
+        only what was found.
+        """
         if not self._token:
             info = self._engine.info
             if self._agreed_after == info.last_feed and not self._open_beside(info):
@@ -110,7 +114,7 @@ class FeedMark:
         self._ledger.end_feed(self._token if complete else "")
 
     def _open_beside(self, info: IndexInfo) -> tuple[OpenFeed, ...]:
-        """The open feeds that may be at work, without the one that this ledger has left."""
+        """Return the open feeds that may be at work, without the one that this ledger has left."""
         if self._alone:
             return ()
         oldest = time.time() - OPEN_DAYS * _SECONDS_A_DAY

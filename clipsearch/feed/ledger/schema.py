@@ -60,7 +60,7 @@ def make_tables(connection: sqlite3.Connection, path: Path, version: str | None)
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    """What the first version had not."""
+    """Add what the first version had not."""
     add = "ALTER TABLE documents ADD COLUMN"
     connection.execute(f"{add} data_set TEXT NOT NULL DEFAULT ''")
     connection.execute(f"{add} size INTEGER NOT NULL DEFAULT 0")

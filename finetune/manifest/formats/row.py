@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
 
 def with_whole_characters(row: Row, problems: Problems) -> Row | None:
-    r"""The row with a blank for each half of a surrogate pair, as JSON's "\ud800" alone is.
+    r"""Return the row with a blank for each half of a surrogate pair, as JSON's "\ud800" alone is.
 
     No file of UTF-8 holds such a half, so neither does an index: the rest of a caption is kept, and
     a note tells. None, and a problem, where the image's name or the id holds one.
@@ -99,7 +99,7 @@ def _whole(text: str) -> str:
 
 
 def in_composed_form(row: Row) -> Row:
-    """The row with captions and metadata in the composed Unicode form.
+    """Return the row with captions and metadata in the composed Unicode form.
 
     Image and id stay as written: the file may be spelled so, and an index may know the id.
     """
@@ -117,7 +117,7 @@ def in_composed_form(row: Row) -> Row:
 
 
 def is_ascii(row: Row) -> bool:
-    """Whether nothing in the row, as in most, has to be looked at for its Unicode form."""
+    """Return whether nothing in the row, as in most, has to be looked at for its Unicode form."""
     if not row.image.isascii() or not (row.id or "").isascii() or not (row.split or "").isascii():
         return False
     for caption in row.captions:
@@ -230,7 +230,7 @@ class ManifestColumns:
             )
 
     def row(self, values: Mapping[str, Any], number: int, source: str, line: int) -> Row:
-        """A row of a mapping from column to value.
+        """Return a row of a mapping from column to value.
 
         Raises:
             ValueError: a value has no meaning in its column.
@@ -262,7 +262,7 @@ class ManifestColumns:
 
 
 def caption_values(value: object, *, lists: bool = True) -> tuple[str, ...]:
-    """Captions of a value: a text or a list of texts; stripped, none empty.
+    """Return captions of a value: a text or a list of texts; stripped, none empty.
 
     A text may itself be a list of texts, as CSV has to write several (see `list_texts`): with
     `lists`, as in a column "captions", of any number; else of two at least, since one caption may
@@ -282,12 +282,12 @@ def caption_values(value: object, *, lists: bool = True) -> tuple[str, ...]:
 
 
 def looks_like_list(caption: str) -> bool:
-    """Whether a caption is a list of texts that could not be read as one."""
+    """Return whether a caption is a list of texts that could not be read as one."""
     return caption.startswith(("['", '["')) and caption.endswith("]")
 
 
 def metadata_text(text: str) -> str | None:
-    """A text as metadata, without outer blanks, as filters have it; a list joined with "; ".
+    """Return a text as metadata, without outer blanks, as filters have it; a list joined with "; ".
 
     None where nothing is left.
     """
@@ -298,7 +298,7 @@ def metadata_text(text: str) -> str | None:
 
 
 def metadata_value(value: object) -> MetadataValue:
-    """A value as metadata: lists are joined with "; ", empty ones and NaN are None."""
+    """Return a value as metadata: lists are joined with "; ", empty ones and NaN are None."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -318,7 +318,7 @@ def metadata_value(value: object) -> MetadataValue:
 
 
 def embedding_value(value: object) -> bytes | None:
-    """float32 values as bytes, of a list of numbers, or of one as JSON or NumPy writes it.
+    """Return float32 values as bytes, of a list of numbers, or of one as JSON or NumPy writes it.
 
     Raises:
         ValueError: it is no list of finite numbers.
