@@ -30,7 +30,7 @@ from trainers.measured import read_pairs
 
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.feed.ledger.ledger import Entry
+from clipsearch.feed.ledger.entry import Entry
 from clipsearch.feed.pipeline import PlannedImage, Step, encode
 from clipsearch.feed.writing import Encoding
 from finetune.cores import available_cores, decoding_cores
