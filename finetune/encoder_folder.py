@@ -14,7 +14,12 @@ from typing import Any, get_args
 from finetune.errors import EncoderError
 from finetune.files import bounded_json
 from finetune.files.ownership import FolderKind
-from finetune.images.preprocessing import RESAMPLE_NAMES, Preprocessing, Resize
+from finetune.images.preprocessing import (
+    RESAMPLE_NAMES,
+    Preprocessing,
+    Resize,
+    Transparency,
+)
 from finetune.memory import raise_too_little
 from finetune.text.strict_json import dumps
 
@@ -106,7 +111,11 @@ def fingerprint(folder: Path) -> str:
 
 def write_description(folder: Path, description: EncoderDescription) -> None:
     """Write encoder.json."""
-    text = dumps(asdict(description), indent=2)
+    values = asdict(description)
+    if description.preprocessing.transparency == "white":
+        # what earlier versions do, which do not know the word
+        del values["preprocessing"]["transparency"]
+    text = dumps(values, indent=2)
     (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -156,7 +165,11 @@ def _check_preprocessing(path: Path, preprocessing: Preprocessing) -> None:
 
     Images prepared in another way than the encoder's would be searched in silence.
     """
-    for name, known in (("resize", get_args(Resize)), ("resample", RESAMPLE_NAMES)):
+    for name, known in (
+        ("resize", get_args(Resize)),
+        ("resample", RESAMPLE_NAMES),
+        ("transparency", get_args(Transparency)),
+    ):
         value = getattr(preprocessing, name)
         if value not in known:
             raise EncoderError(

@@ -1,12 +1,13 @@
 """The figures of an evaluation: their names, which way is better, and the record that holds them.
 
 Training, `clipsearch evaluate`, history.csv, metrics.json and the model card take them from here.
-A new figure to steer training by is one entry of RETRIEVAL, CLASSES or OTHERS, and its computation:
-in `finetune.evaluation.metrics.query_figures` (of ranks),
+A new figure to steer training by is one entry of what `retrieval_figures` or `class_figures_of`
+gives, or of OTHERS, and its computation: in `finetune.evaluation.metrics.query_figures` (of ranks),
 `finetune.evaluation.zero_shot.class_figures` (of classes) or
 `finetune.evaluation.validation.Evaluation.row` (of anything else). Imports nothing heavy.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -24,6 +25,7 @@ TEXT_TO_IMAGE: Direction = "text-to-image"
 IMAGE_TO_TEXT: Direction = "image-to-text"
 ZERO_SHOT = "zero-shot"
 GLOBAL = "global"
+# Every evaluation has figures at these, and at those that are asked for besides.
 CUTOFFS = (1, 5, 10)
 CLASS_CUTOFFS = (1, 3, 5, 10)
 MEAN_RANK, MEDIAN_RANK = "mean_rank", "median_rank"
@@ -87,15 +89,29 @@ TASKS = {
 }
 DIRECTIONS: tuple[Direction, Direction] = (TEXT_TO_IMAGE, IMAGE_TO_TEXT)
 
-# By figure, which way is better.
-RETRIEVAL: dict[str, Better] = {
-    "mrr@1": "higher", "mrr@5": "higher", "mrr@10": "higher",
-    "recall@1": "higher", "recall@5": "higher", "recall@10": "higher",
-    "ndcg@10": "higher",
-    MEAN_RANK: "lower", MEDIAN_RANK: "lower",
-}  # fmt: skip
-CLASSES: dict[str, Better] = {f"hits@{k}": "higher" for k in CLASS_CUTOFFS}
 OTHERS: dict[str, Better] = {VALIDATION_LOSS: "lower"}
+
+
+def cutoffs_with(more: Iterable[int], least: Iterable[int] = CUTOFFS) -> tuple[int, ...]:
+    """The cutoffs of an evaluation that is asked for `more`: with `least`, in order, each once."""
+    return tuple(sorted({*least, *more}))
+
+
+def retrieval_figures(ks: Collection[int] = CUTOFFS) -> dict[str, Better]:
+    """By figure of retrieval at these cutoffs, which way is better; nDCG is told at the last."""
+    figures: dict[str, Better] = {f"mrr@{k}": "higher" for k in ks}
+    figures |= {f"recall@{k}": "higher" for k in ks}
+    figures |= {f"ndcg@{k}": "higher" for k in dict.fromkeys((max(CUTOFFS), max(ks)))}
+    return figures | {MEAN_RANK: "lower", MEDIAN_RANK: "lower"}
+
+
+def class_figures_of(ks: Iterable[int] = CLASS_CUTOFFS) -> dict[str, Better]:
+    """By figure of classes at these cutoffs, which way is better."""
+    return {f"hits@{k}": "higher" for k in ks}
+
+
+# A figure that exists at any cutoff, as `--metric` takes it.
+_AT_CUTOFF = re.compile(r"(?P<prefix>t2i_|i2t_|)(?P<name>mrr|recall|ndcg|hits)@(?P<k>[1-9]\d{0,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +134,12 @@ class Metric:
         return self.figure if self.task is None else f"{TASKS[self.task].prefix}{self.figure}"
 
     @property
+    def cutoff(self) -> int | None:
+        """The k of mrr@k and its like; None where the figure has none."""
+        _, at, k = self.figure.partition("@")
+        return int(k) if at else None
+
+    @property
     def is_zero_shot(self) -> bool:
         """Whether the images' classes are needed."""
         return self.task == ZERO_SHOT
@@ -132,24 +154,38 @@ class Metric:
         """From what a user writes; "mrr@10" is "t2i_mrr@10", and "loss" is "val_loss".
 
         What people write without a direction is meant as text to image: that is what a search does.
+        Any cutoff will do: "i2t_recall@3".
 
         Raises UsageError for a figure that evaluations do not have.
         """
         for column in (name, f"{TASKS[TEXT_TO_IMAGE].prefix}{name}", f"val_{name}"):
             if column in METRICS:
                 return METRICS[column]
-        raise UsageError(f"--metric {name} is not measured; give one of {', '.join(METRICS)}")
+        found = _AT_CUTOFF.fullmatch(name)
+        if found is None or (found["name"] == "hits" and found["prefix"]):
+            raise UsageError(
+                f"--metric {name} is not measured; give one of {', '.join(METRICS)}, or another"
+                f" number after @"
+            )
+        if found["name"] == "hits":
+            return cls(name, "higher", ZERO_SHOT)
+        prefix = found["prefix"] or TASKS[TEXT_TO_IMAGE].prefix
+        task = next(task for task in DIRECTIONS if TASKS[task].prefix == prefix)
+        return cls(name.removeprefix(prefix), "higher", task)
 
 
-METRICS = {
-    metric.column: metric
-    for metric in (
-        *(Metric(name, better, task) for task in DIRECTIONS for name, better in RETRIEVAL.items()),
+def metrics_at(ks: Collection[int] = CUTOFFS) -> dict[str, Metric]:
+    """By column of history.csv, all that an evaluation with these cutoffs measures."""
+    retrieval, classes = retrieval_figures(ks), class_figures_of(cutoffs_with(ks, CLASS_CUTOFFS))
+    metrics = (
+        *(Metric(name, better, task) for task in DIRECTIONS for name, better in retrieval.items()),
         *(Metric(name, better) for name, better in OTHERS.items()),
-        *(Metric(name, better, ZERO_SHOT) for name, better in CLASSES.items()),
+        *(Metric(name, better, ZERO_SHOT) for name, better in classes.items()),
     )
-}
-EVALUATION_COLUMNS = tuple(METRICS)
+    return {metric.column: metric for metric in metrics}
+
+
+METRICS = metrics_at()
 RETRIEVAL_COLUMNS = tuple(name for name, metric in METRICS.items() if metric.task in DIRECTIONS)
 
 

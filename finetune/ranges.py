@@ -15,6 +15,7 @@ class Range:
         above: Every number is larger than this one.
         most: The largest number.
         below: Every number is smaller than this one.
+        or_zero: Whether 0 is right too, wherever the bounds are.
         words: How an error tells the range; by default its bounds.
     """
 
@@ -22,11 +23,12 @@ class Range:
     above: float | None = None
     most: float | None = None
     below: float | None = None
+    or_zero: bool = False
     words: str = ""
 
     def __contains__(self, value: float) -> bool:
         """Whether the number is finite and within the bounds."""
-        return (
+        return (self.or_zero and value == 0) or (
             math.isfinite(value)
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
@@ -43,7 +45,7 @@ class Range:
             "below": self.below,
         }
         found = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
-        return self.words or " and ".join(found)
+        return self.words or " and ".join(found) + (", or 0" if self.or_zero else "")
 
     def check(self, what: str, value: float) -> None:
         """Raise UsageError for a number outside; `what` names it: "--epochs"."""

@@ -44,6 +44,18 @@ TABLE_WIDTH = 110
     help="Also measure within batches of N pairs, as some papers do; much easier than globally.",
 )
 @click.option(
+    "--in-file-order",
+    is_flag=True,
+    help="Make those batches as the pairs follow in MANIFEST, and count a last, smaller one; else"
+    " they are drawn, and it is left out.",
+)
+@click.option(
+    "--ks",
+    metavar="K,K,…",
+    callback=lambda _context, _parameter, text: _cutoffs(text),
+    help="Figures at these cutoffs too, such as 3,20; those at 1, 5 and 10 are always there.",
+)
+@click.option(
     "--zero-shot",
     metavar="COLUMN|FILE",
     help="Also classify by prompts. Classes from a metadata column; from a CSV file with the"
@@ -149,6 +161,15 @@ def evaluate(
         write_comparison(sheet, evaluation.retrieval, evaluation.measurements[0])
         click.echo(f"Wrote {sheet}", err=True)
     return 0 if evaluation.complete else EXIT_SOME_REJECTED
+
+
+def _cutoffs(text: str | None) -> tuple[int, ...]:
+    """The numbers of "1,3,20". Raises UsageError for what is none."""
+    parts = [] if text is None else [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or not 1 <= len(part) <= 6 or int(part) < 1:
+            raise UsageError(f"--ks {text}: {part or 'an empty part'} is no cutoff; write 1,3,20")
+    return tuple(int(part) for part in parts)
 
 
 def _print(evaluation: "EncoderEvaluation") -> None:

@@ -15,7 +15,7 @@ from clipsearch.cli.options import NamedPath, json_option
 from finetune.config.caption_augmentation import CaptionAugmentConfig
 from finetune.config.mapping import config_from_mapping
 from finetune.config.recipes import load_recipe
-from finetune.config.run_parts import BaseModel
+from finetune.config.run_parts import BaseModel, Translation
 from finetune.config.settings import TrainConfig
 from finetune.figures import Measurement
 from finetune.optimization.precisions import resolve_device
@@ -157,10 +157,12 @@ def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> N
         join_world(resolve_device(config.device, config.precision)) as world,
     ):
         splits = manifests.splits(config.batch_plan, batch_size=config.batch_size, evaluates=False)
-        captions = splits.train.captions
-        dual = load_model(BaseModel.of(config), captions)
-        languages, cache = config.back_translate, config.back_translation_cache
-        data = add_captions(splits.train, translated(captions, languages, cache, world, Progress))
+        dual = load_model(BaseModel.of(config), splits.train.captions)
+        data = add_captions(
+            splits.train,
+            translated(splits.train, Translation.of(config), world, Progress),
+            duplicates_only=config.back_translate_duplicates,
+        )
         write_augmentation_sheet(
             path,
             data,

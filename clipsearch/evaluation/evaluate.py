@@ -21,6 +21,7 @@ from clipsearch.evaluation.embeddings import (
     read_split_images,
 )
 from clipsearch.evaluation.measures import (
+    Batches,
     Retrieval,
     embed_captions,
     embed_classes,
@@ -30,6 +31,7 @@ from clipsearch.evaluation.measures import (
 from finetune.errors import ManifestError, UsageError
 from finetune.evaluation.intervals import RankedMeasurement, Sampling
 from finetune.evaluation.zero_shot import TEMPLATES, check_templates
+from finetune.figures import CLASS_CUTOFFS, cutoffs_with
 from finetune.frames import DataFrame, FrameManifest, as_manifest
 from finetune.manifest.class_labels import ClassLabels, read_class_labels
 from finetune.manifest.cut_captions import cut_sentence
@@ -52,6 +54,9 @@ class EvaluateOptions:
         against: Another encoder folder; differences are `encoder` minus `against`.
         images: Where relative paths are looked for last.
         in_batches: Also measure within batches of so many pairs.
+        in_file_order: Make those batches as the pairs follow in the manifest, and count a last,
+            smaller one; else they are drawn, and it is left out.
+        ks: Cutoffs of the figures, beside 1, 5 and 10 (of classes also 3).
         zero_shot: Also classify: a metadata column, or a file (see finetune.manifest.class_labels).
         templates: Of the class prompts.
         sampling: Of intervals and p values; its seed also draws the batches.
@@ -67,6 +72,8 @@ class EvaluateOptions:
     against: Path | None = None
     images: Path | None = None
     in_batches: int | None = None
+    in_file_order: bool = False
+    ks: tuple[int, ...] = ()
     zero_shot: str | None = None
     templates: tuple[str, ...] = ()
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
@@ -81,6 +88,11 @@ class EvaluateOptions:
             raise UsageError(f"--split {self.split}: take one of {', '.join(SPLIT_CHOICES)}")
         if self.in_batches is not None and self.in_batches < 2:
             raise UsageError(f"--in-batches {self.in_batches}: a batch needs at least 2 pairs")
+        if self.in_file_order and self.in_batches is None:
+            raise UsageError("--in-file-order is for batches: give their size with --in-batches")
+        for k in self.ks:
+            if k < 1:
+                raise UsageError(f"--ks {k}: a cutoff must be at least 1")
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
         if self.workers is not None and self.workers < 0:
@@ -199,7 +211,14 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
     retrieval = embed_captions(encoders, images, image_embeds)
     measurements: list[RankedMeasurement] = []
     if retrieval is not None:
-        measurements += measure_retrieval(retrieval, options.in_batches, options.sampling)
+        batches = (
+            None
+            if options.in_batches is None
+            else Batches(options.in_batches, options.in_file_order)
+        )
+        measurements += measure_retrieval(
+            retrieval, batches, options.sampling, cutoffs_with(options.ks)
+        )
         notes += [*_cut_notes(retrieval, encoders), *_notes(retrieval, options.in_batches)]
     elif labels is not None:
         notes.append("fewer than two images have captions: only the classes are measured")
@@ -207,7 +226,13 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
     if labels is not None:
         class_embeds = [embed_classes(encoder, labels.names, templates) for encoder in encoders]
         measurements.append(
-            measure_classes(image_embeds, class_embeds, images.classes, options.sampling)
+            measure_classes(
+                image_embeds,
+                class_embeds,
+                images.classes,
+                options.sampling,
+                cutoffs_with(options.ks, CLASS_CUTOFFS),
+            )
         )
         without = int(np.count_nonzero(images.classes == NO_CLASS))
         if without:

@@ -14,7 +14,14 @@ from finetune.evaluation.intervals import RankedMeasurement, Sampling, measure
 from finetune.evaluation.metrics import batch_ranks, batches_scope, query_figures
 from finetune.evaluation.pool import Pool, pool_of, pool_ranks
 from finetune.evaluation.zero_shot import average_prompts, class_figures, class_prompts, class_ranks
-from finetune.figures import CUTOFFS, DIRECTIONS, ZERO_SHOT, Direction
+from finetune.figures import (
+    CLASS_CUTOFFS,
+    CUTOFFS,
+    DIRECTIONS,
+    ZERO_SHOT,
+    Direction,
+    retrieval_figures,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +76,32 @@ def embed_captions(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Batches to measure within.
+
+    Attributes:
+        size: Pairs in each.
+        in_file_order: See `finetune.evaluation.metrics.in_batches`.
+    """
+
+    size: int
+    in_file_order: bool = False
+
+
 def measure_retrieval(
-    retrieval: Retrieval, in_batches: int | None, sampling: Sampling
+    retrieval: Retrieval,
+    batches: Batches | None,
+    sampling: Sampling,
+    ks: tuple[int, ...] = CUTOFFS,
 ) -> list[RankedMeasurement]:
-    """Both directions over the whole pool, and in batches where asked for.
+    """Both directions over the whole pool, and in batches where asked for, at the cutoffs `ks`.
 
     Images are drawn, each with its captions; one that several images share goes with the first.
     """
     pool = retrieval.pool
     by_encoder = [
-        pool_ranks(pool, texts, images)
+        pool_ranks(pool, texts, images, max(ks))
         for texts, images in zip(retrieval.text_embeds, retrieval.image_embeds, strict=True)
     ]
     indptr, indices = pool.text_positives
@@ -94,21 +117,26 @@ def measure_retrieval(
             measure(
                 direction,
                 candidates,
-                [_figures(each, np.diff(starts)) for each in ranks],
+                [_figures(each, np.diff(starts), ks) for each in ranks],
                 [each[:, 0] for each in ranks],
                 clusters,
                 sampling=sampling,
             )
         )
-    if in_batches is not None:
+    if batches is not None:
         measurements += [
-            _measure_batches(retrieval, in_batches, direction, sampling) for direction in DIRECTIONS
+            _measure_batches(retrieval, batches, direction, sampling, ks)
+            for direction in DIRECTIONS
         ]
     return measurements
 
 
 def _measure_batches(
-    retrieval: Retrieval, batch: int, direction: Direction, sampling: Sampling
+    retrieval: Retrieval,
+    batches: Batches,
+    direction: Direction,
+    sampling: Sampling,
+    ks: tuple[int, ...],
 ) -> RankedMeasurement:
     texts, owners = retrieval.pool.pairs
     drawn = [
@@ -116,9 +144,10 @@ def _measure_batches(
             text_embeds[texts],
             image_embeds,
             owners,
-            batch=batch,
+            batch=batches.size,
             direction=direction,
             seed=sampling.seed,
+            in_file_order=batches.in_file_order,
         )
         for text_embeds, image_embeds in zip(
             retrieval.text_embeds, retrieval.image_embeds, strict=True
@@ -128,19 +157,21 @@ def _measure_batches(
     return measure(
         direction,
         drawn[0].pool,
-        [_figures(each.ranks, ones) for each in drawn],
+        [_figures(each.ranks, ones, ks) for each in drawn],
         [each.ranks[:, 0] for each in drawn],
         drawn[0].images,
-        scope=batches_scope(batch),
+        scope=batches_scope(batches.size, in_file_order=batches.in_file_order),
         sampling=sampling,
     )
 
 
-def _figures(ranks: Int64, counts: Int64) -> dict[str, npt.NDArray[np.float64]]:
+def _figures(
+    ranks: Int64, counts: Int64, ks: tuple[int, ...]
+) -> dict[str, npt.NDArray[np.float64]]:
     """MRR and recall at every cutoff, nDCG at the last alone: the first say little more."""
-    figures = query_figures(ranks, counts, CUTOFFS)
-    left_out = {f"ndcg@{k}" for k in CUTOFFS[:-1]}
-    return {name: values for name, values in figures.items() if name not in left_out}
+    told = retrieval_figures(ks)
+    figures = query_figures(ranks, counts, ks)
+    return {name: values for name, values in figures.items() if name in told}
 
 
 def embed_classes(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Float32:
@@ -153,6 +184,7 @@ def measure_classes(
     class_embeds: Sequence[Float32],
     classes: Int64,
     sampling: Sampling,
+    ks: tuple[int, ...] = CLASS_CUTOFFS,
 ) -> RankedMeasurement:
     """Hits@k and reciprocal rank of each image's class among all.
 
@@ -161,13 +193,14 @@ def measure_classes(
         class_embeds: Of each encoder, float32[c, d].
         classes: int64[n]; images with NO_CLASS are left out.
         sampling: How often is drawn.
+        ks: Cutoffs.
     """
     known = np.flatnonzero(classes != NO_CLASS)
     ranks = [
         class_ranks(images[known], of_class, classes[known])
         for images, of_class in zip(image_embeds, class_embeds, strict=True)
     ]
-    per_query = [class_figures(each) for each in ranks]
+    per_query = [class_figures(each, ks) for each in ranks]
     return measure(
         ZERO_SHOT, len(class_embeds[0]), per_query, ranks, np.arange(len(known)), sampling=sampling
     )

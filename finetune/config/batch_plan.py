@@ -48,9 +48,13 @@ class BatchPlan:
             gone through over several epochs. None takes the datasets as they are.
         hard_negatives: Images of a group of neighbours, of several of which a batch is made; 0 is
             off.
+        last_batch: One of LAST_BATCHES: sizes that differ by one at most ("even"), or all of
+            `batch_size` but for the epoch's last one, which has the rest ("short") or is left out
+            ("dropped").
     """
 
     CAPTIONS: ClassVar[tuple[str, ...]] = ("sampled", "all")
+    LAST_BATCHES: ClassVar[tuple[str, ...]] = ("even", "short", "dropped")
 
     batch_size: int
     seed: int
@@ -58,6 +62,7 @@ class BatchPlan:
     captions: str = "sampled"
     dataset_weights: tuple[float, ...] | None = None
     hard_negatives: int = 0
+    last_batch: str = "even"
 
     @property
     def neighbours(self) -> int:
@@ -68,11 +73,24 @@ class BatchPlan:
         """Samples of an epoch."""
         available = len(data) if self.captions == "sampled" else len(data.captions)
         wanted = self.samples_per_epoch or available
-        return wanted if self.dataset_weights is not None else min(wanted, available)
+        if self.dataset_weights is None:
+            wanted = min(wanted, available)
+        is_whole = self.last_batch != "dropped" or wanted < self.batch_size
+        return wanted if is_whole else wanted - wanted % self.batch_size
 
     def steps_per_epoch(self, data: Pairs) -> int:
         """Batches of an epoch: as few as `batch_size` allows."""
         return -(-self.samples(data) // self.batch_size)
+
+    def short_batch(self, data: Pairs) -> int:
+        """Samples of the epoch's last batch where that is a short one; else 0."""
+        samples = self.samples(data)
+        is_cut = self.last_batch == "short" and samples > self.batch_size
+        return samples % self.batch_size if is_cut else 0
+
+    def smallest_batch(self, data: Pairs) -> int:
+        """Samples of the smallest batch."""
+        return self.short_batch(data) or self.samples(data) // self.steps_per_epoch(data)
 
     def check(self) -> None:
         """Raise UsageError for a value that cannot be, whatever the data."""
@@ -83,6 +101,15 @@ class BatchPlan:
             )
         if self.captions not in self.CAPTIONS:
             raise UsageError(f"--captions {self.captions}: give {' or '.join(self.CAPTIONS)}")
+        if self.last_batch not in self.LAST_BATCHES:
+            raise UsageError(
+                f"--last-batch {self.last_batch}: give one of {', '.join(self.LAST_BATCHES)}"
+            )
+        if self.last_batch == "short" and self.hard_negatives:
+            raise UsageError(
+                "--last-batch short: with --hard-negatives all batches are of equal size; leave"
+                " one of them out"
+            )
         weights = self.dataset_weights
         if weights is not None and not (
             all(math.isfinite(weight) and weight >= 0 for weight in weights) and sum(weights) > 0

@@ -18,12 +18,18 @@ class AugmentConfig:
     """What is done to a training image, in this order; all of it is off by default.
 
     Images are varied after they were resized and cropped to the tower's size, so crops are
-    enlarged from there.
+    enlarged from there; with `crop_before_resizing` they are taken from the whole image.
 
     Attributes:
         horizontal_flip, vertical_flip: Chance of each, 0 to 1.
+        crop_before_resizing: Whether crops are taken from the original image, before it is
+            resized, as torchvision's and OpenCLIP's transforms do. Images are then decoded
+            in full, and anew each epoch.
+        interpolation: Filter of crops and rotations, one of INTERPOLATIONS.
         random_crop: Share of width and height that is kept, at a random place; 1 is off. As a
             random crop of 224 pixels from images of 280, which is 0.8.
+        random_crop_pixels: The same as the side of a square in pixels of the original image, of
+            which a smaller image stays whole; 0 is off.
         resized_crop_scale: Smallest and largest share of the area that is kept, at a random
             place and enlarged again; (1, 1) is off.
         resized_crop_ratio: Narrowest and widest ratio of its width to its height. What would
@@ -37,7 +43,10 @@ class AugmentConfig:
 
     horizontal_flip: float = 0.0
     vertical_flip: float = 0.0
+    crop_before_resizing: bool = False
+    interpolation: str = "bilinear"
     random_crop: float = 1.0
+    random_crop_pixels: int = 0
     resized_crop_scale: tuple[float, float] = (1.0, 1.0)
     resized_crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     rotation: float = 0.0
@@ -48,7 +57,13 @@ class AugmentConfig:
     @property
     def crops(self) -> bool:
         """Whether a part of the image is taken."""
-        return self.random_crop < 1 or self.resized_crop_scale != (1.0, 1.0)
+        of_pixels = self.random_crop_pixels > 0
+        return of_pixels or self.random_crop < 1 or self.resized_crop_scale != (1.0, 1.0)
+
+    @property
+    def crops_originals(self) -> bool:
+        """Whether that is done before images are resized."""
+        return self.crops and self.crop_before_resizing
 
     @property
     def jitters(self) -> bool:
@@ -93,6 +108,12 @@ class AugmentConfig:
         for name in ("random_crop", *_PAIRS):
             if not all(math.isfinite(value) and value > 0 for value in self._list(name)):
                 raise UsageError(f"augment: {name} must be above 0, not {self._text(name)}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UsageError(
+                f"augment: interpolation must be {' or '.join(INTERPOLATIONS)}, not"
+                f" {self.interpolation}"
+            )
+        self._check_pixels()
         for name in ("random_crop", "resized_crop_scale"):
             if max(self._list(name)) > 1:
                 raise UsageError(f"augment: {name} must be at most 1, not {self._text(name)}")
@@ -111,6 +132,22 @@ class AugmentConfig:
                 "augmentation needs the package kornia; pip install 'clipsearch[finetune]'"
             )
 
+    def _check_pixels(self) -> None:
+        pixels = self.random_crop_pixels
+        if pixels < 0 or not float(pixels).is_integer():
+            raise UsageError(
+                f"augment: random_crop_pixels must be a whole number of pixels, not {pixels:g}"
+            )
+        if pixels and not self.crop_before_resizing:
+            raise UsageError(
+                "augment: random_crop_pixels counts pixels of the original image; add"
+                " crop_before_resizing=true, or give random_crop a share"
+            )
+        if pixels and self.random_crop < 1:
+            raise UsageError(
+                "augment: random_crop and random_crop_pixels are two sizes of one crop; give one"
+            )
+
     def as_dict(self) -> dict[str, object]:
         """The settings as JSON and YAML hold them; `from_mapping` reads them."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -121,15 +158,25 @@ class AugmentConfig:
 
     def _replaced(self, values: Mapping[str, object]) -> Self:
         known = {item.name: item.default for item in fields(self)}
-        changes: dict[str, float | tuple[float, ...]] = {}
+        changes: dict[str, object] = {}
         for name, value in values.items():
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 mend = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
                 raise UsageError(f"augment: there is no setting {name}; {mend}")
             default = known[name]
+            if isinstance(default, bool):
+                changes[name] = _switch(name, value)
+                continue
+            if isinstance(default, str):
+                changes[name] = str(value)
+                continue
             wanted = len(default) if isinstance(default, tuple) else None
-            changes[name] = _numbers(name, value, wanted)
+            numbers = _numbers(name, value, wanted)
+            if isinstance(default, int) and isinstance(numbers, float) and numbers.is_integer():
+                changes[name] = int(numbers)
+            else:
+                changes[name] = numbers
         # The types of a frozen dataclass's fields are not known to `replace`.
         changed: Self = replace(self, **changes)  # type: ignore[arg-type]
         changed.check()
@@ -143,6 +190,7 @@ class AugmentConfig:
         return ", ".join(f"{value:g}" for value in self._list(name))
 
 
+INTERPOLATIONS = ("bilinear", "bicubic")
 _PAIRS = ("resized_crop_scale", "resized_crop_ratio")
 _JITTER_PARTS = ("brightness", "contrast", "saturation", "hue")
 
@@ -160,6 +208,13 @@ def _numbers(name: str, value: object, wanted: int | None) -> float | tuple[floa
     except ValueError as error:
         raise UsageError(f"augment: {name} must be a number, not {value}") from error
     return numbers if wanted else numbers[0]
+
+
+def _switch(name: str, value: object) -> bool:
+    words = {"true": True, "false": False}
+    if str(value).lower() not in words:
+        raise UsageError(f"augment: {name} is true or false, not {value}")
+    return words[str(value).lower()]
 
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from finetune.config.settings import TrainConfig
+from finetune.config.settings import SETTINGS
 from finetune.errors import UsageError
 from finetune.files import bounded_yaml
 
@@ -209,7 +209,7 @@ def _recipe(path: Path, document: Mapping[str, Any], name: str) -> Recipe:
 
 
 def _settings(path: Path, given: Mapping[str, object]) -> Mapping[str, object]:
-    _check_names(path, "setting", given, [item.name for item in fields(TrainConfig)])
+    _check_names(path, "setting", given, SETTINGS)
     settings = {name: value for name, value in given.items() if name != "recipe"}
     for name in FILE_SETTINGS:
         value = settings.get(name)

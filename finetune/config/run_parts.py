@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from finetune.config.batch_plan import BatchPlan
 from finetune.config.caption_augmentation import CaptionAugmentConfig
+from finetune.config.evaluation_settings import DEFAULT_PATIENCE
 from finetune.config.image_augmentation import AugmentConfig
 from finetune.config.settings import (
     DEFAULT_LEARNING_RATE,
     DEFAULT_LEARNING_RATE_TINY,
-    DEFAULT_PATIENCE,
     TINY,
+    PathLike,
     TrainConfig,
 )
 from finetune.figures import Metric
@@ -33,17 +34,21 @@ class BaseModel:
         text_model: Of the text tower, where it is another.
         max_tokens: Longer captions are cut; None takes the model's limit.
         seed: Of the weights that start from scratch.
+        transparency: What an image's transparent pixels show; None takes the model's.
     """
 
     name: str
     text_model: str | None
     max_tokens: int | None
     seed: int
+    transparency: str | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> "BaseModel":
         """Make it of a run's settings."""
-        return cls(config.model, config.text_model, config.max_tokens, config.seed)
+        return cls(
+            config.model, config.text_model, config.max_tokens, config.seed, config.transparency
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,28 @@ class Preparation:
             adapters=adapters,
             gradient_checkpointing=config.gradient_checkpointing,
             compiled=config.compile,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """How new captions are made by translating there and back.
+
+    Attributes:
+        languages: As `--back-translate` names them; None makes none.
+        duplicates_only: Whether only captions that an image has more than once are translated.
+        cache: The file of translations; None is the user's own.
+    """
+
+    languages: str | None
+    duplicates_only: bool
+    cache: PathLike | None
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Translation":
+        """Make it of a run's settings."""
+        return cls(
+            config.back_translate, config.back_translate_duplicates, config.back_translation_cache
         )
 
 
@@ -216,6 +243,7 @@ class Start:
         patience: Evaluations without a better metric after which training stops; 0 never does.
         min_delta: What the metric must gain.
         ema: Decay of the averaged weights; None averages nothing.
+        measured: By column of history.csv, what an evaluation measures.
     """
 
     optimization: Optimization
@@ -223,6 +251,7 @@ class Start:
     patience: int
     min_delta: float
     ema: float | None
+    measured: Mapping[str, Metric]
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Start":
@@ -231,7 +260,12 @@ class Start:
         if patience is None:
             patience = DEFAULT_PATIENCE if config.evaluates else 0
         return cls(
-            Optimization.of(config), config.precision, patience, config.min_delta, config.ema
+            Optimization.of(config),
+            config.precision,
+            patience,
+            config.min_delta,
+            config.ema,
+            config.measured,
         )
 
 

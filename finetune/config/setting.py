@@ -70,6 +70,8 @@ class Setting:
             for item in value:
                 if self.choices is not None and item not in self.choices:
                     raise UsageError(f"{option} must be of {words}, not {item}")
+                if self.range is not None and isinstance(item, int | float):
+                    self.range.check(option, item)
         elif self.number:
             if value not in (self.choices or ()) and not self._is_count(str(value)):
                 raise UsageError(f"{option} must be {words} or {self.number}, not {value}")
@@ -113,8 +115,9 @@ def setting(
 
 
 def settings_of(kind: type) -> dict[str, Setting]:
-    """The settings of a dataclass by field, in its order."""
-    return {item.name: item.metadata[_KEY] for item in fields(kind) if _KEY in item.metadata}
+    """The settings of a dataclass by field, group after group, each in the dataclass's order."""
+    found = {item.name: item.metadata[_KEY] for item in fields(kind) if _KEY in item.metadata}
+    return dict(sorted(found.items(), key=lambda item: list(Group).index(item[1].group)))
 
 
 def option_of(name: str, declared: Setting) -> str:

@@ -4,18 +4,19 @@ Imports without torch.
 """
 # ruff: noqa: RUF009  # what these calls give is a field
 
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from finetune.config.batch_plan import BatchPlan
 from finetune.config.caption_augmentation import CaptionAugmentConfig
+from finetune.config.evaluation_settings import EvaluationSettings
 from finetune.config.image_augmentation import AugmentConfig
 from finetune.config.setting import Group, describe, option_of, plain, setting, settings_of
-from finetune.figures import CLASSES, OTHERS, RETRIEVAL, either
 from finetune.frames import DataFrame, FrameManifest, ManifestPath, as_manifest
-from finetune.losses import LOSSES, OPTIONS
+from finetune.images.preprocessing import Transparency
+from finetune.losses import LOSSES, MAX_LOGIT_SCALE, OPTIONS
 from finetune.optimization.optimizers import OPTIMIZERS
 from finetune.optimization.precisions import PRECISIONS
 from finetune.optimization.schedules import SCHEDULES, WITH_CYCLES
@@ -25,7 +26,6 @@ from finetune.towers import TOWERS
 from finetune.trackers import TRACKERS
 
 TINY = "tiny"
-DEFAULT_PATIENCE = 5
 DEFAULT_LEARNING_RATE = 1e-5
 # A model that starts from random weights has further to go.
 DEFAULT_LEARNING_RATE_TINY = 1e-3
@@ -37,13 +37,12 @@ in_batches = partial(setting, Group.BATCHES)
 in_optimization = partial(setting, Group.OPTIMIZATION)
 in_freezing = partial(setting, Group.FREEZING)
 in_augmentation = partial(setting, Group.AUGMENTATION)
-in_evaluation = partial(setting, Group.EVALUATION)
 in_trackers = partial(setting, Group.TRACKERS)
 in_run = partial(setting, Group.RUN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(EvaluationSettings):
     """What one training run does; every field is an option of `clipsearch finetune`.
 
     None takes what the help says, or leaves the thing out.
@@ -90,6 +89,12 @@ class TrainConfig:
     samples_per_epoch: int | None = in_batches(
         None, "A fresh random choice of so many images each epoch.", otherwise="all"
     )
+    last_batch: str = in_batches(
+        "even",
+        "Where the batch size does not divide an epoch: make all batches a little smaller (even),"
+        " or only the last one (short), or leave that out (dropped).",
+        choices=BatchPlan.LAST_BATCHES,
+    )
     captions: str = in_batches(
         "sampled",
         "Of an image's captions show one an epoch (sampled), or every one (all).",
@@ -110,13 +115,19 @@ class TrainConfig:
         "; ".join(f"{name} is {kind.whose}" for name, kind in LOSSES.items()) + ".",
         choices=LOSSES,
     )
+    max_logit_scale: float = in_optimization(
+        MAX_LOGIT_SCALE,
+        "Keep the factor on cosines between 1 and this after each step, of the contrastive loss;"
+        " 0 keeps it in no bounds.",
+        range=OPTIONS["max_logit_scale"].range,
+    )
     label_smoothing: float = in_optimization(
-        0.0, "Of the contrastive loss.", range=OPTIONS["label_smoothing"]
+        0.0, "Of the contrastive loss.", range=OPTIONS["label_smoothing"].range
     )
     hard_negative_beta: float = in_optimization(
         0.0,
         "Weight on hard negatives, of the contrastive loss.",
-        range=OPTIONS["hard_negative_beta"],
+        range=OPTIONS["hard_negative_beta"].range,
     )
     chunk_size: int | None = in_batches(
         None,
@@ -193,8 +204,10 @@ class TrainConfig:
 
     augment: AugmentConfig = in_augmentation(
         AugmentConfig(),
-        "Vary training pictures; give it several times: horizontal_flip=0.5, vertical_flip=0.5,"
+        "Vary training images; give it several times: horizontal_flip=0.5, vertical_flip=0.5,"
         " random_crop=0.8, resized_crop_scale=0.8,1, resized_crop_ratio=0.75,1.33, rotation=15,"
+        " crop_before_resizing=true (crop originals, decoded anew each epoch),"
+        " random_crop_pixels=179 (of originals), interpolation=bicubic,"
         " color_jitter=0.2,0.2,0.1,0 (brightness, contrast, saturation, hue), color_jitter_p=0.7,"
         " grayscale=0.2. Flips contradict captions that say left or right.",
         metavar="NAME=VALUE",
@@ -206,8 +219,14 @@ class TrainConfig:
     back_translate: str | None = in_augmentation(
         None,
         "Add captions by translating each into these languages and back, with MarianMT models of"
-        " the Hugging Face hub; fr=MODEL_EN_FR:MODEL_FR_EN names other models or folders.",
+        " the Hugging Face hub; fr=MODEL_EN_FR:MODEL_FR_EN names other models or folders, also of"
+        " many languages.",
         metavar="fr,de,es",
+    )
+    back_translate_duplicates: bool = in_augmentation(
+        False,
+        "Translate only captions that an image has more than once: one stays, and by the first"
+        " languages the others become translations.",
     )
     back_translation_cache: PathLike | None = in_augmentation(
         None,
@@ -215,43 +234,6 @@ class TrainConfig:
         otherwise="in the user's cache folder",
         metavar="FILE",
         operational=True,
-    )
-
-    eval_every: int | str = in_evaluation(
-        "epoch",
-        "Rank the validation pool after each epoch, every N steps, or never.",
-        metavar="epoch|N|never",
-        choices=("epoch", "never"),
-        number="a number of steps",
-        least=1,
-    )
-    metric: str = in_evaluation(
-        "t2i_mrr@10",
-        f"What is best: t2i_ or i2t_ with {either(RETRIEVAL)}; {either(OTHERS)};"
-        f" {either(CLASSES)} of classes.",
-    )
-    patience: int | None = in_evaluation(
-        None,
-        "Stop after so many evaluations without a better metric; 0 never stops early.",
-        otherwise=f"{DEFAULT_PATIENCE}, or 0 where nothing is evaluated",
-        least=0,
-    )
-    min_delta: float = in_evaluation(
-        0.0, "What the metric must gain to count for --patience.", least=0
-    )
-    keep_best: int = in_evaluation(
-        1, "Keep the best so many; all but the best go to FOLDER.step-N.", least=1
-    )
-    zero_shot_classes: str | None = in_evaluation(
-        None,
-        "Evaluate the choice among classes too: the column or file that names each image's.",
-        metavar="COLUMN|FILE",
-    )
-    zero_shot_template: tuple[str, ...] = in_evaluation(
-        ("a photo of a {category}",), "A prompt for a class; give it several times.", repeated=True
-    )
-    batches_of: int | None = in_evaluation(
-        None, "Report figures within batches of N too, as papers do.", least=2, operational=True
     )
 
     trackers: tuple[str, ...] = in_trackers(
@@ -264,6 +246,13 @@ class TrainConfig:
         None, "For the trackers.", otherwise="the name of --out", operational=True
     )
 
+    transparency: str | None = in_model(
+        None,
+        "What an image's transparent pixels show: white behind them, as in transformers, or with"
+        " alpha dropped, as in OpenCLIP, the colour that the file has there.",
+        otherwise="the model's, else white",
+        choices=get_args(Transparency),
+    )
     max_tokens: int | None = in_model(
         None, "Cut longer captions.", otherwise="the model's limit", least=3
     )
@@ -278,14 +267,14 @@ class TrainConfig:
     )
     workers: int | None = in_run(
         None,
-        "Processes that decode pictures; 0 uses none.",
+        "Processes that decode images; 0 uses none.",
         otherwise="as many as the job is worth",
         least=0,
         operational=True,
     )
     cache_images: int | str = in_run(
         "auto",
-        "Keep decoded pictures in memory: auto (up to half of what is free), so many megabytes,"
+        "Keep decoded images in memory: auto (up to half of what is free), so many megabytes,"
         " or off (decode again every epoch). What does not fit goes to a file beside --out.",
         metavar="auto|off|MB",
         choices=("auto", "off"),
@@ -309,7 +298,7 @@ class TrainConfig:
         False, "Throw an interrupted run's checkpoint away and start anew.", operational=True
     )
     strict: bool = in_run(
-        False, "Treat any problem of the manifest or its pictures as an error.", operational=True
+        False, "Treat any problem of the manifest or its images as an error.", operational=True
     )
 
     def __post_init__(self) -> None:
@@ -336,11 +325,6 @@ class TrainConfig:
         return out.with_name(out.name + ".runs")
 
     @property
-    def evaluates(self) -> bool:
-        """Whether the validation pool is ranked at all."""
-        return self.eval_every != "never"
-
-    @property
     def pairs_per_step(self) -> int:
         """Images of a step, at most."""
         return self.batch_size * self.accumulate_separate_batches
@@ -355,11 +339,12 @@ class TrainConfig:
             captions=self.captions,
             dataset_weights=self.dataset_weights,
             hard_negatives=self.hard_negatives,
+            last_batch=self.last_batch,
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON and YAML hold them: paths as text, tuples as lists."""
-        return {item.name: plain(getattr(self, item.name)) for item in fields(self)}
+        """The fields by group, as JSON and YAML hold them: paths as text, tuples as lists."""
+        return {name: plain(getattr(self, name)) for name in SETTINGS}
 
     def with_absolute_paths(self) -> "TrainConfig":
         """The same run, wherever it is called from."""

@@ -9,11 +9,13 @@ from finetune.arrays import Pixels
 from finetune.config.caption_augmentation import CaptionAugmentConfig, augment_caption
 from finetune.config.image_augmentation import AugmentConfig
 from finetune.data.captioned_images import CaptionedImages
+from finetune.data.cropped_pixels import draw_crops
 from finetune.data.samples import sample_captions
 from finetune.errors import ImageError, UsageError
 from finetune.images.contact_sheet import write_sheet
-from finetune.images.pixels import load_pixels
+from finetune.images.pixels import load_image, load_pixels
 from finetune.images.preprocessing import Preprocessing
+from finetune.images.source import ImageSource
 from finetune.images.thumbnails import Cell
 
 IMAGES = 6
@@ -58,6 +60,7 @@ def write_augmentation_sheet(
     rows: list[list[Cell]] = []
     shown: list[Pixels] = []
     readable: list[int] = []
+    sources: list[ImageSource] = []
     for row, image in enumerate(chosen):
         caption = data.captions[data.starts[image]]
         try:
@@ -68,10 +71,17 @@ def write_augmentation_sheet(
         else:
             rows.append([Cell(Image.fromarray(pixels), data.ids[image], caption)])
             shown.append(pixels)
+            sources.append(data.sources[image])
             readable.append(row)
     if shown:
         for epoch in range(variants):
             texts = sample_captions(data, seed=seed, epoch=epoch)[chosen]
+            if augment.crops_originals:
+                crops = draw_crops(augment, len(shown), seed, epoch)
+                shown = [
+                    load_image(source, preprocessing, crop=crop)[0]
+                    for source, crop in zip(sources, crops, strict=True)
+                ]
             varied = _varied(np.stack(shown), augment, seed, epoch)
             for row, pixels in zip(readable, varied, strict=True):
                 index = int(texts[row])
@@ -105,5 +115,6 @@ def _heading(augment: AugmentConfig, captions: CaptionAugmentConfig) -> str:
             value = getattr(config, name)
             if value != getattr(off, name):
                 parts = value if isinstance(value, tuple) else (value,)
-                settings.append(f"{name}=" + ",".join(f"{part:g}" for part in parts))
+                shown = (f"{p:g}" if type(p) in (int, float) else str(p).lower() for p in parts)
+                settings.append(f"{name}=" + ",".join(shown))
     return "Augmentation: " + (" ".join(settings) or "none, only several captions an image")

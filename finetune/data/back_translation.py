@@ -100,8 +100,13 @@ def default_cache() -> Path:
     return user_cache() / CACHE_FILE
 
 
-FORWARD_MODEL = "Helsinki-NLP/opus-mt-en-{language}"
-BACK_MODEL = "Helsinki-NLP/opus-mt-{language}-en"
+FORWARD_MODEL = "Helsinki-NLP/opus-mt-en-{}"
+BACK_MODEL = "Helsinki-NLP/opus-mt-{}-en"
+# Languages that have a model of their own in each direction (there is no opus-mt-en-pt, for one),
+# and those that the models of all Romance languages stand in for.
+PAIRED = frozenset({"cs", "da", "de", "es", "fi", "fr", "it", "nl", "ru", "sv"})
+ROMANCE, IN_ROMANCE = "ROMANCE", frozenset({"ca", "gl", "pt", "ro"})
+ENGLISH = "en"
 # A translation may have twice the tokens of its source, and these.
 EXTRA_TOKENS = 32
 
@@ -123,14 +128,16 @@ class Route:
 
     @property
     def key(self) -> str:
-        """Names the models in the cache: ids, or absolute paths."""
-        return "\n".join(_identity(model) for model in (self.forward, self.back))
+        """Names language and models in the cache: models by ids, or absolute paths."""
+        return "\n".join([self.language, *map(_identity, (self.forward, self.back))])
 
 
 def parse_routes(text: str) -> tuple[Route, ...]:
     """The routes of "fr,de,es"; "fr=FORWARD:BACK" names other models by id or folder.
 
-    Raises UsageError for what is no such list.
+    A model of many languages is told by the language's own name: "pt_BR=FORWARD:BACK".
+
+    Raises UsageError for what is no such list, and a language whose models are not known.
     """
     routes: list[Route] = []
     for part in text.split(","):
@@ -145,11 +152,16 @@ def parse_routes(text: str) -> tuple[Route, ...]:
             )
         if any(route.language == language for route in routes):
             raise UsageError(f"--back-translate {text}: {language} is there twice")
+        known = ROMANCE if language in IN_ROMANCE else language
+        if not equals and known not in (*PAIRED, ROMANCE):
+            raise UsageError(
+                f"--back-translate {text}: for {language} no models are known; name them, such as"
+                f" {language}={FORWARD_MODEL.format(language)}:{BACK_MODEL.format(language)}; known"
+                f" are {', '.join(sorted(PAIRED | IN_ROMANCE))}"
+            )
         routes.append(
             Route(
-                language,
-                forward or FORWARD_MODEL.format(language=language),
-                back or BACK_MODEL.format(language=language),
+                language, forward or FORWARD_MODEL.format(known), back or BACK_MODEL.format(known)
             )
         )
     return tuple(routes)
@@ -185,6 +197,7 @@ def back_translate(
     cache: TranslationCache,
     *,
     progress: ShowProgress,
+    wanted: Mapping[str, int] | None = None,
     batch_size: int = 32,
     beams: int = 4,
     device: str = "cpu",
@@ -199,6 +212,8 @@ def back_translate(
         routes: From `parse_routes`.
         cache: Read first, and written after each batch.
         progress: Makes the Progress of a task from its name, total and unit.
+        wanted: Along how many routes each caption goes, the first ones; those that are not in it
+            go along none. Where None, each goes along all.
         batch_size: Captions translated at once.
         beams: Width of the search for the best translation.
         device: Where the models run.
@@ -207,12 +222,12 @@ def back_translate(
         UsageError: sentencepiece is missing, or a model is neither here nor to be downloaded.
         TrainingError: the cache cannot be read or written.
     """
-    distinct = list(dict.fromkeys(captions))
-    found: dict[str, list[str]] = {caption: [] for caption in distinct}
-    for route in routes:
+    found: dict[str, list[str]] = {caption: [] for caption in captions}
+    for number, route in enumerate(routes):
         key = f"{route.key}\nbeams {beams}"
-        known = cache.get(key, distinct)
-        missing = [caption for caption in distinct if caption not in known]
+        sent = [text for text in found if wanted is None or wanted.get(text, 0) > number]
+        known = cache.get(key, sent)
+        missing = [caption for caption in sent if caption not in known]
         if missing:
             with progress(
                 f"Translating {route.language} and back", len(missing), "captions"
@@ -221,7 +236,7 @@ def back_translate(
                     cache.put(key, batch)
                     known |= batch
                     bar.advance(len(batch))
-        for caption in distinct:
+        for caption in sent:
             found[caption].append(known[caption])
     return _new_captions(found)
 
@@ -261,7 +276,8 @@ def _round_trips(
     ordered = sorted(captions, key=len, reverse=True)
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start : start + batch_size]
-        yield dict(zip(batch, back(forward(batch)), strict=True))
+        there = forward(batch, route.language)
+        yield dict(zip(batch, back(there, ENGLISH), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,17 +311,21 @@ class Translator:
             raise _not_loaded(name, error) from error
         return cls(model.eval().to(device), tokenizer, beams)
 
-    def __call__(self, texts: Sequence[str]) -> list[str]:
-        """The translation of each text, without white space at its ends; "" for an empty one."""
+    def __call__(self, texts: Sequence[str], language: str) -> list[str]:
+        """The translation of each text, without white space at its ends; "" for an empty one.
+
+        Raises UsageError where the model knows many languages, but not this one.
+        """
         import torch  # loaded by transformers already
 
+        mark = self._mark(language)
         rows = [row for row, text in enumerate(texts) if text.strip()]
         translated = [""] * len(texts)
         if not rows:
             return translated
         limit = int(self.model.config.max_position_embeddings)
         tokens = self.tokenizer(
-            [texts[row] for row in rows],
+            [mark + texts[row] for row in rows],
             return_tensors="pt", padding=True, truncation=True, max_length=limit,
         ).to(self.model.device)  # fmt: skip
         # A model that falls into a loop would otherwise write until its last position.
@@ -320,6 +340,28 @@ class Translator:
             translated[row] = text.strip()
         return translated
 
+    def _mark(self, language: str) -> str:
+        """What a model of many target languages must read first: ">>fr<< "; else nothing."""
+        marks = self.tokenizer.supported_language_codes
+        mark = f">>{language}<<"
+        if marks and mark not in marks:
+            known = ", ".join(sorted(each.strip("<>") for each in marks))
+            raise UsageError(
+                f"--back-translate: {self.model.name_or_path} translates into many languages, but"
+                f" into none named {language}; write one of {known} before the ="
+            )
+        return f"{mark} " if marks else ""
+
+
+def wanted_for_duplicates(data: CaptionedImages) -> dict[str, int]:
+    """How many translations each caption of these images needs, so that no image has it twice."""
+    repeated = np.flatnonzero(data.repeats > 1)
+    wanted: dict[str, int] = {}
+    for row in repeated.tolist():
+        text = data.captions[row]
+        wanted[text] = max(wanted.get(text, 0), int(data.repeats[row]) - 1)
+    return wanted
+
 
 def check_installed() -> None:
     """Raise UsageError where the package that MarianMT's tokenizer needs is missing."""
@@ -330,8 +372,13 @@ def check_installed() -> None:
         )
 
 
-def add_captions(data: CaptionedImages, new: Mapping[str, Sequence[str]]) -> CaptionedImages:
+def add_captions(
+    data: CaptionedImages, new: Mapping[str, Sequence[str]], *, duplicates_only: bool = False
+) -> CaptionedImages:
     """The same images, each with the new captions of its captions after its own.
+
+    With `duplicates_only` a caption that an image has c times gets c - 1 new ones at most, so that
+    the image has no more captions than the manifest gives it.
 
     A new caption has the key of the one it was made from, so that it is no negative of another
     image which has the same caption; captions that are equal, or have become so, share a key
@@ -349,7 +396,8 @@ def add_captions(data: CaptionedImages, new: Mapping[str, Sequence[str]]) -> Cap
         made_from += own
         seen = set(texts)
         for i in own:
-            for text in new.get(data.captions[i], ()):
+            made = new.get(data.captions[i], ())
+            for text in made[: int(data.repeats[i]) - 1] if duplicates_only else made:
                 if text not in seen:
                     seen.add(text)
                     captions.append(text)
@@ -360,6 +408,7 @@ def add_captions(data: CaptionedImages, new: Mapping[str, Sequence[str]]) -> Cap
         captions=tuple(captions),
         starts=np.array(starts, np.int64),
         keys=joined_keys(caption_keys(captions), data.keys[made_from]),
+        repeats=np.ones(len(captions), np.int64) if duplicates_only else data.repeats[made_from],
     )
 
 

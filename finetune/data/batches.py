@@ -18,7 +18,7 @@ from finetune.data.hard_negatives import Int32, batches_of_groups, group_neighbo
 from finetune.data.samples import Samples, epoch_samples
 
 # Last words of the seeds, beside those of finetune.data.samples.
-SPREADING, GROUPING, MIXING = 3, 4, 5
+SPREADING, GROUPING, MIXING, LEAVING = 3, 4, 5, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,11 @@ def epoch_batches(
 ) -> list[Batch]:
     """The batches of an epoch: all its samples (see `BatchPlan`) once, in a new order.
 
-    Batch sizes differ by at most one and none is above the plan's, so that no rest of a few
-    images makes a step with hardly any negatives. A caption that several samples share, and an
-    image, or images of equal content, that several show, comes into each batch as few times as
-    can be: with c such samples and m batches at most ceil(c / m) times, which is once wherever
-    c <= m.
+    Unless the plan's `last_batch` says otherwise, sizes differ by at most one and none is above the
+    plan's, so that no rest of a few images makes a step with hardly any negatives. A caption that
+    several samples share, and an image, or images of equal content, that several show, comes into
+    each batch as few times as can be: with c such samples and m batches at most ceil(c / m) times,
+    which is once wherever c <= m. A short last batch is drawn by chance, whatever its captions.
 
     Samples are sorted so that equal captions lie side by side, captions and samples within them
     in random order, and dealt to the batches in turn like cards; with weights each dataset is
@@ -64,10 +64,28 @@ def epoch_batches(
         neighbours: int32[n, k] of `nearest_neighbours`, by the weights at the epoch's start; None,
             as before the first epoch, gives batches without hard negatives.
     """
-    rng = np.random.default_rng([plan.seed, epoch])
     samples = epoch_samples(data, plan, epoch)
+    short = plan.short_batch(data)
+    if not short:
+        return _even_batches(data, plan, epoch, samples, neighbours)
+    order = np.random.default_rng([plan.seed, epoch, LEAVING]).permutation(len(samples))
+    rest, others = np.sort(order[:short]), np.sort(order[short:])
+    full = Samples(samples.images[others], samples.captions[others])
+    batches = _even_batches(data, plan, epoch, full, neighbours)
+    return [*batches, Batch(samples.images[rest], samples.captions[rest])]
+
+
+def _even_batches(
+    data: CaptionedImages,
+    plan: BatchPlan,
+    epoch: int,
+    samples: Samples,
+    neighbours: Int32 | None,
+) -> list[Batch]:
+    """`epoch_batches` of these samples, in batches of equal size."""
+    rng = np.random.default_rng([plan.seed, epoch])
     captions, images = data.keys[samples.captions], data.image_keys[samples.images]
-    count = plan.steps_per_epoch(data)
+    count = -(-len(samples) // plan.batch_size)
     if plan.hard_negatives and neighbours is not None:
         order, batch_of = _grouped(data, plan, epoch, samples, neighbours, count)
     else:

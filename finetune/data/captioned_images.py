@@ -4,7 +4,7 @@ Imports without torch.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,7 @@ class CaptionedImages:
         image_keys: int64[n]; images of equal content have equal keys. All differ until
             `with_image_keys` says more.
         datasets: int64[n]; the manifest that each image comes from, 0 where there is one.
+        repeats: int64[t]; how often the manifest gives each caption of its image, from 1.
     """
 
     ids: tuple[str, ...]
@@ -38,6 +39,7 @@ class CaptionedImages:
     keys: Int64
     image_keys: Int64
     datasets: Int64
+    repeats: Int64
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,6 +65,7 @@ class CaptionedImages:
             numbered(self.keys[of_kept]),
             self.image_keys[kept],
             self.datasets[kept],
+            self.repeats[of_kept],
         )
 
     def with_image_keys(self, image_keys: Int64) -> "CaptionedImages":
@@ -108,8 +111,13 @@ class CaptionedImages:
 
 def captioned_images(
     rows: Iterable[tuple[str, ImageSource, Sequence[str]]],
+    repeats: Mapping[str, Sequence[int]] | None = None,
 ) -> CaptionedImages:
-    """Columns from rows of id, source and captions (at least one)."""
+    """Columns from rows of id, source and captions (at least one).
+
+    `repeats` are those of the captions, by id, of images of which not each caption is there once;
+    read when all rows are.
+    """
     ids: list[str] = []
     sources: list[ImageSource] = []
     captions: list[str] = []
@@ -119,6 +127,10 @@ def captioned_images(
         sources.append(source)
         captions.extend(texts)
         starts.append(len(captions))
+    counts = np.ones(len(captions), np.int64)
+    for row, image_id in enumerate(ids if repeats else ()):
+        if repeats and image_id in repeats:
+            counts[starts[row] : starts[row + 1]] = repeats[image_id]
     return CaptionedImages(
         tuple(ids),
         tuple(sources),
@@ -127,6 +139,7 @@ def captioned_images(
         caption_keys(captions),
         np.arange(len(ids), dtype=np.int64),
         np.zeros(len(ids), np.int64),
+        counts,
     )
 
 
@@ -183,16 +196,19 @@ def read_split(manifest: Manifest, split: str) -> CaptionedImages:
     Raises ManifestError where the split has images but none of them can be used.
     """
     unusable: list[tuple[str, str]] = []
+    repeats: dict[str, Sequence[int]] = {}
 
     def usable(records: Iterable[Record]) -> Iterable[tuple[str, ImageSource, Sequence[str]]]:
         for record in records:
             if record.image is not None and record.captions:
+                if record.repeats:
+                    repeats[record.id] = record.repeats
                 yield record.id, record.image, record.captions
             else:
                 missing = "caption" if record.image is not None else "picture, only a vector"
                 unusable.append((record.id, f"has no {missing}: not used in training"))
 
-    images = captioned_images(usable(manifest.records(split)))
+    images = captioned_images(usable(manifest.records(split)), repeats)
     for where, reason in unusable:
         manifest.problems.note("not trained on", where, reason)
     if unusable and not len(images):

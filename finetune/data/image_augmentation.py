@@ -40,6 +40,7 @@ class Draws:
         horizontal, vertical: bool[n], flipped that way.
         affine: float32[n, 2, 3], from places in the new image to places in the old one, both
             from -1 to 1 between the outer edges; None where there is neither crop nor rotation.
+        interpolation: What samples the old image by it: "bilinear" or "bicubic".
         jittered: bool[n], whose colours are jittered.
         jitter: float32[n, 4], factors of brightness, contrast and saturation, and the shift of
             the hue in turns.
@@ -50,6 +51,7 @@ class Draws:
     horizontal: Bools
     vertical: Bools
     affine: Float32 | None
+    interpolation: str
     jittered: Bools
     jitter: Float32
     order: tuple[int, ...]
@@ -61,6 +63,7 @@ class Draws:
             self.horizontal[rows],
             self.vertical[rows],
             None if self.affine is None else self.affine[rows],
+            self.interpolation,
             self.jittered[rows],
             self.jitter[rows],
             self.order,
@@ -102,7 +105,16 @@ def draw(config: AugmentConfig, shape: tuple[int, ...], seed: int, step: int) ->
     jitter[:, :HUE] = np.maximum(jitter[:, :HUE], 0)
     order = tuple(int(part) for part in chance.permutation(4) if strengths[part])
     gray = chance.random(count) < config.grayscale
-    return Draws(horizontal, vertical, affine, jittered, jitter.astype(np.float32), order, gray)
+    return Draws(
+        horizontal,
+        vertical,
+        affine,
+        config.interpolation,
+        jittered,
+        jitter.astype(np.float32),
+        order,
+        gray,
+    )
 
 
 def _draw_affine(
@@ -114,11 +126,11 @@ def _draw_affine(
     low, high = np.log(config.resized_crop_ratio)
     ratio = np.exp(chance.uniform(low, high, count)) / aspect
     angle = np.radians(config.rotation) * chance.uniform(-1, 1, count)
-    if not (config.crops or config.rotation):
+    if not (config.rotation or (config.crops and not config.crop_before_resizing)):
         return None
 
-    outer = np.full((count, 2), config.random_crop)
-    if config.resized_crop_scale == (1.0, 1.0):
+    outer = np.full((count, 2), 1.0 if config.crop_before_resizing else config.random_crop)
+    if config.crop_before_resizing or config.resized_crop_scale == (1.0, 1.0):
         inner = np.ones((count, 2))
     else:
         # at these two the crop is as wide, or as high, as the image
@@ -150,7 +162,11 @@ def apply_draws(pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
     if draws.affine is not None:
         theta = to_device(draws.affine, varied.device)
         grid = F.affine_grid(theta, list(varied.shape), align_corners=False)
-        varied = F.grid_sample(varied, grid, padding_mode="reflection", align_corners=False)
+        varied = F.grid_sample(
+            varied, grid, draws.interpolation, padding_mode="reflection", align_corners=False
+        )
+        if draws.interpolation == "bicubic":  # overshoots at edges
+            varied.clamp_(0, 1)
     rows = _rows(draws.jittered, varied.device)
     if len(rows):
         factors = draws.jitter[draws.jittered]

@@ -1,6 +1,6 @@
 """From images and captions to batches of tensors on the device."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +19,7 @@ from finetune.console import Progress
 from finetune.data.back_translation import add_captions
 from finetune.data.batches import Batch, epoch_batches, positives
 from finetune.data.captioned_images import CaptionedImages, caption_keys, joined_keys
+from finetune.data.cropped_pixels import CroppedPixels
 from finetune.data.hard_negatives import Int32
 from finetune.data.pixel_store import PixelStore, load_all
 from finetune.data.splits import Splits
@@ -76,6 +77,8 @@ class TrainingData:
             and are varied, beside the step before; in chunks that would take too much memory.
         vary: From a step and its number of images to what varies its images; None changes
             none.
+        cropped: Gives the training images of each step where they are cropped before they are
+            resized; `pixels` are then those of whole ones.
         caption_variations: None shows captions as they are.
         notes: Sentences for the user about the captions.
     """
@@ -91,6 +94,7 @@ class TrainingData:
     world: World
     is_whole: bool = True
     vary: VaryStep | None = None
+    cropped: CroppedPixels | None = None
     caption_variations: CaptionVariations | None = None
     notes: tuple[str, ...] = ()
 
@@ -173,7 +177,7 @@ class TrainingData:
         self, first: int, end: int, neighbours: Int32 | None
     ) -> Iterator[tuple[Pixels, Int64, Int64, npt.NDArray[np.bool_]]]:
         batches, looked_ahead = tee(self._batches(first, end, neighbours))
-        pixels = self.pixels.batches(batch.images[self.own(len(batch))] for batch in looked_ahead)
+        pixels = self._pixels(first, looked_ahead)
         for step, (batch, chosen) in enumerate(zip(batches, pixels, strict=True), first):
             own = self.own(len(batch))
             matches = positives(self.splits.train, batch)
@@ -186,6 +190,13 @@ class TrainingData:
                 ids, mask = tokens.padded(own)
                 matches = joined_columns(matches, joined_keys(caption_keys(shown), tokens.keys()))
             yield chosen, ids, mask, matches
+
+    def _pixels(self, first: int, batches: Iterable[Batch]) -> Iterator[Pixels]:
+        """Of this process's share of each step's batch, from step `first` on."""
+        if self.cropped is not None:
+            steps = ((batch.images, self.own(len(batch))) for batch in batches)
+            return self.cropped.batches(first, steps)
+        return self.pixels.batches(batch.images[self.own(len(batch))] for batch in batches)
 
     def _batches(self, first: int, end: int, neighbours: Int32 | None) -> Iterator[Batch]:
         step = first
@@ -204,12 +215,14 @@ class DataSource:
     Attributes:
         splits: Of the manifests.
         problems: Unreadable images are added to them.
-        new_captions: Of training captions, see `finetune.data.back_translation.add_captions`.
+        new_captions, duplicates_only: Of training captions, see
+            `finetune.data.back_translation.add_captions`.
     """
 
     splits: Splits
     problems: Problems
     new_captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    duplicates_only: bool = False
 
 
 def load_training_data(
@@ -227,7 +240,7 @@ def load_training_data(
     """
     splits = source.splits
     sources = splits.train.sources + splits.val.sources
-    with progress("Reading pictures", len(sources)) as shown:
+    with progress("Reading images", len(sources)) as shown:
         loaded = load_all(
             decoder,
             sources,
@@ -243,7 +256,7 @@ def load_training_data(
     if loading.strict and loaded.reasons:
         first = next(iter(loaded.reasons.values()))
         raise ManifestError(
-            f"{splits.manifest}: {len(loaded.reasons):,} pictures cannot be read (strict);"
+            f"{splits.manifest}: {len(loaded.reasons):,} images cannot be read (strict);"
             f" the first: {first}"
         )
     count = len(splits.train)
@@ -255,7 +268,8 @@ def load_training_data(
         loading.batch_size, evaluates=loading.evaluates, unreadable=loaded.reasons.values()
     )
     train = readable.train.with_image_keys(loaded.keys[: len(readable.train)])
-    readable = replace(readable, train=add_captions(train, source.new_captions))
+    train = add_captions(train, source.new_captions, duplicates_only=source.duplicates_only)
+    readable = replace(readable, train=train)
     captions = readable.train.captions
     train_tokens, val_tokens = tokenize(dual, captions), tokenize(dual, readable.val.captions)
     notes = [
@@ -279,6 +293,9 @@ def load_training_data(
         world,
         loading.is_whole,
         vary_step(loading.augment, plan.seed, dual),
+        CroppedPixels(decoder, readable.train.sources, loading.augment, plan.seed)
+        if loading.augment.crops_originals
+        else None,
         CaptionVariations(captions, loading.caption_augment, plan.seed, dual)
         if loading.caption_augment.is_on
         else None,
@@ -309,7 +326,7 @@ def joined_columns(matches: npt.NDArray[np.bool_], keys: Int64) -> npt.NDArray[n
 
 def check_shares(plan: BatchPlan, parts: int, train: CaptionedImages, world: World) -> None:
     """Raise UsageError where a process would have no pair of one of the `parts` of a step."""
-    step = plan.samples(train) // plan.steps_per_epoch(train)
+    step = plan.smallest_batch(train)
     smallest = step // min(parts, step)
     if smallest < world.size:
         raise UsageError(

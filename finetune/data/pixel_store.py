@@ -17,7 +17,7 @@ import numpy as np
 from finetune.arrays import Int64, Pixels
 from finetune.console import Progress
 from finetune.errors import TrainingError, UsageError
-from finetune.images.decode_workers import Decoder
+from finetune.images.decode_workers import Decoder, Wanted
 from finetune.images.preprocessing import Preprocessing
 from finetune.images.source import ImageSource
 
@@ -58,11 +58,19 @@ class StreamedPixels:
         Raises TrainingError where a image that could be read before no longer can.
         """
         chunks = ([self.sources[i] for i in chosen] for chosen in indices)
-        for decoded in self.decoder.decode_batches(chunks, BATCHES_AHEAD):
-            for image in decoded:
-                if image.pixels is None:
-                    raise TrainingError(f"a picture changed during training: {image.error}")
-            yield np.stack([each.pixels for each in decoded if each.pixels is not None])
+        return decoded_batches(self.decoder, chunks)
+
+
+def decoded_batches(decoder: Decoder, batches: Iterable[Sequence[Wanted]]) -> Iterator[Pixels]:
+    """uint8[b, h, w, 3] for each batch of readable images, a few batches ahead.
+
+    Raises TrainingError where an image that could be read before no longer can.
+    """
+    for decoded in decoder.decode_batches(batches, BATCHES_AHEAD):
+        for image in decoded:
+            if image.pixels is None:
+                raise TrainingError(f"an image changed during training: {image.error}")
+        yield np.stack([each.pixels for each in decoded if each.pixels is not None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,7 @@ def _room(
     free = shutil.disk_usage(spill.parent).free
     if needed > free:
         raise UsageError(
-            f"the decoded pictures take {needed // MEGABYTE:,} MB, but the memory for them is"
+            f"the decoded images take {needed // MEGABYTE:,} MB, but the memory for them is"
             f" {budget // MEGABYTE:,} MB and {spill.parent} has {free // MEGABYTE:,} MB free;"
             f" decode them again every epoch with --cache-images off"
         )

@@ -57,6 +57,7 @@ def merge_datasets(parts: Sequence[CaptionedImages], names: Sequence[str]) -> Ca
         joined_keys(caption_keys(captions), np.concatenate([*own_keys, total[:0]])),
         np.arange(sum(sizes), dtype=np.int64),
         np.repeat(np.arange(len(parts), dtype=np.int64), sizes),
+        np.concatenate([*(part.repeats for part in parts), total[:0]]),
     )
 
 

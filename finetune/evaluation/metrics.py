@@ -64,18 +64,28 @@ def in_batches(
     batch: int = 64,
     direction: Direction = TEXT_TO_IMAGE,
     seed: int = 0,
+    in_file_order: bool = False,
 ) -> Measurement:
     """Rank within batches only, as some published figures count; not to be mixed with them.
 
     One caption of every captioned image is drawn and the pairs are shuffled, both by `seed`.
     Each consecutive batch is a pool of its own in which the pair's other half is the only
-    positive; a last, smaller batch is left out, unless it is the only one.
+    positive; a last, smaller batch is left out, unless it is the only one. With `in_file_order`
+    each image's first caption is taken, the pairs stay as they are, and a last, smaller batch
+    counts, in which ranks are better.
     """
     drawn = batch_ranks(
-        text_embeds, image_embeds, image_of_text, batch=batch, direction=direction, seed=seed
+        text_embeds,
+        image_embeds,
+        image_of_text,
+        batch=batch,
+        direction=direction,
+        seed=seed,
+        in_file_order=in_file_order,
     )
     ones = np.ones(len(drawn.ranks), dtype=np.int64)
-    return summarize(direction, drawn.pool, drawn.ranks, ones, ks, scope=batches_scope(batch))
+    scope = batches_scope(batch, in_file_order=in_file_order)
+    return summarize(direction, drawn.pool, drawn.ranks, ones, ks, scope=scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,7 @@ class BatchRanks:
         ranks: int64[p, 1], of each pair's other half within its batch.
         images: int64[p], row of each pair's image.
         texts: int64[p], row of each pair's caption.
-        pool: Pairs in a batch.
+        pool: Pairs in a batch, but for a last, smaller one.
     """
 
     ranks: Int64
@@ -103,30 +113,35 @@ def batch_ranks(
     batch: int = 64,
     direction: Direction = TEXT_TO_IMAGE,
     seed: int = 0,
+    in_file_order: bool = False,
 ) -> BatchRanks:
     """What `in_batches` takes its means over; equal seeds draw equal pairs for any encoder."""
     if batch < 2:
         raise ValueError(f"a batch of {batch} has nothing to rank")
     owners = _check_pairs(text_embeds, image_embeds, image_of_text)
-    texts = np.random.default_rng(seed).permutation(len(owners))
+    texts = np.arange(len(owners), dtype=np.int64)
+    if not in_file_order:
+        texts = np.random.default_rng(seed).permutation(len(owners))
     images, first = np.unique(owners[texts], return_index=True)
-    order = np.random.default_rng(seed + 1).permutation(len(images))
-    images, texts = images[order], texts[first][order]
+    texts = texts[first]
+    if not in_file_order:
+        order = np.random.default_rng(seed + 1).permutation(len(images))
+        images, texts = images[order], texts[order]
     size = min(batch, len(images))
-    used = len(images) - len(images) % size
-    diagonal = np.arange(size + 1, dtype=np.int64), np.arange(size, dtype=np.int64)
+    used = len(images) if in_file_order else len(images) - len(images) % size
     ranks = []
     for start in range(0, used, size):
-        part = slice(start, start + size)
+        part = slice(start, min(start + size, used))
         pair = text_embeds[texts[part]], image_embeds[images[part]]
         queries, gallery = pair if direction == TEXT_TO_IMAGE else pair[::-1]
-        ranks.append(positive_ranks(queries, gallery, diagonal, 1))
+        own = np.arange(len(queries) + 1, dtype=np.int64)
+        ranks.append(positive_ranks(queries, gallery, (own, own[:-1]), 1))
     return BatchRanks(np.concatenate(ranks), images[:used], texts[:used], size)
 
 
-def batches_scope(batch: int) -> str:
+def batches_scope(batch: int, *, in_file_order: bool = False) -> str:
     """How figures within batches are named."""
-    return f"in batches of {batch}"
+    return f"in batches of {batch}" + (" in file order" if in_file_order else "")
 
 
 def best_ranks(
@@ -253,11 +268,11 @@ def query_figures(
 def _check_pairs(text_embeds: Float32, image_embeds: Float32, image_of_text: Int64) -> Int64:
     owners = np.asarray(image_of_text, dtype=np.int64)
     if len(owners) != len(text_embeds):
-        raise ValueError(f"{len(text_embeds)} texts, but {len(owners)} rows of their pictures")
+        raise ValueError(f"{len(text_embeds)} texts, but {len(owners)} rows of their images")
     if not len(owners):
         raise ClipsearchError("there is no caption to evaluate with; give a split that has some")
     if owners.min() < 0 or owners.max() >= len(image_embeds):
-        raise ValueError(f"a text's picture is none of the {len(image_embeds)} rows")
+        raise ValueError(f"a text's image is none of the {len(image_embeds)} rows")
     return owners
 
 

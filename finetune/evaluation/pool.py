@@ -3,6 +3,7 @@
 Imports without torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,12 +73,20 @@ def pool_ranks(
     )
 
 
-def pool_figures(pool: Pool, ranks: tuple[Int64, Int64]) -> tuple[Measurement, Measurement]:
-    """Text-to-image and image-to-text figures over the whole pool, of what `pool_ranks` gave."""
+def pool_figures(
+    pool: Pool, ranks: tuple[Int64, Int64], ks: Sequence[int] = CUTOFFS
+) -> tuple[Measurement, Measurement]:
+    """Text-to-image and image-to-text figures over the whole pool.
+
+    Args:
+        pool: The pool.
+        ranks: Of `pool_ranks`, of at least the largest cutoff.
+        ks: Cutoffs.
+    """
     captions, images = pool.text_positives[0], pool.image_positives[0]
     return (
-        summarize(TEXT_TO_IMAGE, pool.images, ranks[0], np.diff(captions)),
-        summarize(IMAGE_TO_TEXT, len(pool.captions), ranks[1], np.diff(images)),
+        summarize(TEXT_TO_IMAGE, pool.images, ranks[0], np.diff(captions), ks),
+        summarize(IMAGE_TO_TEXT, len(pool.captions), ranks[1], np.diff(images), ks),
     )
 
 

@@ -1,7 +1,7 @@
 """Embed a split and rank all of it: the figures that training is steered and reported by."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,17 @@ from finetune.evaluation.before_after import Answers
 from finetune.evaluation.metrics import in_batches
 from finetune.evaluation.pool import Pool, pool_figures, pool_of, pool_ranks
 from finetune.evaluation.zero_shot import average_prompts, class_prompts, zero_shot
-from finetune.figures import DIRECTIONS, METRICS, VALIDATION_LOSS, Measurement
+from finetune.figures import (
+    CLASS_CUTOFFS,
+    CUTOFFS,
+    DIRECTIONS,
+    VALIDATION_LOSS,
+    Direction,
+    Measurement,
+    Metric,
+    cutoffs_with,
+    metrics_at,
+)
 from finetune.losses.loss import ScoresBatch
 from finetune.models.dual_encoder import DualEncoder
 
@@ -50,6 +60,7 @@ class ValidationResult:
         zero_shot: Where there are classes.
         embedded: What it was measured on.
         ranks: Of `finetune.evaluation.pool.pool_ranks`: of each caption and of each image.
+        metrics: By column of history.csv, what is measured.
     """
 
     retrieval: tuple[Measurement, Measurement]
@@ -57,6 +68,7 @@ class ValidationResult:
     zero_shot: Measurement | None
     embedded: Embedded
     ranks: tuple[Int64, Int64]
+    metrics: Mapping[str, Metric]
 
     def row(self) -> dict[str, float]:
         """By column of history.csv."""
@@ -66,7 +78,7 @@ class ValidationResult:
             column: others[metric.figure]
             if metric.task is None
             else measured[metric.task][metric.figure]
-            for column, metric in METRICS.items()
+            for column, metric in self.metrics.items()
             if metric.task is None or metric.task in measured
         }
 
@@ -90,6 +102,9 @@ class Evaluator:
             batches are prepared in another thread the tokenizer is that one's.
         templates: Prompts of a class.
         batches_of: Figures are also taken within batches of so many pairs.
+        batches_in_file_order: See `finetune.evaluation.metrics.in_batches`.
+        cutoffs: Of the figures.
+        metrics: By column of history.csv, what is measured.
     """
 
     dual: DualEncoder
@@ -105,6 +120,9 @@ class Evaluator:
     prompts: TokenizedCaptions | None = None
     templates: int = 1
     batches_of: int | None = None
+    batches_in_file_order: bool = False
+    cutoffs: tuple[int, ...] = CUTOFFS
+    metrics: Mapping[str, Metric] = field(default_factory=metrics_at)
 
     @torch.no_grad()
     def __call__(self, check: Callable[[], None] = lambda: None) -> ValidationResult:
@@ -119,13 +137,15 @@ class Evaluator:
             embed_captions(dual, self.tokens, self.pool.captions, check),
             embed_images(dual, self.pixels, images, self.normalizer, check),
         )
-        ranks = pool_ranks(self.pool, embedded.texts, embedded.images)
+        most = max(self.cutoffs)
+        ranks = pool_ranks(self.pool, embedded.texts, embedded.images, most)
         return ValidationResult(
-            pool_figures(self.pool, ranks),
+            pool_figures(self.pool, ranks, self.cutoffs),
             self._loss(embedded),
             self._zero_shot(embedded.images),
             embedded,
             ranks,
+            self.metrics,
         )
 
     def answers(self, evaluation: ValidationResult) -> Answers:
@@ -145,16 +165,24 @@ class Evaluator:
     def _in_batches(self, embedded: Embedded, batch: int) -> list[Measurement]:
         """Both directions within batches of so many pairs, as some papers count."""
         indptr, images = self.pool.text_positives
-        return [
-            in_batches(
-                embedded.texts,
+        texts, owners = embedded.texts, images[indptr[:-1]]
+        if self.batches_in_file_order:
+            # no image is left out because another has its caption
+            queries, owners = self.pool.pairs
+            texts = texts[queries]
+
+        def measured(direction: Direction) -> Measurement:
+            return in_batches(
+                texts,
                 embedded.images,
-                images[indptr[:-1]],
+                owners,
+                self.cutoffs,
                 batch=batch,
                 direction=direction,
+                in_file_order=self.batches_in_file_order,
             )
-            for direction in DIRECTIONS
-        ]
+
+        return [measured(direction) for direction in DIRECTIONS]
 
     def _loss(self, embedded: Embedded) -> float:
         """Over batches of images in an order that never changes, each with its first caption."""
@@ -185,6 +213,7 @@ class Evaluator:
             image_embeds[asked],
             average_prompts(prompts, self.templates),
             self.classes.of_image[asked],
+            cutoffs_with(self.cutoffs, CLASS_CUTOFFS),
         )
 
     def _tensor(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
@@ -199,6 +228,9 @@ def evaluator(
     batch_size: int,
     templates: tuple[str, ...],
     batches_of: int | None = None,
+    batches_in_file_order: bool = False,
+    cutoffs: tuple[int, ...] = CUTOFFS,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> Evaluator:
     """Of a run's validation split; see `Evaluator`, whose `templates` these prompts are."""
     classes = data.splits.classes
@@ -219,6 +251,9 @@ def evaluator(
         prompts,
         len(templates),
         batches_of,
+        batches_in_file_order,
+        cutoffs,
+        metrics_at(cutoffs) if metrics is None else metrics,
     )
 
 

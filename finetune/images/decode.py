@@ -7,6 +7,7 @@ from finetune.arrays import Pixels
 from finetune.errors import ImageError
 from finetune.images.pixels import load_image
 from finetune.images.preprocessing import Preprocessing
+from finetune.images.random_crop import RandomCrop
 from finetune.images.source import ImageSource, read_bytes
 
 
@@ -27,13 +28,26 @@ class Decoded:
     note: str | None = None
 
 
-def decode(source: ImageSource, preprocessing: Preprocessing) -> Decoded:
-    """Read and decode one image. Never raises for a image that cannot be read."""
+@dataclass(frozen=True, slots=True)
+class CroppedSource:
+    """An image of which a part is wanted; where `crop` is None, what the tower sees of it."""
+
+    source: ImageSource
+    crop: RandomCrop | None
+
+    def __str__(self) -> str:
+        return str(self.source)
+
+
+def decode(wanted: ImageSource | CroppedSource, preprocessing: Preprocessing) -> Decoded:
+    """Read and decode one image. Never raises for an image that cannot be read."""
+    if not isinstance(wanted, CroppedSource):
+        wanted = CroppedSource(wanted, None)
     sha256 = None
     try:
-        data = read_bytes(source)
+        data = read_bytes(wanted.source)
         sha256 = hashlib.sha256(data).hexdigest()
-        pixels, note = load_image(data, preprocessing, name=str(source))
+        pixels, note = load_image(data, preprocessing, name=str(wanted), crop=wanted.crop)
         return Decoded(pixels, None, sha256, note)
     except ImageError as error:
         return Decoded(None, str(error), sha256)

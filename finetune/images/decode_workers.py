@@ -28,7 +28,7 @@ from typing import Self, TypeVar
 
 from finetune.cores import decoding_cores
 from finetune.errors import ClipsearchError, UsageError
-from finetune.images.decode import Decoded, decode
+from finetune.images.decode import CroppedSource, Decoded, decode
 from finetune.images.decode_requests import Reply, Work
 from finetune.images.open import count_pixels
 from finetune.images.preprocessing import Preprocessing
@@ -36,6 +36,7 @@ from finetune.images.shared_pixels import SharedPixels
 from finetune.images.source import ImageSource
 
 T = TypeVar("T")
+Wanted = ImageSource | CroppedSource
 
 # Images that a worker is asked for at once: to wake it takes longer than to decode a small one.
 REQUEST = 16
@@ -95,7 +96,7 @@ def _decode_ahead(
         workers = 0 if are_small else decoding_cores(device)
     size = _request_size(ahead, workers)
 
-    def batches() -> Iterator[list[ImageSource]]:
+    def batches() -> Iterator[list[Wanted]]:
         while batch := list(islice(remaining, size)):
             keys.extend(key for key, _ in batch)
             yield [source for _, source in batch]
@@ -141,7 +142,7 @@ class Decoder:
             self._pool.close()
             self._pool = None
 
-    def decode(self, sources: Sequence[ImageSource]) -> Iterator[Decoded]:
+    def decode(self, sources: Sequence[Wanted]) -> Iterator[Decoded]:
         """Each source's pixels or the reason why there are none, in order.
 
         Raises ClipsearchError where a worker was killed.
@@ -161,7 +162,7 @@ class Decoder:
             yield from batch
 
     def decode_batches(
-        self, batches: Iterable[Sequence[ImageSource]], ahead: int
+        self, batches: Iterable[Sequence[Wanted]], ahead: int
     ) -> Generator[list[Decoded], None, None]:
         """The same by batch, while at most `ahead` of them are decoded or waiting.
 
@@ -216,7 +217,7 @@ class _Pool:
         self._workers: list[_Worker] = []
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
-    def submit(self, sources: Sequence[ImageSource]) -> Future[list[Decoded]]:
+    def submit(self, sources: Sequence[Wanted]) -> Future[list[Decoded]]:
         return self._threads.submit(self._decode, sources)
 
     def close(self) -> None:
@@ -233,7 +234,7 @@ class _Pool:
         for worker in self._workers:
             worker.kill()
 
-    def _decode(self, sources: Sequence[ImageSource]) -> list[Decoded]:
+    def _decode(self, sources: Sequence[Wanted]) -> list[Decoded]:
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:
@@ -283,7 +284,7 @@ class _Worker:
         # Stays in the pipe's buffer until the first image.
         pickle.dump(Work(preprocessing, memory, REQUEST), self._requests)
 
-    def decode(self, sources: Sequence[ImageSource]) -> list[Decoded]:
+    def decode(self, sources: Sequence[Wanted]) -> list[Decoded]:
         try:
             pickle.dump(sources, self._requests)
             self._requests.flush()
@@ -312,7 +313,7 @@ class _Worker:
         if self._shared is not None:
             self._shared.close()
 
-    def _death(self, sources: Sequence[ImageSource]) -> ClipsearchError:
+    def _death(self, sources: Sequence[Wanted]) -> ClipsearchError:
         try:
             code = self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:

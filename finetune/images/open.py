@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from finetune.errors import ImageError
 from finetune.images import formats as image_formats
 from finetune.images import png_chunks, sample_depth
+from finetune.images.preprocessing import Transparency
 from finetune.images.source import ImageSourceLike, read_bytes, shown_name
 
 # Refused before anything is decoded; a image of MAX_PIXELS takes 0.7 GB of memory.
@@ -73,16 +74,20 @@ class DecodedImage:
 
 
 def decode_image(
-    source: ImageSourceLike, *, draft_size: tuple[int, int] | None = None, name: str | None = None
+    source: ImageSourceLike,
+    *,
+    draft_size: tuple[int, int] | None = None,
+    name: str | None = None,
+    transparency: Transparency = "white",
 ) -> DecodedImage:
-    """As open_image, with what is known beside."""
+    """As open_image, with what is known beside; with alpha "dropped", transparency is not seen."""
     name = shown_name(source) if name is None else name
     data = read_bytes(source)
     try:
         with warnings.catch_warnings():
             # Pillow warns at half of MAX_PIXELS, and of broken EXIF that we do without.
             warnings.simplefilter("ignore")
-            return _decode(data, draft_size)
+            return _decode(data, draft_size, transparency)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
@@ -111,23 +116,27 @@ def count_pixels(source: ImageSourceLike) -> int:
         return 0
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, transparency: Transparency = "white") -> Image.Image:
     """A decoded image of any mode as RGB, 8 bits a channel, transparency laid on white.
+
+    With alpha "dropped", a transparent pixel has the colour that the picture has there.
 
     Grey of more than 8 bits is scaled as `finetune.images.sample_depth` says, but for what Pillow
     does
     not keep of a file: the significant bits of a PNG.
     """
-    return _to_rgb(image, sample_depth.statement(image))[0]
+    return _to_rgb(image, sample_depth.statement(image), transparency)[0]
 
 
-def _to_rgb(image: Image.Image, said: sample_depth.Statement) -> tuple[Image.Image, str | None]:
+def _to_rgb(
+    image: Image.Image, said: sample_depth.Statement, transparency: Transparency
+) -> tuple[Image.Image, str | None]:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image, None
     if image.mode in sample_depth.GREY_MODES:
         grey, note = sample_depth.grey_to_8_bits(image, said)
         return grey.convert("RGB"), note
-    if image.has_transparency_data:
+    if image.has_transparency_data and transparency == "white":
         image = image.convert("RGBA")
         flat = Image.new("RGB", image.size, WHITE)
         flat.paste(image, mask=image.getchannel("A"))
@@ -135,7 +144,9 @@ def _to_rgb(image: Image.Image, said: sample_depth.Statement) -> tuple[Image.Ima
     return image.convert("RGB"), None
 
 
-def _decode(data: bytes, draft_size: tuple[int, int] | None) -> DecodedImage:
+def _decode(
+    data: bytes, draft_size: tuple[int, int] | None, transparency: Transparency
+) -> DecodedImage:
     if data.startswith(png_chunks.MAGIC):
         data = png_chunks.without_needless_chunks(data)
     with Image.open(io.BytesIO(data), formats=image_formats.formats_for(data)) as image:
@@ -156,7 +167,7 @@ def _decode(data: bytes, draft_size: tuple[int, int] | None) -> DecodedImage:
         box = (0.0, 0.0, float(image.width), float(image.height)) if draft is None else draft[1]
         # After loading: Pillow turns TIFFs upright itself, and takes the tag away.
         orientation = _orientation(image)
-        rgb, note = _decoded_to_rgb(image, data, said, is_deep)
+        rgb, note = _decoded_to_rgb(image, data, said, is_deep, transparency)
         if orientation not in _TRANSPOSE:
             return DecodedImage(rgb, box, note)
         upright = rgb.transpose(_TRANSPOSE[orientation])
@@ -164,12 +175,16 @@ def _decode(data: bytes, draft_size: tuple[int, int] | None) -> DecodedImage:
 
 
 def _decoded_to_rgb(
-    image: Image.Image, data: bytes, said: sample_depth.Statement, is_deep: bool
+    image: Image.Image,
+    data: bytes,
+    said: sample_depth.Statement,
+    is_deep: bool,
+    transparency: Transparency,
 ) -> tuple[Image.Image, str | None]:
     if not is_deep:
-        return _to_rgb(image, said)
+        return _to_rgb(image, said, transparency)
     image, note = sample_depth.deep_colour_to_8_bits(image, data, said)
-    return _to_rgb(image, said)[0], note
+    return _to_rgb(image, said, transparency)[0], note
 
 
 def _turn_box(box: Box, size: tuple[int, int], orientation: int) -> Box:

@@ -1,5 +1,6 @@
 """From a decoded image to the pixel values that a tower takes."""
 
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from finetune.images.open import Box, decode_image, to_rgb
 from finetune.images.preprocessing import Preprocessing
+from finetune.images.random_crop import RandomCrop
 from finetune.images.source import ImageSourceLike
 
 # A image longer than this many times its width is not resized whole, of which only the
@@ -30,7 +32,7 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDA
     Returns:
         uint8[height, width, 3].
     """
-    image = to_rgb(image)
+    image = to_rgb(image, preprocessing.transparency)
     return _resize_and_crop(image, (0, 0, *image.size), preprocessing)
 
 
@@ -91,14 +93,31 @@ def load_image(
     *,
     name: str | None = None,
     draft_margin: float = DRAFT_MARGIN,
+    crop: RandomCrop | None = None,
 ) -> tuple[npt.NDArray[np.uint8], str | None]:
-    """As load_pixels, with the note of `Image`."""
+    """As load_pixels, with the note of `DecodedImage`; `crop` takes a part, of all pixels."""
+    if crop is not None:
+        image = decode_image(source, name=name, transparency=preprocessing.transparency)
+        return _cropped(image.image, crop, preprocessing), image.note
     needed = (preprocessing.width, preprocessing.height)
     if preprocessing.resize == "shortest-edge":
         needed = (preprocessing.resize_to, preprocessing.resize_to)
     draft_size = (ceil(draft_margin * needed[0]), ceil(draft_margin * needed[1]))
-    image = decode_image(source, draft_size=draft_size, name=name)
+    image = decode_image(
+        source, draft_size=draft_size, name=name, transparency=preprocessing.transparency
+    )
     return _resize_and_crop(image.image, image.box, preprocessing), image.note
+
+
+def _cropped(
+    image: Image.Image, crop: RandomCrop, preprocessing: Preprocessing
+) -> npt.NDArray[np.uint8]:
+    """The crop at the tower's size, by the crop's own filter."""
+    box = crop.box(image.size)
+    filtered = replace(preprocessing, resample=crop.resample)
+    if crop.is_stretched:
+        filtered = replace(filtered, resize="exact")
+    return _resize_and_crop(image, box, filtered)
 
 
 def _resize_and_crop(

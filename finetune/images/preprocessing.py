@@ -1,9 +1,10 @@
 """What an image tower takes: the size, how it is come by, and the scale of its values."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 Resize = Literal["shortest-edge", "exact"]
+Transparency = Literal["white", "dropped"]
 RESAMPLE_NAMES = ("bicubic", "bilinear", "lanczos", "nearest")
 
 
@@ -18,6 +19,8 @@ class Preprocessing:
         resize_to: Pixels of the short side, for "shortest-edge".
         resample: Pillow's name of the filter, of RESAMPLE_NAMES.
         mean, std: A channel each, of values in 0..1.
+        transparency: What a transparent pixel shows: "white" behind it, as in transformers 5, or
+            the colour that the file has there (alpha is "dropped", as in OpenCLIP).
     """
 
     height: int
@@ -27,3 +30,10 @@ class Preprocessing:
     resample: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    transparency: Transparency = "white"
+
+
+def with_transparency(preprocessing: Preprocessing, word: str) -> Preprocessing:
+    """The same with another `transparency`. Raises KeyError for a word that is none."""
+    words: dict[str, Transparency] = {known: known for known in get_args(Transparency)}
+    return replace(preprocessing, transparency=words[word])

@@ -1,15 +1,19 @@
 """To and from the preprocessor_config.json of transformers' image processors."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image
 
 from finetune.errors import EncoderError
-from finetune.images.preprocessing import RESAMPLE_NAMES, Preprocessing
+from finetune.images.preprocessing import RESAMPLE_NAMES, Preprocessing, Transparency
 
 _OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+# Our own key, which transformers lets be, and lays on white; with it the fingerprint tells the two
+# apart.
+TRANSPARENCY_KEY = "transparency"
 
 # What a processor takes where its configuration is silent: resampling, mean and std.
 _DEFAULTS = {
@@ -49,11 +53,15 @@ def preprocessing_from_config(config: Mapping[str, Any]) -> Preprocessing:
             raise _unsupported("size", f"{size} without do_center_crop")
         edge = size["shortest_edge"]
         crop = _crop_size(config, edge)
-        return Preprocessing(*crop, "shortest-edge", edge, resample, mean, std)
+        return Preprocessing(
+            *crop, "shortest-edge", edge, resample, mean, std, _transparency(config)
+        )
     height, width = size["height"], size["width"]
     if crops and _crop_size(config, (height, width)) != (height, width):
         raise _unsupported("crop_size", f"{config['crop_size']} with size {size}")
-    return Preprocessing(height, width, "exact", min(height, width), resample, mean, std)
+    return Preprocessing(
+        height, width, "exact", min(height, width), resample, mean, std, _transparency(config)
+    )
 
 
 def preprocessor_config(preprocessing: Preprocessing, family: str) -> dict[str, Any]:
@@ -81,6 +89,8 @@ def preprocessor_config(preprocessing: Preprocessing, family: str) -> dict[str, 
     }
     if crops:
         config["crop_size"] = size
+    if preprocessing.transparency != "white":
+        config[TRANSPARENCY_KEY] = preprocessing.transparency
     return config
 
 
@@ -142,6 +152,14 @@ def _channels(
         raise _unsupported(key, values)
     first, second, third = (float(value) for value in values)
     return first, second, third
+
+
+def _transparency(config: Mapping[str, Any]) -> Transparency:
+    value = config.get(TRANSPARENCY_KEY, "white")
+    if value not in get_args(Transparency):
+        raise _unsupported(TRANSPARENCY_KEY, value)
+    word: Transparency = value
+    return word
 
 
 def _resample_name(value: Any) -> str:

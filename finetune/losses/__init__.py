@@ -18,6 +18,23 @@ if TYPE_CHECKING:
     from finetune.losses.loss import BiasedModel, Loss
 
 
+# Of the contrastive loss; CLIP's (arXiv:2103.00020, section 2.5).
+MAX_LOGIT_SCALE = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class LossOption:
+    """A setting that belongs to a loss.
+
+    Attributes:
+        range: Its numbers.
+        unset: Its value where nobody asks for anything.
+    """
+
+    range: Range
+    unset: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class LossKind:
     """A loss that is imported when it is built.
@@ -25,13 +42,13 @@ class LossKind:
     Attributes:
         module, name: Of the class, a `finetune.losses.loss.Loss`.
         whose: The models that were first trained with it, for people: "CLIP's".
-        options: Settings that no other loss has, with their ranges; 0 is without effect.
+        options: Settings that no other loss has.
     """
 
     module: str
     name: str
     whose: str
-    options: Mapping[str, Range] = field(default_factory=dict)
+    options: Mapping[str, LossOption] = field(default_factory=dict)
 
 
 LOSSES: Mapping[str, LossKind] = {
@@ -39,12 +56,16 @@ LOSSES: Mapping[str, LossKind] = {
         "finetune.losses.contrastive",
         "ContrastiveLoss",
         "CLIP's",
-        {"label_smoothing": Range(least=0, below=1), "hard_negative_beta": Range(least=0)},
+        {
+            "label_smoothing": LossOption(Range(least=0, below=1)),
+            "hard_negative_beta": LossOption(Range(least=0)),
+            "max_logit_scale": LossOption(Range(above=1, or_zero=True), MAX_LOGIT_SCALE),
+        },
     ),
     "sigmoid": LossKind("finetune.losses.sigmoid", "SigmoidLoss", "SigLIP's"),
 }
-OPTIONS: Mapping[str, Range] = {
-    option: bounds for kind in LOSSES.values() for option, bounds in kind.options.items()
+OPTIONS: Mapping[str, LossOption] = {
+    name: option for kind in LOSSES.values() for name, option in kind.options.items()
 }
 
 
@@ -55,8 +76,8 @@ def check_loss(name: str, options: Mapping[str, float]) -> None:
     own = LOSSES[name].options
     for option, value in options.items():
         flag = "--" + option.replace("_", "-")
-        OPTIONS[option].check(flag, value)
-        if value and option not in own:
+        OPTIONS[option].range.check(flag, value)
+        if value != OPTIONS[option].unset and option not in own:
             others = [other for other, kind in LOSSES.items() if option in kind.options]
             raise UsageError(
                 f"{flag} {value} is for --loss {' and '.join(others)};"
@@ -72,7 +93,7 @@ def build_loss(name: str, dual: "BiasedModel", **options: float) -> "Loss":
     Args:
         name: One of LOSSES.
         dual: The model that will be trained.
-        options: Of OPTIONS; those of other losses must be 0.
+        options: Of OPTIONS; those of other losses must be unset.
 
     Raises UsageError as `check_loss`.
     """

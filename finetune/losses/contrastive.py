@@ -31,17 +31,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from finetune.losses import MAX_LOGIT_SCALE
 from finetune.losses.loss import Loss
-
-MAX_LOGIT_SCALE = math.log(100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContrastiveLoss(Loss):
-    """`contrastive_loss` with its options, see there; the scale of its logits is clamped."""
+    """`contrastive_loss` with its options, see there.
+
+    Attributes:
+        label_smoothing, hard_negative_beta: See `contrastive_loss`.
+        max_logit_scale: The factor on cosines stays between 1 and this; 0 bounds it nowhere.
+    """
 
     label_smoothing: float = 0.0
     hard_negative_beta: float = 0.0
+    max_logit_scale: float = MAX_LOGIT_SCALE
 
     def __call__(
         self, image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, positives: Tensor
@@ -58,8 +63,9 @@ class ContrastiveLoss(Loss):
 
     @torch.no_grad()
     def clamp(self, logit_scale: nn.Parameter) -> None:
-        """Keep the scale of the logits between 1 and 100, as CLIP does (section 2.5)."""
-        logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
+        """Keep the factor within its bounds, as CLIP does (section 2.5)."""
+        if self.max_logit_scale:
+            logit_scale.clamp_(0.0, math.log(self.max_logit_scale))
 
 
 def contrastive_loss(

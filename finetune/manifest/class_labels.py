@@ -20,6 +20,8 @@ IMAGE_COLUMNS = ("image", "id", "path", "filename", "file_name", "filepath")
 CLASS_COLUMNS = ("class", "category", "label")
 
 MAX_FILE_BYTES = 64 << 20
+# Lists of classes that ship, found by name: "rsicd-classes.txt".
+CLASS_LISTS = Path(__file__).with_name("class_lists")
 
 ClassOf = Callable[[Record], str | None]
 
@@ -54,7 +56,9 @@ def read_class_labels(manifest: Manifest, source: str) -> ClassLabels:
               `label`);
             - a text file with a class a line: an image's class is the folder that it lies in, or
               its file's name without the number at its end ("airport_12.jpg");
-            - a folder with a file "airport.txt" for each class, an image's file name a line.
+            - a folder with a file "airport.txt" for each class, an image's file name a line;
+
+            or the name of a list of classes in CLASS_LISTS.
 
     Raises UsageError where `source` is neither column nor file, ManifestError where no image has a
     class or there is only one.
@@ -76,12 +80,13 @@ def read_joint_class_labels(manifests: Sequence[Manifest], source: str) -> list[
         def class_of(record: Record) -> str | None:
             return _name(record.metadata.get(composed(source)))
 
-    elif Path(source).exists():
-        known, class_of = _read_file(Path(source))
+    elif (file := class_file(source)) is not None:
+        known, class_of = _read_file(file)
     else:
         raise UsageError(
             f"{source} is neither a column of {paths} nor a file; its columns are"
-            f" {', '.join(sorted(columns)) or 'none'}"
+            f" {', '.join(sorted(columns)) or 'none'}, and lists of classes that ship are"
+            f" {', '.join(sorted(each.name for each in CLASS_LISTS.glob('*.txt')))}"
         )
     found = [_labels(manifest, known, class_of, source) for manifest in manifests]
     if not any(labels.of_image for labels in found):
@@ -93,6 +98,17 @@ def read_joint_class_labels(manifests: Sequence[Manifest], source: str) -> list[
             f" choose"
         )
     return found
+
+
+def class_file(source: str) -> Path | None:
+    """The file or folder of classes that is meant: one's own, or a list that ships; None for none.
+
+    A file of one's own goes before one that ships.
+    """
+    if Path(source).exists():
+        return Path(source)
+    shipped = CLASS_LISTS / source
+    return shipped if shipped.parent == CLASS_LISTS and shipped.is_file() else None
 
 
 def _labels(

@@ -84,6 +84,7 @@ class Record:
         earlier_id: The id that an earlier clipsearch gave the image, where it was another
             ("101.0", or one in the decomposed Unicode form); an index that holds the document by
             that id keeps it.
+        repeats: How often the manifest gives each of the captions; empty where it gives each once.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Record:
     embedding: npt.NDArray[np.float32] | None = None
     earlier_id: str | None = None
     embedding_sha256: str | None = None
+    repeats: tuple[int, ...] = ()
 
 
 class Manifest:
@@ -314,7 +316,7 @@ class Manifest:
     def _record(
         self, id: str, split: str, packed: bytes, embedding: int | None, content: bytes | None
     ) -> Record:
-        stored = StoredRecord._make(marshal.loads(packed))
+        stored = StoredRecord(*marshal.loads(packed))
         image: ImageSource | None = None
         number, path, exists, shard, offset, size = stored.place
         if shard is not None:
@@ -335,6 +337,7 @@ class Manifest:
             self._embedding(embedding),
             stored.earlier_id,
             None if content is None else content.hex(),
+            stored.repeats,
         )
 
     def _metadata(self, stored: dict[str, MetadataValue]) -> dict[str, MetadataValue]:

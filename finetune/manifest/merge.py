@@ -17,6 +17,7 @@ import hashlib
 import marshal
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import groupby
@@ -273,10 +274,13 @@ class Merger:
         place, status = found
         if place.exists:
             self.folder_counts[place.folder] = self.folder_counts.get(place.folder, 0) + 1
+        repeats: tuple[int, ...] = ()
         if len(rows) == 1 and len(first.captions) < 2:
             captions, metadata = first.captions, first.metadata
         else:
-            captions = tuple(dict.fromkeys(text for row in rows for text in row.captions))
+            given = Counter(text for row in rows for text in row.captions)
+            captions = tuple(given)
+            repeats = tuple(given.values()) if given.total() > len(given) else ()
             metadata = self._merged_metadata(rows, id)
         if metadata:
             self.columns.watch(metadata)
@@ -289,7 +293,9 @@ class Merger:
         if in_shard or written is None:
             earlier = self._lookup.earlier_id_of(first.image)
         earlier_id = None if earlier == id else earlier
-        stored = (tuple(place), captions, metadata, earlier_id)
+        stored: tuple[object, ...] = (tuple(place), captions, metadata, earlier_id)
+        if repeats:
+            stored = (*stored, repeats)
         packed = marshal.dumps(stored, MARSHAL_VERSION)
         content = None
         if self.digests is not None:

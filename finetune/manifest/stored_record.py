@@ -51,12 +51,14 @@ class StoredRecord(NamedTuple):
         captions: In the manifest's order, each once.
         metadata: None for none.
         earlier_id: As in `Record`.
+        repeats: As in `Record`; left out where empty, so that most records stay as they were.
     """
 
     place: tuple[int, str, bool, str | None, int | None, int | None]
     captions: tuple[str, ...]
     metadata: dict[str, MetadataValue] | None
     earlier_id: str | None = None
+    repeats: tuple[int, ...] = ()
 
 
 # Number, id, split, packed, number of the row with the embedding, sha256 of the embedding.

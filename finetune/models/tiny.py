@@ -7,10 +7,11 @@ that the result is a plain transformers checkpoint.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModel
 
 from finetune.images.preprocessing import Preprocessing
 
@@ -64,7 +65,23 @@ def tiny_clip(captions: Iterable[str], *, size: TinySize | None = None, seed: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CLIPModel(_configuration(size, tokenizer)).eval()
-    preprocessing = Preprocessing(
+    return TinyClip(model, tokenizer, _preprocessing(size))
+
+
+def tiny_image_tower(size: TinySize | None = None) -> tuple[CLIPVisionModel, Preprocessing]:
+    """The image tower alone, for a text tower of another kind; its weights are torch's next ones.
+
+    It has no projection into a common space.
+    """
+    size = TinySize() if size is None else size
+    config = CLIPVisionConfig(
+        **_tower(size), image_size=size.image_size, patch_size=size.patch_size
+    )
+    return CLIPVisionModel(config).eval(), _preprocessing(size)
+
+
+def _preprocessing(size: TinySize) -> Preprocessing:
+    return Preprocessing(
         height=size.image_size,
         width=size.image_size,
         resize="shortest-edge",
@@ -73,7 +90,6 @@ def tiny_clip(captions: Iterable[str], *, size: TinySize | None = None, seed: in
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
-    return TinyClip(model, tokenizer, preprocessing)
 
 
 def caption_tokenizer(
@@ -113,15 +129,7 @@ def caption_tokenizer(
 
 
 def _configuration(size: TinySize, tokenizer: CLIPTokenizer) -> CLIPConfig:
-    tower = {
-        "hidden_size": size.width,
-        "intermediate_size": size.mlp_width,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-        "projection_dim": size.projection,
-        # About four times as fast on a CPU as CLIP's quick_gelu.
-        "hidden_act": "gelu_pytorch_tanh",
-    }
+    tower = _tower(size)
     text = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": size.max_tokens,
@@ -133,3 +141,15 @@ def _configuration(size: TinySize, tokenizer: CLIPTokenizer) -> CLIPConfig:
     return CLIPConfig(
         text_config=tower | text, vision_config=tower | vision, projection_dim=size.projection
     )
+
+
+def _tower(size: TinySize) -> dict[str, Any]:
+    return {
+        "hidden_size": size.width,
+        "intermediate_size": size.mlp_width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "projection_dim": size.projection,
+        # About four times as fast on a CPU as CLIP's quick_gelu.
+        "hidden_act": "gelu_pytorch_tanh",
+    }

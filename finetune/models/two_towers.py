@@ -13,7 +13,9 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
+from finetune.config.settings import TINY
 from finetune.errors import UsageError
+from finetune.images.preprocessing import Preprocessing
 from finetune.models.pretrained import (
     Pretrained,
     check_vocabulary,
@@ -23,6 +25,7 @@ from finetune.models.pretrained import (
     load_weights,
     local_folder,
 )
+from finetune.models.tiny import tiny_image_tower
 
 DEFAULT_PROJECTION = 512
 
@@ -36,17 +39,18 @@ IMAGE_HALVES: dict[str, type[PreTrainedModel]] = {
 def load_vision_text(vision: str, text: str, *, projection: int, seed: int) -> Pretrained:
     """The two towers joined; what is random follows from `seed` alone.
 
+    The image tower "tiny" is a small one from scratch.
+
     Raises UsageError where a checkpoint is not there or cannot be that tower, and EncoderError
     where it is incomplete.
     """
     if projection < 1:
         raise UsageError(f"the projection has {projection} values; give at least 1")
-    vision_source, text_source = local_folder(vision) or vision, local_folder(text) or text
+    text_source = local_folder(text) or text
     tokenizer = load_tokenizer(text, text_source)
-    preprocessing = load_preprocessing(vision, vision_source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        image_tower = _image_tower(vision, vision_source)
+        image_tower, preprocessing = _image_tower(vision)
         text_tower = _text_tower(text, text_source)
         model = VisionTextDualEncoderModel.from_vision_text_pretrained(
             vision_model=image_tower, text_model=text_tower, projection_dim=projection
@@ -57,7 +61,11 @@ def load_vision_text(vision: str, text: str, *, projection: int, seed: int) -> P
     return Pretrained(model.eval(), tokenizer, preprocessing)
 
 
-def _image_tower(name: str, source: str) -> PreTrainedModel:
+def _image_tower(name: str) -> tuple[PreTrainedModel, Preprocessing]:
+    if name == TINY:
+        return tiny_image_tower()
+    source = local_folder(name) or name
+    preprocessing = load_preprocessing(name, source)
     config = load_config(name, source)
     tower = load_weights(
         name, source, IMAGE_HALVES.get(config.model_type, AutoModel), from_scratch=("pooler.",)
@@ -72,7 +80,7 @@ def _image_tower(name: str, source: str) -> PreTrainedModel:
             f"{name}: its image tower gives no single vector for a picture (no pooler);"
             f" give a CLIP, SigLIP or ViT checkpoint"
         )
-    return tower
+    return tower, preprocessing
 
 
 def _text_tower(name: str, source: str) -> PreTrainedModel:

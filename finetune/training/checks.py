@@ -15,7 +15,7 @@ from finetune.figures import Metric
 from finetune.losses import OPTIONS, check_loss
 from finetune.manifest.inputs import check_no_input
 from finetune.optimization.precisions import resolve_device
-from finetune.optimization.schedules import WITH_CYCLES
+from finetune.optimization.schedules import WITH_CYCLES, Schedule
 from finetune.several import check_several
 from finetune.towers import TOWERS
 from finetune.trackers import check_trackers
@@ -34,6 +34,11 @@ def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool 
     config.caption_augment.check()
     if config.back_translate is not None:
         parse_routes(config.back_translate)
+    elif config.back_translate_duplicates:
+        raise UsageError(
+            "--back-translate-duplicates needs languages; give --back-translate fr,es, say, or"
+            " leave it out"
+        )
     check_templates(config.zero_shot_template)
     check_trackers(config.trackers)
     _check_evaluation(config)
@@ -45,6 +50,21 @@ def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool 
         _check_out(config)
     if with_device:
         resolve_device(config.device, config.precision)
+
+
+def unfinished_warmup(schedule: Schedule, learning_rate: float) -> str | None:
+    """Say in one sentence where a run ends before the learning rate is at its top, `learning_rate`.
+
+    None where it gets there.
+    """
+    if schedule.warmup <= schedule.total:
+        return None
+    share = schedule.total / schedule.warmup
+    return (
+        f"--warmup {schedule.warmup:,} is longer than the run of {schedule.total:,} steps: the"
+        f" learning rate ends at {share * learning_rate:.2g}, {share:.0%} of {learning_rate:g};"
+        f" --warmup 0.1 is a tenth of the run"
+    )
 
 
 def _check_values(config: TrainConfig) -> None:
@@ -73,8 +93,11 @@ def _check_evaluation(config: TrainConfig) -> None:
 
 
 def _check_model(config: TrainConfig) -> None:
-    if config.text_model is not None and config.model == TINY:
-        raise UsageError("--text-model needs an image model; give its id or folder as --model")
+    if config.text_model == TINY:
+        raise UsageError(
+            "--text-model tiny: there is no such text model; give an id or a folder, such as"
+            " roberta-base, or leave it out with --model tiny"
+        )
     if config.wise_ft is not None and TINY in (config.model, config.text_model):
         raise UsageError("--wise-ft goes back towards the base model, but tiny has no base model")
     if config.wise_ft is not None and config.text_model is not None:

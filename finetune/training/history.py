@@ -8,7 +8,7 @@ import io
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,46 +16,52 @@ import torch
 from finetune.console import Progress
 from finetune.data.loader import TrainingData
 from finetune.errors import TrainingError
-from finetune.figures import EVALUATION_COLUMNS, HistoryRow, is_evaluation
+from finetune.figures import METRICS, HistoryRow, is_evaluation
 from finetune.files.atomic import write_text_atomically
 from finetune.trackers.background import Trackers
 from finetune.training.checkpoint import WorkFolder
 
 STEP_COLUMNS = ("step", "epoch", "loss", "learning_rate", "logit_scale", "grad_norm")
-COLUMNS = STEP_COLUMNS + EVALUATION_COLUMNS
 WHOLE_NUMBERS = ("step", "epoch")
 
 
 class History:
     """The rows so far, in memory and in a file; rows reach the file at `flush`.
 
-    A row of a step holds STEP_COLUMNS; a row of an evaluation holds step, epoch and those of
-    EVALUATION_COLUMNS that were measured, and comes after the row of its step.
+    A row of a step holds STEP_COLUMNS; a row of an evaluation holds step, epoch and what of
+    `measured` was measured, and comes after the row of its step.
     """
 
-    def __init__(self, path: Path, rows: Iterable[HistoryRow] = ()) -> None:
+    def __init__(
+        self, path: Path, rows: Iterable[HistoryRow] = (), measured: Collection[str] = METRICS
+    ) -> None:
         """Start anew, or with the rows that `read_history` gave: a file that is there is replaced.
 
-        Raises OSError; the file is then as it was.
+        `measured` are the columns of evaluations. Raises OSError; the file is then as it was.
         """
         self.path = path
+        self.columns = (*STEP_COLUMNS, *measured)
         self.rows = list(rows)
         self._unwritten = 0
-        header = _line(dict.fromkeys(COLUMNS, ""), header=True)
-        write_text_atomically(path, header + "".join(map(_line, self.rows)))
+        header = self._line(dict.fromkeys(self.columns, ""), header=True)
+        write_text_atomically(path, header + "".join(map(self._line, self.rows)))
 
     @classmethod
-    def resume(cls, path: Path, step: int, evaluated: int) -> "History":
+    def resume(
+        cls, path: Path, step: int, evaluated: int, measured: Collection[str] = METRICS
+    ) -> "History":
         """Go on after a checkpoint: rows that were written after it are dropped.
 
         Args:
             path: The file.
             step: Steps done at the checkpoint.
             evaluated: The step that was evaluated last at the checkpoint, -1 for none.
+            measured: Columns of evaluations; those of earlier rows are dropped where they are not
+                among them.
         """
         rows = read_history(path) if path.is_file() else []
         kept = [row for row in rows if row["step"] <= (evaluated if is_evaluation(row) else step)]
-        return cls(path, kept)
+        return cls(path, kept, measured)
 
     def append(self, row: Mapping[str, float]) -> None:
         """Add a row, its values as the file holds them; columns it lacks stay empty."""
@@ -67,11 +73,22 @@ class History:
         if self._unwritten:
             new = self.rows[-self._unwritten :]
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write("".join(map(_line, new)))
+                file.write("".join(map(self._line, new)))
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())
             self._unwritten = 0
+
+    def _line(self, row: Mapping[str, float | str], *, header: bool = False) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, self.columns, restval="", extrasaction="ignore", lineterminator="\n"
+        )
+        if header:
+            writer.writeheader()
+        else:
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+        return text.getvalue()
 
     @property
     def evaluations(self) -> list[HistoryRow]:
@@ -88,16 +105,6 @@ def read_history(path: Path) -> list[HistoryRow]:
         row = {name: float(cell) for name, cell in cells.items() if cell}
         rows.append({n: int(v) if n in WHOLE_NUMBERS else v for n, v in row.items()})
     return rows
-
-
-def _line(row: Mapping[str, float | str], *, header: bool = False) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    else:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-    return text.getvalue()
 
 
 def _cell(value: float | str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from finetune.config.run_parts import BaseModel, Optimization, Preparation
+from finetune.images.preprocessing import with_transparency
 from finetune.losses import build_loss
 from finetune.losses.loss import Loss
 from finetune.models.dual_encoder import DualEncoder, load_dual_encoder, load_two_towers
@@ -23,8 +24,12 @@ def load_model(base: BaseModel, captions: tuple[str, ...]) -> DualEncoder:
     """
     limit, seed = base.max_tokens, base.seed
     if base.text_model is not None:
-        return load_two_towers(base.name, base.text_model, max_tokens=limit, seed=seed)
-    return load_dual_encoder(base.name, captions, max_tokens=limit, seed=seed)
+        dual = load_two_towers(base.name, base.text_model, max_tokens=limit, seed=seed)
+    else:
+        dual = load_dual_encoder(base.name, captions, max_tokens=limit, seed=seed)
+    if base.transparency is not None:
+        dual.preprocessing = with_transparency(dual.preprocessing, base.transparency)
+    return dual
 
 
 def prepare(

@@ -108,14 +108,14 @@ def start_or_resume(
     )
     checkpoint = world.from_first(work.load)
     if checkpoint is None:
-        return state, History(work.history)
+        return state, History(work.history, measured=start.measured)
     if checkpoint["data"] != data.fingerprint:
         raise UsageError(
             f"{data.splits.manifest}: its images or captions are not those of the interrupted run"
             f" in {work.path}; put them back to continue, or start anew with --restart"
         )
     state.load_state_dict(checkpoint)
-    return state, History.resume(work.history, state.step, state.evaluated)
+    return state, History.resume(work.history, state.step, state.evaluated, start.measured)
 
 
 def record_evaluation(

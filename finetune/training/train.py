@@ -22,18 +22,22 @@ from finetune.config.run_parts import (
     Finish,
     Gradients,
     Loading,
+    Optimization,
     Preparation,
     Start,
     Tracking,
+    Translation,
 )
-from finetune.config.settings import TINY, PathLike, TrainConfig
+from finetune.config.settings import TINY, TrainConfig
 from finetune.console import Progress
 from finetune.data.back_translation import (
     TranslationCache,
     back_translate,
     default_cache,
     parse_routes,
+    wanted_for_duplicates,
 )
+from finetune.data.captioned_images import CaptionedImages
 from finetune.data.loader import DataSource, load_training_data
 from finetune.data.splits import TrainingManifests
 from finetune.data.world import World
@@ -46,7 +50,7 @@ from finetune.optimization.precisions import resolve_device, resolve_precision
 from finetune.trackers import start_trackers
 from finetune.trackers.background import Trackers
 from finetune.training.checkpoint import WorkFolder
-from finetune.training.checks import check_config
+from finetune.training.checks import check_config, unfinished_warmup
 from finetune.training.finish import finish
 from finetune.training.gradients.distributed import join_world
 from finetune.training.loop import Run, fit
@@ -69,7 +73,8 @@ class Result:
         best_step: Of the weights in `out`; 0 is the base model itself.
         stopped_early: Whether patience ran out.
         rejected: Rows and images that could not be used; `out`/rejected.csv names them.
-        notes: Sentences for the user: how many captions are cut, at how many tokens.
+        notes: Sentences for the user: how many captions are cut, at how many tokens; a warm-up
+            that is longer than the run.
     """
 
     out: Path
@@ -101,7 +106,8 @@ def train(config: TrainConfig, *, stream: TextIO | None = None, quiet: bool = Fa
     check_config(config)
     check_out(Path(config.out), yes=config.yes)
     with ExitStack() as stack:
-        stack.enter_context(cpu_threads(config.threads, is_small=config.model == TINY))
+        is_tiny = config.model == TINY and config.text_model is None
+        stack.enter_context(cpu_threads(config.threads, is_small=is_tiny))
         world = stack.enter_context(join_world(resolve_device(config.device, config.precision)))
         if not world.is_first:
             # what these write, nobody reads
@@ -132,14 +138,12 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
         seed_everything(config.seed)
         dual = load_model(BaseModel.of(config), splits.train.captions).to(world.device)
         loss = prepare(dual, Preparation.of(config), progress("Compiling", 0).message)
-        new_captions = translated(
-            splits.train.captions,
-            config.back_translate,
-            config.back_translation_cache,
-            world,
-            progress,
+        source = DataSource(
+            splits,
+            manifests.problems,
+            translated(splits.train, Translation.of(config), world, progress),
+            config.back_translate_duplicates,
         )
-        source = DataSource(splits, manifests.problems, new_captions)
 
         device = world.device.type
         with Decoder(dual.preprocessing, config.workers, device) as decoder:
@@ -152,13 +156,15 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
             seed_process(config.seed, world, state.step)
             world.check_equal(dual.parameters())
             course = Course.of(config, data.steps_per_epoch)
+            warning = unfinished_warmup(course.schedule, Optimization.of(config).learning_rate)
+            notes = data.notes if warning is None else (*data.notes, f"Warning: {warning}.")
             with (
                 progress("Training", course.steps, "steps", state.step) as shown,
                 trackers_of(Tracking.of(config), state.step, shown.message) as trackers,
             ):
                 if rejected:
                     shown.message(f"{manifests.problems.summary()}; see {work.report}")
-                for note in data.notes:
+                for note in notes:
                     shown.message(note)
                 if state.step:
                     shown.message(f"Continuing after step {state.step:,} of {course.steps:,}.")
@@ -172,6 +178,9 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
                         batch_size=config.batch_size,
                         templates=config.zero_shot_template,
                         batches_of=config.batches_of,
+                        batches_in_file_order=config.batches_in_file_order,
+                        cutoffs=config.cutoffs,
+                        metrics=config.measured,
                     )
                 run = Run(course, data, work, world, loss, backward, evaluate, trackers, shown)
                 fit(run, state, history)
@@ -190,7 +199,7 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
         best_step=state.stopping.best_step if config.evaluates else state.step,
         stopped_early=state.step < course.steps,
         rejected=rejected,
-        notes=data.notes,
+        notes=notes,
     )
 
 
@@ -219,29 +228,29 @@ def backward_of(gradients: Gradients, loss: Loss, world: World) -> Backward:
 
 
 def translated(
-    captions: Sequence[str],
-    languages: str | None,
-    cache_file: PathLike | None,
+    train: CaptionedImages,
+    translation: Translation,
     world: World,
     progress: Callable[..., Progress],
 ) -> Mapping[str, Sequence[str]]:
-    """New captions by back-translation of these.
+    """Make new captions of the split train, by back-translation where that is asked for.
 
-    Args:
-        captions: Of the split train.
-        languages: As `parse_routes` reads them; None adds nothing.
-        cache_file: Of translations; None is the user's own.
-        world: The first process translates for all.
-        progress: Makes a bar.
+    The first process translates for all; `progress` makes a bar.
     """
-    if languages is None:
+    if translation.languages is None:
         return {}
-    routes = parse_routes(languages)
+    routes = parse_routes(translation.languages)
+    wanted = wanted_for_duplicates(train) if translation.duplicates_only else None
 
     def translate() -> Mapping[str, Sequence[str]]:
-        with TranslationCache(Path(cache_file or default_cache())) as cache:
+        with TranslationCache(Path(translation.cache or default_cache())) as cache:
             found = back_translate(
-                captions, routes, cache, progress=progress, device=str(world.device)
+                train.captions,
+                routes,
+                cache,
+                progress=progress,
+                wanted=wanted,
+                device=str(world.device),
             )
         progress("Translating", 0).message(found.summary())
         return found.captions

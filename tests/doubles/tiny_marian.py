@@ -11,8 +11,13 @@ from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 PIECES = 60
 
 
-def save_tiny_marian(folder: Path, sentences: list[str], *, seed: int = 0) -> Path:
-    """A translator of random weights: what it writes is nonsense, but always the same."""
+def save_tiny_marian(
+    folder: Path, sentences: list[str], *, seed: int = 0, languages: tuple[str, ...] = ()
+) -> Path:
+    """A translator of random weights: what it writes is nonsense, but always the same.
+
+    One of several target languages, as opus-mt-en-ROMANCE, must be told which: ">>fr<< a red boat".
+    """
     folder.mkdir(parents=True)
     learned = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -29,6 +34,7 @@ def save_tiny_marian(folder: Path, sentences: list[str], *, seed: int = 0) -> Pa
     # as in the published checkpoints: the end first, the padding last, both outside the pieces
     words = ["</s>", "<unk>"]
     words += [piece for i in range(len(pieces)) if (piece := pieces.id_to_piece(i)) not in words]
+    words += [f">>{language}<<" for language in languages]
     words.append("<pad>")
     vocabulary = {word: number for number, word in enumerate(words)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")

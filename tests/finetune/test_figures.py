@@ -13,16 +13,19 @@ from finetune.errors import UsageError
 from finetune.evaluation.metrics import summarize
 from finetune.evaluation.zero_shot import zero_shot
 from finetune.figures import (
-    CLASSES,
     METRICS,
-    RETRIEVAL,
     TASKS,
     Estimate,
     Measurement,
     Metric,
+    class_figures_of,
+    cutoffs_with,
     flat_by_key,
+    metrics_at,
+    retrieval_figures,
 )
 
+RETRIEVAL, CLASSES = retrieval_figures(), class_figures_of()
 FLOATS = st.floats(0, 1e6, allow_nan=False)
 SCOPES = st.sampled_from(["global", "in batches of 64"])
 
@@ -64,8 +67,26 @@ def test_what_people_write() -> None:
     assert Metric.parse("loss").column == "val_loss"
     assert Metric.parse("i2t_median_rank").column == "i2t_median_rank"
     assert [name for name in METRICS if METRICS[name].is_zero_shot] == [*CLASSES]
-    with pytest.raises(UsageError, match="--metric mrr@7 is not measured; give one of t2i_mrr@1,"):
-        Metric.parse("mrr@7")
+    assert Metric.parse("mrr@3").column == "t2i_mrr@3"
+    assert Metric.parse("i2t_ndcg@20").column == "i2t_ndcg@20"
+    assert (Metric.parse("hits@2").is_zero_shot, Metric.parse("hits@2").cutoff) == (True, 2)
+    for wrong in ("mrr@0", "mrr@", "t2i_hits@3", "hits@01", "precision@3", "val_mrr@3"):
+        with pytest.raises(UsageError, match=f"{wrong} is not measured; give one of t2i_mrr@1,"):
+            Metric.parse(wrong)
+
+
+def test_further_cutoffs_add_figures_and_take_none_away() -> None:
+    assert cutoffs_with((20, 3, 5)) == (1, 3, 5, 10, 20)
+    more = metrics_at((1, 3, 5, 10, 20))
+    assert {*METRICS} < {*more}
+    assert {*more} - {*METRICS} == {
+        f"{way}_{name}" for way in ("t2i", "i2t")
+        for name in ("mrr@3", "mrr@20", "recall@3", "recall@20", "ndcg@20")
+    } | {"hits@20"}  # fmt: skip
+    assert all(Metric.parse(name) == metric for name, metric in more.items())
+    ranks, ones = np.ones((4, 20), np.int64), np.ones(4, np.int64)
+    found = summarize("text-to-image", 9, ranks, ones, (1, 3, 5, 10, 20))
+    assert {*retrieval_figures((1, 3, 5, 10, 20))} <= {figure.name for figure in found.figures}
 
 
 def test_intervals_are_optional() -> None:

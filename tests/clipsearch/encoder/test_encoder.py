@@ -252,7 +252,20 @@ def test_another_format_version_is_refused(copy):
         Encoder.load(copy)
 
 
-@pytest.mark.parametrize("name", ["resize", "resample"])
+def test_encoder_json_names_transparency_only_where_it_is_not_as_it_always_was(copy, tmp_path):
+    description = read_description(copy)
+    assert description.preprocessing.transparency == "white"
+    assert "transparency" not in json.loads((copy / "encoder.json").read_text())["preprocessing"]
+    dropped = replace(description.preprocessing, transparency="dropped")
+    write_description(copy, replace(description, preprocessing=dropped))
+    assert read_description(copy).preprocessing == dropped
+    picture = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    opaque = Image.new("RGB", (64, 64), (255, 0, 0))
+    seen, red = Encoder.load(copy).encode_images([picture, opaque])
+    np.testing.assert_allclose(seen, red, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resize", "resample", "transparency"])
 def test_a_way_to_prepare_pictures_that_is_unknown_here_is_refused(copy, name):
     path = copy / "encoder.json"
     content = json.loads(path.read_text())

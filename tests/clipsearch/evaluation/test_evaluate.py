@@ -15,7 +15,7 @@ from PIL import Image
 from clipsearch import cli
 from clipsearch.demo.shapes import draw, scenes
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.evaluation.measures import Retrieval, measure_retrieval
+from clipsearch.evaluation.measures import Batches, Retrieval, measure_retrieval
 from clipsearch.evaluation.plots import recall_curve
 from clipsearch.evaluation.sheet import write_comparison
 from finetune.data.captioned_images import captioned_images
@@ -142,6 +142,29 @@ def test_figures_equal_those_written_out(encoder_folder, other_encoder, photos) 
     check_zero_shot(found["zero-shot", "global"], encoders[0], photos)
     assert any("1 images have no class" in note for note in answer["notes"])
     assert any("1 captions belong to several images" in note for note in answer["notes"])
+
+
+def test_any_cutoff_and_batches_in_file_order(encoder_folder, photos, capsys) -> None:
+    arguments = ("--json", "--resamples", "100", "--in-batches", "16", "--in-file-order")
+    assert run(encoder_folder, photos, *arguments, "--ks", "3, 20", "--zero-shot", "kind") == 0
+    answer = json.loads(capsys.readouterr().out)
+    found = {(each["task"], each["scope"]): each for each in answer["measurements"]}
+    names = [
+        *(f"{name}@{k}" for name in ("mrr", "recall") for k in (1, 3, 5, 10, 20)),
+        "ndcg@10", "ndcg@20", "mean_rank", "median_rank",
+    ]  # fmt: skip
+    assert list(found["text-to-image", "global"]["figures"]) == names
+    batches = found["image-to-text", "in batches of 16 in file order"]
+    assert batches["queries"] == 40, "the last one, of 8 pairs, counts"
+    assert [name.split(" in ")[0] for name in batches["figures"]] == names
+    hits = [name for name in found["zero-shot", "global"]["figures"] if "hits" in name]
+    assert hits == [f"hits@{k}" for k in (1, 3, 5, 10, 20)]
+    # the vector of ranks is long enough for nDCG at the largest cutoff
+    encoder = Encoder.load(encoder_folder)
+    expected = naive(encoder, photos)["image-to-text"]["ndcg@10"]
+    assert found["image-to-text", "global"]["figures"]["ndcg@10"]["value"] == pytest.approx(
+        expected
+    )
 
 
 def check_zero_shot(measured: dict, encoder: Encoder, photos: Path) -> None:
@@ -273,6 +296,9 @@ def test_classes_alone_need_no_captions(encoder_folder, photos, tmp_path, capsys
         (["--template", "a {category}"], 2, "--template is for class prompts"),
         (["--sheet", "x.png"], 2, "name the other encoder with --against"),
         (["--in-batches", "1"], 2, "1 is not in the range x>=2"),
+        (["--in-file-order"], 2, "give their size with --in-batches"),
+        (["--ks", "1,,3"], 2, "--ks 1,,3: an empty part is no cutoff; write 1,3,20"),
+        (["--ks", "0"], 2, "--ks 0: 0 is no cutoff"),
         (["--workers", "-1"], 2, "--workers -1: must be 0 or more"),
         (["--batch-size", "0"], 2, "--batch-size 0: must be at least 1"),
         (["--against", "nowhere"], 1, "nowhere: no such encoder folder"),
@@ -318,7 +344,7 @@ def synthetic(noises: tuple[float, ...], images: int = 60) -> Retrieval:
 
 
 def test_a_better_encoder_is_found_to_be_better() -> None:
-    measured = measure_retrieval(synthetic((0.3, 0.6)), 32, Sampling(resamples=500))
+    measured = measure_retrieval(synthetic((0.3, 0.6)), Batches(32), Sampling(resamples=500))
     assert [(each.task, each.scope, each.pool) for each in measured] == [
         ("text-to-image", "global", 60),
         ("image-to-text", "global", 120),

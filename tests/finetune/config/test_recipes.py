@@ -22,6 +22,7 @@ from finetune.config.recipes import (
     recipe_names,
 )
 from finetune.errors import UsageError
+from finetune.manifest.class_labels import class_file
 
 NAMES = ["article", "dermatology", "icons", "imageclef", "rsicd"]
 
@@ -116,11 +117,13 @@ def test_the_settings_that_the_publications_name() -> None:
     assert icons.grayscale == 0.2
 
 
-def test_rsicd_has_its_thirty_classes_beside_it() -> None:
-    path = Path(str(load_recipe("rsicd").settings["zero_shot_classes"]))
+def test_the_thirty_classes_of_rsicd_ship_and_are_found_by_name() -> None:
+    path = class_file(str(load_recipe("rsicd").settings["zero_shot_classes"]))
+    assert path is not None
     names = path.read_text().split()
-    assert path.is_absolute()
     assert len(names) == len(set(names)) == 30
+    for nothing in ("", ".", "..", "rsicd", "../class_lists/rsicd-classes.txt"):
+        assert class_file(nothing) in (None, Path(nothing))
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from squares import write_squares
 
 from finetune.config.batch_plan import BatchPlan
 from finetune.config.settings import TrainConfig
-from finetune.losses import LOSSES, OPTIONS, LossKind, build_loss
+from finetune.losses import LOSSES, OPTIONS, LossKind, LossOption, build_loss
 from finetune.losses.contrastive import ContrastiveLoss, contrastive_loss
 from finetune.losses.loss import Loss
 from finetune.optimization import schedules
@@ -60,7 +60,7 @@ def test_names_are_known_without_torch() -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_an_entry_names_the_options_of_its_class(name: str) -> None:
     dual = Biased()
-    loss = build_loss(name, dual, **dict.fromkeys(OPTIONS, 0.0))
+    loss = build_loss(name, dual, **{each: OPTIONS[each].unset for each in OPTIONS})
     bias = {"logit_bias"} if loss.needs_bias else set()
     assert {each.name for each in fields(loss)} == {*LOSSES[name].options} | bias
     assert dual.asked == loss.needs_bias
@@ -93,7 +93,10 @@ def test_a_new_loss_and_schedule_train_without_a_word_elsewhere(tmp_path, monkey
     monkeypatch.setattr(module, "HalfLoss", HalfLoss, raising=False)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     kind = LossKind(
-        module.__name__, "HalfLoss", "nobody's", {"label_smoothing": Range(least=0, below=1)}
+        module.__name__,
+        "HalfLoss",
+        "nobody's",
+        {"label_smoothing": LossOption(Range(least=0, below=1))},
     )
     with monkeypatch.context() as patch:
         patch.setitem(LOSSES, "half", kind)

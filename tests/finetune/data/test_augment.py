@@ -312,3 +312,34 @@ def test_a_gpu_gives_the_same_pictures() -> None:
     on_gpu = augmentation(pixels.cuda(), 3)
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), augmentation(pixels, 3), atol=1e-4, rtol=0)
+
+
+def test_bicubic_crops_are_torchs_and_stay_within_bounds() -> None:
+    pixels = bytes_of(8)
+    linear = AugmentConfig(random_crop=0.6)
+    cubic = AugmentConfig(random_crop=0.6, interpolation="bicubic")
+    draws = draw(cubic, pixels.shape, 0, 0)
+    assert draws.affine is not None
+    plain = torch.from_numpy(pixels).float() / 255
+    grid = torch.nn.functional.affine_grid(
+        torch.from_numpy(draws.affine), list(pixels.shape), align_corners=False
+    )
+    expected = torch.nn.functional.grid_sample(
+        plain, grid, "bicubic", padding_mode="reflection", align_corners=False
+    )
+    assert expected.max() > 1, "it overshoots"
+    found = augmented(cubic, pixels)
+    np.testing.assert_allclose(found, expected.clamp(0, 1).numpy(), atol=1e-6)
+    assert np.abs(found - augmented(linear, pixels)).max() > 0.01
+
+
+def test_what_is_cropped_before_resizing_is_not_cropped_again() -> None:
+    pixels = bytes_of(4)
+    before = AugmentConfig(crop_before_resizing=True, resized_crop_scale=(0.3, 0.5))
+    np.testing.assert_array_equal(
+        augmented(before, pixels), pixels.astype(np.float32) / np.float32(255)
+    )
+    turned = AugmentConfig(crop_before_resizing=True, resized_crop_scale=(0.3, 0.5), rotation=20)
+    np.testing.assert_array_equal(
+        augmented(turned, pixels), augmented(AugmentConfig(rotation=20), pixels)
+    )

@@ -1,6 +1,7 @@
 """Back-translation with tiny MarianMT models of the published classes, and its cache on disk."""
 
 import io
+import json
 import os
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_marian import save_tiny_marian
 from transformers import MarianMTModel, MarianTokenizer
 
@@ -25,10 +27,13 @@ from finetune.data.back_translation import (
     back_translate,
     default_cache,
     parse_routes,
+    wanted_for_duplicates,
 )
-from finetune.data.captioned_images import captioned_images
+from finetune.data.captioned_images import captioned_images, read_split
+from finetune.data.splits import merge_datasets
 from finetune.errors import TrainingError, UsageError
 from finetune.images.source import ImageSource
+from finetune.manifest.manifest import Manifest
 
 SENTENCES = [
     f"a {colour} {shape} on a {ground} ground near the {place}."
@@ -60,7 +65,7 @@ def quiet(task: str, total: int, unit: str) -> Progress:
 
 
 def translated(folder: Path, text: str, beams: int) -> str:
-    """One text, with nothing but transformers."""
+    """One text, with nothing but transformers; of many languages, with its mark in front."""
     model = MarianMTModel.from_pretrained(folder).eval()
     tokenizer = MarianTokenizer.from_pretrained(folder)
     tokens = tokenizer([text], return_tensors="pt")
@@ -73,12 +78,12 @@ def translated(folder: Path, text: str, beams: int) -> str:
 def test_each_text_of_a_batch_is_translated_as_if_alone(models: Path) -> None:
     texts = ["a red square near the road.", "", "a boat on a white ground near the river.", " "]
     translator = Translator.load(str(models / "en-fr"), beams=2)
-    batch = translator(texts)
+    batch = translator(texts, "fr")
     assert batch[1] == batch[3] == ""
     assert batch[0] != batch[2]
     # padding changes sums by rounding only; both texts are of one length, so rooms are equal
     for row in (0, 2):
-        alone = translator([texts[row]])
+        alone = translator([texts[row]], "fr")
         assert batch[row] == alone[0] == translated(models / "en-fr", texts[row], beams=2)
 
 
@@ -103,7 +108,7 @@ class CountingTranslator:
     def __init__(self, name: str) -> None:
         self.is_forward = "-en-" in name
 
-    def __call__(self, texts: list[str]) -> list[str]:
+    def __call__(self, texts: list[str], language: str) -> list[str]:
         if self.is_forward:
             CountingTranslator.texts += len(texts)
             return [text.upper() for text in texts]
@@ -118,6 +123,96 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> type[CountingTranslator]:
         Translator, "load", classmethod(lambda cls, name, **_: CountingTranslator(name))
     )
     return CountingTranslator
+
+
+@pytest.fixture(scope="module")
+def romance(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("romance")
+    there = save_tiny_marian(folder / "en-X", SENTENCES, seed=7, languages=("fr", "pt"))
+    return there, save_tiny_marian(folder / "X-en", SENTENCES, seed=8)
+
+
+def test_a_model_of_many_languages_is_told_which(
+    romance: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As in CLIP-rsicd's notebook: ">>fr<< " in front of each text, and the language in the key."""
+    there, back = romance
+    routes = parse_routes(f"fr={there}:{back},pt={there}:{back}")
+    with TranslationCache(tmp_path / "cache.sqlite") as cache:
+        found = {
+            route.language: back_translate(
+                SENTENCES[:6], [route], cache, progress=quiet, batch_size=1, beams=1
+            )
+            for route in routes
+        }
+    compared: list[str] = []
+    for language, each in found.items():
+        for text in SENTENCES[:6]:
+            pivot = translated(there, f">>{language}<< {text}", beams=1)
+            if not pivot:
+                assert text not in each.captions
+                continue
+            compared.append(text)
+            assert each.captions.get(text, (text,))[0] == translated(back, pivot, beams=1)
+    assert len(compared) > 4
+    assert found["fr"].captions != found["pt"].captions
+    with TranslationCache(tmp_path / "cache.sqlite") as cache:
+        wrong = parse_routes(f"de={there}:{back}")
+        with pytest.raises(UsageError, match="into none named de; write one of fr, pt before the"):
+            back_translate(SENTENCES[:2], wrong, cache, progress=quiet)
+
+
+def test_only_captions_that_an_image_has_twice_are_translated(
+    counting: type[CountingTranslator], tmp_path: Path
+) -> None:
+    """A caption of 5 goes along four languages, as in CLIP-rsicd's notebook, and one stays."""
+    source = ImageSource(tmp_path / "x.png")
+    rows = [
+        ("0", source, ("a plane", "a river")),
+        ("1", source, ("a plane", "a bridge")),
+        ("2", source, ("a field",)),
+    ]
+    data = captioned_images(rows, {"0": (4, 1), "1": (2, 3)})
+    wanted = wanted_for_duplicates(data)
+    assert wanted == {"a plane": 3, "a bridge": 2}
+    counting.table = {"A PLANE": "an aircraft", "A BRIDGE": "one bridge"}
+    with TranslationCache(tmp_path / "cache.sqlite") as cache:
+        found = back_translate(
+            data.captions, parse_routes("fr,es,it,pt"), cache, progress=quiet, wanted=wanted
+        )
+    # three and two languages; the same words by the second language are no new caption
+    assert counting.texts == 5
+    assert found.counts == {"new": 2, "duplicate": 3}
+    more = {"a plane": ("one", "two", "three"), "a bridge": ("four", "five", "six")}
+    joined = add_captions(data, more, duplicates_only=True)
+    assert [
+        joined.captions[a:b] for a, b in zip(joined.starts, joined.starts[1:], strict=False)
+    ] == [
+        ("a plane", "a river", "one", "two", "three"),
+        ("a plane", "a bridge", "one", "four", "five"),
+        ("a field",),
+    ]
+
+
+def test_the_manifest_says_how_often_an_image_has_a_caption(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+    texts = ["x", "y", "x", "x"]
+    images = [
+        {"filename": "a.png", "split": "train", "sentences": [{"raw": text} for text in texts]},
+        {"filename": "b.png", "split": "train", "sentences": [{"raw": "x"}, {"raw": "y"}]},
+    ]
+    (tmp_path / "d.json").write_text(json.dumps({"images": images}))
+    with Manifest.open(tmp_path / "d.json") as manifest:
+        records = list(manifest.records())
+        data = read_split(manifest, "train")
+    assert [(each.captions, each.repeats) for each in records] == [
+        (("x", "y"), (3, 1)),
+        (("x", "y"), ()),
+    ]
+    merged = merge_datasets([data, data], ["one", "two"])
+    assert merged.repeats.tolist() == [3, 1, 1, 1] * 2
+    assert merged.without([0]).repeats.tolist() == [1, 1, 3, 1, 1, 1]
 
 
 def test_what_is_no_new_caption_is_dropped_and_counted(
@@ -243,6 +338,16 @@ def test_routes() -> None:
         Route("de", "Helsinki-NLP/opus-mt-en-de", "Helsinki-NLP/opus-mt-de-en"),
     )
     assert parse_routes("zh=./there:./back") == (Route("zh", "./there", "./back"),)
+    romance = "Helsinki-NLP/opus-mt-en-ROMANCE", "Helsinki-NLP/opus-mt-ROMANCE-en"
+    assert parse_routes("pt") == (Route("pt", *romance),), "there is no opus-mt-en-pt"
+
+
+def test_a_language_without_known_models_is_refused_with_a_mend_that_works() -> None:
+    with pytest.raises(UsageError, match="for af no models are known; name them") as caught:
+        parse_routes("fr,af")
+    mend = str(caught.value).split("such as ")[1].split(";")[0]
+    (route,) = parse_routes(mend)
+    assert (route.language, route.forward) == ("af", "Helsinki-NLP/opus-mt-en-af")
 
 
 @pytest.mark.parametrize("text", ["", "fr,", "fr=only-one", "fr=:b", "1", "fr de", "a/b"])
@@ -272,6 +377,7 @@ def test_new_captions_join_their_image_and_share_their_sources_key() -> None:
         "an aircraft": ("An airplane",),
     }
     joined = add_captions(data, new)
+    assert joined.repeats.tolist() == [1] * len(joined.captions)
     assert joined.ids == data.ids
     assert [
         joined.captions[a:b] for a, b in zip(joined.starts, joined.starts[1:], strict=False)

@@ -231,6 +231,7 @@ def test_a_million_images_are_dealt_within_seconds(plan) -> None:
         rng.integers(0, count, count),
         np.arange(count),
         np.arange(count) % 2,
+        np.ones(count, np.int64),
     )
     neighbours = rng.integers(0, count, (count, plan.neighbours), np.int32)
     started = time.process_time()
@@ -285,3 +286,34 @@ def test_separate_batches_of_a_step_have_both_datasets() -> None:
     for batch in epoch_batches(data, plan, 0):
         for half in np.split(data.datasets[batch.images], 2):
             assert 4 <= half.sum() <= 16
+
+
+@given(some_captions, st.integers(2, 20), st.integers(0, 3), st.integers(0, 3))
+def test_the_last_batch_is_short_or_dropped_as_asked(captions, size, seed, epoch) -> None:
+    data = images_with(captions)
+    short = BatchPlan(size, seed, last_batch="short")
+    batches = epoch_batches(data, short, epoch)
+    full, rest = divmod(len(data), size)
+    assert [len(each) for each in batches] == [size] * full + [rest] * (rest > 0)
+    assert sorted(np.concatenate([each.images for each in batches])) == list(range(len(data)))
+    assert len(batches) == short.steps_per_epoch(data)
+    assert min(map(len, batches)) == short.smallest_batch(data)
+
+    dropped = BatchPlan(size, seed, last_batch="dropped")
+    batches = epoch_batches(data, dropped, epoch)
+    assert [len(each) for each in batches] == ([size] * full or [rest])
+    assert len(batches) == dropped.steps_per_epoch(data)
+    seen = np.concatenate([each.images for each in batches])
+    assert len(set(seen.tolist())) == len(seen)
+
+
+def test_who_is_in_the_short_or_dropped_batch_changes_from_epoch_to_epoch() -> None:
+    data = images_with([["a"]] * 11)
+    plans = {name: BatchPlan(4, 0, last_batch=name) for name in ("short", "dropped")}
+    last = {tuple(epoch_batches(data, plans["short"], epoch)[-1].images) for epoch in range(5)}
+    assert len(last) > 1
+    seen = [
+        frozenset(np.concatenate([b.images for b in epoch_batches(data, plans["dropped"], e)]))
+        for e in range(5)
+    ]
+    assert len(set(seen)) > 1

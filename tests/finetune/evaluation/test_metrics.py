@@ -160,6 +160,32 @@ def test_in_batches_equals_a_written_out_loop(direction) -> None:
     assert found["mrr@10"] == pytest.approx(np.mean([1 / r if r <= 10 else 0 for r in ranks]))
 
 
+def test_batches_in_file_order_count_the_short_last_one() -> None:
+    """As elsevierlabs-os/clip-image-search evaluates: consecutive pairs, and all of them."""
+    random = np.random.default_rng(3)
+    texts, images = unit_vectors(random, 150), unit_vectors(random, 150)
+    found = in_batches(
+        texts, images, np.arange(150), (1, 3, 20), batch=64, direction="image-to-text",
+        in_file_order=True,
+    )  # fmt: skip
+    assert (found.scope, found.pool) == ("in batches of 64 in file order", 64)
+    assert found.queries == 150
+    ranks = []
+    for start in (0, 64, 128):
+        scores = images[start : start + 64] @ texts[start : start + 64].T
+        ranks += [(row >= row[i]).sum() for i, row in enumerate(scores)]
+    assert found["mrr@3"] == pytest.approx(np.mean([1 / r if r <= 3 else 0 for r in ranks]))
+    assert found["mrr@20"] == pytest.approx(np.mean([1 / r if r <= 20 else 0 for r in ranks]))
+
+
+def test_in_file_order_each_picture_comes_with_its_first_caption() -> None:
+    images = np.eye(4, dtype=np.float32)
+    owners = np.array([0, 0, 1, 2, 3, 3])
+    texts = images[[0, 1, 1, 2, 3, 0]]
+    found = in_batches(texts, images, owners, (1,), batch=3, in_file_order=True)
+    assert (found.queries, found["mrr@1"]) == (4, 1.0)
+
+
 def test_batches_are_easier_than_the_pool() -> None:
     random = np.random.default_rng(1)
     images = unit_vectors(random, 512)

@@ -28,6 +28,23 @@ def test_prompts_are_written_as_people_would() -> None:
     assert class_prompts(["cat {0} %s"], ["a {category}"]) == ["a cat {0} %s"]
 
 
+def test_a_list_that_ships_is_found_by_name_behind_a_file_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("airport_1.png", "beach_2.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "m.csv").write_text("image,caption\nairport_1.png,a\nbeach_2.png,b\n")
+    monkeypatch.chdir(tmp_path)
+    with Manifest.open("m.csv") as manifest:
+        labels = read_class_labels(manifest, "rsicd-classes.txt")
+        assert len(labels.names) == 30
+        assert {labels.names[row] for row in labels.of_image.values()} == {"airport", "beach"}
+        (tmp_path / "rsicd-classes.txt").write_text("airport\nbeach\n")
+        assert len(read_class_labels(manifest, "rsicd-classes.txt").names) == 2
+        with pytest.raises(UsageError, match=r"lists of classes that ship are rsicd-classes\.txt"):
+            read_class_labels(manifest, "classes.txt")
+
+
 @pytest.mark.parametrize(
     ("templates", "said"),
     [((), "at least one template"), (("a {category}", "a photo"), 'template "a photo" has no')],

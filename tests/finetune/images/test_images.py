@@ -1,19 +1,22 @@
 """Reading and preparing pictures, against transformers' own processors and Pillow's own files."""
 
 import io
+import json
 import os
 import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw
+from transformers import AutoImageProcessor
 
-from finetune.errors import ImageError
+from finetune.errors import EncoderError, ImageError
 from finetune.images import pixels as pixels_room
 from finetune.images import source as source_room
 from finetune.images.open import open_image, to_rgb
@@ -139,10 +142,6 @@ def test_a_strip_of_extreme_length_takes_no_memory_worth_naming():
 
 @pytest.mark.parametrize(("name", "config"), CONFIGS)
 def test_the_written_config_makes_the_same_pixels_in_transformers(name, config, tmp_path):
-    import json
-
-    from transformers import AutoImageProcessor
-
     ours = preprocessing_from_config({"image_processor_type": name, **config})
     family = "siglip" if name.startswith("Siglip") else "clip"
     written = preprocessor_config(ours, family)
@@ -219,6 +218,34 @@ def test_transparency_is_laid_on_white():
     found = np.asarray(open_image(saved(grey, "PNG")))
     assert np.all(found[:, :10] == 255)
     assert np.all(found[:, 20:] == np.asarray(gradient().convert("L"))[:, 20:, None])
+
+
+def test_alpha_is_dropped_where_that_is_asked_for_as_openclip_does(tmp_path):
+    picture = gradient(101, 67)
+    alpha = np.random.default_rng(0).integers(0, 256, (67, 101), dtype=np.uint8)
+    picture.putalpha(Image.fromarray(alpha))
+    dropped = replace(CLIP, transparency="dropped")
+    # open_clip's transform is image.convert("RGB")
+    expected = pixel_values(picture.convert("RGB"), CLIP)
+    np.testing.assert_array_equal(pixel_values(picture, dropped), expected)
+    white = processor("CLIPImageProcessor")(picture, return_tensors="np")["pixel_values"][0]
+    np.testing.assert_allclose(pixel_values(picture, CLIP), white, atol=0.03)
+    assert np.abs(white - expected).max() > 1
+    path = tmp_path / "icon.png"
+    picture.save(path)
+    plain = load_pixels(ImageSource(path), dropped)
+    np.testing.assert_array_equal(plain, resize_and_crop(picture.convert("RGB"), CLIP))
+    # the word travels in the configuration, which the fingerprint counts and transformers reads
+    written = preprocessor_config(dropped, "clip")
+    assert preprocessing_from_config(written) == dropped
+    assert "transparency" not in preprocessor_config(CLIP, "clip")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
+    loaded = AutoImageProcessor.from_pretrained(tmp_path)(
+        picture.convert("RGB"), return_tensors="np"
+    )
+    np.testing.assert_allclose(loaded["pixel_values"][0], expected, atol=1e-5)
+    with pytest.raises(EncoderError, match="transparency=black is not supported"):
+        preprocessing_from_config({**written, "transparency": "black"})
 
 
 def test_palettes_with_and_without_transparency():

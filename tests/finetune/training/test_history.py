@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from finetune.evaluation.plots import plot_history, smoothed
-from finetune.figures import EVALUATION_COLUMNS, is_evaluation
-from finetune.training.history import COLUMNS, History, read_history
+from finetune.figures import METRICS, is_evaluation
+from finetune.training.history import STEP_COLUMNS, History, read_history
 
 
 def step_row(step: int) -> dict[str, float]:
@@ -17,7 +17,7 @@ def step_row(step: int) -> dict[str, float]:
 
 
 def evaluation_row(step: int) -> dict[str, float]:
-    return {"step": step, "epoch": 1} | dict.fromkeys(EVALUATION_COLUMNS, 0.5)
+    return {"step": step, "epoch": 1} | dict.fromkeys(METRICS, 0.5)
 
 
 def write(path: Path, steps: int) -> History:
@@ -34,7 +34,7 @@ def write(path: Path, steps: int) -> History:
 def test_is_a_plain_table(tmp_path: Path) -> None:
     write(tmp_path / "history.csv", 6)
     table = pd.read_csv(tmp_path / "history.csv")
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == (*STEP_COLUMNS, *METRICS)
     assert table["step"].tolist() == [0, 1, 2, 3, 3, 4, 5, 6, 6]
     assert table["t2i_mrr@10"].notna().sum() == 3
 

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import pytest
@@ -11,7 +12,8 @@ from transformers import get_cosine_with_hard_restarts_schedule_with_warmup as c
 
 from finetune.config.run_parts import Optimization
 from finetune.config.settings import TrainConfig
-from finetune.losses.contrastive import MAX_LOGIT_SCALE, ContrastiveLoss
+from finetune.losses import MAX_LOGIT_SCALE
+from finetune.losses.contrastive import ContrastiveLoss
 from finetune.losses.sigmoid import SigmoidLoss
 from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
 from finetune.models.freezing import freeze
@@ -121,10 +123,19 @@ def test_every_optimizer_goes_downhill(dual, name) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize(("value", "kept"), [(9.0, MAX_LOGIT_SCALE), (-1.0, 0.0), (2.5, 2.5)])
+@pytest.mark.parametrize(
+    ("value", "kept"), [(9.0, math.log(MAX_LOGIT_SCALE)), (-1.0, 0.0), (2.5, 2.5)]
+)
 def test_the_logit_scale_stays_between_1_and_100(value: float, kept: float) -> None:
     scale = torch.nn.Parameter(torch.tensor(value))
     ContrastiveLoss().clamp(scale)
+    assert scale.item() == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(("most", "kept"), [(0.0, 9.0), (50.0, math.log(50))])
+def test_the_bound_of_the_logit_scale_can_be_moved_or_left_out(most: float, kept: float) -> None:
+    scale = torch.nn.Parameter(torch.tensor(9.0))
+    ContrastiveLoss(max_logit_scale=most).clamp(scale)
     assert scale.item() == pytest.approx(kept)
 
 
