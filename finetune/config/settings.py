@@ -204,7 +204,7 @@ class TrainConfig(EvaluationSettings):
 
     augment: AugmentConfig = in_augmentation(
         AugmentConfig(),
-        "Vary training images; give it several times: horizontal_flip=0.5, vertical_flip=0.5,"
+        "Vary training pictures; give it several times: horizontal_flip=0.5, vertical_flip=0.5,"
         " random_crop=0.8, resized_crop_scale=0.8,1, resized_crop_ratio=0.75,1.33, rotation=15,"
         " crop_before_resizing=true (crop originals, decoded anew each epoch),"
         " random_crop_pixels=179 (of originals), interpolation=bicubic,"
@@ -267,14 +267,14 @@ class TrainConfig(EvaluationSettings):
     )
     workers: int | None = in_run(
         None,
-        "Processes that decode images; 0 uses none.",
+        "Processes that decode pictures; 0 uses none.",
         otherwise="as many as the job is worth",
         least=0,
         operational=True,
     )
     cache_images: int | str = in_run(
         "auto",
-        "Keep decoded images in memory: auto (up to half of what is free), so many megabytes,"
+        "Keep decoded pictures in memory: auto (up to half of what is free), so many megabytes,"
         " or off (decode again every epoch). What does not fit goes to a file beside --out.",
         metavar="auto|off|MB",
         choices=("auto", "off"),
@@ -298,7 +298,7 @@ class TrainConfig(EvaluationSettings):
         False, "Throw an interrupted run's checkpoint away and start anew.", operational=True
     )
     strict: bool = in_run(
-        False, "Treat any problem of the manifest or its images as an error.", operational=True
+        False, "Treat any problem of the manifest or its pictures as an error.", operational=True
     )
 
     def __post_init__(self) -> None:
