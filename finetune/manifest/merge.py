@@ -293,9 +293,7 @@ class Merger:
         if in_shard or written is None:
             earlier = self._lookup.earlier_id_of(first.image)
         earlier_id = None if earlier == id else earlier
-        stored: tuple[object, ...] = (tuple(place), captions, metadata, earlier_id)
-        if repeats:
-            stored = (*stored, repeats)
+        stored = (tuple(place), captions, metadata, earlier_id, *([repeats] if repeats else []))
         packed = marshal.dumps(stored, MARSHAL_VERSION)
         content = None
         if self.digests is not None:
