@@ -116,6 +116,14 @@ def check_document(document: Document, dimension: int) -> None:
 
     Its texts are not looked at: `storable` makes them so.
     """
+    check_fields(document)
+    if document.embedding is None:
+        raise DocumentError(f"{document.id}: has no embedding")
+    check_embedding(document.embedding, dimension, document.id)
+
+
+def check_fields(document: Document) -> None:
+    """The same for all but the embedding."""
     check_id(document.id)
     name = document.id
     if is_one_text(document.captions):
@@ -123,9 +131,6 @@ def check_document(document: Document, dimension: int) -> None:
     for column, value in document.numbers.items():
         if not math.isfinite(value):
             raise DocumentError(f"{name}: {column} is {value}; numbers must be finite")
-    if document.embedding is None:
-        raise DocumentError(f"{name}: has no embedding")
-    check_embedding(document.embedding, dimension, name)
 
 
 def check_id(id_: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clipsearch.engines.local.snapshot import Snapshot
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import (
@@ -23,7 +24,6 @@ from clipsearch.engine import (
     Upsert,
 )
 from clipsearch.engines.local.engine import LocalEngine
-from clipsearch.engines.local.snapshot import Snapshot
 from clipsearch.modes import Mode
 from clipsearch.ranking import RowNumbers, best_rows
 from clipsearch.text import tokens

@@ -1,8 +1,7 @@
-"""The files of an index beside its table: what it knows about itself, which snapshot is current,
-and the lock of the one that writes. The layout is described in `local.py`.
+"""The files of an index: what it knows about itself, which are ours, and the lock of the one that
+writes. The layout is described in `engine`.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipsearch.engine import IndexInfo
+from clipsearch.engines.local.earlier_files import EARLIER_NAMES, TABLE_FOLDER
 from finetune.errors import EngineError
 from finetune.files import bounded_json
 from finetune.files.lock import HeldElsewhereError, hold
@@ -22,40 +22,28 @@ from finetune.files.ownership import (
     Mark,
     claim,
     is_mark,
-    look,
     read_mark,
-    remove,
-    sha256_of,
     write_mark,
 )
 
-FORMAT = 1
+FORMAT = 2
+EARLIER_FORMAT = 1
+"""Documents lay in a table of LanceDB (`earlier`)."""
+EARLIER_DOCUMENT_FORM = 1
 INFO_FILE = "index.json"
-CURRENT_FILE = "current.json"
+STORE_FILE = "documents.sqlite"
 LOCK_FILE = "write.lock"
 FEED_LOCK_FILE = "feed.lock"
-SNAPSHOT_PREFIX = "snapshot-"
-_INFO_TEMPORARY = re.compile(re.escape(INFO_FILE) + r"\.[0-9a-f]{8}\.tmp")
-TABLE_FOLDER = "documents.lance"
-SNAPSHOT_FILE = "snapshot.json"
 LEDGER_FILE = "ledger.sqlite"
 REPORT_FILE = "feed-report.csv"
-_SNAPSHOT_NAME = re.compile(rf"{SNAPSHOT_PREFIX}[0-9a-f]{{12}}")
-
-SNAPSHOT_FOLDER = FolderKind(
-    "snapshot",
-    (
-        "embeddings.npy", "documents.json", "document_starts.npy", "starts.npy", "rows.npy",
-        "impacts.npy", "terms.json", "tag-*.npy", "tag-*.json", "number-*.npy", "columns.json",
-        "addresses.npy", "address_order.npy", SNAPSHOT_FILE,
-    ),
-)  # fmt: skip
+_INFO_TEMPORARY = re.compile(re.escape(INFO_FILE) + r"\.[0-9a-f]{8}\.tmp")
+STORE_NAMES = tuple(STORE_FILE + end for end in ("", "-journal"))
 INDEX_FOLDER = FolderKind(
     "index",
     (
-        INFO_FILE, CURRENT_FILE, f"{INFO_FILE}.*.tmp", f"{CURRENT_FILE}.*.tmp", LOCK_FILE,
-        FEED_LOCK_FILE,        f"{TABLE_FOLDER}/", REPORT_FILE,
-        *(f"{SNAPSHOT_PREFIX}*/{name}" for name in SNAPSHOT_FOLDER.names),
+        INFO_FILE, f"{INFO_FILE}.*.tmp", LOCK_FILE, FEED_LOCK_FILE, REPORT_FILE,
+        *STORE_NAMES, "vectors-*.f32", "codes-*.bits", "segment-*.seg",
+        *EARLIER_NAMES,
         *(LEDGER_FILE + end for end in ("", ".lock", "-journal", "-wal", "-shm")),
     ),
 )  # fmt: skip
@@ -66,10 +54,13 @@ def read_info(folder: Path) -> IndexInfo:
     path = folder / INFO_FILE
     try:
         stored = bounded_json.read(path)
-        if stored["format"] != FORMAT:
+        if stored["format"] == EARLIER_FORMAT:
+            # So that a feed asks for the documents to be brought to today's form.
+            stored = {**stored, "document_form": EARLIER_DOCUMENT_FORM}
+        elif stored["format"] != FORMAT:
             raise EngineError(
                 f"{folder}: an index of format {stored['format']}, but this clipsearch reads"
-                f" {FORMAT}; feed a new index"
+                f" {EARLIER_FORMAT} and {FORMAT}; feed a new index"
             )
         return IndexInfo.from_json(stored)
     except NotADirectoryError as error:
@@ -96,9 +87,17 @@ def read_info(folder: Path) -> IndexInfo:
         raise EngineError(f"{path}: cannot be read ({error}); feed the index anew") from error
 
 
-def write_info(folder: Path, info: IndexInfo) -> None:
+def is_earlier(folder: Path) -> bool:
+    """Whether the index is still of the format before this one. Raises EngineError."""
+    try:
+        return bool(bounded_json.read(folder / INFO_FILE)["format"] == EARLIER_FORMAT)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise EngineError(f"{folder / INFO_FILE}: cannot be read ({error})") from error
+
+
+def write_info(folder: Path, info: IndexInfo, *, earlier: bool = False) -> None:
     """Replace it in one step, so that a killed process leaves the old or the new."""
-    content = {"format": FORMAT} | info.to_json()
+    content = {"format": EARLIER_FORMAT if earlier else FORMAT} | info.to_json()
     replace_json(folder / INFO_FILE, content | {"sha256": info_digest(content)})
 
 
@@ -125,20 +124,20 @@ def replace_json(path: Path, content: object) -> None:
 def is_unfinished(folder: Path) -> bool:
     """Whether the folder is empty, or is what a killed `LocalEngine.create` left.
 
-    Nothing was ever fed to it: the first write to the table leaves a lock file of its own. A table
-    counts only where the mark of the folder says that we are making it: anybody may have one named
-    `documents`.
+    Nothing was ever fed to it: the first write takes a lock file of its own. A store counts only
+    where the mark of the folder says that we are making it: anybody may have a database.
     """
     names = {path.name for path in folder.iterdir() if not is_mark(path.name)}
     names -= {name for name in names if _INFO_TEMPORARY.fullmatch(name)}
-    if TABLE_FOLDER in names:
+    made = {*STORE_NAMES, TABLE_FOLDER}
+    if names & made:
         mark = read_mark(folder)
         if mark is None or mark.kind != INDEX_FOLDER.name or mark.whole:
             return False
         # Ours is still empty: of a table that holds something, nobody's is a leftover.
         if any((folder / TABLE_FOLDER / "data").glob("*")):
             return False
-    return names <= {TABLE_FOLDER, FEED_LOCK_FILE}
+    return names <= {*made, FEED_LOCK_FILE}
 
 
 def clear_unfinished(folder: Path) -> None:
@@ -147,52 +146,13 @@ def clear_unfinished(folder: Path) -> None:
     if (folder / TABLE_FOLDER).exists():
         shutil.rmtree(folder / TABLE_FOLDER)
     for path in folder.iterdir():
-        if _INFO_TEMPORARY.fullmatch(path.name):
+        if _INFO_TEMPORARY.fullmatch(path.name) or path.name in STORE_NAMES:
             path.unlink()
 
 
 def mark_as_made(folder: Path) -> None:
-    """Say in the mark that the index is made, and its table ours."""
+    """Say in the mark that the index is made, and its files ours."""
     write_mark(folder, Mark(INDEX_FOLDER.name, whole=True))
-
-
-def current_snapshot(folder: Path) -> Path | None:
-    """The saved snapshot that equals the table; None while there is none."""
-    try:
-        stored = bounded_json.read(folder / CURRENT_FILE)
-        return folder / str(stored["snapshot"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def forget_snapshot(folder: Path) -> None:
-    """Before a write: from now on the saved snapshot no longer equals the table."""
-    (folder / CURRENT_FILE).unlink(missing_ok=True)
-
-
-def new_snapshot_folder(folder: Path) -> Path:
-    """An empty folder for a snapshot to be saved in."""
-    path = folder / f"{SNAPSHOT_PREFIX}{uuid.uuid4().hex[:12]}"
-    path.mkdir()
-    return path
-
-
-def publish_snapshot(folder: Path, snapshot: Path) -> None:
-    """Make a saved snapshot the current one."""
-    digest = sha256_of(snapshot / SNAPSHOT_FILE)
-    replace_json(folder / CURRENT_FILE, {"snapshot": snapshot.name, "sha256": digest})
-
-
-def remove_old_snapshots(folder: Path) -> None:
-    """Remove all snapshots but the current one; readers that have one open keep its content.
-
-    Files that are not of a snapshot stay, with their folder.
-    """
-    current = current_snapshot(folder)
-    for path in folder.glob(f"{SNAPSHOT_PREFIX}*"):
-        if path != current and _SNAPSHOT_NAME.fullmatch(path.name) and not path.is_symlink():
-            with contextlib.suppress(OSError):
-                remove(path, look(path, SNAPSHOT_FOLDER).ours)
 
 
 @contextmanager

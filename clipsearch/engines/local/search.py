@@ -1,19 +1,19 @@
-"""Ranks the documents of a snapshot: every mode, filters, facets, paging.
+"""Ranks the documents of one version of an index: every mode, filters, facets, paging.
 
-Up to a limit the query vector is compared with every embedding, and all scores are known. Above
-it the nearest come from the vector index; then a weighted sum over all lexical matches is still
-exact, by Fagin's threshold bound (Fagin, Lotem and Naor, "Optimal aggregation algorithms for
-middleware", 2003): a match that is not among the nearest has at most the last one's cosine, so
-that only those whose bound reaches the page need their own cosine.
+While an index is small, and where a query asks for it, the query vector is compared with every
+embedding. Otherwise the nearest come through the codes of the vectors (`vectors.codes`), and each
+hit is compared exactly. What a hybrid does with both is in `fusing`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.documents import Embedding
+from clipsearch.documents import Document, Embedding
 from clipsearch.engine import (
     NO_WORDS,
     RERANK_COUNT,
@@ -24,19 +24,23 @@ from clipsearch.engine import (
     fused_weights,
     target_hits,
 )
-from clipsearch.engines.local.metadata import Mask
-from clipsearch.engines.local.snapshot import Snapshot
+from clipsearch.engines.local.collection import NOBODY, Collection, Rows
+from clipsearch.engines.local.fusing import Matches, fused
+from clipsearch.engines.local.segments.metadata import Mask
+from clipsearch.engines.local.vectors.nearest import Comparison
 from clipsearch.modes import RANKINGS, Mode
+<<<<<<< HEAD
 from clipsearch.ranking import FUSIONS, RowNumbers, Scores, Weights, best_rows, closeness
+=======
+from clipsearch.ranking import FUSIONS, Scores, Weights, closeness
+>>>>>>> a81e059 (Keep documents in SQLite, words in immutable segments and vectors once, with one bit a dimension to find them by)
 
 ONLY_RERANKED = f"this mode ranks the first {RERANK_COUNT:,} hits; there are no pages beyond"
 
-# The index compares shortened vectors; so many more are asked for, and compared exactly.
-LEAST_FETCHED = 150
-FIRST_CHUNK = 512
-# Reading rows here and there costs about so many times reading all in a row.
-ROWS_PER_GATHERED_ROW = 8
+Lookup = Callable[[Sequence[int]], Sequence[Document]]
+"""The documents of rows."""
 
+<<<<<<< HEAD
 
 @dataclass(frozen=True, slots=True)
 class VectorIndex:
@@ -49,6 +53,12 @@ class VectorIndex:
 
     nearest: Callable[[Embedding, int], RowNumbers]
     few_rows: int
+=======
+# Reading vectors here and there costs about so many times reading all in a row.
+VECTORS_PER_GATHERED_VECTOR = 12
+# Products of BLAS differ from the cosines of `VectorStore.cosines` by less than this.
+_ROUNDING = 4e-6
+>>>>>>> a81e059 (Keep documents in SQLite, words in immutable segments and vectors once, with one bit a dimension to find them by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +73,47 @@ class Ranked:
     bm25: Scores | None
     cosine: Scores | None
     total: int
-    matches: Mask | None = None
+    matches: Callable[[], Mask | None] = lambda: None
     notes: tuple[str, ...] = ()
     candidates: int | None = None
 
     def cut(self, start: int, end: int) -> "Ranked":
         """The hits from `start` to `end`."""
         part = slice(start, end)
-        return Ranked(
-            self.rows[part],
-            self.scores[part],
-            None if self.bm25 is None else self.bm25[part],
-            None if self.cosine is None else self.cosine[part],
-            self.total,
-            self.matches,
-            self.notes,
-            self.candidates,
+        return replace(
+            self,
+            rows=self.rows[part],
+            scores=self.scores[part],
+            bm25=None if self.bm25 is None else self.bm25[part],
+            cosine=None if self.cosine is None else self.cosine[part],
         )
 
 
 def search(
-    snapshot: Snapshot, query: EngineQuery, info: IndexInfo, index: VectorIndex | None = None
+    collection: Collection,
+    query: EngineQuery,
+    info: IndexInfo,
+    documents: Lookup,
+    threads: Executor | None = None,
 ) -> Page:
-    """The page that a query asks for; without an index every embedding is compared."""
-    ranked = _Search(snapshot, query, info, index).ranked()
+    """The page that a query asks for; with `threads`, words and vectors are looked for at once."""
+    ranked = _Search(collection, query, info, threads).ranked()
     page = ranked.cut(query.offset, query.offset + query.k)
     facets = {}
-    for column in query.facets:
-        tags = snapshot.metadata.tag(column)
-        facets[column] = () if tags is None else tags.counts(ranked.matches)
+    if query.facets:
+        matches = ranked.matches()
+        facets = {column: collection.facets(column, matches) for column in query.facets}
+    hits = tuple(
+        Hit(
+            document,
+            float(page.scores[place]),
+            None if page.bm25 is None else float(page.bm25[place]),
+            None if page.cosine is None else float(page.cosine[place]),
+        )
+        for place, document in enumerate(documents(page.rows.tolist()))
+    )
     return Page(
-        _hits(snapshot, page),
+        hits,
         ranked.total,
         query.offset,
         facets,
@@ -102,34 +122,18 @@ def search(
     )
 
 
-def _hits(snapshot: Snapshot, page: Ranked) -> tuple[Hit, ...]:
-    return tuple(
-        Hit(
-            snapshot.documents[int(row)],
-            float(page.scores[place]),
-            None if page.bm25 is None else float(page.bm25[place]),
-            None if page.cosine is None else float(page.cosine[place]),
-        )
-        for place, row in enumerate(page.rows)
-    )
-
-
 @dataclass
 class _Search:
     """One query on its way; what several steps need is worked out once."""
 
-    snapshot: Snapshot
+    collection: Collection
     query: EngineQuery
     info: IndexInfo
-    index: VectorIndex | None
-    allowed: Mask | None = field(init=False)
+    threads: Executor | None
     last: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.allowed = self._allowed()
         self.last = self.query.offset + self.query.k
-        if self.index and self.allowed is not None and self.allowed.sum() <= self.index.few_rows:
-            self.index = None
 
     def ranked(self) -> Ranked:
         """At least the hits up to the page's last."""
@@ -142,19 +146,25 @@ class _Search:
             return self._reranked(ranking.reranks)
         return self._fused(self.query.mode, self.last)
 
-    def _allowed(self) -> Mask | None:
+    @cached_property
+    def allowed(self) -> Mask | None:
+        """Of each row, whether it may be a hit; None where all that are not gone may."""
         if not self.query.filters and not self.query.exclude_ids:
             return None
-        mask = self.snapshot.metadata.passing(self.query.filters)
-        for document_id in self.query.exclude_ids:
-            row = self.snapshot.documents.find(document_id)
-            if row is not None:
-                mask[row] = False
+        mask = self.collection.passing(self.query.filters)
+        excluded = self.collection.find(self.query.exclude_ids)
+        mask[excluded[excluded != NOBODY]] = False
         return mask
 
+    @cached_property
+    def passing(self) -> int:
+        """Documents that may be a hit."""
+        allowed = self.allowed
+        return self.collection.documents if allowed is None else int(np.count_nonzero(allowed))
+
     def _lexical(self) -> npt.NDArray[np.float32]:
-        """bm25 of every document; 0 where no token matches or a filter does not hold."""
-        scores = self.snapshot.postings.bm25(self.query.tokens)
+        """bm25 of every row; 0 where no token matches or a filter does not hold."""
+        scores = self.collection.bm25(self.query.tokens)
         if self.allowed is not None:
             scores[~self.allowed] = 0
         return scores
@@ -165,36 +175,106 @@ class _Search:
     def _bm25(self) -> Ranked:
         scores = self._lexical()
         matches = scores > 0
-        rows = np.flatnonzero(matches)
-        best = best_rows(scores[rows], self.last, rows)
-        return Ranked(best, scores[best], scores[best], None, len(rows), matches, self._notes())
+        total = int(np.count_nonzero(matches))
+        rows = Matches(scores, total).best(self.last)
+        best = self.best(rows, scores[rows], self.last)
+        rows = rows[best]
+        return Ranked(rows, scores[rows], scores[rows], None, total, lambda: matches, self._notes())
 
     def _vector(self) -> Ranked:
-        rows, cosines = self._nearest(self.last)
-        passing = len(self.snapshot) if self.allowed is None else int(self.allowed.sum())
+        rows, cosines, _ = self.nearest(max(self.last, 1))
         return Ranked(
             rows,
             closeness(cosines.astype(np.float64)),
             None,
             cosines,
-            passing,
-            self.allowed,
-            candidates=min(target_hits(self.query), passing),
+            self.passing,
+            lambda: self.allowed,
+            candidates=min(target_hits(self.query), self.passing),
         )
 
-    def _vector_of_query(self) -> Embedding:
+    def best(self, rows: Rows, scores: Scores, count: int) -> npt.NDArray[np.int64]:
+        """The places of the `count` highest scores, best first, equal scores by id."""
+        if count <= 0 or not len(rows):
+            return np.zeros(0, np.int64)
+        places = np.arange(len(rows))
+        if count < len(rows):
+            kth = np.partition(scores, len(rows) - count)[len(rows) - count]
+            above = np.flatnonzero(scores > kth)
+            places = np.concatenate(
+                [above, self._first_by_id(rows, np.flatnonzero(scores == kth), count - len(above))]
+            )
+        order = places[np.argsort(-scores[places], kind="stable")]
+        return self._ties_by_id(rows, scores, order)
+
+    def _first_by_id(self, rows: Rows, places: Rows, count: int) -> Rows:
+        """The `count` of these places whose ids come first: in a segment, those of lowest rows."""
+        bases = np.array(self.collection.bases)
+        part = np.searchsorted(bases, rows[places], side="right")
+        order = places[np.lexsort((rows[places], part))]
+        parts = np.sort(part)
+        rank = np.arange(len(order)) - np.searchsorted(parts, parts)
+        first = order[rank < count]
+        if len(first) <= count:
+            return first
+        ids = self.collection.ids(rows[first])
+        by_id = sorted(range(len(first)), key=ids.__getitem__)
+        return first[by_id[:count]]
+
+    def _ties_by_id(self, rows: Rows, scores: Scores, order: Rows) -> Rows:
+        """`order`, with runs of equal scores by id."""
+        ordered = scores[order]
+        tied = np.zeros(len(order) + 1, bool)
+        tied[1:-1] = ordered[1:] == ordered[:-1]
+        if not tied.any():
+            return order
+        among = np.flatnonzero(tied[1:] | tied[:-1])
+        ids = dict(zip(among.tolist(), self.collection.ids(rows[order[among]]), strict=True))
+        run = np.cumsum(~tied[:-1])
+        placed = sorted(range(len(order)), key=lambda place: (int(run[place]), ids.get(place, b"")))
+        return order[placed]
+
+    @property
+    def vector(self) -> Embedding:
+        """Of the query."""
         assert self.query.vector is not None  # EngineQuery.check
         return np.ascontiguousarray(self.query.vector, np.float32)
 
-    def _all_cosines(self) -> Embedding:
-        """Of every document; -inf where a filter does not hold."""
-        if self.allowed is None:
-            return self.snapshot.cosines(self._vector_of_query())
-        cosines = np.full(len(self.snapshot), -np.inf, np.float32)
-        rows = np.flatnonzero(self.allowed)
-        cosines[rows] = self._cosines_of(rows)
-        return cosines
+    def nearest(self, count: int) -> tuple[Rows, Embedding, Comparison | None]:
+        """(rows, cosines, what the codes say): the nearest that may be hits, nearest first."""
+        collection = self.collection
+        depth = None
+        if collection.depths is not None and not self.query.exact:
+            depth = collection.depths.of(count, collection.documents)
+        if depth is not None and depth[1] * VECTORS_PER_GATHERED_VECTOR > self.passing:
+            depth = None
+        if depth is None:
+            rows = self._all_near(count)
+            compared = None
+        else:
+            compared = Comparison(
+                collection.vectors, self.vector, self._allowed_slots(), self.threads
+            )
+            rows = collection.row_of_slot[compared.nearest(*depth)]
+            rows = rows[rows != NOBODY].astype(np.int64)
+        cosines = self.cosines(rows)
+        best = self.best(rows, cosines, count)
+        return rows[best], cosines[best], compared
 
+    def cosines(self, rows: Rows) -> Embedding:
+        """float32 of some rows."""
+        return self.collection.vectors.cosines(
+            self.vector, self.collection.slots[rows].astype(np.int64)
+        )
+
+    def _allowed_slots(self) -> npt.NDArray[np.bool_] | None:
+        if self.allowed is None:
+            return None
+        mask = np.zeros(self.collection.vectors.size, bool)
+        mask[self.collection.slots[self.allowed]] = True
+        return mask
+
+<<<<<<< HEAD
     def _cosines_of(self, rows: RowNumbers) -> Embedding:
         """Of some rows, whichever way is quicker."""
         vector = self._vector_of_query()
@@ -216,60 +296,81 @@ class _Search:
 
     def _fetched(self, index: VectorIndex, count: int) -> RowNumbers:
         """Rows from the index, ascending, that pass the filters: more than `count`, or all it has.
+=======
+    def _all_near(self, count: int) -> Rows:
+        """Rows that hold the `count` nearest, by comparing every vector that may be a hit."""
+        collection = self.collection
+        rows: Rows
+        if self.passing * VECTORS_PER_GATHERED_VECTOR < collection.vectors.size:
+            assert self.allowed is not None or collection.documents == self.passing
+            mask = collection.passing(()) if self.allowed is None else self.allowed
+            return np.flatnonzero(mask)
+        products = self.all_products()
+        if self.allowed is not None:
+            products[~self._of_slots(self.allowed)] = -np.inf
+        if count < self.passing:
+            kth = np.partition(products, len(products) - count)[len(products) - count]
+            # Those that tie with the last are all compared again, alike.
+            slots = np.flatnonzero(products >= kth - _ROUNDING)
+        else:
+            slots = np.flatnonzero(products > -np.inf)
+        rows = collection.row_of_slot[slots].astype(np.int64)
+        return rows[rows != NOBODY]
 
-        An index can miss rows even when asked for all.
-        """
-        share = 1.0 if self.allowed is None else float(self.allowed.mean())
-        fetched = max(LEAST_FETCHED, count * 3 // 2)
-        while True:
-            wanted = min(int(fetched / share) + 1, len(self.snapshot))
-            rows = np.sort(index.nearest(self._vector_of_query(), wanted))
-            if self.allowed is not None:
-                rows = rows[self.allowed[rows]]
-            if len(rows) >= count or wanted == len(self.snapshot):
-                return rows
-            fetched *= 4
+    def all_products(self) -> Embedding:
+        """float32 of every slot: the cosine to about 1e-6, -inf where no document has it."""
+        collection = self.collection
+        products = np.empty(collection.vectors.size, np.float32)
+        if sum(len(block.vectors) for block in collection.vectors.blocks) < len(products):
+            products[:] = -np.inf
+        collection.vectors.products(self.vector, products)
+        if collection.documents < len(products):
+            products[collection.row_of_slot == NOBODY] = -np.inf
+        return products
 
-    def _weights(self, mode: Mode) -> Weights:
+    def _of_slots(self, rows: Mask) -> Mask:
+        mask = np.zeros(self.collection.vectors.size, bool)
+        mask[self.collection.slots[rows]] = True
+        return mask
+>>>>>>> a81e059 (Keep documents in SQLite, words in immutable segments and vectors once, with one bit a dimension to find them by)
+
+    def weights(self, mode: Mode) -> Weights:
         """Of bm25 and the vector in `mode`; (1, 1) where it weighs nothing."""
         return fused_weights(self.query, self.info) if RANKINGS[mode].weighted else (1.0, 1.0)
 
     def _fused(self, mode: Mode, count: int) -> Ranked:
         """The first `count` by `mode` over lexical matches and nearest by vector."""
-        lexical = self._lexical()
-        weights = self._weights(mode)
-
-        def fuse(bm25: Scores, cosine: Scores) -> npt.NDArray[np.float64]:
-            return FUSIONS[mode](bm25, cosine, weights)
-
-        # The bound needs a score that rises with the cosine; and among many matches so many
-        # reach the first thousand hits that comparing every embedding is quicker.
-        few = len(lexical) // ROWS_PER_GATHERED_ROW
-        many = count >= RERANK_COUNT and np.count_nonzero(lexical) > few
-        if self.index is None or weights[1] < 0 or many:
-            cosines = self._all_cosines()
-            near = best_rows(cosines, self.query.candidates)
-            matches = lexical > 0
-            matches[near] = True
-            rows = np.flatnonzero(matches)
-            cosines = cosines[rows]
+        if self.allowed is not None:
+            _ = self.passing  # before threads ask for both at once
+        if self.threads is None:
+            lexical = self._lexical()
+            near = self.nearest(self.query.candidates)
         else:
-            near, near_cosines = self._nearest(self.query.candidates)
-            matches = lexical > 0
-            matches[near] = True
-            rows, cosines = self._threshold(lexical, matches, near, near_cosines, fuse, count)
-        scores = fuse(lexical[rows], cosines)
-        best = best_rows(scores, count)
+            looked_up = self.threads.submit(self._lexical)
+            near = self.nearest(self.query.candidates)
+            lexical = looked_up.result()
+        weights = self.weights(mode)
+        found = fused(self, lexical, near, lambda one, other: FUSIONS[mode](one, other, weights),
+                      count)  # fmt: skip
+        best = self.best(found.rows, found.scores, count)
+        rows = found.rows[best]
+
+        def matches() -> Mask:
+            mask = lexical > 0
+            mask[near[0]] = True
+            return mask
+
         return Ranked(
-            rows[best],
-            scores[best],
-            lexical[rows[best]],
-            cosines[best],
-            int(matches.sum()),
+            rows,
+            found.scores[best],
+            lexical[rows],
+            found.cosines[best],
+            found.total,
             matches,
             self._notes(),
         )
 
+<<<<<<< HEAD
     def _threshold(
         self,
         lexical: npt.NDArray[np.float32],
@@ -309,22 +410,23 @@ class _Search:
         ascending = np.argsort(rows)
         return rows[ascending], cosines[ascending]
 
+=======
+>>>>>>> a81e059 (Keep documents in SQLite, words in immutable segments and vectors once, with one bit a dimension to find them by)
     def _reranked(self, first_by: Mode) -> Ranked:
         """The first hits of the mode `first_by`, ordered anew."""
         first = self._fused(first_by, RERANK_COUNT)
         assert first.bm25 is not None and first.cosine is not None
         mode = self.query.mode
-        scores = FUSIONS[mode](first.bm25, first.cosine, self._weights(mode))
-        order = np.lexsort((first.rows, -scores))
+        scores = FUSIONS[mode](first.bm25, first.cosine, self.weights(mode))
+        order = self.best(first.rows, scores, len(first.rows))
         notes = first.notes
         if self.last > RERANK_COUNT < first.total:
             notes += (ONLY_RERANKED,)
-        return Ranked(
-            first.rows[order],
-            scores[order],
-            first.bm25[order],
-            first.cosine[order],
-            first.total,
-            first.matches,
-            notes,
+        return replace(
+            first,
+            rows=first.rows[order],
+            scores=scores[order],
+            bm25=first.bm25[order],
+            cosine=first.cosine[order],
+            notes=notes,
         )

@@ -18,6 +18,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
+from clipsearch.engines.local.table import DocumentTable
 from local_collection import DIMENSION, feed, make_document, make_embedding
 from PIL import Image
 
@@ -26,7 +27,6 @@ from clipsearch.engine import IndexInfo, Upsert
 from clipsearch.engines.local import checksums
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.folder import INDEX_FOLDER, is_unfinished
-from clipsearch.engines.local.table import DocumentTable
 from clipsearch.evaluation.plots import check_plots
 from finetune.config.settings import TrainConfig
 from finetune.errors import UsageError

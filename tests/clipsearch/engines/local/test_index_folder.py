@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch.engines.local.arrays import create_array, map_array
 
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.local import arrays
-from clipsearch.engines.local.arrays import create_array, map_array
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.folder import FORMAT, INFO_FILE
 from finetune.errors import EngineError

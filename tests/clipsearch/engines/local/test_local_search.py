@@ -8,6 +8,7 @@ from unicodedata import normalize
 
 import numpy as np
 import pytest
+from clipsearch.engines.local.snapshot import Snapshot
 from local_collection import DIMENSION, feed, make_document, make_embedding, same
 
 from clipsearch.documents import Document, Embedding
@@ -21,7 +22,6 @@ from clipsearch.engine import (
     Upsert,
 )
 from clipsearch.engines.local.engine import LocalEngine
-from clipsearch.engines.local.snapshot import Snapshot
 from clipsearch.modes import MODES, Mode
 from clipsearch.ranking import RowNumbers, best_rows
 from clipsearch.text import tokens

@@ -1,5 +1,7 @@
 """The embedded engine: writing and reading back."""
 
+import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +11,12 @@ import pytest
 from local_collection import DIMENSION, feed, make_document, same
 
 from clipsearch.documents import Document
-from clipsearch.engine import Delete, EngineQuery, Operation, Update, Upsert
+from clipsearch.engine import Delete, EngineQuery, IndexInfo, Operation, Update, Upsert
+from clipsearch.engines.local import checksums, placing, upkeep
 from clipsearch.engines.local import write as batches
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.engines.local.store import Store
+from clipsearch.engines.local.vectors import blocks
 
 
 def test_documents_come_back_exactly(engine: LocalEngine, collection: list[Document]) -> None:
@@ -133,40 +138,116 @@ def test_acknowledged_is_visible_to_the_next_search(
     assert reader.get(["photos/0034.jpg"])[0] is not None
 
 
-def test_slow_streams_are_acknowledged_as_they_go(engine: LocalEngine) -> None:
-    ticks = iter(range(0, 1000, 1))
-    table = engine._table()
-    written = batches.write_in_batches(
-        (Upsert(make_document(number)) for number in range(10)),
-        table,
-        engine.info,
-        lambda: None,
-        clock=lambda: float(next(ticks)),
-    )
+def test_slow_streams_are_acknowledged_as_they_go(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "BATCH_SECONDS", 0.05)
+
+    def slowly() -> Iterator[Operation]:
+        for number in range(10):
+            yield Upsert(make_document(number))
+            time.sleep(0.02)
+
+    written = engine.feed(slowly())
     next(written)
     assert 0 < engine.count() < 10
     assert len(list(written)) == 9
 
 
-def test_no_finish_without_a_change(engine: LocalEngine) -> None:
+def test_nothing_is_written_where_nothing_changed(engine: LocalEngine) -> None:
+    def files() -> dict[str, tuple[int, int]]:
+        found = {path.name: path.stat() for path in Path(engine.target).iterdir()}
+        return {name: (status.st_size, status.st_mtime_ns) for name, status in found.items()}
+
     feed(engine, [Upsert(make_document(1))])
-    before = sorted(path.name for path in Path(engine.target).iterdir())
-    feed(engine, [])
-    assert sorted(path.name for path in Path(engine.target).iterdir()) == before
+    before = files()
+    engine.finish_feed()
+    reopened = LocalEngine.open(Path(engine.target))
+    reopened.finish_feed()
+    assert files() == before
+
+
+def size_of(engine: LocalEngine) -> int:
+    files = Path(engine.target).rglob("*")
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def test_disk_does_not_grow_with_every_feed(
     engine: LocalEngine, collection: list[Document]
 ) -> None:
-    def size() -> int:
-        files = Path(engine.target).rglob("*")
-        return sum(path.stat().st_size for path in files if path.is_file())
-
     feed(engine, [Upsert(document) for document in collection])
-    first = size()
+    first = size_of(engine)
     for seed in range(8):
         changed = [replace(make_document(n, seed), captions=("new",)) for n in range(400)]
         feed(engine, [Upsert(document) for document in changed])
-    assert size() < 1.2 * first
-    folders = [path.name for path in Path(engine.target).iterdir() if path.is_dir()]
-    assert len(folders) == 2
+    assert size_of(engine) < 1.2 * first
+
+
+def test_what_is_deleted_gives_its_place_back(engine: LocalEngine) -> None:
+    wide = [_wide(number) for number in range(3000)]
+    made = LocalEngine.create(Path(engine.target).with_name("wide"), IndexInfo(256))
+    feed(made, [Upsert(document) for document in wide])
+    whole = size_of(made)
+    feed(made, [Delete(document.id) for document in wide[::2]])
+    assert size_of(made) < 0.65 * whole
+    kept = [document for place, document in enumerate(wide) if place % 2]
+    found = {document.id: document for document in made.visit(embeddings=True)}
+    assert all(same(found.pop(document.id), document) for document in kept) and not found
+    # New ones go where there is room, and then behind.
+    feed(made, [Upsert(document) for document in wide[::2]])
+    assert size_of(made) < 1.1 * whole
+    assert all(map(same, made.get([d.id for d in wide], embeddings=True), wide))
+    made.close()
+
+
+def _wide(number: int) -> Document:
+    vector = np.random.default_rng(number).standard_normal(256)
+    unit = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return Document(f"{number:05}", (f"picture {number}",), embedding=unit)
+
+
+def test_vectors_move_between_files_and_stay_their_documents(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (blocks, placing):
+        monkeypatch.setattr(module, "BLOCK", 512)
+    documents = {n: make_document(n) for n in range(2000)}
+    feed(engine, [Upsert(document) for document in documents.values()])
+    chance = random.Random(1)
+    for round in range(6):
+        gone = chance.sample(sorted(documents), len(documents) // 3)
+        feed(engine, [Delete(documents.pop(number).id) for number in gone])
+        for number in chance.sample(range(2000), 200):
+            documents[number] = make_document(number, seed=round)
+        feed(engine, [Upsert(document) for document in documents.values()])
+        found = {d.id: d for d in LocalEngine.open(Path(engine.target)).visit(embeddings=True)}
+        assert set(found) == {document.id for document in documents.values()}
+        assert all(same(found[document.id], document) for document in documents.values())
+        used = sum(block.used for block in open_store(engine).state().blocks)
+        assert used - len(documents) <= max(upkeep.LEAST_FREE, upkeep.MOST_FREE * used) + 512
+    assert not checksums.verify(Path(engine.target)).broken
+
+
+def open_store(engine: LocalEngine) -> Store:
+    return Store(Path(engine.target))
+
+
+def test_one_change_writes_no_more_where_there_are_more_documents(tmp_path: Path) -> None:
+    written = {}
+    for count in (500, 8000):
+        engine = LocalEngine.create(tmp_path / str(count), IndexInfo(DIMENSION))
+        feed(engine, [Upsert(make_document(number)) for number in range(count)])
+        before = _times(engine)
+        feed(engine, [Update(make_document(7).id, captions=("changed",))])
+        feed(engine, [Upsert(replace(make_document(8), id="new"))])
+        feed(engine, [Delete(make_document(9).id)])
+        now = _times(engine)
+        new = [name for name in now if name.startswith("segment") and now[name] != before.get(name)]
+        written[count] = sum((Path(engine.target) / name).stat().st_size for name in new)
+        assert sum(name.startswith("segment") for name in now) <= 3
+        engine.close()
+    assert written[8000] <= written[500] < 200_000
+
+
+def _times(engine: LocalEngine) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in Path(engine.target).iterdir()}

@@ -19,10 +19,8 @@ from vespa_twin import answer_search
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, Page, TagFilter, Upsert
-from clipsearch.engines.local.metadata import Metadata
-from clipsearch.engines.local.postings import Postings
+from clipsearch.engines.local.collection import Collection
 from clipsearch.engines.local.search import search
-from clipsearch.engines.local.snapshot import Snapshot
 from clipsearch.engines.vespa import searching
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
@@ -287,44 +285,23 @@ def _unit(vector: np.ndarray) -> Embedding:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-class _Listed(list[Document]):
-    def find(self, id_: str) -> int | None:
-        return next((row for row, document in enumerate(self) if document.id == id_), None)
-
-
-def snapshot_of(documents: list[Document]) -> Snapshot:
-    """What the embedded engine searches, without its table."""
-    words = [tokens(" ".join(document.captions)) for document in documents]
-    known = sorted({word for each in words for word in each})
-    codes = [known.index(word) for each in words for word in each]
-    addresses = np.arange(len(documents), dtype=np.uint64)
-    embeddings = [document.embedding for document in documents if document.embedding is not None]
-    return Snapshot(
-        1,
-        _Listed(replace(document, embedding=None) for document in documents),  # type: ignore[arg-type]
-        Postings.build(
-            known, np.asarray(codes, np.int64), np.asarray([len(each) for each in words], np.int64)
-        ),
-        Metadata.build(documents, len(documents)),
-        np.stack(embeddings),
-        addresses,
-        addresses.astype(np.int64),
-        False,
-        {"": len(documents)},
-    )
-
-
 def ask_both(
     vespa: StubVespa, documents: list[Document], asked: list[EngineQuery], info: IndexInfo
 ) -> Iterator[tuple[EngineQuery, Page, Page]]:
     """Each query with the embedded engine's page and Vespa's."""
-    snapshot = snapshot_of(documents)
+    documents = sorted(documents, key=lambda document: document.id)
+    collection = Collection.of(documents)
+    bare = [replace(document, embedding=None) for document in documents]
     engine = VespaEngine(connect(vespa.url), info)
     for query in asked:
         if query.mode == "bm25" and not query.tokens:
             continue
         query = replace(query, tokens=() if query.mode == "vector" else query.tokens)
-        yield query, search(snapshot, query, info), engine.search(query)
+        yield (
+            query,
+            search(collection, query, info, lambda rows: [bare[row] for row in rows]),
+            engine.search(query),
+        )
     engine.close()
 
 

@@ -1,0 +1,1 @@
+"""Immutable segments of the embedded index: words, tags and numbers of some of its documents."""

@@ -1,0 +1,268 @@
+"""Vectors by slot, in files of BLOCK: written once, mapped, and given back when they are free.
+
+    vectors-NUMBER.f32      float32[used, d]
+    codes-NUMBER.bits       their codes, in pages (`codes`)
+
+A slot is a place among all vectors of the index: `place of its block * BLOCK + place in it`. A
+vector never changes while its document has it. The slot of one that is gone is written again by a
+later commit; whoever still reads the version before finds out that it is gone (`engine`).
+"""
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.engines.local.vectors.codes import (
+    PAGE,
+    Codes,
+    Slots,
+    Vectors,
+    encode,
+    page_bytes,
+)
+from finetune.errors import EngineError
+
+BLOCK = 65_536
+_ENCODED_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A file of vectors and one of codes.
+
+    Attributes:
+        place: Its slots begin at `place * BLOCK`.
+        number: In the name of the file of vectors; never given twice.
+        codes: In the name of the file of codes; never given twice.
+        used: Slots that were ever written.
+    """
+
+    place: int
+    number: int
+    codes: int
+    used: int
+
+    @property
+    def first(self) -> int:
+        """Its first slot."""
+        return self.place * BLOCK
+
+
+def vectors_path(folder: Path, number: int) -> Path:
+    """The file of vectors of this number."""
+    return folder / f"vectors-{number:06}.f32"
+
+
+def codes_path(folder: Path, number: int) -> Path:
+    """The file of codes of this number."""
+    return folder / f"codes-{number:06}.bits"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBlock:
+    """A block as it is read: `vectors` float32[used, d] and their codes, at `first` and after."""
+
+    first: int
+    vectors: Vectors
+    codes: Codes
+
+    @property
+    def end(self) -> int:
+        """After its last slot that was written."""
+        return self.first + len(self.vectors)
+
+
+class VectorStore:
+    """The vectors of one version of the index, by slot."""
+
+    def __init__(self, blocks: Sequence[HeldBlock], dimension: int, centre: Vectors) -> None:
+        self.blocks = tuple(blocks)
+        self.dimension = dimension
+        self.centre = centre
+        self.size = max((block.end for block in blocks), default=0)
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> "VectorStore":
+        """In memory: float32[n, d], in slots from 0 on."""
+        centre = vectors.mean(axis=0) if len(vectors) else np.zeros(vectors.shape[1], np.float32)
+        blocks = []
+        for first in range(0, len(vectors), BLOCK):
+            part = vectors[first : first + BLOCK]
+            blocks.append(HeldBlock(first, part, codes_of(part, centre)))
+        return cls(blocks, vectors.shape[1], centre)
+
+    def at(self, slot: int) -> Vectors:
+        """The vector of a slot, float32[d]."""
+        for block in self.blocks:
+            if block.first <= slot < block.end:
+                found: Vectors = block.vectors[slot - block.first]
+                return found
+        raise EngineError(f"no vector is in slot {slot}")
+
+    def gathered(self, slots: Slots) -> Vectors:
+        """float32[n, d]: the vectors of these slots."""
+        found = np.empty((len(slots), self.dimension), np.float32)
+        for block, at in self.by_block(slots):
+            found[at] = block.vectors.take(slots[at] - block.first, axis=0)
+        return found
+
+    def cosines(self, vector: Vectors, slots: Slots) -> Vectors:
+        """float32[n]: of the vector and those of these slots; equal vectors have equal ones."""
+        found = np.empty(len(slots), np.float32)
+        for block, at in self.by_block(slots):
+            rows = block.vectors.take(slots[at] - block.first, axis=0)
+            # Not BLAS, which sums a row otherwise where it stands elsewhere.
+            found[at] = np.einsum("ij,j->i", rows, vector)
+        return found
+
+    def products(self, vector: Vectors, out: Vectors) -> None:
+        """Fill float32[size] with the cosine of every slot, to about 1e-6; the rest is left."""
+        for block in self.blocks:
+            np.dot(block.vectors, vector, out=out[block.first : block.end])
+
+    def by_block(self, slots: Slots) -> list[tuple[HeldBlock, Slots]]:
+        """Each block that has any of the slots, with the places of these in `slots`."""
+        if len(self.blocks) == 1 and self.blocks[0].first == 0:
+            return [(self.blocks[0], np.arange(len(slots)))] if len(slots) else []
+        places = slots // BLOCK
+        found = []
+        for block in self.blocks:
+            at = np.flatnonzero(places == block.first // BLOCK)
+            if len(at):
+                found.append((block, at))
+        return found
+
+
+class VectorFiles:
+    """Maps the files of blocks, each once for as long as it does not grow."""
+
+    def __init__(self, folder: Path, dimension: int) -> None:
+        self._folder = folder
+        self._dimension = dimension
+        self._vectors: dict[int, Vectors] = {}
+        self._codes: dict[int, tuple[int, Codes]] = {}
+
+    def held(self, blocks: Sequence[Block], centre: Vectors) -> VectorStore:
+        """What lies in these blocks. Raises EngineError, naming the file, where one is cut."""
+        held = []
+        for block in blocks:
+            if block.used:
+                vectors = self._of_vectors(block)
+                codes = self._of_codes(block, vectors, centre)
+                held.append(HeldBlock(block.first, vectors, codes))
+        self._vectors = {
+            number: each
+            for number, each in self._vectors.items()
+            if any(block.number == number for block in blocks)
+        }
+        self._codes = {
+            number: each
+            for number, each in self._codes.items()
+            if any(block.codes == number for block in blocks)
+        }
+        return VectorStore(held, self._dimension, centre)
+
+    def _of_vectors(self, block: Block) -> Vectors:
+        known = self._vectors.get(block.number)
+        if known is None or len(known) < block.used:
+            path = vectors_path(self._folder, block.number)
+            row = 4 * self._dimension
+            raw = _mapped(path, block.used * row)
+            known = raw[: block.used * row].view(np.float32).reshape(block.used, self._dimension)
+            self._vectors[block.number] = known
+        return known[: block.used]
+
+    def _of_codes(self, block: Block, vectors: Vectors, centre: Vectors) -> Codes:
+        """Those of the file; worked out anew where that is gone or cut."""
+        pages = -(-block.used // PAGE)
+        known = self._codes.get(block.codes)
+        if known is None or known[0] < pages:
+            if lacks_codes(self._folder, block, self._dimension):
+                return codes_of(vectors, centre)
+            size = pages * page_bytes(self._dimension)
+            raw = _mapped(codes_path(self._folder, block.codes), size)
+            known = self._codes[block.codes] = (pages, Codes(raw[:size], self._dimension))
+        return known[1]
+
+
+def lacks_codes(folder: Path, block: Block, dimension: int) -> bool:
+    """Whether the file of codes is gone or cut."""
+    path = codes_path(folder, block.codes)
+    try:
+        return path.stat().st_size < -(-block.used // PAGE) * page_bytes(dimension)
+    except FileNotFoundError:
+        return True
+
+
+def codes_of(vectors: Vectors, centre: Vectors) -> Codes:
+    """The codes of float32[n, d], in memory."""
+    codes = Codes.empty(len(vectors), vectors.shape[1])
+    for start in range(0, len(vectors), _ENCODED_AT_ONCE):
+        part = vectors[start : start + _ENCODED_AT_ONCE]
+        codes.put(np.arange(start, start + len(part)), encode(part, centre))
+    return codes
+
+
+def _mapped(path: Path, size: int) -> npt.NDArray[np.uint8]:
+    try:
+        if path.stat().st_size < size:
+            raise EngineError(
+                f"{path}: is cut short; feed a new index from the manifest, and then remove this"
+                f" one"
+            )
+        return np.asarray(np.memmap(path, np.uint8, mode="r"))
+    except FileNotFoundError as error:
+        raise EngineError(
+            f"{path}: is missing; feed a new index from the manifest, and then remove this one"
+        ) from error
+
+
+def write_vectors(folder: Path, block: Block, places: Slots, vectors: Vectors) -> None:
+    """Write float32[n, d] at these places of the block, and flush them to the disk."""
+    row = vectors.shape[1] * 4
+    data = np.ascontiguousarray(vectors, np.float32)
+    with _opened(vectors_path(folder, block.number)) as file:
+        for start, end in _runs(places):
+            file.seek(int(places[start]) * row)
+            file.write(memoryview(data[start:end]).cast("B"))
+        _flushed(file)
+
+
+def write_codes(
+    folder: Path, block: Block, places: Slots, vectors: Vectors, centre: Vectors
+) -> None:
+    """Write the codes of float32[n, d] at these places of the block, and flush them."""
+    dimension = vectors.shape[1]
+    size = page_bytes(dimension)
+    codes = encode(vectors, centre)
+    with _opened(codes_path(folder, block.codes)) as file:
+        for page in np.unique(places // PAGE).tolist():
+            at = np.flatnonzero(places // PAGE == page)
+            file.seek(page * size)
+            data = np.frombuffer(file.read(size).ljust(size, b"\0"), np.uint8).copy()
+            Codes(data, dimension).put(places[at] - page * PAGE, codes[at])
+            file.seek(page * size)
+            file.write(data.data)
+        _flushed(file)
+
+
+def _opened(path: Path) -> BinaryIO:
+    return path.open("r+b" if path.exists() else "w+b")
+
+
+def _flushed(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _runs(places: Slots) -> list[tuple[int, int]]:
+    """Where runs of places, one after another, begin and end."""
+    cuts = np.flatnonzero(np.diff(places) != 1) + 1
+    edges = [0, *cuts.tolist(), len(places)]
+    return [(start, end) for start, end in itertools.pairwise(edges) if end > start]
