@@ -3,16 +3,16 @@
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from clipsearch.engines.local.snapshot import Snapshot
+from local_collection import in_segments, through_codes
 
-from clipsearch.documents import Document, Embedding
+from clipsearch.documents import Document
 from clipsearch.engine import (
     Delete,
     EngineQuery,
@@ -25,7 +25,6 @@ from clipsearch.engine import (
 )
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.modes import Mode
-from clipsearch.ranking import RowNumbers, best_rows
 from clipsearch.text import tokens
 
 TOLERANCE = 1e-4
@@ -98,12 +97,14 @@ def _feed(engine: LocalEngine, operations: list[Operation]) -> None:
     engine.finish_feed()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[1, 2, 20])
 def engine(
-    documents: list[Document], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    documents: list[Document],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LocalEngine]:
-    made = LocalEngine.create(tmp_path_factory.mktemp("parity") / "recorded", IndexInfo(64))
-    _feed(made, [Upsert(document) for document in documents])
+    """The recorded documents, in one segment and in several."""
+    made = in_segments(tmp_path_factory.mktemp("parity") / "recorded", documents, request.param)
     yield made
     made.close()
 
@@ -126,16 +127,6 @@ def _assert_equal(page: Page, recorded: dict[str, Any], total_differs: bool, whe
     for hit in page.hits:
         if hit.document.id not in their_score:
             assert hit.score == pytest.approx(cut, abs=TIE), (where, hit.document.id)
-
-
-class PerfectIndexEngine(LocalEngine):
-    """Takes the road through the vector index, with an index that misses nothing.
-
-    The real one may miss a candidate, and the recorded totals would differ by it.
-    """
-
-    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], RowNumbers]:
-        return lambda vector, count: best_rows(snapshot.cosines(vector), count)
 
 
 def _check_case(
@@ -220,7 +211,7 @@ def test_unfinished_feed_ranks_the_same(
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "bm25-weakand"])
-def test_rankings_through_the_vector_index_equal_vespa(
+def test_rankings_through_the_codes_equal_vespa(
     case: str,
     queries: dict[str, EngineQuery],
     rankings: dict[str, dict[str, dict[str, Any]]],
@@ -233,9 +224,8 @@ def test_rankings_through_the_vector_index_equal_vespa(
 def indexed_engine(
     documents: list[Document], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalEngine]:
-    folder = tmp_path_factory.mktemp("parity") / "indexed"
-    LocalEngine.create(folder, IndexInfo(64))
-    made = PerfectIndexEngine(folder, IndexInfo(64), exact_limit=300)
-    _feed(made, [Upsert(document) for document in documents])
-    yield made
-    made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        through_codes(patch)
+        made = in_segments(tmp_path_factory.mktemp("parity") / "indexed", documents, 3)
+        yield made
+        made.close()

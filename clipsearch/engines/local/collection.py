@@ -20,10 +20,9 @@ from clipsearch.engines.local.segments.metadata import Mask
 from clipsearch.engines.local.segments.segment import Row, Segment, id_hashes, sections_of
 from clipsearch.engines.local.vectors.blocks import VectorStore
 from clipsearch.engines.local.vectors.depth import Depths
-from clipsearch.ranking import inverse_document_frequency
+from clipsearch.ranking import RowNumbers, inverse_document_frequency
 from clipsearch.text import tokens
 
-Rows = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 NOBODY = -1
 
@@ -77,7 +76,7 @@ class Part:
         return mask
 
     def matching(self, term: int) -> int:
-        """Rows that hold the term and are not gone."""
+        """RowNumbers that hold the term and are not gone."""
         found = self.segment.postings.matching(term)
         return found - (int(self._gone_matches[term]) if len(self.gone_terms) else 0)
 
@@ -206,7 +205,7 @@ class Collection:
                 scores[self.bases[place] + part.gone] = 0
         return scores
 
-    def find(self, ids: Sequence[str]) -> Rows:
+    def find(self, ids: Sequence[str]) -> RowNumbers:
         """The row of each id, NOBODY where there is none."""
         # A lone surrogate is in no id, and nothing else becomes a question mark of its own.
         names = [each.encode("utf-8", "surrogatepass") for each in ids]
@@ -220,11 +219,11 @@ class Collection:
             found[held[live]] = own[live]
         return found
 
-    def ids(self, rows: Rows) -> list[bytes]:
+    def ids(self, rows: RowNumbers) -> list[bytes]:
         """The ids of rows, in UTF-8."""
         return [self.parts[place].segment.ids[row] for place, row in self._places(rows)]
 
-    def keys(self, rows: Rows) -> list[int]:
+    def keys(self, rows: RowNumbers) -> list[int]:
         """The store's keys of rows."""
         return [int(self.parts[place].segment.keys[row]) for place, row in self._places(rows)]
 
@@ -272,7 +271,7 @@ class Collection:
     def _numbered(self) -> tuple[tuple[int, Part], ...]:
         return tuple(enumerate(self.parts))
 
-    def _places(self, rows: Rows) -> Iterable[tuple[int, int]]:
+    def _places(self, rows: RowNumbers) -> Iterable[tuple[int, int]]:
         """(part, row in it) of each row."""
         places = np.searchsorted(self.bases, rows, side="right") - 1
         return zip(places.tolist(), (rows - np.array(self.bases)[places]).tolist(), strict=True)

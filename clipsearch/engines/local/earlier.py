@@ -23,7 +23,7 @@ from clipsearch.engines.local.earlier_files import (
 )
 from finetune.errors import EngineError
 from finetune.files import bounded_json
-from finetune.files.ownership import Kind, look, read_mark, remove, sha256_of
+from finetune.files.ownership import FolderKind, look, read_mark, remove, sha256_of
 
 _ROWS_AT_ONCE = 2048
 
@@ -49,7 +49,7 @@ def remove_earlier(folder: Path) -> None:
     (folder / CURRENT_FILE).unlink(missing_ok=True)
     if (folder / TABLE_FOLDER).is_dir() and not (folder / TABLE_FOLDER).is_symlink():
         shutil.rmtree(folder / TABLE_FOLDER)
-    kind = Kind("snapshot", SNAPSHOT_NAMES)
+    kind = FolderKind("snapshot", SNAPSHOT_NAMES)
     for path in folder.glob("snapshot-*"):
         if SNAPSHOT_NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             remove(path, look(path, kind).ours)

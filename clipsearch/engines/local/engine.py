@@ -24,9 +24,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from clipsearch.documents import DOCUMENT_FORM, Document
 from clipsearch.engine import (
     EngineQuery,
@@ -87,7 +84,7 @@ class LocalEngine:
         self._lock = threading.RLock()
         self._reading: Reading | None = None
         self._threads: ThreadPoolExecutor | None = None
-        self._written: list[npt.NDArray[np.int64]] = []
+        self._written: dict[int, int] = {}
 
     @classmethod
     def create(cls, path: Path, info: IndexInfo, *, locked: bool = False) -> Self:
@@ -154,7 +151,7 @@ class LocalEngine:
             try:
                 yield from in_batches(operations, session.write)
             finally:
-                self._written += session.writer.written
+                self._written |= session.writer.written
 
     def upgrade(self, advance: Callable[[], None]) -> int:
         """Convert an index of the format before, whose documents lay in a table of LanceDB."""
@@ -173,7 +170,7 @@ class LocalEngine:
             with write_lock(self._folder):
                 session.upkeep.repair()
                 session.upkeep.finish(self._written)
-        self._written = []
+        self._written = {}
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """The documents of these ids, in their order; None where there is none."""

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.documents import Embedding
-from clipsearch.engines.local.collection import Collection, Rows
+from clipsearch.engines.local.collection import Collection
 from clipsearch.engines.local.vectors.nearest import Comparison
-from clipsearch.ranking import Scores
+from clipsearch.ranking import RowNumbers, Scores
 
 Fuse = Callable[[Scores, Scores], npt.NDArray[np.float64]]
-Near = tuple[Rows, Embedding, Comparison | None]
+Near = tuple[RowNumbers, Embedding, Comparison | None]
 
 LEAST_COMPARED = 256
 # Of matches that are compared before the bound is known: so many times those that are wanted.
@@ -36,9 +36,9 @@ _STRIDE = 61
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """Rows that hold the best of all matches, with scores and cosines; how many match in all."""
+    """RowNumbers that hold the best of all matches, with scores and cosines; how many match in all."""
 
-    rows: Rows
+    rows: RowNumbers
     scores: npt.NDArray[np.float64]
     cosines: Embedding
     total: int
@@ -49,7 +49,7 @@ class Query(Protocol):
 
     collection: Collection
 
-    def cosines(self, rows: Rows) -> Embedding:
+    def cosines(self, rows: RowNumbers) -> Embedding:
         """float32 of some rows."""
 
     def all_products(self) -> Embedding:
@@ -63,8 +63,8 @@ class Matches:
         self._scores = scores
         self._total = total
 
-    def best(self, count: int) -> Rows:
-        """Rows, ascending, that hold the `count` best matches, and few others."""
+    def best(self, count: int) -> RowNumbers:
+        """RowNumbers, ascending, that hold the `count` best matches, and few others."""
         if count >= self._total:
             return np.flatnonzero(self._scores > 0)
         # A sample tells about how high the last of them scores.
@@ -77,8 +77,8 @@ class Matches:
             place *= 2
         return np.flatnonzero(self._scores > 0)
 
-    def above(self, least: float) -> Rows:
-        """Rows, ascending, that match with at least this score."""
+    def above(self, least: float) -> RowNumbers:
+        """RowNumbers, ascending, that match with at least this score."""
         if least <= 0:
             return np.flatnonzero(self._scores > 0)
         return np.flatnonzero(self._scores >= np.float32(least))
@@ -87,7 +87,7 @@ class Matches:
 def fused(
     query: Query, lexical: npt.NDArray[np.float32], near: Near, fuse: Fuse, count: int
 ) -> Fused:
-    """Rows that hold the best `count` of all matches and of what is near.
+    """RowNumbers that hold the best `count` of all matches and of what is near.
 
     Args:
         query: That is answered.
@@ -119,7 +119,7 @@ def fused(
     return Fused(rows, fuse(lexical[rows], cosines), cosines, total)
 
 
-def _cosines(query: Query, rows: Rows, near: Near, is_exact: bool) -> Embedding:
+def _cosines(query: Query, rows: RowNumbers, near: Near, is_exact: bool) -> Embedding:
     """Of these rows, which hold the near ones; whichever way is quicker."""
     collection = query.collection
     if is_exact and len(rows) * 12 > collection.vectors.size:
@@ -129,7 +129,7 @@ def _cosines(query: Query, rows: Rows, near: Near, is_exact: bool) -> Embedding:
     return query.cosines(rows)
 
 
-def _most(scores: npt.NDArray[np.float32], rows: Rows, count: int) -> Rows:
+def _most(scores: npt.NDArray[np.float32], rows: RowNumbers, count: int) -> RowNumbers:
     """At most `count` of the rows, those that score highest."""
     if len(rows) <= count:
         return rows
@@ -154,10 +154,10 @@ def _that_may_reach(
     query: Query,
     compared: Comparison,
     lexical: npt.NDArray[np.float32],
-    rows: Rows,
+    rows: RowNumbers,
     fuse: Fuse,
     bounds: tuple[float, float],
-) -> Rows:
+) -> RowNumbers:
     """Those of the rows that, by their codes, may score as high as the worst that is wanted.
 
     Estimates of a sample against its cosines say how the one follows from the other.

@@ -24,41 +24,22 @@ from clipsearch.engine import (
     fused_weights,
     target_hits,
 )
-from clipsearch.engines.local.collection import NOBODY, Collection, Rows
+from clipsearch.engines.local.collection import NOBODY, Collection
 from clipsearch.engines.local.fusing import Matches, fused
 from clipsearch.engines.local.segments.metadata import Mask
 from clipsearch.engines.local.vectors.nearest import Comparison
 from clipsearch.modes import RANKINGS, Mode
-<<<<<<< HEAD
-from clipsearch.ranking import FUSIONS, RowNumbers, Scores, Weights, best_rows, closeness
-=======
-from clipsearch.ranking import FUSIONS, Scores, Weights, closeness
->>>>>>> a81e059 (Keep documents in SQLite, words in immutable segments and vectors once, with one bit a dimension to find them by)
+from clipsearch.ranking import FUSIONS, RowNumbers, Scores, Weights, closeness
 
 ONLY_RERANKED = f"this mode ranks the first {RERANK_COUNT:,} hits; there are no pages beyond"
 
 Lookup = Callable[[Sequence[int]], Sequence[Document]]
 """The documents of rows."""
 
-<<<<<<< HEAD
-
-@dataclass(frozen=True, slots=True)
-class VectorIndex:
-    """An approximate index of the embeddings.
-
-    Attributes:
-        nearest: (vector, count) to the rows of about the nearest.
-        few_rows: Where no more documents than this pass a filter, comparing each is as quick.
-    """
-
-    nearest: Callable[[Embedding, int], RowNumbers]
-    few_rows: int
-=======
 # Reading vectors here and there costs about so many times reading all in a row.
 VECTORS_PER_GATHERED_VECTOR = 12
 # Products of BLAS differ from the cosines of `VectorStore.cosines` by less than this.
 _ROUNDING = 4e-6
->>>>>>> a81e059 (Keep documents in SQLite, words in immutable segments and vectors once, with one bit a dimension to find them by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +174,7 @@ class _Search:
             candidates=min(target_hits(self.query), self.passing),
         )
 
-    def best(self, rows: Rows, scores: Scores, count: int) -> npt.NDArray[np.int64]:
+    def best(self, rows: RowNumbers, scores: Scores, count: int) -> npt.NDArray[np.int64]:
         """The places of the `count` highest scores, best first, equal scores by id."""
         if count <= 0 or not len(rows):
             return np.zeros(0, np.int64)
@@ -207,7 +188,7 @@ class _Search:
         order = places[np.argsort(-scores[places], kind="stable")]
         return self._ties_by_id(rows, scores, order)
 
-    def _first_by_id(self, rows: Rows, places: Rows, count: int) -> Rows:
+    def _first_by_id(self, rows: RowNumbers, places: RowNumbers, count: int) -> RowNumbers:
         """The `count` of these places whose ids come first: in a segment, those of lowest rows."""
         bases = np.array(self.collection.bases)
         part = np.searchsorted(bases, rows[places], side="right")
@@ -221,7 +202,7 @@ class _Search:
         by_id = sorted(range(len(first)), key=ids.__getitem__)
         return first[by_id[:count]]
 
-    def _ties_by_id(self, rows: Rows, scores: Scores, order: Rows) -> Rows:
+    def _ties_by_id(self, rows: RowNumbers, scores: Scores, order: RowNumbers) -> RowNumbers:
         """`order`, with runs of equal scores by id."""
         ordered = scores[order]
         tied = np.zeros(len(order) + 1, bool)
@@ -240,7 +221,7 @@ class _Search:
         assert self.query.vector is not None  # EngineQuery.check
         return np.ascontiguousarray(self.query.vector, np.float32)
 
-    def nearest(self, count: int) -> tuple[Rows, Embedding, Comparison | None]:
+    def nearest(self, count: int) -> tuple[RowNumbers, Embedding, Comparison | None]:
         """(rows, cosines, what the codes say): the nearest that may be hits, nearest first."""
         collection = self.collection
         depth = None
@@ -261,7 +242,7 @@ class _Search:
         best = self.best(rows, cosines, count)
         return rows[best], cosines[best], compared
 
-    def cosines(self, rows: Rows) -> Embedding:
+    def cosines(self, rows: RowNumbers) -> Embedding:
         """float32 of some rows."""
         return self.collection.vectors.cosines(
             self.vector, self.collection.slots[rows].astype(np.int64)
@@ -274,33 +255,10 @@ class _Search:
         mask[self.collection.slots[self.allowed]] = True
         return mask
 
-<<<<<<< HEAD
-    def _cosines_of(self, rows: RowNumbers) -> Embedding:
-        """Of some rows, whichever way is quicker."""
-        vector = self._vector_of_query()
-        if len(rows) > len(self.snapshot) // ROWS_PER_GATHERED_ROW:
-            return self.snapshot.cosines(vector)[rows]
-        return self.snapshot.cosines(vector, rows)
-
-    def _nearest(self, count: int) -> tuple[RowNumbers, Embedding]:
-        """The nearest that pass the filters, nearest first, and their cosines."""
-        if self.index is not None:
-            rows = self._fetched(self.index, count)
-            if len(rows) >= count:
-                cosines = self.snapshot.cosines(self._vector_of_query(), rows)
-                best = best_rows(cosines, count)
-                return rows[best], cosines[best]
-        cosines = self._all_cosines()
-        rows = best_rows(cosines, count)
-        return rows, cosines[rows]
-
-    def _fetched(self, index: VectorIndex, count: int) -> RowNumbers:
-        """Rows from the index, ascending, that pass the filters: more than `count`, or all it has.
-=======
-    def _all_near(self, count: int) -> Rows:
-        """Rows that hold the `count` nearest, by comparing every vector that may be a hit."""
+    def _all_near(self, count: int) -> RowNumbers:
+        """RowNumbers that hold the `count` nearest, by comparing every vector that may be a hit."""
         collection = self.collection
-        rows: Rows
+        rows: RowNumbers
         if self.passing * VECTORS_PER_GATHERED_VECTOR < collection.vectors.size:
             assert self.allowed is not None or collection.documents == self.passing
             mask = collection.passing(()) if self.allowed is None else self.allowed
@@ -332,7 +290,6 @@ class _Search:
         mask = np.zeros(self.collection.vectors.size, bool)
         mask[self.collection.slots[rows]] = True
         return mask
->>>>>>> a81e059 (Keep documents in SQLite, words in immutable segments and vectors once, with one bit a dimension to find them by)
 
     def weights(self, mode: Mode) -> Weights:
         """Of bm25 and the vector in `mode`; (1, 1) where it weighs nothing."""
@@ -370,48 +327,6 @@ class _Search:
             self._notes(),
         )
 
-<<<<<<< HEAD
-    def _threshold(
-        self,
-        lexical: npt.NDArray[np.float32],
-        matches: Mask,
-        near: RowNumbers,
-        near_cosines: Embedding,
-        fuse: Callable[[Scores, Scores], npt.NDArray[np.float64]],
-        count: int,
-    ) -> tuple[RowNumbers, Embedding]:
-        """Rows, ascending, that hold the best `count` of all matches, with their cosines."""
-        rows, cosines = near, near_cosines
-        scores = fuse(lexical[near], near_cosines)
-        unseen = matches.copy()
-        unseen[near] = False
-        left = np.flatnonzero(unseen)
-        last_cosine = near_cosines[-1:] if len(near) else np.ones(1)
-        bounds = fuse(lexical[left], last_cosine)
-        chunk = max(FIRST_CHUNK, count)
-        while True:
-            if len(scores) >= count:
-                worst = np.partition(scores, len(scores) - count)[len(scores) - count]
-                reaching = bounds >= worst
-                left, bounds = left[reaching], bounds[reaching]
-                kept = scores >= worst
-                rows, cosines, scores = rows[kept], cosines[kept], scores[kept]
-            if not len(left):
-                break
-            if len(left) > len(self.snapshot) // 4 and chunk > FIRST_CHUNK:
-                chunk = len(left)  # most are needed: read them all, in a row
-            order = np.argpartition(-bounds, min(chunk, len(left) - 1))
-            taken = np.sort(left[order[:chunk]])
-            found = self._cosines_of(taken)
-            rows, cosines = np.concatenate([rows, taken]), np.concatenate([cosines, found])
-            scores = np.concatenate([scores, fuse(lexical[taken], found)])
-            left, bounds = left[order[chunk:]], bounds[order[chunk:]]
-            chunk *= 4
-        ascending = np.argsort(rows)
-        return rows[ascending], cosines[ascending]
-
-=======
->>>>>>> a81e059 (Keep documents in SQLite, words in immutable segments and vectors once, with one bit a dimension to find them by)
     def _reranked(self, first_by: Mode) -> Ranked:
         """The first hits of the mode `first_by`, ordered anew."""
         first = self._fused(first_by, RERANK_COUNT)

@@ -48,6 +48,8 @@ CREATE TABLE blocks (place INTEGER PRIMARY KEY, number INTEGER NOT NULL, codes I
     used INTEGER NOT NULL);
 """
 Ints = npt.NDArray[np.int32]
+# Made once: `json.dumps` with options makes one for each text.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,7 @@ class Stored:
 
 def text_of(document: Document) -> str:
     """The document as one JSON text; `Stored.document` gives it back, but for the embedding."""
-    return json.dumps(
-        document.to_json(), ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    )
+    return _ENCODER.encode(document.to_json())
 
 
 class Store:

@@ -14,7 +14,7 @@ import contextlib
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +91,8 @@ class Upkeep:
         parts = [part for part in collection.parts if part.segment.number == LOST]
         self._replace_segments(lost, parts, state)
 
-    def finish(self, written: Iterable[npt.NDArray[np.int64]]) -> None:
-        """All steps; `written` are the slots of vectors that the feed wrote.
+    def finish(self, written: Mapping[int, int]) -> None:
+        """All steps; `written` are the slots that the feed wrote, and the CRC-32 of each vector.
 
         Raises EngineError where the disk is full, or gives back something else than was written;
         all documents are kept.
@@ -101,9 +101,9 @@ class Upkeep:
             before = {each.number for each in self._now()[1].segments}
             self.merge()
             self._join_deletions()
+            self._read_back(written)
             self._give_up_blocks()
             self._measure()
-            self._read_back(written)
             _, state = self._now()
             self._check([each for each in state.segments if each.number not in before])
             if state.finished != state.commits:
@@ -254,22 +254,16 @@ class Upkeep:
                 centre=mean.astype(np.float32).tobytes(),
             )
 
-    def _read_back(self, written: Iterable[npt.NDArray[np.int64]]) -> None:
+    def _read_back(self, written: Mapping[int, int]) -> None:
         """Compare the vectors of a feed with their checksums, as the disk gives them back."""
         collection, state = self._now()
-        slots = np.unique(np.concatenate([np.zeros(0, np.int64), *written]))
-        slots = slots[slots < len(collection.row_of_slot)]
-        rows = collection.row_of_slot[slots].astype(np.int64)
-        held = rows != NOBODY
-        slots, rows = slots[held], rows[held]
         for block in state.blocks:
             let_go(vectors_path(self._folder, block.number))
-        for start in range(0, len(rows), VECTORS_AT_ONCE):
-            keys = collection.keys(rows[start : start + VECTORS_AT_ONCE])
-            _, stored = self._store.fetch(keys)
-            for key, slot in zip(keys, slots[start:].tolist(), strict=False):
-                if zlib.crc32(collection.vectors.at(slot).data) != stored[key].vector_sum:
-                    raise EngineError(_gives_back(self._folder, f"the vector in slot {slot}"))
+        for slot, total in written.items():
+            if slot >= len(collection.row_of_slot) or collection.row_of_slot[slot] == NOBODY:
+                continue  # written anew since, or given up
+            if zlib.crc32(collection.vectors.at(slot).data) != total:
+                raise EngineError(_gives_back(self._folder, f"another vector in slot {slot}"))
 
     def _check(self, files: Sequence[SegmentFile]) -> None:
         for each in files:

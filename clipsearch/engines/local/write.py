@@ -40,13 +40,8 @@ from clipsearch.engines.local.versions import Versions
 from clipsearch.text import tokens
 from finetune.errors import DocumentError
 
-<<<<<<< HEAD
-BATCH_OPERATIONS = 1000
-# So that a slow stream (images being encoded) has its work acknowledged as it goes.
-=======
 BATCH_OPERATIONS = 4096
-# So that a slow stream (pictures being encoded) has its work acknowledged as it goes.
->>>>>>> a81e059 (Keep documents in SQLite, words in immutable segments and vectors once, with one bit a dimension to find them by)
+# So that a slow stream (images being encoded) has its work acknowledged as it goes.
 BATCH_SECONDS = 2.0
 # Of fewer vectors the mean tells little of those to come.
 LEAST_FOR_CENTRE = 1000
@@ -101,7 +96,7 @@ class _New:
 class Writer:
     """Writes batches, for as long as the lock of the index is held.
 
-    `written` are the slots of vectors that it wrote, to be read back.
+    `written` are the slots of vectors that it wrote, and their CRC-32, to be read back.
     """
 
     def __init__(self, folder: Path, store: Store, versions: Versions, info: IndexInfo) -> None:
@@ -110,7 +105,7 @@ class Writer:
         self._versions = versions
         self._info = info
         self._placing: Placing | None = None
-        self.written: list[npt.NDArray[np.int64]] = []
+        self.written: dict[int, int] = {}
 
     def write(self, batch: dict[str, Operation]) -> list[Outcome]:
         """Write a batch of distinct ids; outcomes come when all of it is written."""
@@ -195,7 +190,7 @@ class Writer:
                 slot, total = each.before.slot, each.before.vector_sum
             else:
                 slot, vector = next(fresh)
-                total = zlib.crc32(vector.data)
+                total = self.written[slot] = zlib.crc32(vector.data)
             own, key = (key, key + 1) if each.before is None else (each.before.key, key)
             rows.append(Row(each.document, each.tokens, own, slot))
             texts.append((own, slot, total, text_of(each.document)))
@@ -231,7 +226,6 @@ class Writer:
             )
         placing.next_number = last + 1
         placing.give_back(_freed(gone, documents))
-        self.written.append(slots)
 
 
 def _freed(gone: list[tuple[int, Stored]], documents: list[_New]) -> npt.NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """The embedded engine: searching, against a plain twin. Scores are in test_ranking_parity."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +8,15 @@ from unicodedata import normalize
 
 import numpy as np
 import pytest
-from clipsearch.engines.local.snapshot import Snapshot
-from local_collection import DIMENSION, feed, make_document, make_embedding, same
+from local_collection import (
+    DIMENSION,
+    feed,
+    in_segments,
+    make_document,
+    make_embedding,
+    same,
+    through_codes,
+)
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import (
@@ -21,33 +28,32 @@ from clipsearch.engine import (
     TagFilter,
     Upsert,
 )
+from clipsearch.engines.local import search as searching
+from clipsearch.engines.local import upkeep
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.engines.local.store import Store
+from clipsearch.engines.local.vectors.depth import Depths
 from clipsearch.modes import MODES, Mode
-from clipsearch.ranking import RowNumbers, best_rows
 from clipsearch.text import tokens
 from finetune.errors import UsageError
 
-
-class PerfectIndexEngine(LocalEngine):
-    """Takes the road through the vector index, with an index that misses nothing."""
-
-    def _nearest_in(self, snapshot: Snapshot) -> Callable[[Embedding, int], RowNumbers]:
-        return lambda vector, count: best_rows(snapshot.cosines(vector), count)
+# How many segments hold the documents, and whether all vectors are compared or those found by code.
+LAYOUTS = {"one segment": 1, "twenty segments": 20, "codes": 1, "codes of five segments": 5}
 
 
-@pytest.fixture(scope="module", params=["exact", "index"])
+@pytest.fixture(scope="module", params=LAYOUTS)
 def filled(
     request: pytest.FixtureRequest,
     collection: list[Document],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LocalEngine]:
     folder = tmp_path_factory.mktemp("filled") / "photos.index"
-    made = LocalEngine.create(folder, IndexInfo(DIMENSION))
-    if request.param == "index":
-        made = PerfectIndexEngine(folder, made.info, exact_limit=200)
-    feed(made, [Upsert(document) for document in collection])
-    yield made
-    made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param.startswith("codes"):
+            through_codes(patch)
+        made = in_segments(folder, collection, LAYOUTS[request.param])
+        yield made
+        made.close()
 
 
 # A twin of the ranking in plain Python, over the documents themselves.
@@ -266,38 +272,75 @@ def test_deep_vector_page_raises_the_candidates(filled: LocalEngine) -> None:
     assert (len(page.hits), page.total) == (5, 400)
 
 
-def test_exact_never_asks_the_index(
+def test_exact_never_asks_the_codes(
     filled: LocalEngine, collection: list[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("asked the approximate index")
+        raise AssertionError("asked the codes")
 
-    monkeypatch.setattr(type(filled), "_nearest_in", refuse)
+    monkeypatch.setattr(searching, "Comparison", refuse)
     query = EngineQuery("hybrid", ("dog",), make_embedding(np.random.default_rng(6)), exact=True)
     assert [hit.document.id for hit in filled.search(query).hits] == [
         name for name, _ in twin(collection, query)[0][:10]
     ]
 
 
-def test_vector_index_finds_nearly_all_that_exact_finds(tmp_path: Path) -> None:
-    folder = tmp_path / "photos.index"
-    engine = LocalEngine.create(folder, IndexInfo(DIMENSION), exact_limit=1000)
-    feed(engine, [Upsert(make_document(number)) for number in range(1500)])
-    # Documents that came after the index was built, and others that went.
-    feed(engine, [Upsert(make_document(number)) for number in range(1500, 1600)])
-    feed(engine, [Delete(make_document(number).id) for number in range(0, 1500, 10)])
-    assert engine.count() == 1450
-    for mode in ("vector", "hybrid"):
-        for filters in ((), (TagFilter("split", ("train",)),), (NumberFilter("year", 2009),)):
+def test_codes_find_nearly_all_that_exact_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LEAST_FOR_CODES", 500)
+    chance = np.random.default_rng(0)
+    # Unclustered, with a falling spectrum, in a narrow cone as those of an encoder are.
+    spectrum = np.arange(1, 97) ** -0.5
+    vectors = chance.standard_normal((4000, 96)) * spectrum + 3 * chance.standard_normal(96) / 10
+    documents = [
+        replace(make_document(number), embedding=unit(vector))
+        for number, vector in enumerate(vectors)
+    ]
+    engine = LocalEngine.create(tmp_path / "photos.index", IndexInfo(96))
+    feed(engine, [Upsert(document) for document in documents[:3600]])
+    # Documents that came after it was measured, and others that went.
+    feed(engine, [Upsert(document) for document in documents[3600:]])
+    feed(engine, [Delete(document.id) for document in documents[::10]])
+    assert engine.count() == 3600
+    asked = 0
+    plain = searching.Comparison
+
+    def counted(*arguments: object) -> object:
+        nonlocal asked
+        asked += 1
+        return plain(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(searching, "Comparison", counted)
+    monkeypatch.setattr(searching, "VECTORS_PER_GATHERED_VECTOR", 0)
+    queries = [
+        unit(vectors[n] + 0.5 * chance.standard_normal(96) * spectrum) for n in range(1, 4000, 200)
+    ]
+    for mode in ("vector", "hybrid", "hybrid-rrf"):
+        for filters in ((), (TagFilter("split", ("train",)),)):
             found = []
-            for seed in range(20):
-                vector = make_embedding(np.random.default_rng(seed))
+            for vector in queries:
                 query = EngineQuery(mode, ("dog",), vector, k=10, offset=5, filters=filters)
                 exact = {hit.document.id for hit in engine.search(replace(query, exact=True)).hits}
                 hits = {hit.document.id for hit in engine.search(query).hits}
                 assert len(hits) == 10
                 found.append(len(hits & exact) / 10)
-            assert np.mean(found) >= 0.95, (mode, filters)
+            assert np.mean(found) >= 0.97, (mode, filters)
+    assert asked == 6 * len(queries)
+    depth = open_depths(engine).of(10, 3600)
+    assert depth[1] < 1800  # far from all
+
+
+def open_depths(engine: LocalEngine) -> Depths:
+    store = Store(Path(engine.target))
+    depths = store.state().depths
+    store.close()
+    assert depths is not None
+    return depths
+
+
+def unit(vector: np.ndarray) -> Embedding:
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def test_query_without_a_word_says_so(filled: LocalEngine) -> None:

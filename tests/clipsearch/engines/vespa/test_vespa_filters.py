@@ -19,7 +19,6 @@ from vespa_twin import answer_search
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, Page, TagFilter, Upsert
-from clipsearch.engines.local.collection import Collection
 from clipsearch.engines.local.search import search
 from clipsearch.engines.vespa import searching
 from clipsearch.engines.vespa.engine import VespaEngine
@@ -297,11 +296,8 @@ def ask_both(
         if query.mode == "bm25" and not query.tokens:
             continue
         query = replace(query, tokens=() if query.mode == "vector" else query.tokens)
-        yield (
-            query,
-            search(collection, query, info, lambda rows: [bare[row] for row in rows]),
-            engine.search(query),
-        )
+        page = search(collection, query, info, lambda rows: [bare[row] for row in rows])
+        yield query, page, engine.search(query)
     engine.close()
 
 
