@@ -37,11 +37,16 @@ def status(index: str, verify: bool, as_json: bool) -> None:
     if verify and is_remote(index):
         raise UsageError("--verify is for the files of an embedded index; Vespa checks its own")
     engine = open_engine(index)
+    verified = None
     try:
+        verified = _verify(Path(index)) if verify else None
         facts = facts_of(engine)
+    except EngineError:
+        if verified is not None:
+            verified.check(Path(index))
+        raise
     finally:
         engine.close()
-    verified = _verify(Path(index)) if verify else None
     if verified is not None:
         facts["verified"] = {
             "files": verified.files,

@@ -14,6 +14,6 @@ def upgraded(engine: Engine, stream: TextIO | None) -> list[str]:
     with Progress("upgrade", engine.count(), unit="documents", stream=stream) as progress:
         changed = engine.upgrade(progress.advance)
     return [
-        f"an earlier version fed this index: {changed:,} documents were given the fields by which"
-        f" filters find all, and nothing was encoded for it"
+        f"an earlier version fed this index: {changed:,} documents were brought to today's form,"
+        f" and nothing was encoded for it"
     ]

@@ -134,7 +134,7 @@ def test_the_image_holds_no_torch() -> None:
             for one in map(Requirement, found)
             if one.marker is None or one.marker.evaluate({"extra": ""})
         ]
-    assert {"onnxruntime", "lancedb", "numpy"} <= seen
+    assert {"onnxruntime", "numpy"} <= seen
     assert not seen & {"torch", "transformers", "kornia", "matplotlib", "onnx"}
 
 

@@ -76,7 +76,7 @@ class Part:
         return mask
 
     def matching(self, term: int) -> int:
-        """RowNumbers that hold the term and are not gone."""
+        """Rows that hold the term and are not gone."""
         found = self.segment.postings.matching(term)
         return found - (int(self._gone_matches[term]) if len(self.gone_terms) else 0)
 

@@ -293,7 +293,7 @@ class _Session:
     def is_finished(self) -> bool:
         """Whether nothing is left to be done since the last feed that ended."""
         state = self._store.state()
-        return state.finished == state.commits and not self._versions.lost(state)
+        return state.finished == state.commits and self.upkeep.is_whole(state)
 
     def __enter__(self) -> Self:
         return self

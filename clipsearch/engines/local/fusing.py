@@ -36,7 +36,7 @@ _STRIDE = 61
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """RowNumbers that hold the best of all matches, with scores and cosines; how many match in all."""
+    """Rows that hold the best of all matches, with scores and cosines; how many match in all."""
 
     rows: RowNumbers
     scores: npt.NDArray[np.float64]
@@ -64,7 +64,7 @@ class Matches:
         self._total = total
 
     def best(self, count: int) -> RowNumbers:
-        """RowNumbers, ascending, that hold the `count` best matches, and few others."""
+        """Rows, ascending, that hold the `count` best matches, and few others."""
         if count >= self._total:
             return np.flatnonzero(self._scores > 0)
         # A sample tells about how high the last of them scores.
@@ -78,7 +78,7 @@ class Matches:
         return np.flatnonzero(self._scores > 0)
 
     def above(self, least: float) -> RowNumbers:
-        """RowNumbers, ascending, that match with at least this score."""
+        """Rows, ascending, that match with at least this score."""
         if least <= 0:
             return np.flatnonzero(self._scores > 0)
         return np.flatnonzero(self._scores >= np.float32(least))
@@ -87,7 +87,7 @@ class Matches:
 def fused(
     query: Query, lexical: npt.NDArray[np.float32], near: Near, fuse: Fuse, count: int
 ) -> Fused:
-    """RowNumbers that hold the best `count` of all matches and of what is near.
+    """Rows that hold the best `count` of all matches and of what is near.
 
     Args:
         query: That is answered.

@@ -256,7 +256,7 @@ class _Search:
         return mask
 
     def _all_near(self, count: int) -> RowNumbers:
-        """RowNumbers that hold the `count` nearest, by comparing every vector that may be a hit."""
+        """Rows that hold the `count` nearest, by comparing every vector that may be a hit."""
         collection = self.collection
         rows: RowNumbers
         if self.passing * VECTORS_PER_GATHERED_VECTOR < collection.vectors.size:

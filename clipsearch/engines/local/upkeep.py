@@ -79,12 +79,15 @@ class Upkeep:
         self._store = store
         self._versions = versions
 
+    def is_whole(self, state: State) -> bool:
+        """Whether every file is there that can be laid out anew, and none is cut."""
+        return not self._versions.lost(state) and not self._without_codes(state)
+
     def repair(self) -> None:
         """Write what was laid out anew in memory, since its file is gone or cut."""
         collection, state = self._now()
-        for block in state.blocks:
-            if lacks_codes(self._folder, block, collection.vectors.dimension):
-                _encode_anew(self._folder, block, collection.vectors, state.centre)
+        for block in self._without_codes(state):
+            _encode_anew(self._folder, block, collection.vectors, state.centre)
         lost = self._versions.lost(state)
         if not lost:
             return
@@ -126,6 +129,10 @@ class Upkeep:
         for path in stray_files(self._folder, state):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+
+    def _without_codes(self, state: State) -> list[Block]:
+        dimension = len(state.centre)
+        return [block for block in state.blocks if lacks_codes(self._folder, block, dimension)]
 
     def _now(self) -> tuple[Collection, State]:
         collection = self._versions.current()
@@ -325,9 +332,11 @@ def stray_files(folder: Path, state: State | None) -> list[Path]:
     )
     found = []
     for path in folder.iterdir():
+        if path.is_symlink() or not path.is_file():
+            continue
         for pattern, numbers in named:
             held = pattern.fullmatch(path.name)
-            if held is not None and int(held["number"]) not in numbers and not path.is_symlink():
+            if held is not None and int(held["number"]) not in numbers:
                 found.append(path)
     return found
 

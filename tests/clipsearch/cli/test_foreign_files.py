@@ -14,11 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import numpy as np
-import pyarrow as pa
 import pytest
-from clipsearch.engines.local.table import DocumentTable
 from local_collection import DIMENSION, feed, make_document, make_embedding
 from PIL import Image
 
@@ -27,6 +24,7 @@ from clipsearch.engine import IndexInfo, Upsert
 from clipsearch.engines.local import checksums
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.folder import INDEX_FOLDER, is_unfinished
+from clipsearch.engines.local.store import Store
 from clipsearch.evaluation.plots import check_plots
 from finetune.config.settings import TrainConfig
 from finetune.errors import UsageError
@@ -78,14 +76,14 @@ def refused(work: Path, *arguments: object, says: str, code: int = 2) -> None:
     assert content(work) == before
 
 
-@pytest.mark.parametrize("others", [(), ("photos",)])
-def test_a_table_of_others_is_not_taken_for_a_leftover(work: Path, others: tuple[str, ...]) -> None:
-    database = lancedb.connect(work / "mine")
-    for name in ("documents", *others):
-        database.create_table(name, pa.table({"id": ["a", "b"], "text": ["one", "two"]}))
+@pytest.mark.parametrize("name", ["documents.sqlite", "documents.lance/data/a.lance"])
+def test_documents_of_others_are_not_taken_for_a_leftover(work: Path, name: str) -> None:
+    mine = work / "mine" / name
+    mine.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(mine)) as database:
+        database.execute("CREATE TABLE documents (name TEXT)")
     assert not is_unfinished(work / "mine")
     refused(work, "feed", "m.csv", "--index", "mine", says="mine: no index there", code=1)
-    assert lancedb.connect(work / "mine").open_table("documents").count_rows() == 2
 
 
 @pytest.mark.parametrize("how", ["plain", "relative", "symlink", "hard link", "case"])
@@ -191,19 +189,19 @@ def test_a_folder_of_others_at_the_place_of_checkpoints_stays(work: Path) -> Non
     refused(work, *train, says="holds other files")
 
 
-def test_a_snapshot_of_others_stays(work: Path) -> None:
+def test_files_of_others_among_those_of_an_index_stay(work: Path) -> None:
     command = ("feed", "m.csv", "--index", "i")
     assert clipsearch(*command, cwd=work).returncode in (0, 3)
-    mine = work / "i" / "snapshot-holidays"
-    mine.mkdir()
-    np.save(mine / "embeddings.npy", np.zeros(2))
-    (current,) = (work / "i").glob("snapshot-*[0-9a-f]/snapshot.json")
-    (current.parent / "notes.txt").write_text("mine")
-    rows = [("p9.jpg", "a cat", json.dumps(make_embedding(np.random.default_rng(9)).tolist()))]
-    write_csv(work / "m.csv", ("image", "caption", "embedding"), rows)
-    assert clipsearch(*command, cwd=work).returncode in (0, 3)
-    assert (mine / "embeddings.npy").exists()
-    assert [path.name for path in current.parent.iterdir()] == ["notes.txt"]
+    others = ("vectors-mine.f32", "segment-000001.seg.bak", "codes-1.bits", "notes.txt")
+    for name in others:
+        (work / "i" / name).write_text("mine")
+    (work / "i" / "segment-999999.seg").mkdir()
+    for number in range(9, 12):
+        vector = json.dumps(make_embedding(np.random.default_rng(number)).tolist())
+        write_csv(work / "m.csv", ("image", "caption", "embedding"), [("p9.jpg", "cat", vector)])
+        assert clipsearch(*command, cwd=work).returncode in (0, 3)
+    assert all((work / "i" / name).read_text() == "mine" for name in others)
+    assert (work / "i" / "segment-999999.seg").is_dir()
 
 
 class Killed(BaseException):
@@ -227,7 +225,7 @@ def test_an_index_whose_making_was_killed_is_made_by_the_next_feed(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed_after(Path.replace))
-        patch.setattr(DocumentTable, "create", killed_after(DocumentTable.create))
+        patch.setattr(Store, "create", killed_after(Store.create))
         with contextlib.suppress(Killed):
             LocalEngine.create(tmp_path / "i", IndexInfo(DIMENSION)).close()
     if not (tmp_path / "i" / "index.json").exists():
@@ -311,14 +309,12 @@ def test_what_only_shows_may_name_the_folder_that_it_reads(tmp_path: Path) -> No
         check_config(config)
 
 
-def test_a_table_with_documents_is_never_a_leftover(tmp_path: Path) -> None:
+def test_a_store_with_documents_is_never_a_leftover(tmp_path: Path) -> None:
     engine = LocalEngine.create(tmp_path / "i", IndexInfo(DIMENSION))
     feed(engine, [Upsert(make_document(1))])
     engine.close()
-    for name in ("index.json", "write.lock", "current.json"):
+    for name in ("index.json", "write.lock"):
         (tmp_path / "i" / name).unlink()
-    for snapshot in (tmp_path / "i").glob("snapshot-*"):
-        shutil.rmtree(snapshot)
     assert not is_unfinished(tmp_path / "i")
     claim(tmp_path / "i", INDEX_FOLDER)
     assert not is_unfinished(tmp_path / "i")

@@ -40,10 +40,6 @@ def make_earlier(index: Path) -> None:
     for name in ("data_sets", "last_feed", "open_feeds"):
         del info[name]
     (index / "index.json").write_text(json.dumps(info))
-    snapshot = index / json.loads((index / "current.json").read_text())["snapshot"]
-    facts = json.loads((snapshot / "snapshot.json").read_text())
-    del facts["data_sets"]
-    (snapshot / "snapshot.json").write_text(json.dumps(facts))
     _make_earlier_ledger(index / "ledger.sqlite", {each.id: each for each in bare})
 
 

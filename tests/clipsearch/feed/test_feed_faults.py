@@ -364,13 +364,13 @@ def test_an_index_whose_making_was_cut_off_is_made_anew(
         feed(options, io.StringIO())
     monkeypatch.undo()
     (index / "index.json.1234abcd.tmp").write_text("{")
-    assert (index / "documents.lance").exists()
+    assert (index / "documents.sqlite").exists()
     assert feed(options, io.StringIO()).fed == 30
     # Without its description, what was fed is still nothing to clear away.
     (index / "index.json").unlink()
     with pytest.raises(EngineError, match="no index there"):
         feed(options, io.StringIO())
-    assert (index / "documents.lance").exists()
+    assert (index / "documents.sqlite").exists()
 
 
 FILL_THE_DISK = """

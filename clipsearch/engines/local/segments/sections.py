@@ -34,6 +34,12 @@ Array = npt.NDArray[Any]
 class BrokenSegmentError(EngineError):
     """A file of a segment is missing, cut short, or not as it was written."""
 
+    def __init__(self, path: Path | None, what: str) -> None:
+        super().__init__(
+            f"{path}: {what}; remove it and run the feed again: it is laid out anew from the"
+            f" documents, which are whole"
+        )
+
 
 class Sections:
     """Named arrays, in memory or in a file."""
@@ -56,14 +62,14 @@ class Sections:
         """
         try:
             if path.stat().st_size != size:
-                raise BrokenSegmentError(f"{path}: is not of {size:,} bytes, as it was written")
+                raise BrokenSegmentError(path, f"is not of {size:,} bytes, as it was written")
             mapped = np.asarray(np.memmap(path, np.uint8, mode="r"))
         except (OSError, ValueError) as error:
-            raise BrokenSegmentError(f"{path}: is missing, or cannot be read ({error})") from error
+            raise BrokenSegmentError(path, f"is missing, or cannot be read ({error})") from error
         try:
             return cls._of_bytes(path, mapped)
         except (ValueError, KeyError, TypeError, struct.error) as error:
-            raise BrokenSegmentError(f"{path}: its directory is not as it was written") from error
+            raise BrokenSegmentError(path, "is not as it was written") from error
 
     @classmethod
     def _of_bytes(cls, path: Path, mapped: npt.NDArray[np.uint8]) -> "Sections":
@@ -130,7 +136,7 @@ class Sections:
                 continue
             part = self._bytes[number * PART_BYTES : (number + 1) * PART_BYTES]
             if zlib.crc32(part) != self._sums[number]:
-                raise BrokenSegmentError(f"{self._path}: is not as it was written")
+                raise BrokenSegmentError(self._path, "is not as it was written")
             self._checked[number] = True
 
 

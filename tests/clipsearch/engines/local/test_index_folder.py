@@ -1,28 +1,15 @@
-"""The folder of an index: paths that are none, and arrays for which the disk has no room."""
+"""The folder of an index: paths that are none, and what it knows about itself."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from clipsearch.engines.local.arrays import create_array, map_array
 
 from clipsearch.engine import IndexInfo
-from clipsearch.engines.local import arrays
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.folder import FORMAT, INFO_FILE
 from finetune.errors import EngineError
-
-NO_ROOM = """
-mount -t tmpfs -o size=300k tmpfs {disk} || exit 99
-exec {python} -c '
-import pathlib
-from clipsearch.engines.local.arrays import create_array
-array = create_array(pathlib.Path("{disk}/array.npy"), (1000, 1000))
-array[:] = 1
-'
-"""
 
 
 @pytest.mark.parametrize(
@@ -45,35 +32,6 @@ def test_a_path_that_is_no_index_is_one_sentence(tmp_path: Path, command: str) -
         assert done.returncode == 1, done.stderr
         assert done.stderr.startswith(sentence) and done.stderr.count("\n") == 1, done.stderr
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "photos.csv", "pictures"]
-
-
-@pytest.mark.parametrize("reserved", [True, False])
-@pytest.mark.parametrize("shape", [(3, 5), (0, 4), (600, 600)])
-def test_a_new_array_is_zeros_and_keeps_what_is_written(
-    tmp_path: Path, shape: tuple[int, int], reserved: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not reserved:
-        monkeypatch.delattr(arrays.os, "posix_fallocate", raising=False)
-    path = tmp_path / "array.npy"
-    array = create_array(path, shape)
-    assert array.shape == shape and array.dtype == np.float32 and not array.any()
-    array[:] = np.arange(array.size, dtype=np.float32).reshape(shape)
-    del array
-    np.testing.assert_array_equal(np.load(path), np.arange(np.prod(shape)).reshape(shape))
-    if shape[0]:
-        np.testing.assert_array_equal(map_array(path), np.load(path))
-
-
-def test_no_room_for_an_array_is_an_error_and_no_crash(tmp_path: Path) -> None:
-    script = NO_ROOM.format(disk=tmp_path, python=sys.executable)
-    done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode == 99:
-        pytest.skip("this machine does not let us mount a small disk")
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.strip().endswith("No space left on device"), done.stderr
 
 
 @pytest.mark.parametrize(

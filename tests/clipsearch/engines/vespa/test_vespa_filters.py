@@ -19,6 +19,7 @@ from vespa_twin import answer_search
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, Page, TagFilter, Upsert
+from clipsearch.engines.local.collection import Collection
 from clipsearch.engines.local.search import search
 from clipsearch.engines.vespa import searching
 from clipsearch.engines.vespa.engine import VespaEngine
