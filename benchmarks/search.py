@@ -1,231 +1,226 @@
 """Milliseconds of a warm query, from tokens and query vector to hits with their captions.
 
-    python benchmarks/search.py                                  # 200,000 documents of 512 values
-    python benchmarks/search.py --documents 20000 --queries 100
+    python benchmarks/search.py                                    # 20,000 and 200,000 documents
+    python benchmarks/search.py --documents 1000000 --kinds unclustered --no-peers
 
-Captions are 8 to 15 words, stop words among them, with frequencies after Zipf; embeddings lie in
-clusters. Queries are 1 to 6 words of a random document's caption, and its embedding with noise;
-k is 10, without facets. Each mode is taken twice: with the vector part through the IVF_HNSW_SQ
-index, as above the engine's limit, and exact, as below it. The baseline of the ratio is plain
-LanceDB in the same run: a full-text query for bm25, a vector query (refined) for vector, both one
-after the other for hybrid, each with the same columns of the ten best. They count no matches and
-fuse nothing.
+Captions are 8 to 15 words with frequencies after Zipf, vectors are unclustered and clustered
+(`made_up`); queries are 1 to 6 words of a document, and a vector near one. k is 10, without facets.
+Recall is that of the vector part against the exact cosines, among the first 10 and 100.
+
+Peers stand beside it in the same run where they are installed (`pip install -r
+benchmarks/requirements.txt`): tantivy for words; usearch for vectors, its expansion raised until
+its recall is as wanted; both one after the other for hybrid, without fusing or documents; and
+NumPy's product of all vectors. A time is the median of all queries, and behind it the processor
+time of all threads: on a machine that is shared with others the second tells more.
 """
 
 import argparse
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import lancedb
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from lancedb.index import FTS
+from made_up.documents import KINDS, Collection, make_collection
 
-from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, IndexInfo, Page, Upsert
-from clipsearch.engines.local.engine import EXACT_LIMIT, LocalEngine
-from clipsearch.engines.local.table import TABLE
+from clipsearch.engine import EngineQuery, IndexInfo, Upsert
+from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.modes import Mode
-from clipsearch.text import tokens
 
-# fmt: off
-STOP_WORDS = [
-    "the", "of", "a", "in", "and", "on", "with", "is", "to", "at",
-    "an", "by", "for", "from", "are", "two", "over", "near", "under", "its",
-]
-# fmt: on
-VOCABULARY = 20_000
-STOP_WORD_SHARE = 0.42
-DOCUMENTS_A_CLUSTER = 200
-CLUSTER_NOISE = 0.8
-QUERY_NOISE = 0.5
-MODES: tuple[Mode, ...] = ("bm25", "vector", "hybrid", "hybrid-rrf")
+MODES: tuple[Mode, ...] = ("bm25", "vector", "hybrid", "hybrid-rrf", "hybrid-normalized")
+WANTED = {10: 0.99, 100: 0.95}
+EXPANSIONS = (64, 128, 256, 512, 1024, 2048, 4096)
+Slots = npt.NDArray[np.int64]
+Ask = Callable[[EngineQuery], object]
 
 
 @dataclass(frozen=True)
-class Collection:
-    """Made-up documents: captions as lists of words, embeddings float32[n, d]."""
+class Timed:
+    """Medians in ms: of the clock, and of the processor time of all threads."""
 
-    captions: list[list[str]]
-    embeddings: npt.NDArray[np.float32]
+    wall: float
+    cpu: float
 
-    def documents(self) -> Iterator[Document]:
-        """Each with tags and a number, as a feed would make it."""
-        for number, (words, embedding) in enumerate(
-            zip(self.captions, self.embeddings, strict=True)
-        ):
-            name = f"photos/{number % 100:03}/{number:07}.jpg"
-            tags = {"class": f"class {number % 30}", "split": "train"}
-            numbers = {"year": 2000.0 + number % 25}
-            yield Document(name, (" ".join(words),), name, tags, numbers, embedding)
+    def __str__(self) -> str:
+        return f"{self.wall:8.2f} ({self.cpu:.2f})"
 
 
-def make_collection(count: int, dimension: int) -> Collection:
-    random = np.random.default_rng(0)
-    clusters = max(8, count // DOCUMENTS_A_CLUSTER)
-    centers = unit(random.standard_normal((clusters, dimension), np.float32))
-    embeddings = centers[random.integers(0, clusters, count)]
-    for start in range(0, count, 20_000):
-        part = embeddings[start : start + 20_000]
-        noise = random.standard_normal(part.shape, np.float32) * (CLUSTER_NOISE / dimension**0.5)
-        part[:] = unit(part + noise)
-    words = [*STOP_WORDS, *(f"word{number}" for number in range(VOCABULARY))]
-    stop_shares = 1 / np.arange(1, len(STOP_WORDS) + 1)
-    content_shares = 1 / np.arange(1, VOCABULARY + 1)
-    shares = np.concatenate(
-        [
-            STOP_WORD_SHARE * stop_shares / stop_shares.sum(),
-            (1 - STOP_WORD_SHARE) * content_shares / content_shares.sum(),
-        ]
-    )
-    lengths = random.integers(8, 16, count)
-    drawn = np.searchsorted(np.cumsum(shares), random.random(int(lengths.sum())))
-    drawn = np.minimum(drawn, len(words) - 1)
-    ends = np.cumsum(lengths)
-    captions = [
-        [words[word] for word in drawn[end - length : end]]
-        for end, length in zip(ends, lengths, strict=True)
-    ]
-    return Collection(captions, embeddings)
+def timed(ask: Ask, queries: Sequence[EngineQuery]) -> Timed:
+    """Of every query, after a round that warms caches."""
+    for query in queries:
+        ask(query)
+    wall, cpu = [], []
+    for query in queries:
+        began, used = time.perf_counter(), time.process_time()
+        ask(query)
+        wall.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - used)
+    return Timed(1e3 * float(np.median(wall)), 1e3 * float(np.median(cpu)))
 
 
-def unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / lengths, np.float32)
-
-
-def make_queries(collection: Collection, count: int) -> list[EngineQuery]:
-    random = np.random.default_rng(1)
+def fed(folder: Path, collection: Collection) -> LocalEngine:
     dimension = collection.embeddings.shape[1]
-    queries = []
-    for _ in range(count):
-        source = int(random.integers(len(collection.captions)))
-        words = collection.captions[source]
-        chosen = random.choice(len(words), int(random.integers(1, 7)), replace=False)
-        noise = random.standard_normal((dimension,), np.float32)
-        vector = unit(collection.embeddings[source] + noise * (QUERY_NOISE / dimension**0.5))
-        cut = tokens(" ".join(words[place] for place in chosen))
-        queries.append(EngineQuery("bm25", tuple(cut), vector))
-    return queries
-
-
-def fill(folder: Path, collection: Collection) -> None:
-    """An index with an approximate vector index, and plain LanceDB's full-text index."""
-    count, dimension = collection.embeddings.shape
-    engine = LocalEngine.create(folder / "index", IndexInfo(dimension), exact_limit=count - 1)
-    start = time.perf_counter()
+    engine = LocalEngine.create(folder / "index", IndexInfo(dimension))
     for outcome in engine.feed(map(Upsert, collection.documents())):
         assert outcome.error is None, outcome.error
-    fed = time.perf_counter()
     engine.finish_feed()
-    print(f"fed in {fed - start:.1f} s, finished in {time.perf_counter() - fed:.1f} s more")
-    texts = pa.table(
-        {
-            "id": [document.id for document in collection.documents()],
-            "document": [" ".join(words) for words in collection.captions],
-            "text": [" ".join(tokens(" ".join(words))) for words in collection.captions],
-        }
-    )
-    table = lancedb.connect(folder / "plain").create_table("texts", texts)
-    settings = FTS(
-        base_tokenizer="whitespace",
-        stem=False,
-        remove_stop_words=False,
-        ascii_folding=False,
-        lower_case=False,
-        max_token_length=None,
-    )
-    table.create_index("text", config=settings)
+    return engine
 
 
-def milliseconds(
-    ask: Callable[[EngineQuery], object], queries: Sequence[EngineQuery]
-) -> npt.NDArray[np.float64]:
-    """Of every query, after a round that warms caches."""
-    for query in queries[:20]:
-        ask(query)
-    taken = []
-    for query in queries:
-        start = time.perf_counter()
-        ask(query)
-        taken.append(time.perf_counter() - start)
-    return np.array(taken) * 1000
+def exact(collection: Collection) -> Slots:
+    """The numbers of the 100 nearest of each query, best first."""
+    products = collection.embeddings @ collection.asked.T
+    best = np.argpartition(-products, 100, axis=0)[:100]
+    order = np.argsort(-np.take_along_axis(products, best, axis=0), axis=0)
+    return np.take_along_axis(best, order, axis=0).T
 
 
-def baselines(folder: Path) -> dict[str, Callable[[EngineQuery], object]]:
-    """Plain LanceDB's own queries for the ten best."""
-    texts = lancedb.connect(folder / "plain").open_table("texts")
-    vectors = lancedb.connect(folder / "index").open_table(TABLE)
-
-    def full_text(query: EngineQuery) -> object:
-        search = texts.search(" ".join(query.tokens), query_type="fts", fts_columns="text")
-        return search.select(["id", "document", "_score"]).limit(10).to_list()
-
-    def nearest(query: EngineQuery) -> object:
-        search = vectors.search(query.vector, vector_column_name="embedding")
-        search = search.distance_type("dot").refine_factor(10)
-        return search.select(["id", "document", "_distance"]).limit(10).to_list()
-
-    def both(query: EngineQuery) -> object:
-        return full_text(query), nearest(query)
-
-    return {"bm25": full_text, "vector": nearest, "hybrid": both, "hybrid-rrf": both}
-
-
-def recall(found: Sequence[Page], wanted: Sequence[Page]) -> float:
-    """Share of the wanted pages' hits that the found pages hold."""
-    shares = []
-    for ours, exact in zip(found, wanted, strict=True):
-        ids = {hit.document.id for hit in exact.hits}
-        shares.append(len(ids & {hit.document.id for hit in ours.hits}) / max(len(ids), 1))
+def recall(found: Sequence[Slots], truth: Slots, count: int) -> float:
+    shares = [len({*f[:count]} & {*t[:count]}) / count for f, t in zip(found, truth, strict=True)]
     return float(np.mean(shares))
 
 
-def measure(folder: Path, count: int, queries: Sequence[EngineQuery]) -> None:
-    indexed = LocalEngine.open(folder / "index", exact_limit=count - 1)
-    exact = LocalEngine.open(folder / "index", exact_limit=max(count, EXACT_LIMIT))
-    plain = baselines(folder)
-    print(
-        f"{'mode':<12}{'vectors':<9}{'p50 ms':>8}{'p99 ms':>8}"
-        f"{'plain p50':>11}{'ratio':>7}{'recall@10':>11}"
-    )
-    for mode in MODES:
-        asked = [replace(query, mode=mode) for query in queries]
-        baseline = np.percentile(milliseconds(plain[mode], asked), 50)
-        truth = [exact.search(query) for query in asked]
-        engines = {"-": exact} if mode == "bm25" else {"index": indexed, "exact": exact}
-        for name, engine in engines.items():
-            p50, p99 = np.percentile(milliseconds(engine.search, asked), (50, 99))
-            found = recall([engine.search(query) for query in asked], truth)
-            print(
-                f"{mode:<12}{name:<9}{p50:>8.2f}{p99:>8.2f}"
-                f"{baseline:>11.2f}{p50 / baseline:>7.2f}{found:>11.3f}",
-                flush=True,
-            )
+def our_recall(engine: LocalEngine, queries: Sequence[EngineQuery], truth: Slots) -> str:
+    shown = []
+    for count in WANTED:
+        found = []
+        for query in queries:
+            page = engine.search(replace(query, mode="vector", k=count))
+            numbers = [int(hit.document.id[-11:-4]) for hit in page.hits]
+            found.append(np.array(numbers))
+        shown.append(f"@{count} {recall(found, truth, count):.3f}")
+    return " ".join(shown)
+
+
+def usearch_index(collection: Collection) -> Any:
+    from usearch.index import Index
+
+    index = Index(ndim=collection.embeddings.shape[1], metric="ip", dtype="f16", connectivity=16)
+    began = time.perf_counter()
+    index.add(np.arange(len(collection.embeddings)), collection.embeddings)
+    print(f"usearch: built in {time.perf_counter() - began:.0f} s")
+    return index
+
+
+def usearch_asks(
+    index: Any, queries: Sequence[EngineQuery], truth: Slots
+) -> Iterator[tuple[str, int, Ask]]:
+    """(what is shown, count, how it is asked) at the first expansion that finds enough."""
+    for count, wanted in WANTED.items():
+        for expansion in EXPANSIONS:
+            index.expansion_search = expansion
+            found = [np.asarray(index.search(query.vector, count).keys) for query in queries]
+            reached = recall(found, truth, count)
+            if reached >= wanted:
+                break
+
+        def ask(query: EngineQuery, count: int = count, expansion: int = expansion) -> object:
+            index.expansion_search = expansion
+            return index.search(query.vector, count)
+
+        yield f"recall@{count} {reached:.3f} at expansion {expansion}", count, ask
+
+
+def tantivy_ask(collection: Collection, count: int) -> Ask:
+    import tantivy
+
+    from clipsearch.text import tokens
+
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("text", stored=False, tokenizer_name="whitespace")
+    builder.add_unsigned_field("number", stored=True)
+    schema = builder.build()
+    index = tantivy.Index(schema)
+    writer = index.writer(200_000_000, 1)
+    for number, caption in enumerate(collection.captions):
+        writer.add_document(tantivy.Document(text=" ".join(tokens(caption)), number=number))
+    writer.commit()
+    writer.wait_merging_threads()
+    index.reload()
+    searcher = index.searcher()
+
+    def ask(query: EngineQuery) -> object:
+        terms = [
+            (tantivy.Occur.Should, tantivy.Query.term_query(schema, "text", token))
+            for token in dict.fromkeys(query.tokens)
+        ]
+        return searcher.search(tantivy.Query.boolean_query(terms), count, count=True).hits
+
+    return ask
+
+
+def show(what: str, times: object, note: str = "") -> None:
+    print(f"{what:28} {times!s:>20}   {note}".rstrip())
+
+
+def compare(collection: Collection, *, peers: bool) -> None:
+    queries, truth = collection.queries(), exact(collection)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = fed(Path(folder), collection)
+        print(f"{'':28} {'ms (processor ms)':>20}")
+        ours = {}
+        for mode in MODES:
+            asked = [replace(query, mode=mode) for query in queries]
+            ours[mode] = timed(engine.search, asked)
+            note = our_recall(engine, queries, truth) if mode == "vector" else ""
+            show(mode, ours[mode], f"recall {note}" if note else "")
+        asked = [replace(query, mode="vector", exact=True) for query in queries]
+        exactly = timed(engine.search, asked)
+        matrix = np.ascontiguousarray(collection.embeddings)
+        scan = timed(lambda query: matrix @ query.vector, queries)
+        show("vector, exact", exactly, f"{exactly.wall / scan.wall:.2f} of NumPy's product")
+        show("NumPy: all products", scan)
+        hybrid = ours["hybrid"]
+        show("hybrid-rrf of hybrid", f"{ours['hybrid-rrf'].wall / hybrid.wall:.2f}")
+        show("hybrid-normalized of hybrid", f"{ours['hybrid-normalized'].wall / hybrid.wall:.2f}")
+        if peers:
+            beside(collection, queries, truth, ours)
+        engine.close()
+
+
+def beside(
+    collection: Collection,
+    queries: Sequence[EngineQuery],
+    truth: Slots,
+    ours: dict[Mode, Timed],
+) -> None:
+    words = tantivy_ask(collection, 100)
+    show("tantivy", timed(tantivy_ask(collection, 10), queries), "10 hits and their count")
+    index = usearch_index(collection)
+    for note, count, ask in usearch_asks(index, queries, truth):
+        alone = timed(ask, queries)
+        show(f"usearch, {count} nearest", alone, note)
+        if count == 10:
+            show("vector of usearch", f"{ours['vector'].wall / alone.wall:.2f}")
+        else:
+            both = timed(lambda query, ask=ask: (words(query), ask(query)), queries)
+            show("tantivy + usearch, 100 each", both)
+            show("hybrid of both", f"{ours['hybrid'].wall / both.wall:.2f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--documents", type=int, default=200_000)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--documents", type=int, nargs="+", default=[20_000, 200_000])
     parser.add_argument("--dimension", type=int, default=512)
-    parser.add_argument("--queries", type=int, default=300)
-    parser.add_argument("--folder", type=Path, help="keep the index here and use it again")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        collection = make_collection(options.documents, options.dimension)
-        queries = make_queries(collection, options.queries)
-        print(f"{options.documents:,} documents of {options.dimension} values", flush=True)
-        if not (folder / "index").exists():
-            fill(folder, collection)
-        measure(folder, options.documents, queries)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"peak memory {peak:,.0f} MiB, mapped files and the made-up documents included")
+    parser.add_argument("--queries", type=int, default=60)
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS))
+    parser.add_argument("--no-peers", action="store_true")
+    asked = parser.parse_args()
+    peers = not asked.no_peers
+    if peers:
+        try:
+            import tantivy  # noqa: F401
+            import usearch  # noqa: F401
+        except ImportError:
+            print("no peers: pip install -r benchmarks/requirements.txt")
+            peers = False
+    for count in asked.documents:
+        for kind in asked.kinds:
+            print(f"\n{count:,} documents of {asked.dimension} values, {kind}")
+            compare(make_collection(count, asked.dimension, kind, asked.queries), peers=peers)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The command line: a file a command, each loaded only when it is called.
 
 A command's module imports at its top what is light, and heavy rooms inside the command, so that
-`clipsearch --help` imports neither torch, lancedb nor pandas.
+`clipsearch --help` imports neither torch, NumPy nor pandas.
 """
 
 import errno

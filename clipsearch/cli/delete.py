@@ -32,7 +32,7 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
       clipsearch delete beach/0001.jpg --index photos.index
       clipsearch delete - --yes --index photos.index < ids.txt
     """
-    from clipsearch.engines import feed_lock, is_remote, open_engine  # light path: lancedb
+    from clipsearch.engines import feed_lock, is_remote, open_engine  # light path: NumPy
     from clipsearch.feed.ledger.file import ledger_path
     from clipsearch.feed.ledger.ledger import Ledger
     from clipsearch.feed.ledger.mark import FeedMark

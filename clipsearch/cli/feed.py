@@ -128,7 +128,7 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
 
     Exit code 3: done, but some records were rejected; the report file says which and why.
     """
-    from clipsearch.feed.feed import FeedOptions, feed  # light path: lancedb and onnxruntime
+    from clipsearch.feed.feed import FeedOptions, feed  # light path: onnxruntime
 
     index = values["index"]
 

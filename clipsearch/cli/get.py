@@ -27,7 +27,7 @@ def get(ids: tuple[str, ...], index: str, embedding: bool, as_json: bool) -> Non
       clipsearch get beach/0001.jpg --index photos.index
       clipsearch get beach/0001.jpg beach/0002.jpg --embedding --json --index photos.index
     """
-    from clipsearch.engines import open_engine  # light path: lancedb
+    from clipsearch.engines import open_engine  # light path: NumPy
     from clipsearch.search.finding import find_documents
 
     engine = open_engine(index)

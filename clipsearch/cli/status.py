@@ -32,7 +32,7 @@ def status(index: str, verify: bool, as_json: bool) -> None:
       clipsearch status --index photos.index --verify
       clipsearch status --index http://localhost:8080 --json
     """
-    from clipsearch.engines import is_remote, open_engine  # light path: lancedb
+    from clipsearch.engines import is_remote, open_engine  # light path: NumPy
 
     if verify and is_remote(index):
         raise UsageError("--verify is for the files of an embedded index; Vespa checks its own")

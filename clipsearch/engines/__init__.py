@@ -37,7 +37,7 @@ def open_engine(target: str) -> "Engine":
         from clipsearch.engines.vespa.engine import VespaEngine  # light path: needs the extra
 
         return VespaEngine.open(target)
-    from clipsearch.engines.local.engine import LocalEngine  # light path: lancedb takes a second
+    from clipsearch.engines.local.engine import LocalEngine  # light path: NumPy
 
     return LocalEngine.open(Path(target))
 

@@ -62,6 +62,9 @@ MAX_HITS = 10_000
 MAX_CANDIDATES = 10_000
 SIMILAR_MODE: Mode = "vector"
 NO_ENCODER = "the index names no encoder: searched by words alone (mode bm25)"
+WORDS_AND_VECTOR = (
+    "the index names no encoder: the text counted by its words, and the other parts by their vector"
+)
 
 _TEXTS_REMEMBERED = 1024
 # Unit vectors that cancel leave rounding noise of about 1e-7 of their weights.
@@ -163,8 +166,11 @@ class Search:
 
         `text`, `image` and `vector` count as parts of weight 1 beside `parts`; indexed images
         that are parts are left out of the hits. Without `mode`: hybrid where there is text, or
-        bm25 if the index has no encoder; vector without text. `filters`: see
-        clipsearch.search.filters.
+        bm25 if the index has no encoder and there is text alone; vector without text. `filters`:
+        see clipsearch.search.filters.
+
+        In an index of ready-made vectors, without encoder, a text beside `vector` gives a hybrid
+        its words, and the vector is that of the other parts; a note says so.
 
         Raises UsageError for options that cannot work, DocumentNotFoundError for an unknown id,
         ImageError for a image that cannot be read, EncoderError and EngineError.
@@ -200,7 +206,9 @@ class Search:
             exclude_ids=tuple(str(part.value) for part in given if part.kind == "id"),
         )
         if ranking.needs_vector:
-            query = replace(query, vector=self._mix(given))
+            with_vector = self._with_vector(given) if ranking.uses_words else given
+            notes += [] if len(with_vector) == len(given) else [WORDS_AND_VECTOR]
+            query = replace(query, vector=self._mix(with_vector))
         else:
             notes += words_only(given, mode)
         if ranking.uses_words and not words:
@@ -215,8 +223,25 @@ class Search:
         """
         if all(part.kind != "text" for part in parts):
             return "vector"
-        no_encoder = (self._encoder, self._folder, self.info.encoder_path) == (None, None, None)
-        return "bm25" if no_encoder and all(part.kind == "text" for part in parts) else "hybrid"
+        without = self._is_without_encoder()
+        return "bm25" if without and all(part.kind == "text" for part in parts) else "hybrid"
+
+    def _is_without_encoder(self) -> bool:
+        return (self._encoder, self._folder, self.info.encoder_path) == (None, None, None)
+
+    def _with_vector(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """Return the parts that the vector of a hybrid is made of: texts only with an encoder."""
+        others = [part for part in parts if part.kind != "text"]
+        if not self._is_without_encoder() or not others:
+            return parts
+        for part in parts:
+            if part.kind == "text" and part.weight <= 0:
+                raise UsageError(
+                    f"the text {str(part.value)!r} has the weight {part.weight:g}, but without an"
+                    f" encoder a text counts by its words alone, and those cannot be taken away:"
+                    f" leave it out, or say which encoder made the vectors with --encoder DIR"
+                )
+        return others
 
     def similar(
         self,

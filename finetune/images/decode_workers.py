@@ -1,10 +1,10 @@
 """Decode and resize images, here or ahead in worker processes, in order.
 
-The workers are started as programs of their own, never forked: a fork copies the locks of torch's,
-onnxruntime's and LanceDB's threads, and may hang on them. Each is led by a thread of this process
-over its stdin and stdout, and leaves pixels in memory without a name (`SharedPixels`), so that
-there is nothing (a named memory, a helper process) to be left behind: where this process dies, even
-of kill -9, its pipes close and the workers end.
+The workers are started as programs of their own, never forked: a fork copies the locks of torch's
+and onnxruntime's threads, and may hang on them. Each is led by a thread of this process over its
+stdin and stdout, and leaves pixels in memory without a name (`SharedPixels`), so that there is
+nothing (a named memory, a helper process) to be left behind: where this process dies, even of kill
+-9, its pipes close and the workers end.
 
 Imports without torch.
 """

@@ -236,8 +236,8 @@ class _Search:
             compared = Comparison(
                 collection.vectors, self.vector, self._allowed_slots(), self.threads
             )
-            rows = collection.row_of_slot[compared.nearest(*depth)]
-            rows = rows[rows != NOBODY].astype(np.int64)
+            rows = collection.row_of_slot[compared.nearest(*depth)].astype(np.int64)
+            rows = rows[rows != NOBODY]
         cosines = self.cosines(rows)
         best = self.best(rows, cosines, count)
         return rows[best], cosines[best], compared
@@ -258,7 +258,6 @@ class _Search:
     def _all_near(self, count: int) -> RowNumbers:
         """Rows that hold the `count` nearest, by comparing every vector that may be a hit."""
         collection = self.collection
-        rows: RowNumbers
         if self.passing * VECTORS_PER_GATHERED_VECTOR < collection.vectors.size:
             assert self.allowed is not None or collection.documents == self.passing
             mask = collection.passing(()) if self.allowed is None else self.allowed
@@ -272,8 +271,9 @@ class _Search:
             slots = np.flatnonzero(products >= kth - _ROUNDING)
         else:
             slots = np.flatnonzero(products > -np.inf)
-        rows = collection.row_of_slot[slots].astype(np.int64)
-        return rows[rows != NOBODY]
+        found = collection.row_of_slot[slots].astype(np.int64)
+        near: RowNumbers = found[found != NOBODY]
+        return near
 
     def all_products(self) -> Embedding:
         """float32 of every slot: the cosine to about 1e-6, -inf where no document has it."""

@@ -92,7 +92,7 @@ class Versions:
         gone = np.concatenate([rows for rows, _ in deletions]) if deletions else nothing
         terms = np.concatenate([held for _, held in deletions]) if deletions else nothing
         moved = state.moved.get(number, 0)
-        slots = segment.slots
+        slots = segment.slots.astype(np.int32, copy=False)
         if moved:
             known = self._held_part(segment, moved)
             slots = self._moved(moved) if known is None else known.slots

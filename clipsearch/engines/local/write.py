@@ -209,11 +209,11 @@ class Writer:
                 )
             deletions = _deletions(collection, gone, self._info.language)
             last = number
-            for segment, own, terms in deletions:
+            for segment, lost, terms in deletions:
                 last += 1
                 connection.execute(
                     "INSERT INTO gone VALUES (?, ?, ?, ?)",
-                    (last, segment, own.tobytes(), terms.tobytes()),
+                    (last, segment, lost.tobytes(), terms.tobytes()),
                 )
             for block in placing.changed():
                 put_block(connection, block)

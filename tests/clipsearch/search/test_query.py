@@ -2,6 +2,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,7 +224,7 @@ def test_an_index_without_encoder(engine: MemoryEngine) -> None:
     assert ids(page) == ["b.jpg", "a.jpg"]
     assert NO_ENCODER in page.notes
     assert ids(search.query(vector=[0, 0, 3, 0, 0, 0, 0, 0]))[0] == "d.jpg"
-    for asked in ({"mode": "vector"}, {"mode": "hybrid"}, {"parts": [Part("id", "a.jpg")]}):
+    for asked in ({"mode": "vector"}, {"mode": "hybrid"}):
         with pytest.raises(EncoderError, match="--encoder DIR") as error:
             search.query("dog", **asked)
         assert "\n" not in str(error.value)
@@ -331,3 +332,31 @@ def test_counts_gets_and_closes(engine: MemoryEngine) -> None:
         assert search.count() == 4
         assert search.get(["c.jpg", "zzz"]) == [DOCUMENTS[2], None]
     assert engine.closed
+
+
+def test_ready_made_vectors_take_words_from_the_text_and_the_image_from_the_vector() -> None:
+    engine = MemoryEngine(replace(INFO, encoder_path=None), DOCUMENTS)
+    search = Search(engine)
+    page = search.query("two dogs", vector=[0, 2, 0, 0, 0, 0, 0, 0], k=4)
+    (query,) = engine.queries
+    assert query.mode == "hybrid" and query.tokens == ("two", "dog")
+    np.testing.assert_allclose(query.vector, unit(0, 1))
+    assert any("counted by its words" in note for note in page.notes)
+    hits = {hit.document.id: hit for hit in page.hits}
+    assert hits["c.jpg"].cosine == pytest.approx(1.0) and hits["c.jpg"].bm25 == 0
+    assert (hits["a.jpg"].bm25 or 0) > 0 and hits["a.jpg"].cosine == pytest.approx(0.0)
+    # An indexed image serves as well, and every hybrid.
+    search.query("dogs", parts=[Part("id", "d.jpg", 2)], mode="hybrid-rrf")
+    np.testing.assert_allclose(engine.queries[-1].vector, unit(0, 0, 1))
+    assert engine.queries[-1].tokens == ("dog",)
+    # A text has no vector, and words cannot be taken away.
+    with pytest.raises(EncoderError, match="--encoder DIR"):
+        search.query("dogs", vector=unit(1), mode="vector")
+    with pytest.raises(UsageError, match="those cannot be taken away"):
+        search.query("dogs", vector=unit(1), parts=[Part("text", "cat", -1)])
+    # With an encoder both are one vector, as they were.
+    mixed = MemoryEngine(INFO, DOCUMENTS)
+    made_up: Any = MadeUpEncoder()
+    page = Search(mixed, encoder=made_up).query("beach", vector=unit(0, 1))
+    np.testing.assert_allclose(mixed.queries[0].vector, unit(1, 1), atol=1e-6)
+    assert page.notes == ()

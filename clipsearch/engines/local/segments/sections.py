@@ -88,7 +88,7 @@ class Sections:
         self = cls(arrays, directory["facts"])
         sums_at, sums_digest = directory["sums"], directory["sums_crc"]
         raw_sums = mapped[sums_at:start]
-        if zlib.crc32(raw_sums) != sums_digest:
+        if zlib.crc32(raw_sums.data) != sums_digest:
             raise ValueError("checksum of the checksums")
         self._places, self._path, self._bytes = places, path, mapped[:sums_at]
         self._sums = raw_sums.view(np.uint32)
@@ -135,7 +135,7 @@ class Sections:
             if self._checked[number]:
                 continue
             part = self._bytes[number * PART_BYTES : (number + 1) * PART_BYTES]
-            if zlib.crc32(part) != self._sums[number]:
+            if zlib.crc32(part.data) != self._sums[number]:
                 raise BrokenSegmentError(self._path, "is not as it was written")
             self._checked[number] = True
 
@@ -163,7 +163,7 @@ def _write(file: BinaryIO, sections: Sections) -> int:
     for name, array in sections.items().items():
         out.write(bytes(-out.size % _ALIGNMENT))
         listed[name] = (array.dtype.str, array.shape, out.size)
-        out.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+        out.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
     out.write(bytes(-out.size % _ALIGNMENT))
     sums = np.array(out.sums(), np.uint32).tobytes()
     directory = json.dumps(

@@ -230,7 +230,7 @@ def write_vectors(folder: Path, block: Block, places: Slots, vectors: Vectors) -
     with _opened(vectors_path(folder, block.number)) as file:
         for start, end in _runs(places):
             file.seek(int(places[start]) * row)
-            file.write(memoryview(data[start:end]).cast("B"))
+            file.write(data[start:end].data.cast("B"))
         _flushed(file)
 
 
