@@ -209,19 +209,26 @@ class Store:
         Raises EngineError where a document is not as it was written.
         """
         found: dict[int, Stored] = {}
-        with self._reading(), self._snapshot():
-            commits = self.commits()
-            for start in range(0, len(keys), KEYS_AT_ONCE):
-                part = [int(key) for key in keys[start : start + KEYS_AT_ONCE]]
-                marks = ",".join("?" * len(part))
-                rows = self._connection.execute(
-                    "SELECT key, slot, vector_sum, sum, document FROM documents"
-                    f" WHERE key IN ({marks})",
-                    part,
-                )
-                for row in rows:
-                    found[row[0]] = self._stored(*row)
-        return commits, found
+        with self._reading():
+            if len(keys) <= KEYS_AT_ONCE:
+                return self._some(keys, found), found
+            with self._snapshot():
+                for start in range(0, len(keys), KEYS_AT_ONCE):
+                    commits = self._some(keys[start : start + KEYS_AT_ONCE], found)
+                return commits, found
+
+    def _some(self, keys: Sequence[int], found: dict[int, Stored]) -> int:
+        """Add documents to `found`, by one statement, which is of one moment; its commits."""
+        marks = ",".join("?" * len(keys))
+        rows = self._connection.execute(
+            "SELECT facts.value, key, slot, vector_sum, sum, document FROM facts"
+            f" LEFT JOIN documents ON key IN ({marks}) WHERE name = 'commits'",
+            [int(key) for key in keys],
+        ).fetchall()
+        for _, *stored in rows:
+            if stored[0] is not None:
+                found[stored[0]] = self._stored(*stored)
+        return int(rows[0][0])
 
     def all_after(self, key: int, count: int) -> list[Stored]:
         """The first `count` documents whose keys are above `key`, by key."""

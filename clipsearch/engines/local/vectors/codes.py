@@ -20,11 +20,12 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-PAGE = 512
+PAGE = 2048
 WORD_BITS = 64
 STEP_BITS = 4
 # Pages compared at once: what is written meanwhile stays in the processor's second cache.
-_PAGES_AT_ONCE = 32
+_PAGES_AT_ONCE = 8
+_WORDS_IN_BYTE = 3
 
 Vectors = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint64]
@@ -132,17 +133,26 @@ class Codes:
         """Signs that differ, of as many codes as `out` has places."""
         count = len(out)
         pages = -(-count // PAGE)
-        differing = np.empty((_PAGES_AT_ONCE, PAGE), np.uint64)
-        counted = np.empty((_PAGES_AT_ONCE, PAGE), np.uint8)
-        summed = np.empty((_PAGES_AT_ONCE, PAGE), np.uint16)
+        shape = (_PAGES_AT_ONCE, PAGE)
+        differing, ones = np.empty(shape, np.uint64), np.empty(shape, np.uint8)
+        few, summed = np.empty(shape, np.uint8), np.empty(shape, np.uint16)
         for first in range(0, pages, _PAGES_AT_ONCE):
             part = self._pages[first : min(first + _PAGES_AT_ONCE, pages)]
-            bits, ones, total = differing[: len(part)], counted[: len(part)], summed[: len(part)]
-            total[:] = 0
+            held = slice(len(part))
+            bits, counted, total = differing[held], ones[held], summed[held]
             for word, signs in enumerate(question.signs):
                 np.bitwise_xor(part[:, word], signs, out=bits)
-                np.bitwise_count(bits, out=ones)
-                np.add(total, ones, out=total)
+                # The sum of three words fits a byte, and bytes are summed twice as quickly.
+                if word % _WORDS_IN_BYTE == 0:
+                    np.bitwise_count(bits, out=few[held])
+                else:
+                    np.bitwise_count(bits, out=counted)
+                    np.add(few[held], counted, out=few[held])
+                if word % _WORDS_IN_BYTE == _WORDS_IN_BYTE - 1 or word == len(question.signs) - 1:
+                    if word < _WORDS_IN_BYTE:
+                        np.copyto(total, few[held])
+                    else:
+                        np.add(total, few[held], out=total)
             start = first * PAGE
             end = min(start + total.size, count)
             out[start:end] = total.reshape(-1)[: end - start]
