@@ -3,36 +3,27 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
 import pytest
 from local_collection import (
     DIMENSION,
-    feed,
     in_segments,
-    make_document,
     make_embedding,
     same,
     through_codes,
 )
 
-from clipsearch.documents import Document, Embedding
+from clipsearch.documents import Document
 from clipsearch.engine import (
-    Delete,
     EngineQuery,
     Filter,
-    IndexInfo,
     NumberFilter,
     TagFilter,
-    Upsert,
 )
 from clipsearch.engines.local import search as searching
-from clipsearch.engines.local import upkeep
 from clipsearch.engines.local.engine import LocalEngine
-from clipsearch.engines.local.store import Store
-from clipsearch.engines.local.vectors.depth import Depths
 from clipsearch.modes import MODES, Mode
 from clipsearch.text import tokens
 from finetune.errors import UsageError
@@ -283,64 +274,6 @@ def test_exact_never_asks_the_codes(
     assert [hit.document.id for hit in filled.search(query).hits] == [
         name for name, _ in twin(collection, query)[0][:10]
     ]
-
-
-def test_codes_find_nearly_all_that_exact_finds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upkeep, "LEAST_FOR_CODES", 500)
-    chance = np.random.default_rng(0)
-    # Unclustered, with a falling spectrum, in a narrow cone as those of an encoder are.
-    spectrum = np.arange(1, 97) ** -0.5
-    vectors = chance.standard_normal((4000, 96)) * spectrum + 3 * chance.standard_normal(96) / 10
-    documents = [
-        replace(make_document(number), embedding=unit(vector))
-        for number, vector in enumerate(vectors)
-    ]
-    engine = LocalEngine.create(tmp_path / "photos.index", IndexInfo(96))
-    feed(engine, [Upsert(document) for document in documents[:3600]])
-    # Documents that came after it was measured, and others that went.
-    feed(engine, [Upsert(document) for document in documents[3600:]])
-    feed(engine, [Delete(document.id) for document in documents[::10]])
-    assert engine.count() == 3600
-    asked = 0
-    plain = searching.Comparison
-
-    def counted(*arguments: object) -> object:
-        nonlocal asked
-        asked += 1
-        return plain(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(searching, "Comparison", counted)
-    monkeypatch.setattr(searching, "VECTORS_PER_GATHERED_VECTOR", 0)
-    queries = [
-        unit(vectors[n] + 0.5 * chance.standard_normal(96) * spectrum) for n in range(1, 4000, 200)
-    ]
-    for mode in ("vector", "hybrid", "hybrid-rrf"):
-        for filters in ((), (TagFilter("split", ("train",)),)):
-            found = []
-            for vector in queries:
-                query = EngineQuery(mode, ("dog",), vector, k=10, offset=5, filters=filters)
-                exact = {hit.document.id for hit in engine.search(replace(query, exact=True)).hits}
-                hits = {hit.document.id for hit in engine.search(query).hits}
-                assert len(hits) == 10
-                found.append(len(hits & exact) / 10)
-            assert np.mean(found) >= 0.97, (mode, filters)
-    assert asked == 6 * len(queries)
-    depth = open_depths(engine).of(10, 3600)
-    assert depth[1] < 1800  # far from all
-
-
-def open_depths(engine: LocalEngine) -> Depths:
-    store = Store(Path(engine.target))
-    depths = store.state().depths
-    store.close()
-    assert depths is not None
-    return depths
-
-
-def unit(vector: np.ndarray) -> Embedding:
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def test_query_without_a_word_says_so(filled: LocalEngine) -> None:
