@@ -1,34 +1,70 @@
 """`clipsearch evaluate`: how good an encoder is, and whether it is better than another."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import UTF8, NamedPath, images_option, json_option
+from clipsearch.cli.evaluate_encoder import run_encoder_evaluation
+from clipsearch.cli.evaluate_index import run_index_evaluation
+from clipsearch.cli.options import (
+    UTF8,
+    NamedPath,
+    images_option,
+    json_option,
+    optional_index_option,
+)
 from finetune.errors import UsageError
 from finetune.evaluation.significance import RESAMPLES
-from finetune.figures import GLOBAL, RANKS, TASKS
-from finetune.text.strict_json import dumps
 
-if TYPE_CHECKING:
-    from clipsearch.evaluation.evaluate import EncoderEvaluation
-    from finetune.evaluation.intervals import RankedMeasurement
-    from finetune.figures import Estimate, Figure
-
-TABLE_WIDTH = 110
+# Of `EvaluateOptions` alone, its arguments first; of both; and of an index alone.
+ENCODER_OPTIONS = (
+    "encoder", "manifest", "against", "in_batches", "in_file_order", "ks", "zero_shot",
+    "templates", "workers", "batch_size", "strict",
+)  # fmt: skip
+OF_BOTH = ("split", "images", "device")
+OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page")
 
 
 @click.command()
-@click.argument("encoder", type=NamedPath(path_type=Path))
-@click.argument("manifest", type=NamedPath(path_type=Path))
+@click.argument("encoder", type=NamedPath(path_type=Path), required=False)
+@click.argument("manifest", type=NamedPath(path_type=Path), required=False)
+@optional_index_option
+@click.option(
+    "--manifest",
+    "captions_of",
+    metavar="MANIFEST",
+    type=NamedPath(path_type=Path),
+    help="With --index: ask the captions of this manifest, not those that the index holds.",
+)
+@click.option(
+    "--queries",
+    metavar="FILE",
+    type=NamedPath(path_type=Path),
+    help="With --index: ask these, with judgments: a CSV of query, id and grade; a folder like"
+    " BEIR's; or topics with their --qrels.",
+)
+@click.option(
+    "--qrels",
+    metavar="FILE",
+    type=NamedPath(path_type=Path),
+    help="TREC's judgments of the topics in --queries.",
+)
+@click.option(
+    "--encoder",
+    "encoder_folder",
+    metavar="DIR",
+    type=NamedPath(path_type=Path),
+    help="With --index: the encoder's folder, if it has moved since the feed.",
+)
 @click.option(
     "--split",
     type=click.Choice(["train", "val", "test", "all"]),
     default="test",
     show_default=True,
-    help="Which part of the manifest.",
+    help="Which part of the manifest, of the index's captions, or of BEIR's qrels.",
 )
 @click.option(
     "--against",
@@ -108,59 +144,116 @@ TABLE_WIDTH = 110
     help="With --against: write a contact sheet, .html or .png, of the captions that improved and"
     " got worse most, with the first results before and after.",
 )
+@click.option(
+    "--csv",
+    "table",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --index: write a row a query, with its rank in each mode.",
+)
+@click.option(
+    "--html",
+    "page",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --index: write a report, with the queries that each mode wins and loses.",
+)
 @json_option
-def evaluate(
-    as_json: bool, plots: Path | None, sheet: Path | None, resamples: int, seed: int, **values: Any
-) -> int:
+@click.pass_context
+def evaluate(context: click.Context, /, resamples: int, seed: int, **values: Any) -> int:
     """Measure how well ENCODER finds the pictures of MANIFEST by their captions.
 
     And captions by pictures: MRR, recall and nDCG, mean and median rank over the whole pool, with
     95 % bootstrap intervals. Images are resampled, each with all its captions. A caption that
     several images share is one query that any of them answers.
 
+    With --index instead of ENCODER and MANIFEST: measure every mode of the index side by side, by
+    judgments (--queries) or by its captions, each of which looks for its image without itself.
+
     \b
     Examples:
       clipsearch evaluate encoder photos.csv
       clipsearch evaluate encoder photos.csv --against encoder-before --sheet changes.html
       clipsearch evaluate encoder photos.csv --in-batches 64 --json
+      clipsearch evaluate --index photos.index --html relevance.html
+      clipsearch evaluate --index photos.index --queries judged.csv --csv queries.csv
       clipsearch evaluate encoder rsicd.json --zero-shot classes.txt \\
           --template "An aerial photograph of {category}"
 
     Exit code 3: done, but without some pictures or rows that cannot be used.
     """
-    # Light path: these bring numpy, Pillow and onnxruntime.
-    from clipsearch.evaluation.evaluate import EvaluateOptions, evaluate
-    from clipsearch.evaluation.plots import check_plots, plot_evaluation
-    from clipsearch.evaluation.sheet import write_comparison
-    from finetune.evaluation.comparison_sheet import MOST_CELLS
-    from finetune.evaluation.intervals import Sampling
-    from finetune.manifest.inputs import check_sheet
+    explicit = context.get_parameter_source("index") is not ParameterSource.ENVIRONMENT
+    if values["index"] is not None and (explicit or values["encoder"] is None):
+        return _of_index(context, resamples, seed, values)
+    return _of_encoder(context, resamples, seed, values)
 
-    inputs = [values[name] for name in ("encoder", "manifest", "against", "zero_shot")]
-    if sheet is not None:
-        if values["against"] is None:
-            raise UsageError(
-                "--sheet shows before and after: name the other encoder with --against"
-            )
-        check_sheet(sheet, MOST_CELLS, inputs=inputs)
-    if plots is not None:
-        check_plots(plots, inputs)
-    options = EvaluateOptions(sampling=Sampling(resamples=resamples, seed=seed), **values)
-    evaluation = evaluate(options)
-    if as_json:
-        click.echo(dumps(evaluation.as_dict(), indent=2, ensure_ascii=True))
-    else:
-        _print(evaluation)
-    if plots is not None:
-        names = [str(encoder.folder) for encoder in evaluation.encoders]
-        for path in plot_evaluation(evaluation.measurements, names, plots):
-            click.echo(f"Wrote {path}", err=True)
-    if sheet is not None:
-        if evaluation.retrieval is None:
-            raise UsageError("--sheet compares captions, and there are none")
-        write_comparison(sheet, evaluation.retrieval, evaluation.measurements[0])
-        click.echo(f"Wrote {sheet}", err=True)
-    return 0 if evaluation.complete else EXIT_SOME_REJECTED
+
+def _of_encoder(context: click.Context, resamples: int, seed: int, values: dict[str, Any]) -> int:
+    from clipsearch.evaluation.evaluate import EvaluateOptions  # light path: NumPy, Pillow
+    from finetune.evaluation.intervals import Sampling  # light path: NumPy
+
+    if values["encoder"] is None or values["manifest"] is None:
+        raise UsageError(
+            "nothing to measure: give ENCODER and MANIFEST, or an index with --index TARGET"
+        )
+    _refuse(context, OF_INDEX, "measures an index: name one with --index, without ENCODER")
+    names = [*ENCODER_OPTIONS, *OF_BOTH]
+    options = EvaluateOptions(
+        sampling=Sampling(resamples=resamples, seed=seed), **{name: values[name] for name in names}
+    )
+    return run_encoder_evaluation(
+        options, as_json=values["as_json"], plots=values["plots"], sheet=values["sheet"]
+    )
+
+
+def _of_index(context: click.Context, resamples: int, seed: int, values: dict[str, Any]) -> int:
+    # Light path: NumPy, Pillow and the engines.
+    from clipsearch.relevance.evaluation import IndexEvaluateOptions
+    from clipsearch.relevance.sources import QuerySource
+    from finetune.evaluation.intervals import Sampling
+
+    if values["encoder"] is not None:
+        raise UsageError(
+            f"{values['encoder']} and --index {values['index']}: an encoder is measured on a"
+            f" manifest, or an index by itself; give one of them (an index's encoder that has"
+            f" moved: --encoder DIR)"
+        )
+    _refuse(
+        context,
+        (*ENCODER_OPTIONS[2:], "sheet"),
+        "measures an encoder: leave it out, or give ENCODER and MANIFEST instead of --index",
+    )
+    options = IndexEvaluateOptions(
+        index=values["index"],
+        source=QuerySource(
+            queries=values["queries"],
+            qrels=values["qrels"],
+            manifest=values["captions_of"],
+            images=values["images"],
+            split=values["split"],
+        ),
+        encoder=values["encoder_folder"],
+        device=values["device"],
+        sampling=Sampling(resamples=resamples, seed=seed),
+    )
+    return run_index_evaluation(
+        options,
+        as_json=values["as_json"],
+        table=values["table"],
+        plots=values["plots"],
+        page=values["page"],
+        images=values["images"],
+    )
+
+
+def _refuse(context: click.Context, names: Iterable[str], why: str) -> None:
+    """Raise UsageError where one of these options was given."""
+    for parameter in context.command.params:
+        if (
+            parameter.name in names
+            and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+        ):
+            raise UsageError(f"{parameter.opts[0]} {why}")
 
 
 def _cutoffs(text: str | None) -> tuple[int, ...]:
@@ -170,129 +263,3 @@ def _cutoffs(text: str | None) -> tuple[int, ...]:
         if not part.isdecimal() or not 1 <= len(part) <= 6 or int(part) < 1:
             raise UsageError(f"--ks {text}: {part or 'an empty part'} is no cutoff; write 1,3,20")
     return tuple(int(part) for part in parts)
-
-
-def _print(evaluation: "EncoderEvaluation") -> None:
-    from rich.console import Console  # light path: --help prints no table
-    from rich.text import Text
-
-    from finetune.console import printable
-
-    console = Console(highlight=False, soft_wrap=True)
-    # Cut figures tell nothing: a narrower terminal wraps the lines instead.
-    console.width = max(console.width, TABLE_WIDTH)
-    for line in _heading(evaluation):
-        console.print(Text(printable(line)))
-    for each in evaluation.measurements:
-        console.print()
-        console.print(Text(_title(each), style="bold"))
-        console.print(_table(each))
-    console.print()
-    for line in _footing(evaluation):
-        console.print(Text(printable(line)))
-
-
-def _heading(evaluation: "EncoderEvaluation") -> list[str]:
-    options, retrieval = evaluation.options, evaluation.retrieval
-    roles = ("encoder ", "against ")
-    lines = [
-        f"{role} {encoder.folder} ({encoder.name}, {encoder.fingerprint[:12]})"
-        for role, encoder in zip(roles, evaluation.encoders, strict=False)
-    ]
-    captions = "no captions"
-    if retrieval is not None:
-        captions = (
-            f"{len(retrieval.data.captions):,} captions, {len(retrieval.pool.captions):,} different"
-        )
-    lines.append(
-        f"manifest {options.manifest}, split {options.split}: {evaluation.images:,} images,"
-        f" {captions}"
-    )
-    lines += [f'prompt   "{template}"' for template in evaluation.templates]
-    return lines
-
-
-def _title(measurement: "RankedMeasurement") -> str:
-    task = TASKS[measurement.task]
-    return (
-        f"{task.title}, {measurement.scope}: {measurement.queries:,} {task.queries},"
-        f" each among {measurement.pool:,} {task.candidates}"
-    )
-
-
-def _table(measurement: "RankedMeasurement") -> Any:
-    from rich import box
-    from rich.table import Table
-
-    compared = measurement.figures[0].against is not None
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    table.add_column("figure", no_wrap=True)
-    for name in ("encoder", "against", "difference", "p") if compared else ("encoder",):
-        table.add_column(name, no_wrap=True, justify="right")
-    for figure in measurement.figures:
-        table.add_row(figure.name, *_cells(figure))
-    return table
-
-
-def _cells(figure: "Figure") -> list[str]:
-    digits = 2 if figure.name in RANKS else 3
-    cells = [_interval(figure.estimate, digits)]
-    if figure.against is not None and figure.difference is not None:
-        cells.append(_interval(figure.against, digits))
-        cells.append(_interval(figure.difference, digits, sign="+"))
-        cells.append("" if figure.p_value is None else f"{figure.p_value:.4f}")
-    return cells
-
-
-def _interval(estimate: "Estimate", digits: int, sign: str = "") -> str:
-    value, *ends = (
-        f"{number:{sign},.{digits}f}"
-        for number in (estimate.value, estimate.low, estimate.high)
-        if number is not None
-    )
-    return f"{value} [{', '.join(ends)}]" if ends else value
-
-
-def _footing(evaluation: "EncoderEvaluation") -> list[str]:
-    from finetune.evaluation.intervals import FEW_CLUSTERS
-
-    sampling = evaluation.options.sampling
-    lines = [
-        f"In brackets: {sampling.confidence:.0%} bootstrap intervals,"
-        f" {sampling.resamples:,} resamples of the images."
-    ]
-    if len(evaluation.encoders) == 2:
-        lines.append(
-            f"p: two-sided sign-flip test over the images, {sampling.resamples:,} permutations;"
-            " not corrected for the number of figures."
-        )
-        lines += [_verdict(each) for each in evaluation.measurements if each.scope == GLOBAL]
-    few = min(each.clusters for each in evaluation.measurements)
-    if few < FEW_CLUSTERS:
-        lines.append(f"Note: with only {few} images, the intervals are too narrow.")
-    lines += [f"Note: {note}." for note in evaluation.notes]
-    if evaluation.left_out:
-        first = evaluation.left_out[0]
-        lines.append(
-            f"Left out: {len(evaluation.left_out):,} images that cannot be read; the first,"
-            f" {first.where}: {first.reason}"
-        )
-    if evaluation.problems:
-        lines.append(f"The manifest has {evaluation.problems}; see clipsearch manifest check.")
-    return lines
-
-
-def _verdict(measurement: "RankedMeasurement") -> str:
-    """Whether the encoder is better, by the figure that is tested."""
-    figure = measurement.figure(TASKS[measurement.task].tested)
-    difference, p_value = figure.difference, figure.p_value
-    if difference is None or p_value is None:
-        return ""
-    task = TASKS[measurement.task].title.capitalize()
-    if p_value > 0.05:
-        return f"{task}: no difference in {figure.name} that could not be chance (p {p_value:.3g})."
-    word = "better" if difference.value > 0 else "worse"
-    return (
-        f"{task}: ENCODER is {word} in {figure.name}, by"
-        f" {_interval(difference, 3, sign='+')} (p {p_value:.2g})."
-    )

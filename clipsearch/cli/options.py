@@ -49,6 +49,15 @@ class NamedPath(click.Path):
 
 def index_option(command: Command) -> Command:
     """Add `--index TARGET`: a path is the embedded engine, an http(s) address is Vespa."""
+    return _index_option(required=True)(command)
+
+
+def optional_index_option(command: Command) -> Command:
+    """Add `--index TARGET`, where a command can do without."""
+    return _index_option(required=False)(command)
+
+
+def _index_option(*, required: bool) -> Callable[[Command], Command]:
     return click.option(
         "--index",
         "index",
@@ -56,9 +65,9 @@ def index_option(command: Command) -> Command:
         type=NamedPath(),
         envvar="CLIPSEARCH_INDEX",
         show_envvar=True,
-        required=True,
+        required=required,
         help="The index: a folder (embedded engine) or an http(s) address (Vespa).",
-    )(command)
+    )
 
 
 def json_option(command: Command) -> Command:

@@ -53,6 +53,7 @@ CLIPSEARCH = [
     "deployment",
     "feed",
     "evaluation",
+    "relevance",
     "demo",
     "cli",
     "__main__",

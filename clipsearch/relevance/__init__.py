@@ -1,0 +1,1 @@
+"""How well an index answers: its modes side by side, by judgments or by its own captions."""
