@@ -76,6 +76,7 @@ class EncoderDescription:
             inputs of the export's check, by tower ("text", "image").
         fingerprint: sha256 over the hashes of every file that affects embeddings.
         base_model: Id or folder that training started from.
+        precision: Of the ONNX towers: "fp32", "fp16" or "int8". The checkpoint is in float32.
     """
 
     family: str
@@ -88,6 +89,7 @@ class EncoderDescription:
     onnx_max_difference: Mapping[str, float]
     fingerprint: str
     base_model: str = ""
+    precision: str = "fp32"
     format_version: int = FORMAT_VERSION
 
 
@@ -112,9 +114,11 @@ def fingerprint(folder: Path) -> str:
 def write_description(folder: Path, description: EncoderDescription) -> None:
     """Write encoder.json."""
     values = asdict(description)
+    # Earlier versions refuse what they do not know, and do what these say.
     if description.preprocessing.transparency == "white":
-        # what earlier versions do, which do not know the word
         del values["preprocessing"]["transparency"]
+    if description.precision == "fp32":
+        del values["precision"]
     text = dumps(values, indent=2)
     (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -18,6 +18,7 @@ from finetune.manifest.inputs import check_no_input, is_same_place
 from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
+    from clipsearch.evaluation.tower_precision import PrecisionCost
     from finetune.models.dual_encoder import DualEncoder
 
 DEFAULT_OUT = Path("encoder")
@@ -35,6 +36,8 @@ class Request:
         name, license, max_tokens: Of what is written.
         wise_ft: Weight of MODEL in the mix with `base`; None mixes nothing.
         base: Id or folder; None is the model that the encoder's training started from.
+        precision: Of the ONNX towers.
+        measure_on: A manifest on which their recall@10 is compared; None compares none.
         push: "owner/name" on the hub; None uploads nothing.
         private: Whether a repository that is made is private.
         overwrite: Whether finished folders may be replaced.
@@ -50,6 +53,8 @@ class Request:
     max_tokens: int | None
     wise_ft: float | None
     base: str | None
+    precision: str
+    measure_on: Path | None
     push: str | None
     private: bool
     overwrite: bool
@@ -64,7 +69,12 @@ class Request:
     def is_changed(self) -> bool:
         """Whether what comes out is another encoder than MODEL."""
         changes = (self.text_model, self.name, self.license, self.max_tokens, self.wise_ft)
-        return any(value is not None for value in changes)
+        return self.is_smaller or any(value is not None for value in changes)
+
+    @property
+    def is_smaller(self) -> bool:
+        """Whether the ONNX towers are in fewer bits."""
+        return self.precision != "fp32"
 
     @property
     def is_left_as_it_is(self) -> bool:
@@ -85,6 +95,7 @@ class Exported:
         encoder: Description of the encoder folder that was written or uploaded, if any.
         out, open_clip: The folders that were written.
         dimension: Values in an embedding, where something was written.
+        cost: Of fewer bits, where it was measured.
         pushed: Address on the hub.
     """
 
@@ -92,6 +103,7 @@ class Exported:
     out: Path | None = None
     open_clip: Path | None = None
     dimension: int | None = None
+    cost: "PrecisionCost | None" = None
     pushed: str | None = None
 
 
@@ -126,6 +138,20 @@ class Exported:
     help="For --wise-ft.  [default: the model that the encoder's training started from]",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the ONNX towers: fp16 is half as large, int8 a quarter; the checkpoint stays fp32.",
+)
+@click.option(
+    "--measure-on",
+    metavar="MANIFEST",
+    type=NamedPath(path_type=Path),
+    help="With --precision: say what it costs on these captioned images (the split val, else all):"
+    " cosines to fp32, and recall@10 before and after.",
+)
+@click.option(
     "--name", type=UTF8, help="The encoder's name for people; the folder's name unless given."
 )
 @click.option("--max-tokens", type=int, help="Cut texts earlier than the model does.")
@@ -157,6 +183,7 @@ def export(as_json: bool, **options: Any) -> None:
       clipsearch export encoder --push me/birds --private
       clipsearch export encoder --wise-ft 0.5 --out mixed
       clipsearch export encoder --open-clip for-open-clip
+      clipsearch export encoder --precision int8 --measure-on photos.csv --out small
       clipsearch export openai/clip-vit-base-patch32 --text-model roberta-base --out start
     """
     request = _with_default_out(Request(**options))
@@ -188,6 +215,21 @@ def _check(request: Request) -> None:
         raise UsageError("--private says how --push makes a repository; give --push OWNER/NAME")
     if request.base is not None and request.wise_ft is None:
         raise UsageError("--base is what --wise-ft mixes with; give --wise-ft too, such as 0.5")
+    if request.is_smaller and request.open_clip is not None and request.out is None:
+        raise UsageError(
+            f"--precision {request.precision} is of ONNX towers, and --open-clip writes none; give"
+            f" --out too"
+        )
+    if request.measure_on is not None:
+        if not request.is_smaller:
+            raise UsageError(
+                "--measure-on says what --precision fp16 or int8 costs; give one of them, or"
+                " measure this encoder with: clipsearch evaluate"
+            )
+        from finetune.manifest.manifest import Manifest  # nothing else here reads one
+
+        # A manifest that cannot be read is told of before minutes of export.
+        Manifest.open(request.measure_on).close()
     if request.text_model is not None:
         for option, value in (("--wise-ft", request.wise_ft), ("--open-clip", request.open_clip)):
             if value is not None:
@@ -270,9 +312,19 @@ def _convert(request: Request) -> Exported:
             recipe=source.recipe,
             files=source.files,
             license=request.license,
+            precision=request.precision,
             yes=request.yes,
         )
-    return Exported(description, request.out, request.open_clip, source.dual.dimension)
+    cost = _precision_cost(request)
+    return Exported(description, request.out, request.open_clip, source.dual.dimension, cost)
+
+
+def _precision_cost(request: Request) -> "PrecisionCost | None":
+    if request.out is None or not request.is_smaller:
+        return None
+    from clipsearch.evaluation.tower_precision import precision_cost  # heavy, as above
+
+    return precision_cost(request.out, request.measure_on)
 
 
 def _say_what_it_is(request: Request, dual: "DualEncoder") -> None:
@@ -318,10 +370,14 @@ def _report(outcome: Exported, as_json: bool) -> None:
         places = {"out": outcome.out, "open_clip": outcome.open_clip}
         values = {name: None if path is None else str(path) for name, path in places.items()}
         described = {} if outcome.encoder is None else asdict(outcome.encoder)
-        click.echo(dumps({**values, "pushed": outcome.pushed, **described}, ensure_ascii=True))
+        cost = None if outcome.cost is None else asdict(outcome.cost)
+        told = {**values, "pushed": outcome.pushed, "precision_cost": cost, **described}
+        click.echo(dumps(told, ensure_ascii=True))
         return
     if outcome.out is not None and outcome.encoder is not None:
         _print_encoder(outcome.out, outcome.encoder)
+    if outcome.cost is not None and outcome.encoder is not None:
+        _print_cost(outcome.cost, outcome.encoder.precision)
     if outcome.open_clip is not None:
         click.echo(
             f"{outcome.open_clip}: OpenCLIP, {outcome.dimension} dimensions; load it with:"
@@ -329,6 +385,21 @@ def _report(outcome: Exported, as_json: bool) -> None:
         )
     if outcome.pushed is not None:
         click.echo(f"uploaded: {outcome.pushed}")
+
+
+def _print_cost(cost: "PrecisionCost", precision: str) -> None:
+    for what, cosines in (("texts", cost.texts), ("images", cost.images)):
+        click.echo(
+            f"cosine of {precision} to fp32, {cosines.count:,} {what}:"
+            f" least {cosines.least:.5f}, mean {cosines.mean:.5f}"
+        )
+    if cost.recall is None or cost.recall_in_fp32 is None:
+        click.echo("These were made up; --measure-on MANIFEST measures yours, and recall@10.")
+    else:
+        click.echo(
+            f"text-to-image recall@10, pool of {cost.pool:,}: fp32 {cost.recall_in_fp32:.4f},"
+            f" {precision} {cost.recall:.4f} ({cost.recall - cost.recall_in_fp32:+.4f})"
+        )
 
 
 def _print_encoder(out: Path, description: EncoderDescription) -> None:

@@ -297,10 +297,13 @@ def _technical(description: EncoderDescription) -> str:
     differences = ", ".join(
         f"{tower} {difference:.1e}" for tower, difference in description.onnx_max_difference.items()
     )
+    precision = ""
+    if description.precision != "fp32":
+        precision = f" They are in {description.precision}; the checkpoint is in float32."
     return f"""## Technical
 
 - Pictures: {pre.height}×{pre.width} pixels, {pre.resample}, {pre.resize}; texts: at most \
 {description.max_tokens} tokens.
 - `onnx/text.onnx` and `onnx/image.onnx` were compared with torch on export; largest difference \
-of a value: {differences}.
+of a value: {differences}.{precision}
 - Fingerprint: `{description.fingerprint}`."""

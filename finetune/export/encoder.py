@@ -24,7 +24,13 @@ from finetune.encoder_folder import (
 )
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export.card import model_card
-from finetune.export.onnx import compare_towers, write_image_tower, write_text_tower
+from finetune.export.onnx import (
+    compare_towers,
+    tower_differences,
+    write_image_tower,
+    write_text_tower,
+)
+from finetune.export.tower_precision import FP32, lower_precision
 from finetune.files.ownership import FolderKind, check_replaceable, read_mark
 from finetune.files.replacement import built_aside
 from finetune.images.processor_config import preprocessor_config
@@ -45,6 +51,7 @@ def export_encoder(
     recipe: Mapping[str, Any] | None = None,
     files: Sequence[Path] = (),
     license: str | None = None,
+    precision: str = FP32,
     yes: bool = False,
 ) -> EncoderDescription:
     """Write `out` and check its ONNX towers against torch.
@@ -60,6 +67,8 @@ def export_encoder(
         recipe: The run's settings, for recipe.yaml and the card.
         files: Copied into the folder under their own names (history.csv, plots).
         license: Of the weights, as the hub writes it ("mit"); left out of the card unless given.
+        precision: Of the ONNX towers, one of TOWER_PRECISIONS. In float32 they are compared with
+            torch; what fewer bits change is in the description, and no reason to refuse.
         yes: Replace a folder of an earlier version, which has no list of its files, too.
 
     Raises UsageError where `out` is a file, or a folder with anything in it that clipsearch did
@@ -78,6 +87,10 @@ def export_encoder(
             write_text_tower(saved, partial / TEXT_TOWER)
             write_image_tower(saved, partial / IMAGE_TOWER)
             differences = compare_towers(partial, saved, check_texts, check_pixels)
+            if precision != FP32:
+                for tower in (TEXT_TOWER, IMAGE_TOWER):
+                    lower_precision(partial / tower, precision)
+                differences = tower_differences(partial, saved, check_texts, check_pixels)
             description = EncoderDescription(
                 family=dual.family,
                 name=name or out.name,
@@ -89,6 +102,7 @@ def export_encoder(
                 onnx_max_difference=differences,
                 fingerprint=fingerprint(partial),
                 base_model=dual.base_model,
+                precision=precision,
             )
             write_description(partial, description)
             _write_reports(partial, description, metrics, recipe, files, license)
