@@ -54,8 +54,14 @@ diagram: $(INSTALLED) ## draw the rooms of docs/architecture.md anew, from the i
 settings: $(INSTALLED) ## write docs/settings.md anew, from the settings of a training run
 	$(BIN)/python tests/architecture/settings_page.py
 
-bench: $(INSTALLED) ## every benchmark, each printing a table (an hour on 2 cores)
-	for question in benchmarks/*.py; do echo "== $$question"; $(BIN)/python $$question || exit 1; done
+bench: $(INSTALLED) ## measure the ratios we are held to, into benchmarks/README.md (10 min)
+	$(BIN)/python benchmarks/check.py --write
+
+bench-check: $(INSTALLED) ## fail where a kept ratio fell by over 20 % (10 min)
+	$(BIN)/python benchmarks/check.py
+
+bench-all: $(INSTALLED) ## every benchmark, each printing a table (an hour on 2 cores)
+	for question in $(filter-out benchmarks/check.py,$(wildcard benchmarks/*.py)); do echo "== $$question"; $(BIN)/python $$question || exit 1; done
 
 clean: ## remove .venv and the demo
 	rm -rf $(VENV) demo build dist

@@ -124,6 +124,22 @@ def read_baseline(path: Path) -> float:
     return time.perf_counter() - start
 
 
+def ratios(rows: int = 50_000) -> dict[str, float]:
+    """Of the bare reader's time over ours, by format, for `check.py`."""
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        touch_images(folder, rows)
+        for label, (file_name, write) in WRITERS.items():
+            path = folder / file_name
+            write(path, rows, 1)
+            bare = read_baseline(path)
+            child = [sys.executable, __file__, "--child", str(path)]
+            read = json.loads(subprocess.run(child, check=True, stdout=subprocess.PIPE).stdout)
+            found[f"{label}: the bare reader's seconds over ours"] = bare / read["open"]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter

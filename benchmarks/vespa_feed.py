@@ -296,6 +296,17 @@ def measure(
     return rates
 
 
+def ratios(count: int = 4000) -> dict[str, float]:
+    """Of our rates over `vespa feed`'s against the stub that delays, for `check.py`."""
+    server = "5-50 ms, 64 at a time"
+    names = ["clipsearch", "the whole command", "vespa feed"]
+    with tempfile.TemporaryDirectory() as scratch:
+        documents = Documents.make(count, Path(scratch))
+        rates = measure(server, SERVERS[server], documents, 1, names)
+    theirs = rates["vespa feed"][0]
+    return {f"{name} over vespa feed, {server}": rates[name][0] / theirs for name in names[:2]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--documents", type=int, default=10_000)

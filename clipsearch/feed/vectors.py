@@ -5,6 +5,7 @@ ledger, and written where it is new or has changed.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -24,19 +25,18 @@ def vector_steps(
     plan: Plan, source: DocumentSource, ledger: Ledger, rejections: Rejections, seen: IdSet | None
 ) -> Iterator[Step | Rejection]:
     """A step for each record that is looked at and needs one; `plan` is given all works."""
-    waiting: list[Looked] = []
     with closed_after(records_at(source.manifest, plan.looked_at)) as records:
-        for place, record in records:
-            looked = look(plan, place, record, source, ledger, rejections, seen)
-            plan.works[place] = looked.work
-            if looked.work == Work.EMBED:
-                waiting.append(looked)
-                if len(waiting) == RECORDS_AT_ONCE:
-                    yield from _upserts(waiting)
-                    waiting = []
-            elif looked.work == Work.UPDATE and looked.image and looked.known:
-                yield update_step(looked.image, looked.known)
-    yield from _upserts(waiting)
+        while group := list(islice(records, RECORDS_AT_ONCE)):
+            ledger.read_ahead([source.id_of(record) for _, record in group])
+            waiting = []
+            for place, record in group:
+                looked = look(plan, place, record, source, ledger, rejections, seen)
+                plan.works[place] = looked.work
+                if looked.work == Work.EMBED:
+                    waiting.append(looked)
+                elif looked.work == Work.UPDATE and looked.image and looked.known:
+                    yield update_step(looked.image, looked.known)
+            yield from _upserts(waiting)
 
 
 def _upserts(waiting: list[Looked]) -> Iterator[Step | Rejection]:

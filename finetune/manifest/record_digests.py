@@ -64,7 +64,7 @@ class RecordDigests:
         parts = (name, split.encode(), stamp, content or b"", packed)
         row = hashlib.sha256(b"\0".join(parts)).digest()
         self._numbers.append(number)
-        self._ids += hash_of_id(id)
+        self._ids += _hash_of_name(name)
         self._rows += row[:ROW_BYTES]
 
     def finished(self) -> Digests:
@@ -78,4 +78,8 @@ class RecordDigests:
 
 def hash_of_id(id: str) -> bytes:
     """8 bytes of a hash of an id."""
-    return hashlib.blake2b(id.encode(), digest_size=8).digest()
+    return _hash_of_name(id.encode())
+
+
+def _hash_of_name(name: bytes) -> bytes:
+    return hashlib.blake2b(name, digest_size=8).digest()

@@ -11,7 +11,7 @@ others feed that too, `clipsearch.feed.ledger.mark` tells.
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from types import EllipsisType, TracebackType
@@ -24,6 +24,7 @@ from clipsearch.feed.ledger import compared
 from clipsearch.feed.ledger.compared import NOT_LOOKED_AT, Compared, Row
 from clipsearch.feed.ledger.counts import Counts
 from clipsearch.feed.ledger.entry import Entry, PendingFeed
+from clipsearch.feed.ledger.facts import LedgerFacts
 from clipsearch.feed.ledger.file import check_ledger, locked_for
 from clipsearch.feed.ledger.schema import FACTS, FORMAT_VERSION, make_tables
 from clipsearch.feed.ledger.tables import ContentTable, IdSet, explained
@@ -37,7 +38,7 @@ FEW_CHANGES = 1000
 COLUMNS = "id, stamp, content, encoder, fields, data_set, size"
 
 
-class Ledger:
+class Ledger(LedgerFacts):
     """Entries by document id. A context manager; all methods raise EngineError.
 
     One process at a time: a second feed or delete of the same index is refused.
@@ -49,11 +50,11 @@ class Ledger:
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: IO[bytes]) -> None:
-        self.path = path
+        super().__init__(path, connection)
         self.converted = ""
-        self._connection = connection
         self._lock = lock
         self._waiting: dict[str, Entry] = {}
+        self._read_ahead: dict[str, Entry | None] = {}
         self._uncommitted = 0
         self._counts: Counts | None = None
         self._counts_are_kept = False
@@ -94,37 +95,6 @@ class Ledger:
         self._connection.execute(FACTS)
         self.converted = make_tables(self._connection, self.path, self._fact("format version"))
         self._set_fact("format version", FORMAT_VERSION)
-
-    @property
-    def index_id(self) -> str:
-        """Of the index that the entries are about; empty for a new ledger."""
-        return self._fact("index id") or ""
-
-    @property
-    def last_feed(self) -> str:
-        """Token of the feed after which the ledger and the index said the same; empty for none."""
-        return self._fact("last feed") or ""
-
-    @property
-    def pending(self) -> PendingFeed | None:
-        """The feed that this ledger has begun and not ended."""
-        known = self._fact("pending feed")
-        return PendingFeed(*json.loads(known)) if known else None
-
-    @property
-    def places_fed(self) -> dict[str, tuple[str, ...]]:
-        """The data sets that were fed by this ledger, and where their manifests lay then."""
-        known = json.loads(self._fact("places fed") or "{}")
-        return {name: tuple(paths) for name, paths in known.items()}
-
-    def remember_place(self, data_set: str, paths: tuple[str, ...]) -> None:
-        """The data set is fed from here: what was fed from here before as another one is not it."""
-        others = {
-            name: [path for path in lay if path not in paths]
-            for name, lay in self.places_fed.items()
-            if name != data_set
-        }
-        self._set_fact("places fed", json.dumps(others | {data_set: paths}))
 
     def start_over(self, index_id: str) -> None:
         """Forget every entry; the ledger is about the index `index_id` from now on."""
@@ -222,7 +192,18 @@ class Ledger:
         waiting = self._waiting.get(document_id)
         if waiting is not None:
             return waiting
+        if document_id in self._read_ahead:
+            return self._read_ahead[document_id]
         return self._one(f"SELECT {COLUMNS} FROM documents WHERE id = ?", (document_id,))
+
+    def read_ahead(self, ids: Sequence[str]) -> None:
+        """Read the entries of some hundred documents at once, that will be asked for next."""
+        marks = ", ".join("?" * len(ids))
+        query = f"SELECT {COLUMNS} FROM documents WHERE id IN ({marks})"
+        self._read_ahead = dict.fromkeys(ids)
+        with explained(self.path):
+            for row in self._connection.execute(query, ids):
+                self._read_ahead[row[0]] = Entry(*row)
 
     def holder(self, content: str, size: int, encoder: str) -> Entry | None:
         """A document whose embedding was made from this content; None where there is none."""
@@ -366,6 +347,7 @@ class Ledger:
     def _change(self) -> None:
         """Begin to change documents in a way that digests and counts know nothing of."""
         self._flush()
+        self._read_ahead = {}
         self._begin()
         self._distrust(None)
         self._set_fact("counts", None)
@@ -388,6 +370,7 @@ class Ledger:
             self.commit()
             return
         known = [entry for entry in map(self.get, ids) if entry is not None]
+        self._read_ahead = {}
         with explained(self.path):
             self._flush()
             self._begin()
@@ -418,7 +401,7 @@ class Ledger:
                 for e in self._waiting.values()
             ),
         )
-        self._waiting = {}
+        self._waiting, self._read_ahead = {}, {}
 
     def _uncount_kept(self) -> None:
         """Counts that are kept must not outlive what they count; part of the transaction."""
@@ -429,22 +412,3 @@ class Ledger:
     def _keep_counts(self) -> None:
         self._set_fact("counts", self.counts().to_text())
         self._counts_are_kept = True
-
-    def _fact(self, name: str) -> str | None:
-        with explained(self.path):
-            row = self._connection.execute(
-                "SELECT value FROM facts WHERE name = ?", (name,)
-            ).fetchone()
-        return None if row is None else str(row[0])
-
-    def _set_fact(self, name: str, value: str | None) -> None:
-        """None takes it away. What is so already is not written."""
-        with explained(self.path):
-            if self._fact(name) == value:
-                return
-            if value is None:
-                self._connection.execute("DELETE FROM facts WHERE name = ?", (name,))
-            else:
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value)
-                )
