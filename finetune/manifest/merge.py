@@ -133,6 +133,8 @@ class Merger:
         # Until one is not: ids, and images named by them, that a data frame wrote as floats.
         self._ids_are_whole_floats = True
         self._names_are_whole_floats = True
+        # Of embeddings whose records come next.
+        self._contents: dict[int, bytes] = {}
         self._split_words: dict[str, str | None] = {}
         # Where records are written as rows are read; see `merged`.
         self._keys: Once | None = None
@@ -232,6 +234,8 @@ class Merger:
             self._problems.add("bad embedding", row.where, reason)
             return False
         self.database.execute("INSERT INTO embedding VALUES (?, ?)", (row.number, embedding))
+        if self.digests is not None and self._keys is not None:
+            self._contents[row.number] = hashlib.sha256(embedding).digest()
         return True
 
     def _check_vector_count(self) -> None:
@@ -305,10 +309,13 @@ class Merger:
         """The sha256 of an embedding as float32."""
         if self._vectors is not None:
             return hashlib.sha256(self._vectors.row(embedding).data).digest()
-        ((vector,),) = self.database.execute(
-            "SELECT vector FROM embedding WHERE number = ?", (embedding,)
-        )
-        return hashlib.sha256(vector).digest()
+        content = self._contents.pop(embedding, None)
+        if content is None:
+            ((vector,),) = self.database.execute(
+                "SELECT vector FROM embedding WHERE number = ?", (embedding,)
+            )
+            content = hashlib.sha256(vector).digest()
+        return content
 
     def _of_one_image(self, rows: list[Row]) -> list[Row]:
         """The rows without those of another image, whose name has only another Unicode form."""

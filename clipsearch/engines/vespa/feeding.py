@@ -9,7 +9,7 @@ place, so that nothing new is pulled meanwhile.
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from clipsearch.documents import check_document, storable
@@ -77,13 +77,23 @@ def feed(
     )
     writer = _Writer(throttled, info, places, stop)
     failure: BaseException | None = None
-    pool = ThreadPoolExecutor(client.settings.connections, thread_name_prefix="vespa-feed")
+    todo: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
+    threads: list[threading.Thread] = []
 
-    def work(operation: Operation) -> None:
-        try:
-            done.put(_Done(operation, writer.apply(operation)))
-        except BaseException as error:
-            done.put(_Done(operation, None, error))
+    def work() -> None:
+        while (operation := todo.get()) is not None:
+            try:
+                done.put(_Done(operation, writer.apply(operation)))
+            except BaseException as error:
+                done.put(_Done(operation, None, error))
+
+    def submit(operation: Operation) -> None:
+        # An executor makes a future for each operation, which nobody waits for.
+        if len(threads) < min(len(under_way), client.settings.connections):
+            thread = threading.Thread(target=work, name=f"vespa-feed-{len(threads)}", daemon=True)
+            threads.append(thread)
+            thread.start()
+        todo.put(operation)
 
     def collect(wait: bool) -> Iterator[Outcome]:
         nonlocal failure
@@ -112,7 +122,7 @@ def feed(
                 yield from collect(wait=True)
             if failure is None:
                 under_way.add(operation.id)
-                pool.submit(work, operation)
+                submit(operation)
                 yield from collect(wait=False)
         while under_way:
             yield from collect(wait=True)
@@ -121,7 +131,13 @@ def feed(
     finally:
         stop.set()
         left.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        with suppress(queue.Empty):
+            while True:
+                todo.get_nowait()
+        for _ in threads:
+            todo.put(None)
+        for thread in threads:
+            thread.join()
 
 
 class _Writer:

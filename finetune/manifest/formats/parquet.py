@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from finetune.errors import ManifestError
 from finetune.files.regular_files import open_regular
 from finetune.manifest.fields.parquet_values import (
@@ -16,7 +18,7 @@ from finetune.manifest.fields.parquet_values import (
     values_of,
     why_bomb,
 )
-from finetune.manifest.formats.row import ManifestColumns, Row
+from finetune.manifest.formats.row import FiniteFloats, ManifestColumns, Row
 from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
 
@@ -155,18 +157,35 @@ def _is_bytes(type: Any) -> bool:
 
 
 def _vectors(column: Any) -> list[Any]:
-    """Return embeddings as arrays where they are lists of numbers,
-    without an object for each number.
+    """Return embeddings as `embedding_value` takes them, without an object for each number.
+
+    Those of one length, all finite, come as the bytes of float32 values at once.
     """
     import pyarrow
 
     type = column.type
     if not (hasattr(type, "value_type") and pyarrow.types.is_floating(type.value_type)):
         return values_of(column)
+    if len(column) and not column.null_count:
+        values = column.flatten()
+        width, rest = divmod(len(values), len(column))
+        if width and not rest and not values.null_count and _are_all_of(column, width):
+            matrix = np.asarray(values.to_numpy(zero_copy_only=False), np.float32)
+            if np.isfinite(matrix).all():
+                return [FiniteFloats(row.data) for row in matrix.reshape(-1, width)]
     return [
         scalar.values.to_numpy(zero_copy_only=False) if scalar.is_valid else None
         for scalar in column
     ]
+
+
+def _are_all_of(column: Any, width: int) -> bool:
+    import pyarrow.compute
+
+    if pyarrow.types.is_fixed_size_list(column.type):
+        return True
+    lengths = pyarrow.compute.list_value_length(column)
+    return bool(pyarrow.compute.all(pyarrow.compute.equal(lengths, width)).as_py())
 
 
 def _damaged(path: Path, error: Exception) -> ManifestError:

@@ -66,6 +66,10 @@ class Row(NamedTuple):
         return f"{self.source}:{self.line}"
 
 
+class FiniteFloats(bytes):
+    """float32 values of an embedding that were found to be finite, all at once."""
+
+
 def with_whole_characters(row: Row, problems: Problems) -> Row | None:
     r"""Return the row with a blank for each half of a surrogate pair, as JSON's "\ud800" alone is.
 
@@ -323,6 +327,8 @@ def embedding_value(value: object) -> bytes | None:
     Raises:
         ValueError: it is no list of finite numbers.
     """
+    if isinstance(value, FiniteFloats):
+        return value
     # An array compared with a text is an array.
     if value is None or (isinstance(value, str) and not value):
         return None

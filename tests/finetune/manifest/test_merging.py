@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from finetune.manifest.manifest import Manifest
@@ -139,3 +141,30 @@ def test_vectors_are_read_by_blocks_as_they_were_written(
         row = vectors.row(number)
         assert row.dtype == np.float32
         np.testing.assert_array_equal(row, values[number].astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["<f2", "<f4", "<f8"])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_embeddings_of_a_table_are_read_as_one_by_one(
+    kind: str, fixed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once where they are of one length and finite, with the same problems elsewhere."""
+    values = np.random.default_rng(0).normal(size=(40, 3)).astype(kind)
+    ids = [f"d{number}" for number in range(40)]
+
+    def listed(rows: list[object]) -> pa.Array:
+        values = pa.from_numpy_dtype(np.dtype(kind))
+        return pa.array(rows, pa.list_(values, 3) if fixed else pa.list_(values))
+
+    bad = [*values[:5], None, [np.nan, 0, 1], *values[7:]]
+    other = [*values[:5], *([[0.5, 1.5]] if not fixed else [[0.5, 1.5, 2.5]]), *values[6:]]
+    for number, rows in enumerate([list(values), bad, other]):
+        path = tmp_path / f"{number}.parquet"
+        table = pa.table({"id": ids, "caption": ["x"] * 40, "embedding": listed(rows)})
+        pq.write_table(table.slice(1), path)
+        at_once = found(path)
+        monkeypatch.setattr("finetune.manifest.formats.parquet._are_all_of", lambda *_: False)
+        assert found(path) == at_once
+        monkeypatch.undo()
+        if number == 0:
+            assert len(at_once[0]) == 39 and not at_once[1][0][0].startswith("bad")  # type: ignore[index]

@@ -297,7 +297,7 @@ class Client:
         returned as it is. `about` is the document that an answer must name (`document_name`) to
         count as done, or as "there is none". Raises EngineError where none came at all.
         """
-        data = None if body is None else json.dumps(body, allow_nan=False).encode()
+        data = None if body is None else _as_json(body).encode()
         status, content, failure = self._retry(method, path, data, patience, stop, about)
         if failure is not None:
             tried = f"; tried for {patience:g} seconds" if patience else ""
@@ -350,6 +350,10 @@ def connect(target: str, settings: ConnectionSettings | None = None) -> Client:
     return Client(
         without_credentials(target).rstrip("/"), PoolTransport(target, settings), settings
     )
+
+
+# `json.dumps` would make an encoder for each document.
+_as_json = json.JSONEncoder(allow_nan=False).encode
 
 
 def _doubt(reply: Reply, content: Json, about: str | None) -> str | None:

@@ -73,6 +73,7 @@ class TimedConnection(HTTPConnection):
         """Nothing is sent yet. The certificate must name `server_name`, or else `host`."""
         super().__init__(host, port, blocksize=_READ_BYTES)
         self.limit = Limit(CONNECT_SECONDS)
+        self._gathered: bytearray | None = None
         self._tls, self._server_name = tls, server_name or host
         if tls is not None:
             self.default_port = 443
@@ -90,10 +91,26 @@ class TimedConnection(HTTPConnection):
             shake_hands: ssl.SSLSocket = self.sock
             _in_slices(self.sock, self.limit.within(CONNECT_SECONDS), shake_hands.do_handshake)
 
+    def request(self, *arguments: Any, **options: Any) -> None:
+        """Send a request, its head and a body of bytes in one piece: that is half the time."""
+        self._gathered = bytearray()
+        try:
+            super().request(*arguments, **options)
+            self._send_gathered()
+        finally:
+            self._gathered = None
+
     def send(self, data: Any) -> None:
         """Send bytes, or a file to its end."""
         if self.sock is None:
+            # What a proxy is told before is sent by itself.
+            gathered, self._gathered = self._gathered, None
             self.connect()
+            self._gathered = gathered
+        if self._gathered is not None and not hasattr(data, "read"):
+            self._gathered += data
+            return
+        self._send_gathered()
         if not hasattr(data, "read"):
             self._send_all(data)
             return
@@ -112,7 +129,12 @@ class TimedConnection(HTTPConnection):
             raise IncompleteRead(parts[-1] if parts else b"", answer.length)
         return b"".join(parts)
 
-    def _send_all(self, data: bytes) -> None:
+    def _send_gathered(self) -> None:
+        if self._gathered:
+            gathered, self._gathered = self._gathered, None
+            self._send_all(gathered)
+
+    def _send_all(self, data: bytes | bytearray) -> None:
         rest = memoryview(data)
 
         def send_some() -> int:
