@@ -3,8 +3,11 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any, Self
 
 from clipsearch.documents import PARTS, Document
+
+HASH_CHARACTERS = 64  # of a sha256 in hex
 
 # Hashed in this order since the first version. What came later is hashed only where a document has
 # it, so that the hashes of others, in ledgers that are there, stay true.
@@ -42,6 +45,41 @@ class Entry:
     fields: str
     data_set: str = ""
     size: int = 0
+
+    def to_row(self) -> tuple[str | bytes | int, ...]:
+        """As SQLite keeps it, in the order of the fields: hashes as their bytes, half as many."""
+        return (
+            self.id,
+            self.stamp,
+            packed(self.content),
+            packed(self.encoder),
+            packed(self.fields),
+            self.data_set,
+            self.size,
+        )
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> Self:
+        """Of what `to_row` gave, or what an earlier version wrote, with hashes in hex."""
+        id, stamp, content, encoder, fields, data_set, size = row
+        return cls(
+            id, stamp, _unpacked(content), _unpacked(encoder), _unpacked(fields), data_set, size
+        )
+
+
+def packed(text: str) -> str | bytes:
+    """Give the bytes of a hash in hex; any other text is as it is."""
+    if len(text) != HASH_CHARACTERS:
+        return text
+    try:
+        held = bytes.fromhex(text)
+    except ValueError:
+        return text
+    return held if held.hex() == text else text
+
+
+def _unpacked(held: str | bytes) -> str:
+    return held if isinstance(held, str) else held.hex()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from clipsearch.feed.ledger import compared
 from clipsearch.feed.ledger.compared import NOT_LOOKED_AT, Compared, Row
 from clipsearch.feed.ledger.counts import Counts
-from clipsearch.feed.ledger.entry import Entry, PendingFeed
+from clipsearch.feed.ledger.entry import Entry, PendingFeed, packed
 from clipsearch.feed.ledger.facts import LedgerFacts
 from clipsearch.feed.ledger.file import check_ledger, locked_for
 from clipsearch.feed.ledger.schema import FACTS, FORMAT_VERSION, make_tables
@@ -203,7 +203,7 @@ class Ledger(LedgerFacts):
         self._read_ahead = dict.fromkeys(ids)
         with explained(self.path):
             for row in self._connection.execute(query, ids):
-                self._read_ahead[row[0]] = Entry(*row)
+                self._read_ahead[row[0]] = Entry.from_row(row)
 
     def holder(self, content: str, size: int, encoder: str) -> Entry | None:
         """A document whose embedding was made from this content; None where there is none."""
@@ -211,7 +211,7 @@ class Ledger(LedgerFacts):
         return self._one(
             f"SELECT {COLUMNS} FROM documents"
             " WHERE size IN (0, ?) AND content = ? AND encoder = ? AND encoder != ''",
-            (size, content, encoder),
+            (size, packed(content), packed(encoder)),
         )
 
     def has_data_set(self, name: str) -> bool:
@@ -338,7 +338,7 @@ class Ledger(LedgerFacts):
     def _one(self, query: str, values: tuple[object, ...]) -> Entry | None:
         with explained(self.path):
             row = self._connection.execute(query, values).fetchone()
-        return None if row is None else Entry(*row)
+        return None if row is None else Entry.from_row(row)
 
     def _has(self, query: str, value: object) -> bool:
         with explained(self.path):
@@ -396,10 +396,7 @@ class Ledger(LedgerFacts):
             " ON CONFLICT (id) DO UPDATE SET stamp = excluded.stamp, content = excluded.content,"
             " encoder = excluded.encoder, fields = excluded.fields,"
             " data_set = excluded.data_set, size = excluded.size",
-            (
-                (e.id, e.stamp, e.content, e.encoder, e.fields, e.data_set, e.size)
-                for e in self._waiting.values()
-            ),
+            (entry.to_row() for entry in self._waiting.values()),
         )
         self._waiting, self._read_ahead = {}, {}
 

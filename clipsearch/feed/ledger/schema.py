@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clipsearch.feed.contents import size_of_stamp
 from clipsearch.feed.ledger.compared import COMPARED, TABLE
+from clipsearch.feed.ledger.entry import packed
 from finetune.errors import EngineError
 
 FORMAT_VERSION = "3"
@@ -53,6 +54,11 @@ def make_tables(connection: sqlite3.Connection, path: Path, version: str | None)
             f" {FORMAT_VERSION}; delete it to feed everything anew"
         )
     connection.execute("DROP INDEX IF EXISTS by_content")
+    connection.create_function("packed", 1, packed, deterministic=True)
+    connection.execute(
+        "UPDATE documents SET content = packed(content), encoder = packed(encoder),"
+        " fields = packed(fields)"
+    )
     connection.execute(BY_CONTENT)
     connection.execute(COMPARED)
     knew_any = connection.execute("SELECT 1 FROM documents").fetchone() is not None

@@ -45,7 +45,9 @@ def make_earlier(index: Path) -> None:
 
 def _make_earlier_ledger(path: Path, found: dict[str, Document]) -> None:
     with sqlite3.connect(path) as held:
-        rows = held.execute("SELECT id, stamp, content, encoder FROM documents").fetchall()
+        rows = held.execute(
+            "SELECT id, stamp, lower(hex(content)), lower(hex(encoder)) FROM documents"
+        ).fetchall()
         (index_id,) = held.execute("SELECT value FROM facts WHERE name = 'index id'").fetchone()
     path.unlink()
     with sqlite3.connect(path) as made:

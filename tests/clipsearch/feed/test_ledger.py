@@ -171,3 +171,18 @@ def test_ledger_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert remote.parent == tmp_path / "clipsearch"
     assert remote == ledger_path("http://localhost:8080")
     assert remote != ledger_path("http://localhost:8081")
+
+
+@pytest.mark.parametrize("text", ["", "c", "ab" * 32, "AB" * 32, "zz" * 32, " a" * 32, "MAY"])
+def test_hashes_are_kept_as_bytes_and_given_back_as_they_were(text: str, tmp_path: Path) -> None:
+    put = Entry("a", "stamp", text, text or "e", text, "photos", 7)
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        ledger.put(put)
+        ledger.commit()
+        assert ledger.get("a") == put
+        assert ledger.holder(text, 7, text or "e") == put
+        ledger.read_ahead(["a", "b"])
+        assert (ledger.get("a"), ledger.get("b")) == (put, None)
+    kind = "blob" if text == "ab" * 32 else "text"
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as held:
+        assert held.execute("SELECT typeof(content) FROM documents").fetchone() == (kind,)
