@@ -18,7 +18,7 @@ from clipsearch.documents import (
     storable_parts,
 )
 from clipsearch.json_records import record
-from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, Ranking, ranking_of
+from clipsearch.modes import MODES_WITHOUT_VECTOR, Calibration, Mode, Ranking, ranking_of
 from finetune.errors import DocumentError, UsageError
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class IndexInfo:
         column_order: Columns whose numbers were written to a Vespa, in the order in which they
             came. A column's place here, from 1, stands in the documents: it never changes.
         document_form: Of the documents on a Vespa; see `clipsearch.documents.DOCUMENT_FORM`.
+        text_mode: The ranking of a query with text that names none; None: hybrid.
+        calibration: How weights and `text_mode` came about; None where nobody calibrated.
     """
 
     dimension: int
@@ -118,6 +120,8 @@ class IndexInfo:
     open_feeds: tuple[OpenFeed, ...] = ()
     column_order: tuple[str, ...] = ()
     document_form: int = DOCUMENT_FORM
+    text_mode: Mode | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

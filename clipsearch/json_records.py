@@ -25,8 +25,10 @@ def _read(value: Any, kind: Any) -> Any:
     """Return a value of JSON as a field of this kind has it; as it is where it cannot be one."""
     if isinstance(value, list | tuple) and get_origin(kind) is tuple:
         return tuple(_read(each, get_args(kind)[0]) for each in value)
-    if isinstance(value, dict) and isinstance(kind, type) and is_dataclass(kind):
-        return record(kind, value)
+    if isinstance(value, dict):
+        for one in (kind, *get_args(kind)):  # of a union, too
+            if isinstance(one, type) and is_dataclass(one):
+                return record(one, value)
     return value
 
 

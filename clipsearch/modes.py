@@ -33,6 +33,24 @@ class Ranking:
     reranks: Mode | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the last calibration of an index gained on queries that it did not learn from.
+
+    Attributes:
+        metric: The figure, such as "mrr@10".
+        gain: Its mean over what it was before.
+        low, high: Ends of the gain's 95 % interval.
+        queries: That it was measured on.
+    """
+
+    metric: str
+    gain: float
+    low: float
+    high: float
+    queries: int
+
+
 RANKINGS: Mapping[Mode, Ranking] = MappingProxyType(
     {
         "bm25": Ranking(needs_vector=False),

@@ -132,6 +132,7 @@ def _as_text(facts: dict[str, object]) -> str:
         "language": facts["language"],
         "encoder": "none: ready-made vectors" if fingerprint is None else encoder,
         "weights": f"bm25 {facts['bm25_weight']:g}, vector {facts['vector_weight']:g}",
+        "ranking": _ranking(facts["text_mode"], facts["calibration"]),
         "numbers": _columns(facts["number_columns"]),
         "tags": _columns(facts["tag_columns"]),
         "images": facts["images_root"] or "unknown",
@@ -141,6 +142,17 @@ def _as_text(facts: dict[str, object]) -> str:
         rows["verified"] = _verdict(facts["verified"])
     width = max(map(len, rows))
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())
+
+
+def _ranking(mode: object, calibration: object) -> str:
+    """What ranks a text without --mode, and what calibration has gained."""
+    if not isinstance(calibration, dict):
+        return f"{mode or 'hybrid'} (not calibrated)"
+    return (
+        f"{mode or 'hybrid'} (calibrated: {calibration['metric']} {calibration['gain']:+.3f}"
+        f" [{calibration['low']:+.3f}, {calibration['high']:+.3f}] over"
+        f" {calibration['queries']:,} queries not learned from)"
+    )
 
 
 def _without_embedding(count: object) -> str:

@@ -155,6 +155,8 @@ class Wanted:
         assert dimension is not None, "check_dimension"
         old = before or IndexInfo(dimension=dimension)
         bm25_weight, vector_weight = options.weights or (old.bm25_weight, old.vector_weight)
+        # What was calibrated holds for the weights and the encoder that it was calibrated with.
+        still = not options.weights and self.fingerprint == old.encoder_fingerprint
         new = replace(
             old,
             dimension=dimension,
@@ -165,6 +167,8 @@ class Wanted:
             encoder_path=None if options.encoder is None else str(options.encoder.resolve()),
             bm25_weight=bm25_weight,
             vector_weight=vector_weight,
+            text_mode=old.text_mode if still else None,
+            calibration=old.calibration if still else None,
         )
         lack = old.may_lack_embeddings or not same_field(old, new)
         return replace(new, may_lack_embeddings=before is not None and lack)

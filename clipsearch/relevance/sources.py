@@ -86,6 +86,12 @@ def ask(search: Search, source: QuerySource) -> Asked:
     return asked
 
 
+def collection_of(search: Search) -> Collection:
+    """Visit every document of the index once, and hold them all."""
+    info = search.info
+    return Collection.of(search.engine.visit(embeddings=True), info.dimension, info.language)
+
+
 def _judged(search: Search, source: QuerySource) -> Asked:
     assert source.queries is not None
     judgments = read_judgments(source.queries, source.qrels, source.split)
@@ -108,9 +114,7 @@ def _judged(search: Search, source: QuerySource) -> Asked:
 
 
 def _captions(search: Search, source: QuerySource) -> Asked:
-    info = search.info
-    documents = search.engine.visit(embeddings=True)
-    collection = Collection.of(documents, info.dimension, info.language)
+    info, collection = search.info, collection_of(search)
     notes: list[str] = []
     if source.manifest is None:
         name, captions = search.engine.target, _held_captions(collection, source.split)

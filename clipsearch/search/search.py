@@ -219,12 +219,15 @@ class Search:
     def default_mode(self, parts: Sequence[Part]) -> Mode:
         """Return what `query` takes without `mode`: hybrid where there is text, otherwise vector.
 
+        In place of hybrid, the mode that `clipsearch calibrate` has found better for the index.
         For texts alone in an index without encoder: bm25.
         """
         if all(part.kind != "text" for part in parts):
             return "vector"
         without = self._is_without_encoder()
-        return "bm25" if without and all(part.kind == "text" for part in parts) else "hybrid"
+        if without and all(part.kind == "text" for part in parts):
+            return "bm25"
+        return self.info.text_mode or "hybrid"
 
     def _is_without_encoder(self) -> bool:
         return (self._encoder, self._folder, self.info.encoder_path) == (None, None, None)

@@ -1,0 +1,163 @@
+"""Learn the weights of a hybrid from judged queries: a grid, then a golden section search.
+
+Only the proportion of the two weights counts, so one number is looked for: the logarithm of the
+vector's weight over bm25's.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipsearch.engine import DEFAULT_BM25_WEIGHT, DEFAULT_CANDIDATES
+from clipsearch.modes import RANKINGS, Mode
+from clipsearch.ranking import Weights, best_rows
+from clipsearch.relevance.collection import Collection
+from clipsearch.relevance.judged_queries import JudgedQuery
+from clipsearch.relevance.measures import graded_figures, ideal_grades
+from clipsearch.relevance.mode_order import order_in
+from clipsearch.relevance.runs import DEPTH
+from finetune.arrays import Float32, Float64, Int64
+
+KEPT_ROWS = 1000
+"""Documents of a query, by words and by vector each, that learning looks at."""
+
+GRID = tuple(np.linspace(-2.0, 4.0, 25).tolist())
+"""Of log10(vector weight / bm25 weight): cosines differ by hundredths, bm25 by units, and a
+proportion may be wrong by as much again either way."""
+
+_STEPS = 10
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredQuery:
+    """What learning needs of a query.
+
+    Attributes:
+        bm25: float32[m], of the documents that are looked at, ascending by id.
+        cosine: float32[m].
+        grades: int64[m], of the same.
+        ideal: int64[1, 10], see `clipsearch.relevance.measures.ideal_grades`.
+        cluster: See JudgedQuery.
+    """
+
+    bm25: Float32
+    cosine: Float32
+    grades: Int64
+    ideal: Int64
+    cluster: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A mode with its weights: one way to rank that is held against others.
+
+    Attributes:
+        mode: The ranking.
+        weights: Of bm25 and vector; what the mode does not weigh does not count.
+    """
+
+    mode: Mode
+    weights: Weights
+
+    @property
+    def told(self) -> str:
+        """The mode and, where it has some, its weights, for people."""
+        if not RANKINGS[self.mode].weighted:
+            return self.mode
+        return f"{self.mode} (bm25 {self.weights[0]:g}, vector {self.weights[1]:g})"
+
+
+def scored_query(
+    collection: Collection, query: JudgedQuery, bm25: Float32, cosine: Float32
+) -> ScoredQuery:
+    """Keep of all documents those that a hybrid may rank first, and those that are right.
+
+    They are the first KEPT_ROWS by words and by vector: what is in neither list reaches the first
+    ten of a weighted sum only where a thousand are better in each part alone.
+    """
+    words = np.flatnonzero(bm25 > 0)
+    by_words = best_rows(bm25[words], KEPT_ROWS, words)
+    by_vector = best_rows(cosine, max(KEPT_ROWS, DEFAULT_CANDIDATES))
+    right = [collection.rows[id_] for id_ in query.right]
+    rows = np.unique(np.concatenate([by_words, by_vector, np.array(right, np.int64)]))
+    ids = [collection.documents[row].id for row in rows.tolist()]
+    return ScoredQuery(
+        bm25=bm25[rows],
+        cosine=cosine[rows],
+        grades=np.array([query.grades.get(id_, 0) for id_ in ids], np.int64),
+        ideal=ideal_grades([query.grades]),
+        cluster=query.cluster,
+    )
+
+
+def figures_of(queries: Sequence[ScoredQuery], contender: Contender, figure: str) -> Float64:
+    """Work out what each query counts for in a figure of ten hits, float64[q]."""
+    grades = np.zeros((len(queries), DEPTH), np.int64)
+    for number, query in enumerate(queries):
+        order = order_in(contender.mode, query.bm25, query.cosine, contender.weights, 10)
+        grades[number, : len(order.rows)] = query.grades[order.rows]
+    return graded_figures(grades, np.concatenate([query.ideal for query in queries]))[figure]
+
+
+def learn_weights(queries: Sequence[ScoredQuery], mode: Mode, figure: str) -> Contender:
+    """Find the weights of `mode` with which the figure's mean over the queries is highest.
+
+    Of equal means the middle of the longest run on the grid is taken, so that no edge is hit.
+    """
+
+    def mean(logarithm: float) -> float:
+        return float(figures_of(queries, _contender(mode, logarithm), figure).mean())
+
+    on_grid = [mean(each) for each in GRID]
+    place = _middle_of_best(on_grid)
+    low, high = GRID[max(0, place - 1)], GRID[min(len(GRID) - 1, place + 1)]
+    found, value = _golden_section(mean, low, high)
+    return _contender(mode, found if value > on_grid[place] else GRID[place])
+
+
+def _middle_of_best(values: Sequence[float]) -> int:
+    """Find the middle of the longest run of the highest value."""
+    best, runs, start = max(values), [], None
+    for place, value in enumerate([*values, -math.inf]):
+        if value == best:
+            start = place if start is None else start
+        elif start is not None:
+            runs.append((start, place - 1))
+            start = None
+    first, last = max(runs, key=lambda run: run[1] - run[0])
+    return (first + last) // 2
+
+
+def _golden_section(
+    value_at: Callable[[float], float], low: float, high: float
+) -> tuple[float, float]:
+    """Narrow down the highest value between two ends; where it is, and what it is.
+
+    Kiefer, "Sequential minimax search for a maximum", 1953. Values may have several peaks: any
+    place that was looked at is good enough if it is the best of those.
+    """
+    seen: dict[float, float] = {}
+
+    def value(place: float) -> float:
+        if place not in seen:
+            seen[place] = value_at(place)
+        return seen[place]
+
+    for _ in range(_STEPS):
+        left = high - _GOLDEN * (high - low)
+        right = low + _GOLDEN * (high - low)
+        if value(left) >= value(right):
+            high = right
+        else:
+            low = left
+    best = max(seen, key=lambda place: seen[place])
+    return best, seen[best]
+
+
+def _contender(mode: Mode, logarithm: float) -> Contender:
+    vector = DEFAULT_BM25_WEIGHT * 10.0**logarithm
+    return Contender(mode, (DEFAULT_BM25_WEIGHT, float(f"{vector:.{_DIGITS}g}")))
