@@ -21,7 +21,8 @@ from finetune.data.batches import Batch, epoch_batches, positives
 from finetune.data.captioned_images import CaptionedImages, caption_keys, joined_keys
 from finetune.data.cropped_pixels import CroppedPixels
 from finetune.data.hard_negatives import Int32
-from finetune.data.pixel_store import PixelStore, load_all
+from finetune.data.joint_pixels import load_jointly, reads_jointly
+from finetune.data.pixel_store import LoadedPixels, PixelStore, load_all
 from finetune.data.splits import Splits
 from finetune.data.tensors import Normalizer, PixelsOnDevice, TensorBatch, Vary, to_device
 from finetune.data.tokenized_captions import TokenizedCaptions
@@ -240,8 +241,12 @@ def load_training_data(
     """
     splits = source.splits
     sources = splits.train.sources + splits.val.sources
-    with progress("Reading images", len(sources)) as shown:
-        loaded = load_all(
+    read: Callable[..., LoadedPixels] = load_all
+    total = len(sources)
+    if reads_jointly(world, loading.cache):
+        read, total = partial(load_jointly, world=world), len(range(total)[world.share(total)])
+    with progress("Reading images", total) as shown:
+        loaded = read(
             decoder,
             sources,
             cache=loading.cache,

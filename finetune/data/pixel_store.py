@@ -35,14 +35,20 @@ class PixelStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CachedPixels:
-    """All images, uint8[n, h, w, 3], in memory or mapped from a file."""
+    """All images, uint8[n, h, w, 3], in memory or mapped from a file.
+
+    Attributes:
+        pixels: Of all images, or more.
+        rows: Which rows of `pixels` are the images; None where all are.
+    """
 
     pixels: Pixels
+    rows: Int64 | None = None
 
     def batches(self, indices: Iterable[Int64]) -> Iterator[Pixels]:
         """uint8[b, h, w, 3] for each int64[b] of indices, in order."""
         for chosen in indices:
-            yield self.pixels[chosen]
+            yield self.pixels[chosen if self.rows is None else self.rows[chosen]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,13 @@ def _room(
     budget = auto_budget() if cache == "auto" else int(cache) * MEGABYTE
     if needed <= budget:
         return np.empty(shape, np.uint8)
+    check_disk(needed, budget, spill)
+    reserve(spill, needed)
+    return np.memmap(spill, np.uint8, "r+", shape=shape)
+
+
+def check_disk(needed: int, budget: int, spill: Path) -> None:
+    """Raise UsageError where so many bytes, which memory has no room for, do not fit there."""
     free = shutil.disk_usage(spill.parent).free
     if needed > free:
         raise UsageError(
@@ -154,13 +167,16 @@ def _room(
             f" {budget // MEGABYTE:,} MB and {spill.parent} has {free // MEGABYTE:,} MB free;"
             f" decode them again every epoch with --cache-images off"
         )
-    with spill.open("wb") as file:
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make a file of so many bytes, which are there to be written; replaces another."""
+    with path.open("wb") as file:
         # Writing to a mapped page that the disk has no room for would kill the process.
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, needed)
+            os.posix_fallocate(file.fileno(), 0, size)
         else:
-            file.truncate(needed)
-    return np.memmap(spill, np.uint8, "r+", shape=shape)
+            file.truncate(size)
 
 
 def auto_budget() -> int:

@@ -98,6 +98,14 @@ class World:
         answer: T = message[0]
         return answer
 
+    def from_all(self, value: T) -> list[T]:
+        """What each process gives, in the order of the ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
     def check_equal(self, parameters: Iterable[Tensor]) -> None:
         """Raise TrainingError unless every process holds the same values."""
         if self.size == 1:

@@ -85,6 +85,9 @@ def talk(world: World) -> list[str]:
     if world.from_first(lambda: {"mrr": 0.5, "rank": rank}) == {"mrr": 0.5, "rank": 0}:
         right.append("from first")
 
+    if world.from_all({"rank": rank}) == [{"rank": each} for each in range(size)]:
+        right.append("from all")
+
     def fails() -> None:
         raise OSError("no space left")
 

@@ -20,8 +20,8 @@ from finetune.training.gradients.distributed import GatheredLoss, gather, join_w
 
 WORKER = Path(distributed_worker.__file__)
 TALK = [
-    "any", "from first", "failure of the first", "average", "different weights", "gather",
-    "wrong share",
+    "any", "from first", "from all", "failure of the first", "average", "different weights",
+    "gather", "wrong share",
 ]  # fmt: skip
 ALONE = World(0, 1, torch.device("cpu"))
 
