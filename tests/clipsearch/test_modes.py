@@ -1,6 +1,7 @@
 """The table of modes, and that the embedded engine's fusions and both engines' checks fit it."""
 
 import importlib.resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from clipsearch.modes import MODES, RANKINGS, ranking_of
 from clipsearch.ranking import FUSIONS
 from finetune.errors import UsageError
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = st.floats(0, 30, width=32)
 COSINES = st.floats(-1, 1, width=32)
 WEIGHTS = st.floats(0, 100)
@@ -26,6 +28,12 @@ def test_the_table_has_each_mode_and_each_that_joins_both_parts_a_fusion() -> No
         if ranking.reranks is not None:
             assert RANKINGS[ranking.reranks].reranks is None
             assert ranking.reranks in joining
+
+
+def test_the_readme_says_what_each_mode_scores() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    table = text.partition("| mode | score |\n|---|---|\n")[2].partition("\n\n")[0]
+    assert [line.split("`")[1] for line in table.splitlines()] == list(MODES)
 
 
 def test_rank_profiles_take_the_parts_that_the_table_says() -> None:

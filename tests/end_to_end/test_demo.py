@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from clipsearch.modes import MODES
 from finetune.errors import UsageError
 
 HEAVY = ("torch", "transformers", "pandas", "matplotlib")
@@ -45,7 +46,7 @@ def test_held_out_combinations_are_found_in_the_promised_time(
 
 def test_every_mode_and_a_search_by_picture_are_shown(walked: tuple[Path, str, float]) -> None:
     folder, printed, _ = walked
-    for mode in ("bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"):
+    for mode in MODES:
         assert f"--mode {mode} " in printed
     assert "--image" in printed
     for name in ("contact-sheet.png", "by-picture.png"):

@@ -19,6 +19,7 @@ from clipsearch import cli
 from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo, Upsert
 from clipsearch.engines import create_engine
+from clipsearch.modes import MODES, RANKINGS, Mode
 
 DIMENSION = 4
 
@@ -338,18 +339,17 @@ finally:
 """
 
 
-@pytest.mark.parametrize("mode", ["bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf",
-                                  "hybrid-normalized"])  # fmt: skip
-def test_every_mode_over_a_real_index(index: Path, mode: str) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_over_a_real_index(index: Path, mode: Mode) -> None:
     done = clipsearch("query", "red squares", "--mode", mode, "--index", index, "--json",
                       prelude=IMPORTED)  # fmt: skip
     assert done.returncode == 0, done.stderr
     page = json.loads(done.stdout)
-    assert (found(page)[0] == "red.png") or mode == "vector"
+    assert (found(page)[0] == "red.png") or not RANKINGS[mode].uses_words
     assert page["hits"][0]["image"] == str(index.parent / f"{page['hits'][0]['id']}")
     imported = set(done.stderr.split())
     assert not imported & {"torch", "transformers", "pandas"}
-    assert ("onnxruntime" in imported) == (mode != "bm25")
+    assert ("onnxruntime" in imported) == RANKINGS[mode].needs_vector
 
 
 def test_the_road_by_picture_and_by_id(index: Path, tmp_path: Path) -> None:

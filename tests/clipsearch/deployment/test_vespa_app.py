@@ -23,7 +23,7 @@ from clipsearch.deployment.package import (
 )
 from clipsearch.engine import RERANK_COUNT, RRF_K
 from clipsearch.engines.vespa.queries import EXPLORE_ADDITIONAL_HITS
-from clipsearch.modes import MODES
+from clipsearch.modes import MODES, RANKINGS, ranking_of
 from clipsearch.search.search import MAX_HITS
 from finetune.errors import EncoderError, UsageError
 
@@ -146,10 +146,12 @@ def test_query_profiles(encoder: Path) -> None:
     for mode in MODES:
         profile = profiles[mode]
         assert profile["ranking.profile"] == mode
-        assert ("nearestNeighbor" in profile["yql"]) == (mode != "bm25")
-        assert ('{grammar:"linguistics"}userInput(@text)' in profile["yql"]) == (mode != "vector")
-        assert profile.get("input.query(q)") == (None if mode == "bm25" else "embed(@text)")
-        assert (mode in EMBEDDING_PROFILES) == (mode != "bm25")
+        words = '{grammar:"linguistics"}userInput(@text)' in profile["yql"]
+        assert words == RANKINGS[mode].uses_words
+        by_vector = RANKINGS[mode].needs_vector
+        assert ("nearestNeighbor" in profile["yql"]) == by_vector
+        assert profile.get("input.query(q)") == ("embed(@text)" if by_vector else None)
+        assert (mode in EMBEDDING_PROFILES) == by_vector
     for name, profile in profiles.items():
         assert int(profile["maxHits"]) >= MAX_HITS
         assert not [one for one in profile if "weight" in one], "a request could not change them"
@@ -175,19 +177,25 @@ def rank_profiles(package: Package) -> dict[str, tuple[str | None, str]]:
     return found
 
 
+def steps_below(profiles: dict[str, tuple[str | None, str]], name: str) -> list[str]:
+    """What a rank profile inherits, the lowest step last."""
+    below: list[str] = []
+    while (inherited := profiles[below[-1] if below else name][0]) is not None:
+        assert inherited not in (name, *below), "a circle"
+        below.append(inherited)
+    return below
+
+
 def test_rank_profiles_are_a_ladder() -> None:
     profiles = rank_profiles(render(PackageValues(dimension=8)))
-    assert {name: inherited for name, (inherited, _) in profiles.items()} == {
-        "bm25": None,
-        "vector": "bm25",
-        "hybrid-sum": "vector",
-        "hybrid": "hybrid-sum",
-        "hybrid-rrf": "hybrid",
-        "hybrid-normalized": "hybrid",
-    }
     assert set(profiles) == set(MODES)
-    for name in ("hybrid-rrf", "hybrid-normalized"):
-        assert f"rerank-count: {RERANK_COUNT}" in profiles[name][1]
+    for name, (inherited, text) in profiles.items():
+        ranking, below = ranking_of(name), steps_below(profiles, name)
+        assert [name, *below][-1] == "bm25"
+        assert ranking.needs_vector == ("vector" in (name, *below)), name
+        if ranking.reranks is not None:
+            assert inherited == ranking.reranks
+            assert f"rerank-count: {RERANK_COUNT}" in text
     assert f"reciprocal_rank(cosine, {RRF_K})" in profiles["hybrid-rrf"][1]
     for feature in ("lexical", "cosine", "closeness(field, embedding)"):
         assert feature in profiles["hybrid-sum"][1].partition("match-features:")[2]

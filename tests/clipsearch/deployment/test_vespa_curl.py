@@ -18,7 +18,6 @@ from clipsearch.documents import Document
 from clipsearch.engines.vespa.filter_fields import tag_value
 from clipsearch.engines.vespa.http.connection import ConnectionSettings
 from clipsearch.engines.vespa.operations import document_path
-from clipsearch.modes import MODES
 
 __all__ = ["encoder"]  # the fixture
 
@@ -45,11 +44,6 @@ def resolved(package: Package, curl: Curl) -> dict[str, str]:
     name = curl.parameters.get("queryProfile", "default")
     assert name in profiles, curl.text
     return {**profiles[name], **curl.parameters}
-
-
-def test_every_mode_has_a_line_of_its_own() -> None:
-    named = [curl.parameters.get("queryProfile") for curl in SEARCHES]
-    assert set(MODES) <= set(named)
 
 
 @pytest.mark.parametrize("curl", SEARCHES, ids=lambda curl: curl.text[:70])
@@ -191,7 +185,7 @@ def test_curl_sends_what_the_tests_read() -> None:
         server.shutdown()
         server.server_close()
         thread.join()
-    assert len(seen) == len(asked) >= 12
+    assert len(seen) == len(asked) >= 10
     for curl, path in zip(asked, seen, strict=True):
         parts = urlsplit(path)
         assert parts.path == curl.path

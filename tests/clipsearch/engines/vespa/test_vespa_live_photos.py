@@ -18,6 +18,7 @@ import requests
 from curl_lines import Curl, curls
 from live_vespa import NAME, Place, environment, find_place, made_up, put_all, run
 
+from clipsearch.deployment.package import EMBEDDING_PROFILES
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import EngineQuery
 from finetune.encoder_folder import read_description, write_description
@@ -77,7 +78,7 @@ def test_query_profiles_over_plain_http(photos: Photos) -> None:
     words = photos.ask(queryProfile="bm25", text="red circle", hits="3")
     assert words["fields"]["totalCount"] > 3
     assert "<hi>" in " ".join(words["children"][0]["fields"]["captions"])
-    for mode in ("vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"):
+    for mode in EMBEDDING_PROFILES:
         assert len(photos.ask(queryProfile=mode, text=TEXT, hits="3")["children"]) == 3
 
 
