@@ -29,26 +29,10 @@ _TOO_LITTLE_MEMORY = (
     " and run the same command again"
 )
 
-# Command to module; each module has a click command of the same name, with - as _.
+# What `clipsearch --help` says of each command: the first sentence of its own help, written down
+# here because importing ten commands takes ten times as long as printing this. The command is the
+# function of that name in the module of that name in this room.
 COMMANDS = {
-    "finetune": "clipsearch.cli.finetune",
-    "export": "clipsearch.cli.export",
-    "deploy": "clipsearch.cli.deploy",
-    "feed": "clipsearch.cli.feed",
-    "query": "clipsearch.cli.query",
-    "similar": "clipsearch.cli.similar",
-    "evaluate": "clipsearch.cli.evaluate",
-    "calibrate": "clipsearch.cli.calibrate",
-    "get": "clipsearch.cli.get",
-    "delete": "clipsearch.cli.delete",
-    "status": "clipsearch.cli.status",
-    "manifest": "clipsearch.cli.manifest",
-    "demo": "clipsearch.cli.demo",
-}
-
-# What `clipsearch --help` says of each: the first sentence of the command's own help, written
-# down here because importing ten commands takes ten times as long as printing this.
-SUMMARIES = {
     "finetune": "Train an encoder on your own captions.",
     "export": "Turn MODEL into an encoder folder without training it.",
     "deploy": "Deploy the application package to Vespa, and make the index that `feed` then fills.",
@@ -71,7 +55,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, SUMMARIES[name]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the road, not of the alphabet."""
@@ -81,8 +65,8 @@ class LazyGroup(click.Group):
         """Import the command's module; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name])
-        command = getattr(module, cmd_name.replace("-", "_"))
+        module = importlib.import_module(f"{__name__}.{cmd_name}")
+        command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
         return command
 

@@ -110,8 +110,8 @@ def test_every_option_of_the_pages_commands_exists(page: Path) -> None:
 
 def options(words: list[str]) -> set[str]:
     """Every option that the command named first takes."""
-    name = words[0].replace("-", "_")
-    command = getattr(importlib.import_module(COMMANDS[words[0]]), name)
+    assert words[0] in COMMANDS
+    command = getattr(importlib.import_module(f"clipsearch.cli.{words[0]}"), words[0])
     while isinstance(command, click.Group):
         command = command.commands[words[1]]
     told = [option for option in command.params if isinstance(option, click.Option)]
