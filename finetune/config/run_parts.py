@@ -22,7 +22,7 @@ from finetune.figures import Metric
 from finetune.frames import ManifestPath
 from finetune.losses import OPTIONS
 from finetune.optimization.optimizers import Moments
-from finetune.optimization.schedules import Schedule
+from finetune.optimization.schedules import SCHEDULE_OPTIONS, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +300,12 @@ class Course:
             every = steps_per_epoch if config.eval_every == "epoch" else int(config.eval_every)
         return cls(
             steps,
-            Schedule(config.schedule, steps, warmup_steps(config.warmup, steps), config.cycles),
+            Schedule(
+                config.schedule,
+                steps,
+                warmup_steps(config.warmup, steps),
+                **{name: getattr(config, name) for name in SCHEDULE_OPTIONS},
+            ),
             config.max_grad_norm,
             every,
             Metric.parse(config.metric),

@@ -16,10 +16,10 @@ from finetune.config.image_augmentation import AugmentConfig
 from finetune.config.setting import Group, describe, option_of, plain, setting, settings_of
 from finetune.frames import DataFrame, FrameManifest, ManifestPath, as_manifest
 from finetune.images.preprocessing import Transparency
-from finetune.losses import LOSSES, MAX_LOGIT_SCALE, OPTIONS
+from finetune.losses import LOSSES, MAX_LOGIT_SCALE, OPTIONS, losses_with
 from finetune.optimization.optimizers import OPTIMIZERS
 from finetune.optimization.precisions import PRECISIONS
-from finetune.optimization.schedules import SCHEDULES, WITH_CYCLES
+from finetune.optimization.schedules import SCHEDULE_OPTIONS, SCHEDULES, schedules_with
 from finetune.ranges import Range
 from finetune.several import is_one_text
 from finetune.towers import TOWERS
@@ -117,16 +117,18 @@ class TrainConfig(EvaluationSettings):
     )
     max_logit_scale: float = in_optimization(
         MAX_LOGIT_SCALE,
-        "Keep the factor on cosines between 1 and this after each step, of the contrastive loss;"
-        " 0 keeps it in no bounds.",
+        "Keep the factor on cosines between 1 and this after each step, of the"
+        f" {losses_with('max_logit_scale')} loss; 0 keeps it in no bounds.",
         range=OPTIONS["max_logit_scale"].range,
     )
     label_smoothing: float = in_optimization(
-        0.0, "Of the contrastive loss.", range=OPTIONS["label_smoothing"].range
+        0.0,
+        f"Of the {losses_with('label_smoothing')} loss.",
+        range=OPTIONS["label_smoothing"].range,
     )
     hard_negative_beta: float = in_optimization(
         0.0,
-        "Weight on hard negatives, of the contrastive loss.",
+        f"Weight on hard negatives, of the {losses_with('hard_negative_beta')} loss.",
         range=OPTIONS["hard_negative_beta"].range,
     )
     chunk_size: int | None = in_batches(
@@ -167,7 +169,9 @@ class TrainConfig(EvaluationSettings):
         0.1, "Steps over which the rate rises; below 1, their share.", least=0
     )
     schedule: str = in_optimization("cosine", "The learning rate after warm-up.", choices=SCHEDULES)
-    cycles: int = in_optimization(1, f"Of {' and '.join(sorted(WITH_CYCLES))}.", least=1)
+    cycles: int = in_optimization(
+        SCHEDULE_OPTIONS["cycles"], f"Of {schedules_with('cycles')}.", least=1
+    )
     precision: str = in_optimization(
         "auto", "auto is bf16 where CUDA has it, else fp32; fp16 needs CUDA.", choices=PRECISIONS
     )

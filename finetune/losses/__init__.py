@@ -42,7 +42,7 @@ class LossKind:
     Attributes:
         module, name: Of the class, a `finetune.losses.loss.Loss`.
         whose: The models that were first trained with it, for people: "CLIP's".
-        options: Settings that no other loss has.
+        options: Settings that not every loss has.
     """
 
     module: str
@@ -69,6 +69,11 @@ OPTIONS: Mapping[str, LossOption] = {
 }
 
 
+def losses_with(option: str) -> str:
+    """The losses that take the option, for people."""
+    return " and ".join(name for name, kind in LOSSES.items() if option in kind.options)
+
+
 def check_loss(name: str, options: Mapping[str, float]) -> None:
     """Raise UsageError for an unknown name, a value out of range, or an option of another loss."""
     if name not in LOSSES:
@@ -78,9 +83,8 @@ def check_loss(name: str, options: Mapping[str, float]) -> None:
         flag = "--" + option.replace("_", "-")
         OPTIONS[option].range.check(flag, value)
         if value != OPTIONS[option].unset and option not in own:
-            others = [other for other, kind in LOSSES.items() if option in kind.options]
             raise UsageError(
-                f"{flag} {value} is for --loss {' and '.join(others)};"
+                f"{flag} {value} is for --loss {losses_with(option)};"
                 f" leave it out with --loss {name}"
             )
 

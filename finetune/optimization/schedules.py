@@ -2,7 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
+
+from finetune.errors import UsageError
+
+_ALL_HAVE = ("name", "total", "warmup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +19,7 @@ class Schedule:
         total: Steps in all.
         warmup: Steps over which the rate rises from 1/warmup (the first step already learns
             something).
-        cycles: Of "cosine-restarts".
+        cycles: An option of some schedules (`ScheduleKind.options`).
     """
 
     name: str
@@ -26,7 +31,7 @@ class Schedule:
         """Return the factor of step `step` (0-based), in 0..1."""
         if step < self.warmup:
             return (step + 1) / self.warmup
-        return SCHEDULES[self.name](self, step - self.warmup)
+        return SCHEDULES[self.name].share(self, step - self.warmup)
 
     def progress(self, after_warmup: int) -> float:
         """Return the share of the steps after warm-up that are done, in 0..1."""
@@ -64,13 +69,43 @@ def inverse_sqrt(schedule: Schedule, after_warmup: int) -> float:
     return math.sqrt(warmup / (warmup + after_warmup))
 
 
-# By name: the share of the top rate so many steps after warm-up.
-SCHEDULES: Mapping[str, Callable[[Schedule, int], float]] = {
-    "cosine": cosine,
-    "linear": linear,
-    "cosine-restarts": cosine_restarts,
-    "constant": constant,
-    "inverse-sqrt": inverse_sqrt,
+@dataclass(frozen=True, slots=True)
+class ScheduleKind:
+    """How the learning rate goes on after warm-up.
+
+    Attributes:
+        share: Of the top rate, so many steps after warm-up.
+        options: Fields of `Schedule` that it takes, each a setting of the same name.
+    """
+
+    share: Callable[[Schedule, int], float]
+    options: tuple[str, ...] = ()
+
+
+SCHEDULES: Mapping[str, ScheduleKind] = {
+    "cosine": ScheduleKind(cosine),
+    "linear": ScheduleKind(linear),
+    "cosine-restarts": ScheduleKind(cosine_restarts, ("cycles",)),
+    "constant": ScheduleKind(constant),
+    "inverse-sqrt": ScheduleKind(inverse_sqrt),
 }
-# Of these `Schedule.cycles` may be more than one.
-WITH_CYCLES = frozenset({"cosine-restarts"})
+# By option, the value that is without effect: what every other schedule has.
+SCHEDULE_OPTIONS: Mapping[str, Any] = {
+    each.name: each.default for each in fields(Schedule) if each.name not in _ALL_HAVE
+}
+
+
+def schedules_with(option: str) -> str:
+    """Name the schedules that take the option, for people."""
+    return " and ".join(name for name, kind in SCHEDULES.items() if option in kind.options)
+
+
+def check_schedule(name: str, options: Mapping[str, float]) -> None:
+    """Raise UsageError for an option of another schedule."""
+    for option, value in options.items():
+        if option not in SCHEDULES[name].options and value != SCHEDULE_OPTIONS[option]:
+            flag = "--" + option.replace("_", "-")
+            raise UsageError(
+                f"{flag} {value} is for --schedule {schedules_with(option)};"
+                f" leave it out with --schedule {name}"
+            )

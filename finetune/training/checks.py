@@ -15,7 +15,7 @@ from finetune.figures import Metric
 from finetune.losses import OPTIONS, check_loss
 from finetune.manifest.inputs import check_no_input
 from finetune.optimization.precisions import resolve_device
-from finetune.optimization.schedules import WITH_CYCLES, Schedule
+from finetune.optimization.schedules import SCHEDULE_OPTIONS, Schedule, check_schedule
 from finetune.several import check_several
 from finetune.towers import TOWERS
 from finetune.trackers import check_trackers
@@ -114,10 +114,7 @@ def _check_model(config: TrainConfig) -> None:
             raise UsageError(
                 "--lora needs peft; install it with: pip install 'clipsearch[finetune]'"
             )
-    if config.schedule not in WITH_CYCLES and config.cycles != 1:
-        raise UsageError(
-            f"--cycles {config.cycles} is for --schedule {' and '.join(sorted(WITH_CYCLES))}"
-        )
+    check_schedule(config.schedule, {name: getattr(config, name) for name in SCHEDULE_OPTIONS})
     check_loss(config.loss, {name: getattr(config, name) for name in OPTIONS})
 
 

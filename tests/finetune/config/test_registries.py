@@ -13,6 +13,7 @@ from squares import write_squares
 
 from finetune.config.batch_plan import BatchPlan
 from finetune.config.settings import TrainConfig
+from finetune.errors import UsageError
 from finetune.losses import LOSSES, OPTIONS, LossKind, LossOption, build_loss
 from finetune.losses.contrastive import ContrastiveLoss, contrastive_loss
 from finetune.losses.loss import Loss
@@ -66,6 +67,23 @@ def test_an_entry_names_the_options_of_its_class(name: str) -> None:
     assert dual.asked == loss.needs_bias
 
 
+def test_an_option_of_a_schedule_is_a_setting_without_effect_on_the_others() -> None:
+    taken = {option for kind in schedules.SCHEDULES.values() for option in kind.options}
+    assert taken == set(schedules.SCHEDULE_OPTIONS)
+    config = TrainConfig(manifest="m", model="tiny")
+    given = {option: getattr(config, option) for option in taken}
+    assert given == schedules.SCHEDULE_OPTIONS
+    for name, kind in schedules.SCHEDULES.items():
+        schedules.check_schedule(name, given)
+        for option, value in given.items():
+            if option in kind.options:
+                schedules.check_schedule(name, {option: value + 1})
+            else:
+                words = rf"--{option} {value + 1} is for .*; leave it out with --schedule {name}"
+                with pytest.raises(UsageError, match=words):
+                    schedules.check_schedule(name, {option: value + 1})
+
+
 class Biased:
     """A model that notes whether it was asked for a bias."""
 
@@ -100,7 +118,9 @@ def test_a_new_loss_and_schedule_train_without_a_word_elsewhere(tmp_path, monkey
     )
     with monkeypatch.context() as patch:
         patch.setitem(LOSSES, "half", kind)
-        patch.setitem(schedules.SCHEDULES, "nothing", lambda schedule, step: 0.0)
+        patch.setitem(
+            schedules.SCHEDULES, "nothing", schedules.ScheduleKind(lambda schedule, step: 0.0)
+        )
         config = TrainConfig(
             manifest=write_squares(tmp_path / "squares", train=12, val=4),
             model="tiny",
