@@ -1,8 +1,8 @@
 """The figures of an evaluation: their names, which way is better, and the record that holds them.
 
 Training, `clipsearch evaluate`, history.csv, metrics.json and the model card take them from here.
-A new figure to steer training by is one entry of what `retrieval_figures` or `class_figures_of`
-gives, or of OTHERS, and its computation: in `finetune.evaluation.metrics.query_figures` (of ranks),
+A new figure to steer training by is one entry of RETRIEVAL_AT_CUTOFFS, CLASSES_AT_CUTOFFS, RANKS or
+OTHERS, and its computation: in `finetune.evaluation.metrics.query_figures` (of ranks),
 `finetune.evaluation.zero_shot.class_figures` (of classes) or
 `finetune.evaluation.validation.Evaluation.row` (of anything else). Imports nothing heavy.
 """
@@ -29,7 +29,6 @@ GLOBAL = "global"
 CUTOFFS = (1, 5, 10)
 CLASS_CUTOFFS = (1, 3, 5, 10)
 MEAN_RANK, MEDIAN_RANK = "mean_rank", "median_rank"
-RANKS = (MEAN_RANK, MEDIAN_RANK)
 VALIDATION_LOSS = "val_loss"
 
 
@@ -89,7 +88,13 @@ TASKS = {
 }
 DIRECTIONS: tuple[Direction, Direction] = (TEXT_TO_IMAGE, IMAGE_TO_TEXT)
 
+# By figure, which way is better. The first two exist at any cutoff: mrr@10.
+RETRIEVAL_AT_CUTOFFS: dict[str, Better] = {"mrr": "higher", "recall": "higher", "ndcg": "higher"}
+CLASSES_AT_CUTOFFS: dict[str, Better] = {"hits": "higher"}
+RANKS: dict[str, Better] = {MEAN_RANK: "lower", MEDIAN_RANK: "lower"}
 OTHERS: dict[str, Better] = {VALIDATION_LOSS: "lower"}
+# Told at the last cutoff alone.
+_AT_THE_LAST = ("ndcg",)
 
 
 def cutoffs_with(more: Iterable[int], least: Iterable[int] = CUTOFFS) -> tuple[int, ...]:
@@ -99,19 +104,26 @@ def cutoffs_with(more: Iterable[int], least: Iterable[int] = CUTOFFS) -> tuple[i
 
 def retrieval_figures(ks: Collection[int] = CUTOFFS) -> dict[str, Better]:
     """By figure of retrieval at these cutoffs, which way is better; nDCG is told at the last."""
-    figures: dict[str, Better] = {f"mrr@{k}": "higher" for k in ks}
-    figures |= {f"recall@{k}": "higher" for k in ks}
-    figures |= {f"ndcg@{k}": "higher" for k in dict.fromkeys((max(CUTOFFS), max(ks)))}
-    return figures | {MEAN_RANK: "lower", MEDIAN_RANK: "lower"}
+    last = tuple(dict.fromkeys((max(CUTOFFS), max(ks))))
+    figures = {
+        f"{name}@{k}": better
+        for name, better in RETRIEVAL_AT_CUTOFFS.items()
+        for k in (last if name in _AT_THE_LAST else ks)
+    }
+    return figures | RANKS
 
 
 def class_figures_of(ks: Iterable[int] = CLASS_CUTOFFS) -> dict[str, Better]:
     """By figure of classes at these cutoffs, which way is better."""
-    return {f"hits@{k}": "higher" for k in ks}
+    ks = tuple(ks)
+    return {f"{name}@{k}": better for name, better in CLASSES_AT_CUTOFFS.items() for k in ks}
 
 
 # A figure that exists at any cutoff, as `--metric` takes it.
-_AT_CUTOFF = re.compile(r"(?P<prefix>t2i_|i2t_|)(?P<name>mrr|recall|ndcg|hits)@(?P<k>[1-9]\d{0,5})")
+_AT_CUTOFF = re.compile(
+    f"(?P<prefix>{'|'.join(TASKS[task].prefix for task in DIRECTIONS)}|)"
+    f"(?P<name>{'|'.join((*RETRIEVAL_AT_CUTOFFS, *CLASSES_AT_CUTOFFS))})@(?P<k>[1-9]\\d{{0,5}})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +174,17 @@ class Metric:
             if column in METRICS:
                 return METRICS[column]
         found = _AT_CUTOFF.fullmatch(name)
-        if found is None or (found["name"] == "hits" and found["prefix"]):
+        of_classes = found is not None and found["name"] in CLASSES_AT_CUTOFFS
+        if found is None or (of_classes and found["prefix"]):
             raise UsageError(
                 f"--metric {name} is not measured; give one of {', '.join(METRICS)}, or another"
                 f" number after @"
             )
-        if found["name"] == "hits":
-            return cls(name, "higher", ZERO_SHOT)
+        if of_classes:
+            return cls(name, CLASSES_AT_CUTOFFS[found["name"]], ZERO_SHOT)
         prefix = found["prefix"] or TASKS[TEXT_TO_IMAGE].prefix
         task = next(task for task in DIRECTIONS if TASKS[task].prefix == prefix)
-        return cls(name.removeprefix(prefix), "higher", task)
+        return cls(name.removeprefix(prefix), RETRIEVAL_AT_CUTOFFS[found["name"]], task)
 
 
 def metrics_at(ks: Collection[int] = CUTOFFS) -> dict[str, Metric]:

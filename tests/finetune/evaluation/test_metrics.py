@@ -1,6 +1,5 @@
 """The chunked metrics against a full-matrix twin that sorts, and against hand-worked cases."""
 
-import math
 import subprocess
 import sys
 import tracemalloc
@@ -10,39 +9,13 @@ import pytest
 from captions_of_images import image_to_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_figures import naive
 
 from finetune.errors import ClipsearchError
 from finetune.evaluation.metrics import best_ranks, in_batches, positive_ranks, text_to_image
 from finetune.figures import Measurement
 
 KS = (1, 2, 5, 10)
-
-
-def naive(queries, gallery, positives, ks=KS):
-    """Sort each query's whole row of scores, equal ones with the negatives first."""
-    scores = queries.astype(np.float64) @ gallery.astype(np.float64).T
-    figures = {f"{name}@{k}": [] for name in ("mrr", "recall", "ndcg") for k in ks}
-    first_ranks = []
-    for row, wanted in zip(scores, positives, strict=True):
-        if not wanted:
-            continue
-        order = sorted(range(len(row)), key=lambda j: (-row[j], j in wanted))
-        hits = [j in wanted for j in order]
-        first = hits.index(True) + 1
-        first_ranks.append(first)
-        for k in ks:
-            gain = sum(1 / math.log2(i + 2) for i, hit in enumerate(hits[:k]) if hit)
-            ideal = sum(1 / math.log2(i + 2) for i in range(min(k, len(wanted))))
-            figures[f"mrr@{k}"].append(1 / first if first <= k else 0)
-            figures[f"recall@{k}"].append(any(hits[:k]))
-            figures[f"ndcg@{k}"].append(gain / ideal)
-    means = {name: float(np.mean(values)) for name, values in figures.items()}
-    return means | {
-        "mean_rank": float(np.mean(first_ranks)),
-        "median_rank": float(np.median(first_ranks)),
-        "queries": len(first_ranks),
-        "pool": gallery.shape[0],
-    }
 
 
 def assert_equal(found: Measurement, expected: dict) -> None:
@@ -85,9 +58,9 @@ def test_both_directions_equal_the_naive_twin(vectors) -> None:
         of_text = [{int(owner)} for owner in owners]
         of_image = [set(np.flatnonzero(owners == row).tolist()) for row in range(len(images))]
         found = text_to_image(texts, images, owners, KS, chunk=chunk)
-        assert_equal(found, naive(texts, images, of_text))
+        assert_equal(found, naive(texts, images, of_text, KS))
         found = image_to_text(texts, images, owners, KS, chunk=chunk)
-        assert_equal(found, naive(images, texts, of_image))
+        assert_equal(found, naive(images, texts, of_image, KS))
 
     check()
 
@@ -237,7 +210,7 @@ def test_a_query_with_thousands_of_positives() -> None:
     texts, images = unit_vectors(random, 9000), unit_vectors(random, 3)
     owners = (np.arange(9000) > 10).astype(np.int64)
     of_image = [set(np.flatnonzero(owners == row).tolist()) for row in range(3)]
-    assert_equal(image_to_text(texts, images, owners, KS), naive(images, texts, of_image))
+    assert_equal(image_to_text(texts, images, owners, KS), naive(images, texts, of_image, KS))
 
 
 def test_imports_without_torch() -> None:
