@@ -3,6 +3,7 @@
 import hashlib
 import importlib.resources
 import json
+import re
 from dataclasses import fields, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from clipsearch.documents import DOCUMENT_FORM, PARTS, Document
 from clipsearch.engine import DataSet, IndexInfo, OpenFeed, Update
 from clipsearch.engines.vespa.answers import parse_document
 from clipsearch.engines.vespa.operations import hit_fields, put_fields, shown_fields, update_fields
+from clipsearch.engines.vespa.queries import LATER_FIELDS
 from clipsearch.feed.ledger.entry import hash_of_fields, hash_of_fields_before
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
@@ -49,6 +51,11 @@ def test_the_schema_has_a_field_for_each_part() -> None:
     text = schema.read_text(encoding="utf-8")
     for name in ("id", "embedding", *PARTS):
         assert f"\n        field {name} type " in text, name
+    for name in LATER_FIELDS:
+        field = text.partition(f"\n        field {name} type ")[2].partition("\n        }")[0]
+        assert re.search(r"indexing: .*\battribute\b", field), (
+            f"{name}: a deploy is asked for by it"
+        )
 
 
 @given(DOCUMENTS)

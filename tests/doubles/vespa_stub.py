@@ -23,9 +23,9 @@ import numpy as np
 from vespa_twin import answer_search
 
 from clipsearch.documents import Document
+from clipsearch.engines.vespa.queries import LATER_FIELDS
 
 VISIT_PAGE = 7  # few, so that every visit needs continuations
-FILTER_FIELDS = ("tag_values", "number_keys")
 CONDITION_FAILED = (
     "[UNKNOWN(251013) @ tcp/localhost:19115/default]: ReturnCode(TEST_AND_SET_CONDITION_FAILED,"
     " Condition did not match document nodeIndex=0 bucket=2000000000000064) "
@@ -101,7 +101,7 @@ class StubVespa:
         found = re.search(rb"field embedding type tensor<(\w+)>\(x\[(\d+)\]\)", schema)
         assert found is not None
         precision, dimension = found.group(1).decode(), int(found.group(2))
-        self.filter_fields = all(f"field {name} ".encode() in schema for name in FILTER_FIELDS)
+        self.filter_fields = all(f"field {name} ".encode() in schema for name in LATER_FIELDS)
         if (precision, dimension) != (self.precision, self.dimension):
             self.change_field(dimension, precision)
 
@@ -127,7 +127,7 @@ class StubVespa:
             return 200, {"status": {"code": "up"}}
         if request.path == "/search/":
             body = request.body or request.query
-            for name in () if self.filter_fields else FILTER_FIELDS:
+            for name in () if self.filter_fields else LATER_FIELDS:
                 if name in body["yql"]:
                     return _no_such_field(name)
             with self.lock:
@@ -170,7 +170,7 @@ class StubVespa:
         illegal = _illegal(id_, fields)
         if illegal is not None:
             return 400, {"pathId": request.path, "message": illegal}
-        for name in () if self.filter_fields else FILTER_FIELDS:
+        for name in () if self.filter_fields else LATER_FIELDS:
             if name in fields:
                 message = f"Field '{name}' is not defined in document type '{kind}'"
                 return 400, {"pathId": request.path, "message": message}

@@ -9,8 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from clipsearch.documents import PARTS
 from clipsearch.engine import EngineQuery, IndexInfo, NumberFilter, fused_weights, target_hits
-from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, tag_value
+from clipsearch.engines.vespa.filter_fields import FILTER_FORM, NUMBER_KEYS, TAG_VALUES, tag_value
 from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.operations import DATA_SET, DOCUMENT_TYPE, hit_fields
 from clipsearch.engines.vespa.restrictions import decimal, restricted_to
@@ -21,6 +22,14 @@ EXPLORE_ADDITIONAL_HITS = 900
 # Groups of all facets together may not exceed 10,000 by Vespa's default.
 MOST_FACET_VALUES = 1000
 _MOST_GROUPS = 9000
+
+# Attributes that the schema of an earlier version may lack: those for filters, with which the
+# others of their form came, and the fields of every later form.
+LATER_FIELDS = (
+    TAG_VALUES,
+    NUMBER_KEYS,
+    *(name for name, part in PARTS.items() if part.form > FILTER_FORM),
+)
 
 _WORD = "captions contains ({{stem:false, normalizeCase:false, accentDrop:false}}@t{0})"
 
@@ -121,12 +130,13 @@ def data_sets_body(timeout: float) -> dict[str, Json]:
 
 
 def fields_body(timeout: float) -> dict[str, Json]:
-    """Return the JSON of a search that fails where the schema has no fields for filters."""
+    """Return the JSON of a search that fails where the schema lacks one of LATER_FIELDS.
+
+    Only a field in `where` does: an unknown one of `select` is left out in silence.
+    """
+    texts = " or ".join(f"{name} contains @v" for name in LATER_FIELDS if name != NUMBER_KEYS)
     return {
-        "yql": (
-            f"select id from {DOCUMENT_TYPE} where {TAG_VALUES} contains @v"
-            f" or range({NUMBER_KEYS}, 0L, 0L)"
-        ),
+        "yql": f"select id from {DOCUMENT_TYPE} where {texts} or range({NUMBER_KEYS}, 0L, 0L)",
         "v": tag_value("no", "such"),
         "hits": 0,
         "ranking.profile": "unranked",

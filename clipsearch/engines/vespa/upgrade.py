@@ -24,7 +24,7 @@ from clipsearch.engines.vespa.http import checked
 from clipsearch.engines.vespa.http.connection import Client
 from clipsearch.engines.vespa.index_info import ColumnPlaces
 from clipsearch.engines.vespa.operations import FilterFields
-from clipsearch.engines.vespa.queries import fields_body
+from clipsearch.engines.vespa.queries import LATER_FIELDS, fields_body
 from clipsearch.engines.vespa.visiting import visit
 from finetune.errors import EngineError
 
@@ -58,7 +58,7 @@ def upgrade(
 
 
 def check_schema(client: Client) -> None:
-    """Raise EngineError unless the schema that is deployed has the fields for filters."""
+    """Raise EngineError unless the schema that is deployed has the fields of today's form."""
     settings = client.settings
     status, content = client.call(
         "POST", "/search/", fields_body(settings.timeout), patience=settings.search_patience
@@ -67,8 +67,8 @@ def check_schema(client: Client) -> None:
         return
     if is_foreign_package(vespa_message(content)):
         raise EngineError(
-            f"{client.target}: the schema deployed there is of an earlier version and lacks the"
-            f" fields {TAG_VALUES} and {NUMBER_KEYS}: run clipsearch deploy again, as the first"
+            f"{client.target}: the schema deployed there is of an earlier version and lacks some of"
+            f" the fields {', '.join(LATER_FIELDS)}: run clipsearch deploy again, as the first"
             f" time; adding fields loses nothing and needs no --allow"
         )
     raise EngineError(failure_sentence(status, content, client.target))
