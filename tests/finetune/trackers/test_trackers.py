@@ -16,11 +16,11 @@ from squares import write_squares
 
 from finetune.errors import ClipsearchError, UsageError
 from finetune.text.masking import TRACKER_SECRETS
-from finetune.trackers import TRACKERS, check_trackers, start_trackers
+from finetune.trackers import REQUIREMENTS, TRACKERS, check_trackers, start_trackers
 from finetune.trackers.background import BackgroundTracker, Trackers
 from finetune.trackers.run import STATE_FILE
 
-PACKAGES = ("tensorboard", "wandb", "mlflow", "codecarbon", "torch")
+PACKAGES = (*(each for needed in REQUIREMENTS.values() for each in needed), "torch")
 
 
 class Warnings(list):
