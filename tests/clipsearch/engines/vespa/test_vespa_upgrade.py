@@ -232,7 +232,9 @@ def test_the_next_feed_upgrades_whatever_its_manifest_has(
     assert feeding.returncode == 0, error
     report = json.loads(out)
     assert report["fed"] == 1
-    assert any(f"{DOCUMENTS} documents were given the fields" in one for one in report["notes"])
+    assert any(
+        f"{DOCUMENTS} documents were brought to today's form" in one for one in report["notes"]
+    )
     assert len(vespa.images()) == DOCUMENTS + 1
     assert_all_right(vespa)
     info = VespaEngine.open(vespa.url, SETTINGS).info
@@ -268,7 +270,7 @@ def test_a_feed_killed_meanwhile_goes_on(
     out, error = again.communicate(timeout=120)
     assert again.returncode == 0, error
     notes = json.loads(out)["notes"]
-    assert any(f"{DOCUMENTS - 10} documents were given the fields" in one for one in notes)
+    assert any(f"{DOCUMENTS - 10} documents were brought to today's form" in one for one in notes)
     assert_all_right(vespa)
 
 
