@@ -214,7 +214,7 @@ def test_unreadable_pictures_are_left_out_and_reported(tmp_path: Path) -> None:
     strict = TrainConfig(
         manifest=manifest, model="tiny", out=tmp_path / "two", batch_size=20, strict=True
     )
-    with pytest.raises(ManifestError, match="2 pictures cannot be read"):
+    with pytest.raises(ManifestError, match="2 images cannot be read"):
         train(strict, quiet=True)
 
 
