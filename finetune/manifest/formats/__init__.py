@@ -103,8 +103,8 @@ def _recognise_json(path: Path, head: bytes, has_vectors: bool) -> ManifestSourc
     source = source or karpathy.recognise(path)
     if source is None:
         raise ManifestError(
-            f'{path}: JSON of no known form; needed is Karpathy\'s, {{"images": [{{"filename", '
-            '"sentences"}]}, or JSON Lines, an object on each line'
+            f"{path}: JSON of no known form; write JSON Lines, an object on each line, or one of"
+            f" the forms that clipsearch manifest --help shows"
         )
     return source
 
