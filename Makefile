@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow test-wheel test-live lint format diagram settings bench clean
+.PHONY: help install demo test test-slow test-wheel test-live test-real lint format diagram settings bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -38,6 +38,9 @@ test-wheel: $(INSTALLED) ## build the wheel, install it into an empty environmen
 
 test-live: $(INSTALLED) ## against a real Vespa: CLIPSEARCH_TEST_VESPA, or Docker
 	$(BIN)/python -m pytest -m live
+
+test-real: $(INSTALLED) ## docs/real-text-encoder.md with real weights, which it installs (minutes)
+	$(BIN)/python -m pytest -m real tests/end_to_end
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .

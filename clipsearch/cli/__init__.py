@@ -22,6 +22,7 @@ from finetune.errors import ClipsearchError
 from finetune.memory import is_too_little
 from finetune.text.masking import masked
 
+EXIT_FAILED = 1
 EXIT_SOME_REJECTED = 3
 EXIT_INTERRUPTED = 130
 _TOO_LITTLE_MEMORY = (

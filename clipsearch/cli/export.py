@@ -298,6 +298,8 @@ def _convert(request: Request) -> Exported:
             source.dual,
             request.open_clip,
             name=request.name,
+            metrics=source.metrics,
+            recipe=source.recipe,
             license=request.license,
             hub_id=request.push if request.uploaded == request.open_clip else None,
             yes=request.yes,

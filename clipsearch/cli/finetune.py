@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli import EXIT_FAILED, EXIT_SOME_REJECTED
 from clipsearch.cli.finetune_options import CAPTION_OPTIONS, training_options
 from clipsearch.cli.groups import GroupedCommand
 from clipsearch.cli.options import NamedPath, json_option
@@ -17,10 +17,12 @@ from finetune.config.mapping import config_from_mapping
 from finetune.config.recipes import load_recipe
 from finetune.config.run_parts import BaseModel, Translation
 from finetune.config.settings import TrainConfig
+from finetune.errors import UsageError
 from finetune.figures import Measurement
 from finetune.optimization.precisions import resolve_device
 from finetune.text.strict_json import dumps
 from finetune.training.checks import check_config
+from finetune.training.data_check import NOT_KNOWN, check_data
 
 if TYPE_CHECKING:
     from finetune.training.train import Result
@@ -46,6 +48,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write a contact sheet (.png or .html) of varied pictures and captions, and stop.",
 )
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Compare MANIFEST with what the recipe expects (counts, splits, classes, captions an"
+    " image), and stop; exit code 1 where something differs.",
+)
 @training_options
 @json_option
 def finetune(
@@ -54,6 +62,7 @@ def finetune(
     print_config: bool,
     find_batch_size: bool,
     show_augmentation: Path | None,
+    check: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -74,6 +83,7 @@ def finetune(
       clipsearch finetune photos.csv --model encoder --out better --learning-rate 5e-6
       clipsearch finetune photos.csv --model tiny --out encoder --epochs 20 --batch-size 128
       clipsearch finetune photos.csv --recipe article --print-config
+      clipsearch finetune rsicd.json ucm.json sydney.json --recipe rsicd --check
 
     \b
     Exit codes: 0 done, 3 done but some rows or pictures could not be used (FOLDER/rejected.csv
@@ -81,8 +91,10 @@ def finetune(
     """
     config = build_config(manifests, recipe, options)
     # what only shows something replaces nothing
-    only_shows = print_config or find_batch_size or show_augmentation is not None
-    check_config(config, with_device=not print_config, writes=not only_shows)
+    only_shows = print_config or find_batch_size or check or show_augmentation is not None
+    check_config(config, with_device=not (print_config or check), writes=not only_shows)
+    if check:
+        return _check_data(config, recipe, as_json)
     if print_config:
         click.echo(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), nl=False)
         return 0
@@ -136,6 +148,27 @@ def _inputs(config: TrainConfig, recipe: str | None) -> list[str | os.PathLike[s
     """The files and folders that a run reads."""
     models = [config.model, config.text_model]
     return [*config.manifests, *models, config.zero_shot_classes, recipe]
+
+
+def _check_data(config: TrainConfig, recipe: str | None, as_json: bool) -> int:
+    if recipe is None:
+        raise UsageError("--check compares with what a recipe expects; name one with --recipe")
+    found = check_data(config, load_recipe(recipe))
+    if as_json:
+        click.echo(dumps(found.as_dict(), indent=2, ensure_ascii=True))
+        return 0 if found.is_met else EXIT_FAILED
+    width = max(len(each.found) for each in found.comparisons)
+    for each in found.comparisons:
+        verdict = "as expected" if each.is_met else f"expected {each.expected}"
+        if each.expected == NOT_KNOWN:
+            verdict = "(not told by the source)"
+        click.echo(f"{each.what:<18}{each.found:>{width}}  {verdict}")
+    click.echo(f"{'steps':<18}{found.steps:>{width},}  in {config.epochs:,} epochs")
+    if found.note:
+        click.echo(f"Note: {found.note}")
+    for warning in found.warnings:
+        click.echo(f"Warning: {warning}")
+    return 0 if found.is_met else EXIT_FAILED
 
 
 def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> None:

@@ -1,8 +1,8 @@
 """Recipes: the settings of published systems, as commented YAML files in `finetune/config/recipes`.
 
-A recipe file holds `description`, `source` (addresses), `published` (figures) and `settings`, a
-mapping of `TrainConfig`'s fields. A plain mapping of fields, as `--print-config` writes it, is a
-recipe too. Imports without torch.
+A recipe file holds `description`, `source` (addresses), `published` (figures), `expects` (the data
+that it is for), `citation` (BibTeX) and `settings`, a mapping of `TrainConfig`'s fields. A plain
+mapping of fields, as `--print-config` writes it, is a recipe too. Imports without torch.
 """
 
 import difflib
@@ -19,7 +19,8 @@ from finetune.files import bounded_yaml
 
 FOLDER = Path(__file__).with_name("recipes")
 SUFFIXES = (".yaml", ".yml")
-KEYS = ("description", "source", "published", "settings")
+KEYS = ("description", "source", "published", "expects", "citation", "settings")
+_NUMBERS = ("manifests", "images", "captions", "classes")
 # Settings that may name a file which lies beside the recipe.
 FILE_SETTINGS = ("zero_shot_classes",)
 
@@ -32,6 +33,8 @@ class PublishedFigure:
 
     Attributes:
         figure: Named as ours: "mrr@10 in batches of 64", "hits@1".
+        run: Of the publication's several runs the one that it is of, where that is not the one
+            whose settings the recipe has; ours is not put beside it.
         direction: "text-to-image", "image-to-text" or "zero-shot".
         before, after: Without and with fine-tuning, 0 to 1; None where it is not told.
         pool: Candidates that every query ranked; None where it is not told.
@@ -43,6 +46,29 @@ class PublishedFigure:
     before: float | None = None
     after: float | None = None
     pool: int | None = None
+    note: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedData:
+    """The data that a recipe's settings were made for; None stands for what is not known.
+
+    Attributes:
+        manifests: How many there are.
+        images, captions: Of all splits, captions as often as the manifest gives them.
+        captions_an_image: Fewest and most.
+        splits: Images of each.
+        classes: For the zero-shot figures.
+        note: What else to know.
+    """
+
+    manifests: int | None = None
+    images: int | None = None
+    captions: int | None = None
+    captions_an_image: tuple[int, int] | None = None
+    splits: Mapping[str, int] | None = None
+    classes: int | None = None
     note: str = ""
 
 
@@ -57,6 +83,8 @@ class Recipe:
         published: Figures to compare with; may be empty.
         settings: Of `TrainConfig`, by field, as YAML holds them; `finetune.config.mapping` makes
             the configuration.
+        expects: The data that they are for.
+        citation: Of the publication, in BibTeX; may be empty.
     """
 
     name: str
@@ -64,6 +92,8 @@ class Recipe:
     source: tuple[str, ...]
     published: tuple[PublishedFigure, ...]
     settings: Mapping[str, object]
+    expects: ExpectedData = ExpectedData()
+    citation: str = ""
 
 
 def recipe_names() -> list[str]:
@@ -96,7 +126,8 @@ def recipe_report(
     name: str | None, before: Iterable[Figures], after: Iterable[Figures]
 ) -> dict[str, Any]:
     """What metrics.json and the model card tell of the packaged recipe of this name: `name`,
-    `description`, `source` and `published`, rows of `published_beside`; empty where there is none.
+    `description`, `source`, `citation` and `published`, rows of `published_beside`; empty where
+    there is none.
     """
     recipe = packaged_recipe(name)
     if recipe is None:
@@ -105,6 +136,7 @@ def recipe_report(
         "name": recipe.name,
         "description": recipe.description,
         "source": list(recipe.source),
+        "citation": recipe.citation,
         "published": published_beside(recipe, before, after),
     }
 
@@ -128,6 +160,8 @@ def published_beside(
     for published in recipe.published:
         found = {
             when: next((each for each in figures if _measures(each, published)), None)
+            if not published.run
+            else None
             for when, figures in ours.items()
         }
         pools = [each["pool"] for each in (found["after"], found["before"]) if each is not None]
@@ -144,6 +178,7 @@ def published_beside(
                 },
                 "pool": pools[0] if pools else None,
                 "note": published.note,
+                "run": published.run,
             }
         )
     return rows
@@ -205,7 +240,32 @@ def _recipe(path: Path, document: Mapping[str, Any], name: str) -> Recipe:
         tuple(_list_of(path, document, "source", str)),
         tuple(_published(path, each) for each in _list_of(path, document, "published", dict)),
         _settings(path, given),
+        _expected(path, document.get("expects") or {}),
+        str(document.get("citation") or "").strip(),
     )
+
+
+def _expected(path: Path, given: object) -> ExpectedData:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{path}: expects is a mapping, such as images: 13634")
+    _check_names(path, "expectation", given, [item.name for item in fields(ExpectedData)])
+    values = dict(given)
+    bounds = values.get("captions_an_image")
+    splits = values.get("splits")
+    numbers = [value for name, value in values.items() if name in _NUMBERS]
+    if isinstance(bounds, int):
+        bounds = [bounds, bounds]
+    if bounds is not None:
+        values["captions_an_image"] = tuple(bounds) if isinstance(bounds, list) else bounds
+        numbers += bounds if isinstance(bounds, list) and len(bounds) == 2 else [None]
+    if splits is not None:
+        numbers += list(splits.values()) if isinstance(splits, Mapping) else [None]
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise UsageError(
+            f"{path}: expects holds whole numbers: images, captions, manifests, classes,"
+            f" captions_an_image (one number, or fewest and most) and those of splits, not {given}"
+        )
+    return ExpectedData(**values)
 
 
 def _settings(path: Path, given: Mapping[str, object]) -> Mapping[str, object]:

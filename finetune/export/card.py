@@ -16,6 +16,9 @@ from finetune.export.card_metadata import (
 from finetune.figures import TASKS
 from finetune.models.dual_encoder import TWO_TOWERS
 
+# As the hub writes what nobody has said yet.
+NEEDED = "[More Information Needed]"
+
 
 def model_card(
     description: EncoderDescription,
@@ -50,16 +53,32 @@ def model_card(
         metadata_block(description, metrics, license, trained),
         _introduction(description, trained),
         _use(description),
-        _figures(metrics),
-        _published(metrics.get("recipe") or {}),
-        _data(metrics),
-        _recipe(recipe or {}, metrics.get("training", {})),
-        _impact(metrics.get("impact") or {}),
+        *report_sections(metrics, recipe),
         _plots(plots),
         _limits(description, metrics, trained),
-        _technical(description),
+        _technical(description, license),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def report_sections(
+    metrics: Mapping[str, Any], recipe: Mapping[str, Any] | None, *, citation: str | None = None
+) -> list[str]:
+    """Write what is known of a run: figures, recipe, data, settings, carbon, citation.
+
+    What a card should tell and nobody has said is NEEDED.
+    `metrics` and `recipe` are those of `model_card`, `citation` is BibTeX, the recipe's own unless
+    given. Empty sections are empty texts.
+    """
+    published = metrics.get("recipe") or {}
+    return [
+        _figures(metrics, trained=recipe is not None),
+        _published(published),
+        _data(metrics, trained=recipe is not None),
+        _recipe(recipe or {}, metrics.get("training", {})),
+        _impact(metrics.get("impact") or {}),
+        _citation(published.get("citation") or "" if citation is None else citation),
+    ]
 
 
 def _introduction(description: EncoderDescription, trained: bool) -> str:
@@ -119,10 +138,10 @@ with torch.inference_mode():
 ```"""
 
 
-def _figures(metrics: Mapping[str, Any]) -> str:
+def _figures(metrics: Mapping[str, Any], *, trained: bool) -> str:
     after = measured(metrics, "after")
     if not after:
-        return ""
+        return f"## Figures\n\n{NEEDED}: nothing was measured." if trained else ""
     before = {pool_of(each): each.values() for each in measured(metrics, "before")}
     split = metrics.get("split")
     where = f" on the split `{split}`, which was not trained on" if split else ""
@@ -155,7 +174,10 @@ def _published(recipe: Mapping[str, Any]) -> str:
     parts = [f"## Recipe\n\n`{recipe['name']}`: {recipe.get('description', '')}".rstrip(": ")]
     if source := recipe.get("source"):
         parts.append("\n".join(f"- <{address}>" for address in source))
-    if rows := recipe.get("published"):
+    rows = recipe.get("published")
+    if not rows:
+        parts.append(f"Published figures: {NEEDED}; the sources give none.")
+    if rows:
         parts.append(
             "Published figures beside those measured here, each with its pool. Unless the pictures"
             " are the same, compare before with after, not published with here.\n\n"
@@ -167,8 +189,9 @@ def _published(recipe: Mapping[str, Any]) -> str:
 
 
 def _published_row(row: Mapping[str, Any]) -> str:
+    run = f" of {row['run']}" if row.get("run") else ""
     cells = [
-        f"{row['direction']} {row['figure']}",
+        _cell(f"{row['direction']} {row['figure']}{run}"),
         _number(row.get("published before")),
         _number(row.get("published after")),
         _count(row.get("published pool")),
@@ -180,7 +203,7 @@ def _published_row(row: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _data(metrics: Mapping[str, Any]) -> str:
+def _data(metrics: Mapping[str, Any], *, trained: bool) -> str:
     manifests = metrics.get("manifests") or ()
     splits = metrics.get("data") or {}
     tables = []
@@ -190,6 +213,8 @@ def _data(metrics: Mapping[str, Any]) -> str:
         )
     if splits:
         tables.append(_table("split", list(splits.items())))
+    if not tables and trained:
+        tables = [NEEDED]
     return "\n\n".join(["## Data", *tables]) if tables else ""
 
 
@@ -238,6 +263,10 @@ def _impact(impact: Mapping[str, float]) -> str:
         f" the power of the machine and the electricity of its region. Runs that were tried before"
         f" it are not counted."
     )
+
+
+def _citation(bibtex: str) -> str:
+    return f"## Citation\n\n```bibtex\n{bibtex}\n```" if bibtex else ""
 
 
 def _limits(description: EncoderDescription, metrics: Mapping[str, Any], trained: bool) -> str:
@@ -292,7 +321,7 @@ def _plots(plots: Sequence[str]) -> str:
     return "\n\n".join(f"![{Path(name).stem}]({name})" for name in shown)
 
 
-def _technical(description: EncoderDescription) -> str:
+def _technical(description: EncoderDescription, license: str | None) -> str:
     pre = description.preprocessing
     differences = ", ".join(
         f"{tower} {difference:.1e}" for tower, difference in description.onnx_max_difference.items()
@@ -306,4 +335,5 @@ def _technical(description: EncoderDescription) -> str:
 {description.max_tokens} tokens.
 - `onnx/text.onnx` and `onnx/image.onnx` were compared with torch on export; largest difference \
 of a value: {differences}.{precision}
-- Fingerprint: `{description.fingerprint}`."""
+- Fingerprint: `{description.fingerprint}`.
+- License of the weights: {license or NEEDED}."""

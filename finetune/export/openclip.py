@@ -1,6 +1,7 @@
 """Write an OpenCLIP checkpoint, as `open_clip.create_model("local-dir:FOLDER")` loads it."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from finetune.encoder_folder import TOKENIZER_FILES
 from finetune.errors import ClipsearchError, UsageError
+from finetune.export.card import NEEDED, report_sections
 from finetune.export.card_metadata import hub_ids
 from finetune.export.encoder import check_folder
 from finetune.files.ownership import FolderKind
@@ -23,6 +25,18 @@ from finetune.models.openclip_weights import open_clip_model_config, to_open_cli
 from finetune.models.pretrained import quiet_transformers
 from finetune.text.strict_json import dumps
 
+# As its README asks for.
+OPEN_CLIP_CITATION = r"""@software{ilharco_gabriel_2021_5143773,
+  author = {Ilharco, Gabriel and Wortsman, Mitchell and Wightman, Ross and Gordon, Cade and
+            Carlini, Nicholas and Taori, Rohan and Dave, Achal and Shankar, Vaishaal and
+            Namkoong, Hongseok and Miller, John and Hajishirzi, Hannaneh and Farhadi, Ali and
+            Schmidt, Ludwig},
+  title = {OpenCLIP},
+  month = jul,
+  year = 2021,
+  doi = {10.5281/zenodo.5143773}
+}"""
+
 OPEN_CLIP_FOLDER = FolderKind(
     "OpenCLIP folder", (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES, "README.md")
 )
@@ -33,6 +47,8 @@ def export_open_clip(
     out: str | Path,
     *,
     name: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
     license: str | None = None,
     hub_id: str | None = None,
     yes: bool = False,
@@ -45,6 +61,8 @@ def export_open_clip(
         dual: A CLIP, on any device; LoRA adapters are merged into it first.
         out: The folder. An OpenCLIP folder that is there is replaced as a whole.
         name: For the card; the folder's name unless given.
+        metrics, recipe: For the card: figures, data and settings of the run that the weights come
+            from, as `finetune.export.card.model_card` takes them.
         license: Of the weights, for the card, as the hub writes it ("mit").
         hub_id: "owner/name" where the folder will lie on the hub, if it will: open_clip then takes
             a tokenizer other than CLIP's own from there.
@@ -61,7 +79,8 @@ def export_open_clip(
         with built_aside(out, OPEN_CLIP_FOLDER, f"--open-clip {out}", yes=yes) as partial:
             state = {name: value.float().cpu() for name, value in dual.model.state_dict().items()}
             _write(dual, partial, config, to_open_clip(state, dual.model.config))
-            _write_card(partial, dual, name or out.name, license)
+            card = _card(dual, name or out.name, metrics or {}, recipe, license)
+            (partial / "README.md").write_text(card, encoding="utf-8")
             _check(dual, partial, state)
     except (OSError, SafetensorError) as error:
         raise ClipsearchError(
@@ -143,7 +162,13 @@ def _check(dual: DualEncoder, folder: Path, expected: dict[str, torch.Tensor]) -
             )
 
 
-def _write_card(folder: Path, dual: DualEncoder, name: str, license: str | None) -> None:
+def _card(
+    dual: DualEncoder,
+    name: str,
+    metrics: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None,
+    license: str | None,
+) -> str:
     metadata: dict[str, Any] = {
         "library_name": "open_clip",
         "pipeline_tag": "zero-shot-image-classification",
@@ -153,8 +178,10 @@ def _write_card(folder: Path, dual: DualEncoder, name: str, license: str | None)
         metadata["license"] = license
     if base_models := hub_ids(dual.base_model):
         metadata["base_model"] = base_models[0]
-    (folder / "README.md").write_text(
-        f"""---
+    own = dict(metrics.get("recipe") or {})
+    citation = "\n\n".join(filter(None, (own.get("citation"), OPEN_CLIP_CITATION)))
+    sections = report_sections(metrics, recipe, citation=citation)
+    head = f"""---
 {yaml.safe_dump(metadata, sort_keys=False).strip()}
 ---
 
@@ -168,6 +195,6 @@ import open_clip
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:.")
 tokenizer = open_clip.get_tokenizer("local-dir:.", context_length={dual.max_tokens})
 ```
-""",
-        encoding="utf-8",
-    )
+
+License of the weights: {license or NEEDED}."""
+    return "\n\n".join([head, *filter(None, sections)]) + "\n"

@@ -34,11 +34,6 @@ def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool 
     config.caption_augment.check()
     if config.back_translate is not None:
         parse_routes(config.back_translate)
-    elif config.back_translate_duplicates:
-        raise UsageError(
-            "--back-translate-duplicates needs languages; give --back-translate fr,es, say, or"
-            " leave it out"
-        )
     check_templates(config.zero_shot_template)
     check_trackers(config.trackers)
     _check_evaluation(config)

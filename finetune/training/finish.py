@@ -5,6 +5,7 @@ The images are those of what training changed: ranks, a batch's similarities, an
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,19 @@ def finish(
         folder = out.with_name(f"{out.name}.step-{step}")
         run.progress.message(f"Writing the weights of step {step:,} to {folder}.")
         other = finished(other, wanted.base, wanted.wise_ft)
-        export(run, wanted, other, folder, {}, [history.path])
+        own = about | figures(wanted, state, measured_of(run, other))
+        own["training"] = about["training"] | {"step of these weights": step}
+        export(run, wanted, other, folder, own, [history.path])
     export(run, wanted, dual, out, about, [history.path, *images, *report])
     return measured
+
+
+def measured_of(run: Run, dual: DualEncoder) -> tuple[Measurement, ...]:
+    """Measure other weights of the run on its validation split."""
+    if run.evaluate is None:
+        return ()
+    evaluate = replace(run.evaluate, dual=dual)
+    return evaluate.measurements(evaluate())
 
 
 def draw(
@@ -151,13 +162,9 @@ def description(
 ) -> dict[str, Any]:
     """Return what metrics.json and the model card say of the run; keys of `card.model_card`."""
     splits = run.data.splits
-    before = [each.as_flat_dict() for each in state.baseline]
-    after = [each.as_flat_dict() for each in measured]
     return {
         "split": "val",
-        "before": before,
-        "after": after,
-        "recipe": recipe_report(wanted.recipe, before, after),
+        **figures(wanted, state, measured),
         "data": {
             name: {"images": len(split), "captions": len(split.captions)}
             for name, split in (("train", splits.train), ("val", splits.val))
@@ -170,6 +177,17 @@ def description(
             "device": str(run.world.device),
         },
         "impact": dict(impact),
+    }
+
+
+def figures(wanted: Finish, state: TrainState, measured: Sequence[Measurement]) -> dict[str, Any]:
+    """Return what of `description` depends on which of the run's weights were measured."""
+    before = [each.as_flat_dict() for each in state.baseline]
+    after = [each.as_flat_dict() for each in measured]
+    return {
+        "before": before,
+        "after": after,
+        "recipe": recipe_report(wanted.recipe, before, after),
     }
 
 

@@ -21,7 +21,9 @@ from finetune.config.recipes import (
     published_beside,
     recipe_names,
 )
+from finetune.data.back_translation import parse_routes
 from finetune.errors import UsageError
+from finetune.evaluation import metrics
 from finetune.manifest.class_labels import class_file
 
 NAMES = ["article", "dermatology", "icons", "imageclef", "rsicd"]
@@ -68,13 +70,42 @@ def test_the_first_line_is_a_command_that_runs_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_published_figures_are_ones_that_we_measure(name: str) -> None:
-    measured = {f"{figure}@{k}" for figure in ("mrr", "recall") for k in figures.CUTOFFS}
-    measured |= {f"hits@{k}" for k in figures.CLASS_CUTOFFS}
+    config = config_from_mapping({"manifest": "m", **load_recipe(name).settings})
+    measured = {*figures.retrieval_figures(config.cutoffs), *figures.class_figures_of()}
+    scope = metrics.batches_scope(
+        config.batches_of or 0, in_file_order=config.batches_in_file_order
+    )
     for published in load_recipe(name).published:
-        figure, _, batch = published.figure.partition(" in batches of ")
+        figure, _, batch = published.figure.partition(" in ")
         assert figure in measured
-        assert batch in ("", str(load_recipe(name).settings.get("batches_of")))
-        assert 0 < published.before < published.after < 1
+        assert batch in ("", scope.removeprefix("in "))
+        assert published.direction in figures.TASKS
+        assert published.after is not None
+        if figure in figures.RANKS:
+            assert published.after >= 1
+        else:
+            assert 0 < (published.before or 0.1) < published.after < 1
+
+
+def test_every_known_figure_of_the_publications_is_there() -> None:
+    found = {name: load_recipe(name).published for name in NAMES}
+    assert {name: len(rows) for name, rows in found.items()} == {
+        "article": 0, "dermatology": 0, "icons": 10, "imageclef": 5, "rsicd": 36,
+    }  # fmt: skip
+    best = {row.figure: row.after for row in found["rsicd"] if not row.run}
+    assert best == {"hits@1": 0.883, "hits@3": 0.968, "hits@5": 0.982, "hits@10": 0.998}
+    runs = {row.run for row in found["rsicd"]}
+    assert len(runs) == 9, "nine rows, and the baseline before each of them"
+    assert "bs128x8-lr1e-4-imgaugs-textaugs/ckpt-4" in runs
+    assert [row.after for row in found["imageclef"]] == [0.802, 0.872, 0.877, 0.880, 0.880]
+
+
+def test_every_recipe_says_what_sources_differ_in() -> None:
+    """Patience, clipping, clamping, the last batch, crop order and interpolation stand there."""
+    for name in NAMES:
+        settings = load_recipe(name).settings
+        assert {"patience", "max_grad_norm", "max_logit_scale", "last_batch"} <= {*settings}, name
+        assert {"crop_before_resizing", "interpolation"} <= {*settings["augment"]}, name
 
 
 def test_the_settings_that_the_publications_name() -> None:
@@ -83,23 +114,29 @@ def test_the_settings_that_the_publications_name() -> None:
         "imageclef": {
             "model": "openai/clip-vit-base-patch32", "batch_size": 64, "optimizer": "adam",
             "learning_rate": 5e-5, "schedule": "linear", "epochs": 10, "samples_per_epoch": 50_000,
-            "batches_of": 64, "warmup": 0, "weight_decay": 0, "max_tokens": 64,
+            "batches_of": 64, "warmup": 0, "weight_decay": 0, "max_tokens": 64, "patience": 0,
+            "batches_in_file_order": True, "last_batch": "short", "max_logit_scale": 0,
+            "max_grad_norm": 0, "ks": (1, 3, 5, 10, 20),
         },
         "rsicd": {
-            "batch_size": 1024, "learning_rate": 5e-6, "back_translate": "fr,de,es", "warmup": 50,
-            "zero_shot_template": ("An aerial photograph of {category}",),
+            "batch_size": 1024, "learning_rate": 5e-6, "warmup": 50, "max_tokens": 32,
+            "zero_shot_template": ("An aerial photograph of {category}",), "patience": 0,
+            "max_grad_norm": 1, "max_logit_scale": 0, "back_translate_duplicates": True,
+            "last_batch": "dropped", "zero_shot_classes": "rsicd-classes.txt",
         },
         "icons": {
             "model": "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "batch_size": 64 * 6,
             "chunk_size": 64, "learning_rate": 5e-6, "schedule": "cosine", "epochs": 40,
-            "precision": "bf16", "gradient_checkpointing": True,
+            "precision": "bf16", "gradient_checkpointing": True, "patience": 0,
+            "transparency": "white", "max_grad_norm": 0, "max_logit_scale": 100,
         },
         "dermatology": {
             "model": "openai/clip-vit-base-patch32", "text_model": "roberta-base",
             "precision": "fp16", "batch_size": 32, "accumulate_separate_batches": 4,
             "learning_rate": 3e-5, "schedule": "cosine-restarts", "weight_decay": 0.01,
             "warmup": 1000, "eval_every": "epoch", "metric": "val_loss", "keep_best": 3,
-            "trackers": ("wandb", "carbon"),
+            "trackers": ("wandb", "carbon"), "epochs": 1000, "cycles": 1, "max_tokens": 128,
+            "patience": 0,
         },
         "article": {
             "model": "openai/clip-vit-base-patch32", "optimizer": "adamw", "beta2": 0.98,
@@ -109,12 +146,19 @@ def test_the_settings_that_the_publications_name() -> None:
     for name, values in expected.items():
         config = config_from_mapping({"manifest": "photos.csv", **load_recipe(name).settings})
         assert {key: getattr(config, key) for key in values} == values, name
-    crops = config_from_mapping({"manifest": "m", **load_recipe("rsicd").settings}).augment
-    assert (crops.random_crop, crops.resized_crop_scale) == (0.8, (0.8, 1.0))
+    rsicd = config_from_mapping({"manifest": "m", **load_recipe("rsicd").settings})
+    crops = rsicd.augment
+    assert (crops.random_crop_pixels, crops.resized_crop_scale) == (179, (0.8, 1.0))
+    assert (crops.crop_before_resizing, crops.interpolation) == (True, "bicubic")
     assert (crops.horizontal_flip, crops.vertical_flip, crops.jitters) == (0.5, 0.5, False)
+    routes = parse_routes(rsicd.back_translate)
+    assert [route.language for route in routes] == ["fr", "es", "it", "pt"]
+    assert {(route.forward, route.back) for route in routes} == {
+        ("Helsinki-NLP/opus-mt-en-ROMANCE", "Helsinki-NLP/opus-mt-ROMANCE-en")
+    }
     icons = config_from_mapping({"manifest": "m", **load_recipe("icons").settings}).augment
     assert (icons.color_jitter, icons.color_jitter_p) == ((0.2, 0.2, 0.1, 0.0), 0.7)
-    assert icons.grayscale == 0.2
+    assert (icons.grayscale, icons.crops_originals, icons.interpolation) == (0.2, True, "bicubic")
 
 
 def test_the_thirty_classes_of_rsicd_ship_and_are_found_by_name() -> None:
@@ -213,6 +257,9 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("description: x\n", "has no settings"),
         ("settings: {epochs: 2}\nsources: []\n", "no key sources; did you mean source?"),
         ("settings: {epochs: 2}\nsource: https://example.org\n", "source is a list of addresses"),
+        ("settings: {}\nexpects: {image: 3}\n", "no expectation image; did you mean images?"),
+        ("settings: {}\nexpects: {images: many}\n", "expects holds whole numbers"),
+        ("settings: {}\nexpects: {splits: {train: 0.9}}\n", "expects holds whole numbers"),
         ("settings: {}\npublished: [{figure: hits@1}]\n", "at least a figure and a direction"),
         ("settings: {}\npublished: [{figur: hits@1}]\n", "no key figur; did you mean figure?"),
     ],
@@ -264,11 +311,11 @@ def test_published_figures_beside_ours() -> None:
         {
             "figure": name, "direction": "image-to-text", "published before": 0.5,
             "published after": 0.8, "published pool": 64, "before": None, "after": 0.7, "pool": 64,
-            "note": "",
+            "note": "", "run": "",
         },
         {
             "figure": "hits@1", "direction": "zero-shot", "published before": None,
             "published after": 0.9, "published pool": None, "before": None, "after": None,
-            "pool": None, "note": "of the test",
+            "pool": None, "note": "of the test", "run": "",
         },
     ]  # fmt: skip

@@ -35,6 +35,7 @@ OVERRIDABLE = {
     "manifest", "more_manifests", "images", "out", "model", "text_model", "epochs", "batch_size",
     "chunk_size", "samples_per_epoch", "batches_of", "warmup", "precision", "device", "threads",
     "workers", "back_translate", "back_translation_cache", "zero_shot_classes", "max_tokens",
+    "augment",
 }  # fmt: skip
 HERE = {"device": "cpu", "threads": 1, "workers": 0}
 
@@ -96,33 +97,40 @@ def test_imageclef(clip: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "clipsearch", "finetune", "captions.txt", "--images", "images",
         "--recipe", "imageclef", "--out", "encoder", "--model", str(clip), "--epochs", "3",
-        "--samples-per-epoch", "24", "--batch-size", "8", "--batches-of", "4", "--device", "cpu",
+        "--samples-per-epoch", "28", "--batch-size", "8", "--batches-of", "4", "--device", "cpu",
         "--threads", "1", "--workers", "0", "--json",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["steps"] == 3 * 24 / 8
+    assert result["steps"] == 3 * 4, "three full batches of an epoch's 28 pairs, and one of 4"
     found = [row["loss"] for row in result["history"] if "loss" in row]
     assert found[:4] == pytest.approx(IMAGECLEF_LOSSES, rel=1e-3)
-    assert rates(result["history"]) == pytest.approx([5e-5 * (9 - step) / 9 for step in range(9)])
+    assert rates(result["history"]) == pytest.approx(
+        [5e-5 * (12 - step) / 12 for step in range(12)]
+    )
     metrics = json.loads((tmp_path / "encoder" / "metrics.json").read_text())
     after = metrics["after"]
     by_scope = {(each["direction"], each["scope"]): each for each in after}
     pool = by_scope["image-to-text", "global"]["pool"]
     assert 0 <= by_scope["image-to-text", "global"]["mrr@10"] <= 1
     assert pool > 4
-    batches = by_scope["image-to-text", "in batches of 4"]
+    batches = by_scope["image-to-text", "in batches of 4 in file order"]
     assert batches["pool"] == 4
+    assert batches["queries"] == pool, "also those of a last, smaller batch"
     # our figures are in batches of 4 here, so that none stands beside those in batches of 64
     rows = metrics["recipe"]["published"]
-    assert [row["published after"] for row in rows] == [0.802, 0.877, 0.880]
+    assert [row["published after"] for row in rows] == [0.802, 0.872, 0.877, 0.880, 0.880]
     assert {row["after"] for row in rows} == {None}
     card = (tmp_path / "encoder" / "README.md").read_text()
     assert "github.com/elsevierlabs-os/clip-image-search" in card
-    assert "mrr@10 in batches of 64 | 0.573 | 0.880 | 64" in card
+    assert "mrr@10 in batches of 64 in file order | 0.573 | 0.880 | 64" in card
     # a rank among four is never worse than among all
-    assert batches["mrr@10 in batches of 4"] >= by_scope["image-to-text", "global"]["mrr@10"]
+    assert batches["mrr@20 in batches of 4 in file order"] > 0
+    assert (
+        batches["mrr@10 in batches of 4 in file order"]
+        >= by_scope["image-to-text", "global"]["mrr@10"]
+    )
 
 
 CLASSES = {"airport": "red", "beach": "yellow", "forest": "green", "river": "blue"}
@@ -141,6 +149,7 @@ def write_karpathy(folder: Path, classes: list[str], per_class: int, *, named: b
         file = f"{name}_{number}.png" if named else f"{number}.png"
         image.save(folder / "images" / file)
         words = [f"a {name} with number {number}", f"many things near the {name} {number}"]
+        words.append(words[0])  # as RSICD, which repeats captions where there are fewer than five
         split = "val" if number % 4 == 3 else "train"
         images.append(
             {"filename": file, "split": split, "sentences": [{"raw": text} for text in words]}
@@ -161,12 +170,13 @@ def test_rsicd(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         for image in json.loads(path.read_text())["images"]
         for sentence in image["sentences"]
     ]
-    one = save_tiny_marian(tmp_path / "one", sentences, seed=1)
+    languages = ("fr", "es", "it", "pt")
+    one = save_tiny_marian(tmp_path / "one", sentences, seed=1, languages=languages)
     two = save_tiny_marian(tmp_path / "two", sentences, seed=2)
     settings: dict[str, object] = {
         "manifest": rsicd, "more_manifests": others, "model": clip, "epochs": 2,
         "batch_size": 16, "chunk_size": 4, "samples_per_epoch": 48, "warmup": 2,
-        "back_translate": f"fr={one}:{two},de={two}:{one},es={one}:{one}",
+        "back_translate": ",".join(f"{language}={one}:{two}" for language in languages),
         "back_translation_cache": tmp_path / "translations.sqlite",
     }  # fmt: skip
     result = run_recipe("rsicd", **settings, out=tmp_path / "encoder")
@@ -188,10 +198,10 @@ def test_rsicd(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (rows["hits@3"]["after"], rows["hits@3"]["pool"]) == (zero_shot["hits@3"], 30)
     assert rows["hits@3"]["before"] == result.baseline["zero-shot"]["hits@3"]
 
-    # 18 + 6 + 6 training pictures have two captions each, and new ones
+    # 18 + 6 + 6 training images have two captions each, one of them twice: that is replaced
     data = metrics_of(result)["data"]["train"]
     assert data["images"] == 30
-    assert data["captions"] > 60
+    assert 60 < data["captions"] <= 90
 
     # all that is needed is in the cache now: no model is loaded again
     def offline(*name: object, **settings: object) -> Translator:
@@ -208,13 +218,13 @@ def test_icons(clip: Path, squares: Path, tmp_path: Path) -> None:
     export_open_clip(base, tmp_path / "open-clip")
     result = run_recipe(
         "icons", manifest=squares, model=tmp_path / "open-clip", out=tmp_path / "encoder",
-        epochs=3, batch_size=24, chunk_size=8,
+        epochs=3, batch_size=10, chunk_size=4,
     )  # fmt: skip
     check_encoder(result)
-    assert result.steps == 3 * 2
+    assert result.steps == 3 * 3, "the six images of a last batch are left out"
     # bf16 has three digits, and processors differ in how they round
     assert losses(result)[:4] == pytest.approx(ICONS_LOSSES, rel=5e-3)
-    wanted = [5e-6 * factor for factor in (1, *(cosine(step / 5) for step in range(5)))]
+    wanted = [5e-6 * factor for factor in (1, *(cosine(step / 8) for step in range(8)))]
     assert rates(result.history) == pytest.approx(wanted)
     for direction in ("text-to-image", "image-to-text"):
         figures = result.metrics[direction]
@@ -223,7 +233,17 @@ def test_icons(clip: Path, squares: Path, tmp_path: Path) -> None:
         assert 1 <= figures["mean_rank"] <= figures["pool"]
 
     trained = load_dual_encoder(result.out)
-    export_open_clip(trained, tmp_path / "exported")
+    export_open_clip(
+        trained, tmp_path / "exported", metrics=metrics_of(result), recipe={"epochs": 3}
+    )
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert f"| recall@1 | {result.baseline['text-to-image']['recall@1']:.3f} |" in card
+    assert "text-to-image recall@1 | – | 0.703 |" in card
+    assert "huggingface.co/JianLiao/CLIP-ViT-L-14-spectrum-icons-20k" in card
+    assert "| squares.csv | 36 | 36 |" in card
+    assert "@misc{spectrum-icons-clip" in card
+    assert "@software{ilharco_gabriel_2021_5143773" in card
+    assert "License of the weights: [More Information Needed]" in card
     again = load_dual_encoder(tmp_path / "exported").model.state_dict()
     before = base.model.state_dict()
     for name, value in trained.model.state_dict().items():
@@ -254,13 +274,13 @@ def test_dermatology(
     result = run_recipe(
         "dermatology", manifest=manifest, images=squares.parent, model=clip,
         text_model=tmp_path / "roberta", out=tmp_path / "encoder", epochs=5, batch_size=6,
-        warmup=4, batches_of=6, precision="fp32", zero_shot_classes="condition",
+        warmup=4, batches_of=6, precision="fp32", zero_shot_classes="condition", max_tokens=16,
     )  # fmt: skip
     check_encoder(result)
     # four batches of six a step, 36 pictures an epoch
     assert result.steps == 5 * 2
     assert losses(result)[:4] == pytest.approx(DERMATOLOGY_LOSSES, rel=1e-3)
-    after_warmup = [cosine(share) for share in (0, 1 / 3, 2 / 3)] * 2
+    after_warmup = [cosine(step / 6) for step in range(6)]
     wanted = [3e-5 * factor for factor in (0.25, 0.5, 0.75, 1, *after_warmup)]
     assert rates(result.history) == pytest.approx(wanted)
 
@@ -270,8 +290,13 @@ def test_dermatology(
     assert result.best_step == best[0]["step"]
     kept = sorted(tmp_path.glob("encoder.step-*"))
     assert {path.name for path in kept} == {f"encoder.step-{row['step']}" for row in best[1:3]}
-    for folder in kept:
+    for folder, row in zip(kept, sorted(best[1:3], key=lambda row: f"{row['step']}"), strict=True):
         check_fingerprint(folder, read_description(folder))
+        own = json.loads((folder / "metrics.json").read_text())
+        figures = {each["direction"]: each for each in own["after"] if each["scope"] == "global"}
+        assert figures["text-to-image"]["mean_rank"] == pytest.approx(row["t2i_mean_rank"])
+        assert own["training"]["step of these weights"] == row["step"]
+        assert "Published figures: [More Information Needed]" in (folder / "README.md").read_text()
 
     after = {(each["direction"], each["scope"]): each for each in metrics_of(result)["after"]}
     assert 0 <= after["zero-shot", "global"]["hits@1"] <= 1
@@ -295,9 +320,9 @@ def test_article(clip: Path, squares: Path, tmp_path: Path) -> None:
     assert result.metrics["text-to-image"]["mrr@10"] == pytest.approx(best["t2i_mrr@10"])
 
 
-IMAGECLEF_LOSSES = [2.88670, 2.80782, 2.68051, 3.12058]
-RSICD_LOSSES = [1.62592, 3.52256, 2.98738, 0.53268]
-ICONS_LOSSES = [3.77488, 3.76392, 4.37992, 3.97130]
+IMAGECLEF_LOSSES = [2.92159, 2.81535, 2.75876, 1.88462]
+RSICD_LOSSES = [3.70712, 3.78708, 3.73217, 3.80133]
+ICONS_LOSSES = [3.36497, 2.74992, 3.17926, 3.80553]
 # The made-up text tower takes 16 tokens, a letter each: several captions are equal behind the cut.
-DERMATOLOGY_LOSSES = [1.43263, 1.35334, 1.30627, 1.44282]
+DERMATOLOGY_LOSSES = [1.62388, 1.01475, 1.63832, 1.09289]
 ARTICLE_LOSSES = [3.30378, 3.30373, 3.45288, 3.39567]
