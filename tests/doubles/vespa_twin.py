@@ -33,8 +33,8 @@ def _words(text: str, language: str) -> tuple[str, ...]:
 _PIECES = re.compile(
     r"\s*(?:(?P<nearest>\(?\{(?P<settings>[^}]*)\}nearestNeighbor\(embedding, q\)\)?)"
     r"|captions contains \(\{stem:false, normalizeCase:false, accentDrop:false\}@(?P<word>t\d+)\)"
-    r"|id contains @(?P<id>\w+)"
     r"|tag_values contains (?P<tag>@\w+|\"(?:[^\"\\]|\\.)*\")"
+    r"|(?P<field>[a-z_]+) contains @(?P<value>\w+)"
     r"|range\(number_keys, (?P<least>\d+)L, (?P<greatest>\d+)L\)"
     r"|(?P<map>tags|numbers) contains sameElement\(key contains (?P<key>@\w+|\"[^\"]*\"),"
     r" (?P<test>(?:[^()]|\([^()]*\))*)\)"
@@ -215,9 +215,9 @@ class _Search:
             term = self.body[piece["word"]]
             self.terms.append(term)
             return {number for number in self.everything if term in self.words[number]}
-        if piece["id"]:
-            wanted = self.body[piece["id"]]
-            return self._where(lambda image: image["id"] == wanted)
+        if piece["field"]:
+            name, wanted = piece["field"], self.body[piece["value"]]
+            return self._where(lambda image: image.get(name) == wanted)
         if piece["tag"]:
             wanted = self._text(piece["tag"])
             return self._where(lambda image: wanted in (image.get("tag_values") or ()))
