@@ -18,6 +18,7 @@ exponent is that of growth from the smallest size to the largest: 1 is as the co
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import math
@@ -132,9 +133,10 @@ class MadeUp:
 
 
 def feed_it(manifest: Path, index: Path) -> None:
-    from clipsearch.feed.feed import FeedOptions, feed
+    from clipsearch.cli import main
 
-    feed(FeedOptions(manifest=manifest, index=str(index), prune=True))
+    with contextlib.suppress(SystemExit):
+        main(["feed", str(manifest), "--index", str(index), "--prune", "--yes"])
 
 
 def read_it(manifest: Path, index: Path) -> None:
@@ -190,7 +192,7 @@ def in_child(work: str, manifest: Path, index: Path) -> Figures:
 def child(work: str, made: MadeUp, index: Path) -> Figures:
     command = [sys.executable, __file__, "--child", work, str(made.path), str(index)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    figures: Figures = json.loads(done.stdout)
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
@@ -259,8 +261,9 @@ def ratios(count: int = 20_000) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         made = MadeUp(Path(folder), count)
         made.write()
+        raw = made.raw_bytes
         found = measure(made, Path(folder) / "photos.index")
-    first, raw = found["first"], made.raw_bytes
+    first = found["first"]
     return {
         "first feed: SQLite + numpy's cpu over ours": found["peer, first"]["cpu"] / first["cpu"],
         "first feed: raw bytes over those on the disk": raw / first["disk"],
