@@ -60,6 +60,14 @@ def with_table(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
+def keep(ratios: dict[str, dict[str, float]]) -> None:
+    """Write the ratios and the page's table of them."""
+    KEPT.write_text(json.dumps(ratios, indent=1) + "\n", encoding="utf-8")
+    machine = f"Python {platform.python_version()}, {platform.machine()}"
+    page = README.read_text(encoding="utf-8")
+    README.write_text(with_table(page, table(ratios, machine)), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -80,11 +88,8 @@ def main() -> None:
         lost += fallen(kept.get(name, {}), found)
         if options.write:
             kept[name] = found
-    if options.write:
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
-        machine = f"Python {platform.python_version()}, {platform.machine()}"
-        README.write_text(with_table(README.read_text(), table(kept, machine)))
-    elif lost:
+            keep(kept)
+    if lost and not options.write:
         raise SystemExit("\n".join([f"{len(lost)} ratios fell by over {MOST_LOST:.0%}:", *lost]))
 
 

@@ -24,6 +24,7 @@ import argparse
 import io
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -297,14 +298,23 @@ def measure(
 
 
 def ratios(count: int = 4000) -> dict[str, float]:
-    """Of our rates over `vespa feed`'s against the stub that delays, for `check.py`."""
-    server = "5-50 ms, 64 at a time"
-    names = ["clipsearch", "the whole command", "vespa feed"]
-    with tempfile.TemporaryDirectory() as scratch:
+    """Of `vespa feed`'s processor time over ours, against the stub that delays, for `check.py`."""
+    names = ("clipsearch", "the whole command", "vespa feed")
+    seconds = {}
+    with tempfile.TemporaryDirectory() as scratch, running_stub(["--delay", "5,50"]) as stub:
         documents = Documents.make(count, Path(scratch))
-        rates = measure(server, SERVERS[server], documents, 1, names)
-    theirs = rates["vespa feed"][0]
-    return {f"{name} over vespa feed, {server}": rates[name][0] / theirs for name in names[:2]}
+        for name in names:
+            before = processor_seconds()
+            TRANSPORTS[name](stub.url, documents)
+            seconds[name] = processor_seconds() - before
+    return {f"{name}: vespa feed's cpu over ours": seconds[names[2]] / seconds[name]
+            for name in names[:2]}  # fmt: skip
+
+
+def processor_seconds() -> float:
+    """Of this process and of the children that have ended."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main() -> None:
