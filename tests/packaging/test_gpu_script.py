@@ -49,7 +49,7 @@ def test_without_a_gpu_it_says_what_to_do(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_dry_run_goes_the_whole_road(tmp_path) -> None:
     done = run(tmp_path, "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
