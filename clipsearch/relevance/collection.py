@@ -74,7 +74,7 @@ class Collection:
         )
 
     def bm25(self, words: Sequence[str], removed: Removed = _NOTHING) -> Float32:
-        """bm25 of every document, float32[n], above 0 exactly where a word matches.
+        """Work out bm25 of every document, float32[n], above 0 exactly where a word matches.
 
         Args:
             words: Tokens of the query, repeats kept.
@@ -91,9 +91,9 @@ class Collection:
                 scores[rows] += impacts * np.float32(weight)
         return scores
 
-    def knows(self, word: str, removed: Removed = _NOTHING) -> bool:
-        """Whether the token stands in any document."""
-        return len(self._occurrences(word, removed)[0]) > 0
+    def holding(self, word: str, removed: Removed = _NOTHING) -> int:
+        """Count the documents that hold the token."""
+        return len(self._occurrences(word, removed)[0])
 
     def cosines(self, vectors: Float32) -> Float32:
         """Of query vectors, float32[q, d], and all documents: float32[q, n]; -inf without one."""

@@ -137,7 +137,7 @@ def _captions(search: Search, source: QuerySource) -> Asked:
         f"{name}, split {source.split}, each caption left out while it is asked",
         tuple(queries),
         collection,
-        lambda query, word: collection.knows(word, query.removed or {}),
+        lambda query, word: collection.holding(word, query.removed or {}) > 0,
         tuple(notes),
     )
 
