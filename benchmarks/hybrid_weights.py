@@ -1,6 +1,6 @@
 """How to weigh words and vector where nobody calibrated: candidates side by side, MRR@10.
 
-    python benchmarks/hybrid_weights.py --shapes shapes              # the demo's images, two captions each
+    python benchmarks/hybrid_weights.py --shapes shapes     # the demo's, two captions an image
     clipsearch finetune shapes/captions.csv --model tiny --epochs 12 --out encoder
     clipsearch feed shapes/captions.csv --encoder encoder --index shapes.index
     python benchmarks/hybrid_weights.py shapes.index [MORE.index …] [--split test]
@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.demo.shapes import COUNTS, Scene, scenes, write_shapes
+from clipsearch.modes import Mode, Weights
 from clipsearch.ranking import BM25_K1, inverse_document_frequency
 from clipsearch.relevance.collection import Collection, Removed
 from clipsearch.relevance.judged_queries import JudgedQuery
@@ -45,6 +46,7 @@ from finetune.evaluation.significance import (
 
 SAMPLE = 300
 FACTOR = 40.0
+MODE_OF: dict[str, Mode] = {"bm25": "bm25", "vector": "vector"}
 WAYS = ("bm25", "vector", "today", "share", "likelihood")
 Values = npt.NDArray[np.float64]
 
@@ -59,10 +61,12 @@ class Cosines:
 
     @property
     def apart(self) -> float:
+        """d': how many deviations lie between."""
         return (self.own - self.others) / self.deviation
 
     @property
     def weight(self) -> float:
+        """What a cosine is worth as evidence; 0 where own captions are no nearer than others'."""
         return max(0.0, self.own - self.others) / self.deviation**2
 
 
@@ -119,15 +123,13 @@ def rank(
         bm25 = collection.bm25(words, removed)
         reach = most(collection, words, removed)
         weights = {
-            "today": (0.1, 1.0),
-            "share": (1 / reach, 1.0),
-            "likelihood": (FACTOR / reach, cosines.weight),
+            "today": Weights(0.1, 1.0),
+            "share": Weights(1 / reach, 1.0),
+            "likelihood": Weights(FACTOR / reach, cosines.weight),
         }
         for way in WAYS:
-            if way in weights:
-                order = order_in("hybrid", bm25, cosine, weights[way], DEPTH)
-            else:
-                order = order_in("bm25" if way == "bm25" else "vector", bm25, cosine, (1, 1), DEPTH)
+            mode = MODE_OF.get(way, "hybrid")
+            order = order_in(mode, bm25, cosine, weights.get(way, Weights(1, 1)), DEPTH)
             ids = [collection.documents[row].id for row in order.rows.tolist()]
             grades[way][number, : len(ids)] = [query.grades.get(id_, 0) for id_ in ids]
     return grades

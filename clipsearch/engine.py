@@ -18,7 +18,15 @@ from clipsearch.documents import (
     storable_parts,
 )
 from clipsearch.json_records import record
-from clipsearch.modes import MODES_WITHOUT_VECTOR, Calibration, Mode, Ranking, ranking_of
+from clipsearch.modes import (
+    MODES_WITHOUT_VECTOR,
+    RRF_K,
+    Calibration,
+    Mode,
+    Ranking,
+    Weights,
+    ranking_of,
+)
 from finetune.errors import DocumentError, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +41,6 @@ MAX_WEIGHT = 1e9
 DEFAULT_CANDIDATES = 100
 DEFAULT_BM25_WEIGHT = 0.1
 DEFAULT_VECTOR_WEIGHT = 1.0
-RRF_K = 60
 RERANK_COUNT = 1000
 
 NO_WORDS = "the query has no word to look for, so nothing is found by text"
@@ -98,8 +105,8 @@ class IndexInfo:
         column_order: Columns whose numbers were written to a Vespa, in the order in which they
             came. A column's place here, from 1, stands in the documents: it never changes.
         document_form: Of the documents on a Vespa; see `clipsearch.documents.DOCUMENT_FORM`.
-        text_mode: The ranking of a query with text that names none; None: hybrid.
-        calibration: How weights and `text_mode` came about; None where nobody calibrated.
+        rrf_k, text_mode: Of `hybrid-rrf`; and the mode of a text that names none (None: hybrid).
+        calibration: How these and the weights came about; None where nobody calibrated.
     """
 
     dimension: int
@@ -120,6 +127,7 @@ class IndexInfo:
     open_feeds: tuple[OpenFeed, ...] = ()
     column_order: tuple[str, ...] = ()
     document_form: int = DOCUMENT_FORM
+    rrf_k: int = RRF_K
     text_mode: Mode | None = None
     calibration: Calibration | None = None
 
@@ -434,9 +442,9 @@ def check_weights(*weights: float | None) -> None:
             )
 
 
-def fused_weights(query: EngineQuery, info: IndexInfo) -> tuple[float, float]:
+def fused_weights(query: EngineQuery, info: IndexInfo) -> Weights:
     """Return the (bm25, vector) weights that hold for `query`: its own, or else the index's."""
     bm25 = info.bm25_weight if query.bm25_weight is None else query.bm25_weight
     vector = info.vector_weight if query.vector_weight is None else query.vector_weight
     check_weights(bm25, vector)
-    return bm25, vector
+    return Weights(bm25, vector, info.rrf_k)

@@ -7,12 +7,29 @@ A new mode is an entry of `Mode` and of RANKINGS, a rank profile with its query 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from finetune.errors import UsageError
 
 Mode = Literal["bm25", "vector", "hybrid", "hybrid-sum", "hybrid-rrf", "hybrid-normalized"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+RRF_K = 60
+"""Of reciprocal rank fusion, where nobody calibrated it: that of its authors."""
+
+
+class Weights(NamedTuple):
+    """What the fusions of words and vector take.
+
+    Attributes:
+        bm25, vector: Of the weighted sums, 0 or more.
+        rrf_k: Of reciprocal rank fusion, 1 / (k + rank); 1 or more.
+    """
+
+    bm25: float
+    vector: float
+    rrf_k: int = RRF_K
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,10 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.engine import RRF_K
-from clipsearch.modes import Mode
+from clipsearch.modes import RRF_K, Mode, Weights
 
 Scores = npt.NDArray[np.floating]
 RowNumbers = npt.NDArray[np.int64]
-Weights = tuple[float, float]
-"""Of bm25 and of the vector."""
-
 Fusion = Callable[[Scores, Scores, Weights], npt.NDArray[np.float64]]
 """(bm25, cosine, weights) of the same documents to their scores."""
 
@@ -85,9 +81,9 @@ def weighted_sum(bm25: Scores, cosine: Scores, weights: Weights) -> npt.NDArray[
     return weights[0] * bm25.astype(np.float64) + weights[1] * cosine.astype(np.float64)
 
 
-def fused_ranks(bm25: Scores, cosine: Scores, _: Weights) -> npt.NDArray[np.float64]:
+def fused_ranks(bm25: Scores, cosine: Scores, weights: Weights) -> npt.NDArray[np.float64]:
     """Return reciprocal rank fusion of the two orders."""
-    return reciprocal_rank(bm25) + reciprocal_rank(cosine)
+    return reciprocal_rank(bm25, weights.rrf_k) + reciprocal_rank(cosine, weights.rrf_k)
 
 
 def normalized_sum(bm25: Scores, cosine: Scores, weights: Weights) -> npt.NDArray[np.float64]:

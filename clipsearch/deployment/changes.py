@@ -153,6 +153,8 @@ def info_changes(before: IndexInfo, after: IndexInfo) -> list[str]:
     new = (after.bm25_weight, after.vector_weight)
     if old != new:
         lines.append(f"weights (bm25, vector): {old[0]:g}, {old[1]:g} → {new[0]:g}, {new[1]:g}")
+    if before.rrf_k != after.rrf_k:
+        lines.append(f"k of hybrid-rrf: {before.rrf_k} → {after.rrf_k}")
     return lines
 
 

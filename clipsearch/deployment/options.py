@@ -12,6 +12,7 @@ from clipsearch.deployment.providers import DOCKER_INDEX
 from clipsearch.documents import DOCUMENT_FORM
 from clipsearch.engine import EMBEDDING_PRECISIONS, EmbeddingPrecision, IndexInfo, check_weights
 from clipsearch.engines.vespa.http.address import without_credentials
+from clipsearch.modes import RRF_K
 from finetune.encoder_folder import EncoderDescription
 from finetune.errors import UsageError
 from finetune.manifest.inputs import check_no_input
@@ -167,6 +168,7 @@ class Wanted:
             encoder_path=None if options.encoder is None else str(options.encoder.resolve()),
             bm25_weight=bm25_weight,
             vector_weight=vector_weight,
+            rrf_k=old.rrf_k if still else RRF_K,
             text_mode=old.text_mode if still else None,
             calibration=old.calibration if still else None,
         )
@@ -206,6 +208,7 @@ class Wanted:
             language=info.language,
             bm25_weight=info.bm25_weight,
             vector_weight=info.vector_weight,
+            rrf_k=info.rrf_k,
             encoder=self.options.encoder,
             cloud=self.options.cloud is not None,
             nodes=self.options.nodes,

@@ -16,7 +16,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from clipsearch.engine import EMBEDDING_PRECISIONS, EmbeddingPrecision, check_weights
-from clipsearch.modes import MODES, RANKINGS
+from clipsearch.modes import MODES, RANKINGS, RRF_K
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import TEXT_TOWER, TOKENIZER_FILE
 from finetune.errors import EncoderError, UsageError
@@ -54,6 +54,7 @@ class PackageValues:
         precision: Of these values in the index.
         language: Of the captions, a code of `clipsearch.text.LANGUAGES`.
         bm25_weight, vector_weight: Of the hybrids, where a request sends none.
+        rrf_k: Of hybrid-rrf.
         encoder: The encoder folder, whose text tower answers embed(@text); None leaves that out.
         max_tokens: Of the encoder; longer texts are cut.
         cloud: For Vespa Cloud, which names its own hosts.
@@ -66,6 +67,7 @@ class PackageValues:
     language: str = "en"
     bm25_weight: float = 0.1
     vector_weight: float = 1.0
+    rrf_k: int = RRF_K
     encoder: Path | None = None
     max_tokens: int = 77
     cloud: bool = False
@@ -85,6 +87,7 @@ def render(values: PackageValues, today: date | None = None) -> Package:
         "language": values.language,
         "bm25_weight": _decimal(values.bm25_weight),
         "vector_weight": _decimal(values.vector_weight),
+        "rrf_k": str(values.rrf_k),
         "max_tokens": str(values.max_tokens),
     }
     sections = {"cloud" if values.cloud else "self_hosted"}

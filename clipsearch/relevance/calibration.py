@@ -13,11 +13,12 @@ import numpy as np
 
 from clipsearch.engine import EngineQuery, IndexInfo, fused_weights
 from clipsearch.engines import is_remote
-from clipsearch.modes import Calibration, Mode
+from clipsearch.modes import Calibration, Mode, Weights
 from clipsearch.relevance.learning import (
     Contender,
     ScoredQuery,
     figures_of,
+    learn_rrf_k,
     learn_weights,
     scored_query,
 )
@@ -109,6 +110,7 @@ class Contest:
             "mode": self.contender.mode,
             "bm25_weight": self.contender.weights[0],
             "vector_weight": self.contender.weights[1],
+            "rrf_k": self.contender.weights.rrf_k,
             "learned_on": self.learned_on,
             "held_out": self.held_out.as_dict(),
             "gain": self.gain.as_dict(),
@@ -192,8 +194,10 @@ def calibrate(options: CalibrateOptions, progress_stream: TextIO | None = None) 
         result = _result(parts, today, options)
         if not (options.keep and result.is_better):
             return result
-        search.engine.change_info(lambda info: _with(info, result))
-    return replace(result, kept=True, notes=(*result.notes, *_after_keeping(options.index)))
+        before = search.info.rrf_k
+        after = search.engine.change_info(lambda info: _with(info, result)).rrf_k
+    notes = (*result.notes, *_after_keeping(options.index, is_new_k=before != after))
+    return replace(result, kept=True, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +283,9 @@ def _contenders(
     """Name today's, those that the queries teach, and the fusions without weights."""
     contenders = {TODAY: today}
     contenders |= {mode: learn_weights(queries, mode, metric) for mode in LEARNED}
-    plain = Contender("hybrid-sum", (1.0, 1.0))
+    plain = Contender("hybrid-sum", Weights(1, 1))
     # The first hits that it joins are those of today's weights.
-    ranks = Contender("hybrid-rrf", today.weights)
+    ranks = learn_rrf_k(queries, today.weights, metric)
     return contenders | {plain.mode: plain, ranks.mode: ranks}
 
 
@@ -356,6 +360,7 @@ def _with(info: IndexInfo, result: Calibrated) -> IndexInfo:
         info,
         bm25_weight=chosen.weights[0] if chosen.mode in LEARNED else info.bm25_weight,
         vector_weight=chosen.weights[1] if chosen.mode in LEARNED else info.vector_weight,
+        rrf_k=chosen.weights.rrf_k if chosen.mode == "hybrid-rrf" else info.rrf_k,
         text_mode=chosen.mode,
         calibration=Calibration(
             metric=result.options.metric,
@@ -367,9 +372,11 @@ def _with(info: IndexInfo, result: Calibrated) -> IndexInfo:
     )
 
 
-def _after_keeping(index: str) -> list[str]:
+def _after_keeping(index: str, *, is_new_k: bool) -> list[str]:
     if not is_remote(index):
         return []
+    if is_new_k:
+        return ["Vespa ranks with the new k once it is in its rank profile: run clipsearch deploy"]
     return [
         "queries of clipsearch send it from now on; for requests without Python, write it into"
         " the rank profiles with: clipsearch deploy"

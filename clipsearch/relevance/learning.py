@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipsearch.engine import DEFAULT_BM25_WEIGHT, DEFAULT_CANDIDATES
-from clipsearch.modes import RANKINGS, Mode
-from clipsearch.ranking import Weights, best_rows
+from clipsearch.modes import RANKINGS, Mode, Weights
+from clipsearch.ranking import best_rows
 from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
 from clipsearch.relevance.measures import graded_figures, ideal_grades
@@ -26,6 +26,10 @@ KEPT_ROWS = 1000
 GRID = tuple(np.linspace(-2.0, 4.0, 25).tolist())
 """Of log10(vector weight / bm25 weight): cosines differ by hundredths, bm25 by units, and a
 proportion may be wrong by as much again either way."""
+
+RRF_KS = (1, 2, 5, 10, 20, 40, 60, 100, 200, 500)
+"""Of reciprocal rank fusion: with 1 the first ranks count for nearly all, with 500 for little
+more than the next."""
 
 _STEPS = 10
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -68,7 +72,9 @@ class Contender:
         """The mode and, where it has some, its weights, for people."""
         if not RANKINGS[self.mode].weighted:
             return self.mode
-        return f"{self.mode} (bm25 {self.weights[0]:g}, vector {self.weights[1]:g})"
+        if self.mode == "hybrid-rrf":
+            return f"{self.mode} (k {self.weights.rrf_k}, of the first by {_told(self.weights)})"
+        return f"{self.mode} ({_told(self.weights)})"
 
 
 def scored_query(
@@ -119,6 +125,17 @@ def learn_weights(queries: Sequence[ScoredQuery], mode: Mode, figure: str) -> Co
     return _contender(mode, found if value > on_grid[place] else GRID[place])
 
 
+def learn_rrf_k(queries: Sequence[ScoredQuery], weights: Weights, figure: str) -> Contender:
+    """Find the k of RRF_KS with which hybrid-rrf's mean is highest, over hits by `weights`."""
+    contenders = [Contender("hybrid-rrf", weights._replace(rrf_k=k)) for k in RRF_KS]
+    means = [float(figures_of(queries, each, figure).mean()) for each in contenders]
+    return contenders[_middle_of_best(means)]
+
+
+def _told(weights: Weights) -> str:
+    return f"bm25 {weights.bm25:g}, vector {weights.vector:g}"
+
+
 def _middle_of_best(values: Sequence[float]) -> int:
     """Find the middle of the longest run of the highest value."""
     best, runs, start = max(values), [], None
@@ -160,4 +177,4 @@ def _golden_section(
 
 def _contender(mode: Mode, logarithm: float) -> Contender:
     vector = DEFAULT_BM25_WEIGHT * 10.0**logarithm
-    return Contender(mode, (DEFAULT_BM25_WEIGHT, float(f"{vector:.{_DIGITS}g}")))
+    return Contender(mode, Weights(DEFAULT_BM25_WEIGHT, float(f"{vector:.{_DIGITS}g}")))

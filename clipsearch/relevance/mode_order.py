@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipsearch.engine import DEFAULT_CANDIDATES, RERANK_COUNT
-from clipsearch.modes import RANKINGS, Mode
-from clipsearch.ranking import FUSIONS, RowNumbers, Weights, best_rows, closeness
+from clipsearch.modes import RANKINGS, Mode, Weights
+from clipsearch.ranking import FUSIONS, RowNumbers, best_rows, closeness
 from finetune.arrays import Float32, Float64
 
 
@@ -65,7 +65,7 @@ def _fused(
     matches[best_rows(cosine, candidates)] = True
     rows = np.flatnonzero(matches)
     if not RANKINGS[mode].weighted:
-        weights = (1.0, 1.0)
+        weights = Weights(1, 1)
     scores = FUSIONS[mode](bm25[rows], _written(cosine[rows]), weights)
     best = best_rows(scores, count)
     return Scored(rows[best], scores[best])

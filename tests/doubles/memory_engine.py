@@ -95,7 +95,7 @@ class MemoryEngine:
         cosine = float(document.embedding @ query.vector)
         if query.mode == "vector":
             return Hit(shown, 1 / (2 - cosine), None, cosine)
-        bm25_weight, vector_weight = fused_weights(query, self.info)
+        bm25_weight, vector_weight, _ = fused_weights(query, self.info)
         return Hit(shown, bm25_weight * bm25 + vector_weight * cosine, bm25, cosine)
 
     def _bm25(self, words: Sequence[str]) -> dict[str, float]:

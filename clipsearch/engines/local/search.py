@@ -28,8 +28,8 @@ from clipsearch.engines.local.collection import NOBODY, Collection
 from clipsearch.engines.local.fusing import Matches, fused
 from clipsearch.engines.local.segments.metadata import Mask
 from clipsearch.engines.local.vectors.nearest import Comparison
-from clipsearch.modes import RANKINGS, Mode
-from clipsearch.ranking import FUSIONS, RowNumbers, Scores, Weights, closeness
+from clipsearch.modes import RANKINGS, Mode, Weights
+from clipsearch.ranking import FUSIONS, RowNumbers, Scores, closeness
 
 ONLY_RERANKED = f"this mode ranks the first {RERANK_COUNT:,} hits; there are no pages beyond"
 
@@ -293,7 +293,7 @@ class _Search:
 
     def weights(self, mode: Mode) -> Weights:
         """Of bm25 and the vector in `mode`; (1, 1) where it weighs nothing."""
-        return fused_weights(self.query, self.info) if RANKINGS[mode].weighted else (1.0, 1.0)
+        return fused_weights(self.query, self.info) if RANKINGS[mode].weighted else Weights(1, 1)
 
     def _fused(self, mode: Mode, count: int) -> Ranked:
         """The first `count` by `mode` over lexical matches and nearest by vector."""

@@ -77,7 +77,7 @@ def search_body(
     if query.facets and query.ranking.uses_words:
         body["yql"] += f" | {_grouping(query.facets)}"
     if query.ranking.weighted:
-        lexical, cosine = fused_weights(query, info)
+        lexical, cosine, _ = fused_weights(query, info)
         body["input.query(bm25_weight)"] = lexical
         body["input.query(vector_weight)"] = cosine
     return body

@@ -21,9 +21,9 @@ from clipsearch.deployment.package import (
     write_folder,
     write_zip,
 )
-from clipsearch.engine import RERANK_COUNT, RRF_K
+from clipsearch.engine import RERANK_COUNT
 from clipsearch.engines.vespa.queries import EXPLORE_ADDITIONAL_HITS
-from clipsearch.modes import MODES, RANKINGS, ranking_of
+from clipsearch.modes import MODES, RANKINGS, RRF_K, ranking_of
 from clipsearch.search.search import MAX_HITS
 from finetune.errors import EncoderError, UsageError
 

@@ -18,12 +18,14 @@ from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.modes import Calibration
+from clipsearch.modes import Calibration, Weights
 from clipsearch.relevance.learning import (
+    RRF_KS,
     Contender,
     ScoredQuery,
     _golden_section,
     figures_of,
+    learn_rrf_k,
     learn_weights,
 )
 from clipsearch.relevance.measures import MRR, NDCG
@@ -54,12 +56,32 @@ def test_the_weights_are_as_good_as_any(mode: str, figure: str) -> None:
     queries = [made_up_query(source, number) for number in range(150)]
     learned = learn_weights(queries, mode, figure)
     others = [
-        float(figures_of(queries, Contender(mode, (0.1, 0.1 * 10**power)), figure).mean())
+        float(figures_of(queries, Contender(mode, Weights(0.1, 0.1 * 10**power)), figure).mean())
         for power in np.linspace(-2.5, 4.5, 71)
     ]
     found = float(figures_of(queries, learned, figure).mean())
     assert found >= max(others) - 0.005
     assert found > max(others[0], others[-1]) + 0.05, "words or vector alone are worse"
+
+
+def test_k_of_rank_fusion_is_learned_and_counts(index: Path) -> None:
+    source = np.random.default_rng(6)
+    queries = [made_up_query(source, number) for number in range(80)]
+    learned = learn_rrf_k(queries, Weights(0.1, 1.0), MRR)
+    means = {
+        k: float(figures_of(queries, Contender("hybrid-rrf", Weights(0.1, 1.0, k)), MRR).mean())
+        for k in RRF_KS
+    }
+    assert means[learned.weights.rrf_k] == max(means.values()) > min(means.values())
+    engine = LocalEngine.open(index)
+    with Search(engine) as search:
+        before = search.query("red dog star", mode="hybrid-rrf", k=120).hits
+        engine.change_info(lambda info: replace(info, rrf_k=1))
+        after = search.query("red dog star", mode="hybrid-rrf", k=120).hits
+    assert before[0].score <= 2 / 61 < 1 / 2 <= after[0].score
+    assert after[0].score in [
+        1 / (1 + a) + 1 / (1 + b) for a in range(1, 121) for b in range(1, 121)
+    ]
 
 
 def test_the_golden_section_finds_a_peak() -> None:
@@ -197,10 +219,12 @@ def test_judgments_teach_in_parts(documents: list[Document], index: Path, tmp_pa
 
 def test_an_index_of_an_earlier_version_knows_of_none() -> None:
     values = IndexInfo(8).to_json()
-    for name in ("text_mode", "calibration"):
+    for name in ("rrf_k", "text_mode", "calibration"):
         del values[name]
     assert IndexInfo.from_json(values) == IndexInfo(8)
-    known = IndexInfo(8, text_mode="hybrid-rrf", calibration=Calibration(MRR, 0.1, 0.0, 0.2, 9))
+    known = IndexInfo(
+        8, rrf_k=5, text_mode="hybrid-rrf", calibration=Calibration(MRR, 0.1, 0.0, 0.2, 9)
+    )
     assert IndexInfo.from_json(json.loads(json.dumps(known.to_json()))) == known
     with pytest.raises(TypeError):
         IndexInfo.from_json({"dimension": 8, "text_mode": "no such mode"})

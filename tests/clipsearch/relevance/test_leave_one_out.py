@@ -11,7 +11,7 @@ from local_collection import DIMENSION, feed, make_document, make_embedding
 from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, IndexInfo, Upsert, fused_weights
 from clipsearch.engines.local.engine import LocalEngine
-from clipsearch.modes import MODES
+from clipsearch.modes import MODES, Weights
 from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
 from clipsearch.relevance.leave_one_out import caption_queries
@@ -131,6 +131,6 @@ def test_a_document_without_an_embedding_is_found_by_words_alone() -> None:
     vector = make_embedding(RANDOM)
     cosine = collection.cosines(vector[np.newaxis])[0]
     bm25 = collection.bm25(("dog",))
-    assert order_in("vector", bm25, cosine, (1, 1), 5).rows.tolist() == [1]
-    order = order_in("hybrid", bm25, cosine, (1, 1), 5)
+    assert order_in("vector", bm25, cosine, Weights(1, 1), 5).rows.tolist() == [1]
+    order = order_in("hybrid", bm25, cosine, Weights(1, 1), 5)
     assert order.scores[order.rows == 0] == pytest.approx(bm25[0])
