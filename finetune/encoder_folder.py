@@ -22,6 +22,7 @@ from finetune.images.preprocessing import (
 )
 from finetune.memory import raise_too_little
 from finetune.text.strict_json import dumps
+from finetune.towers import FP32
 
 FORMAT_VERSION = 1
 DESCRIPTION_FILE = "encoder.json"
@@ -89,7 +90,7 @@ class EncoderDescription:
     onnx_max_difference: Mapping[str, float]
     fingerprint: str
     base_model: str = ""
-    precision: str = "fp32"
+    precision: str = FP32
     format_version: int = FORMAT_VERSION
 
 
@@ -117,7 +118,7 @@ def write_description(folder: Path, description: EncoderDescription) -> None:
     # Earlier versions refuse what they do not know, and do what these say.
     if description.preprocessing.transparency == "white":
         del values["preprocessing"]["transparency"]
-    if description.precision == "fp32":
+    if description.precision == FP32:
         del values["precision"]
     text = dumps(values, indent=2)
     (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")

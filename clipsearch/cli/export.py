@@ -16,6 +16,7 @@ from finetune.encoder_folder import (
 from finetune.errors import ClipsearchError, UsageError
 from finetune.manifest.inputs import check_no_input, is_same_place
 from finetune.text.strict_json import dumps
+from finetune.towers import FP32, ONNX_PRECISIONS
 
 if TYPE_CHECKING:
     from clipsearch.evaluation.tower_precision import PrecisionCost
@@ -74,7 +75,7 @@ class Request:
     @property
     def is_smaller(self) -> bool:
         """Whether the ONNX towers are in fewer bits."""
-        return self.precision != "fp32"
+        return self.precision != FP32
 
     @property
     def is_left_as_it_is(self) -> bool:
@@ -139,8 +140,8 @@ class Exported:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
-    default="fp32",
+    type=click.Choice(ONNX_PRECISIONS),
+    default=FP32,
     show_default=True,
     help="Of the ONNX towers: fp16 is half as large, int8 a quarter; the checkpoint stays fp32.",
 )

@@ -19,6 +19,7 @@ from clipsearch.cli.options import (
 )
 from finetune.errors import UsageError
 from finetune.text.strict_json import dumps
+from finetune.towers import ENCODING_PRECISIONS, FP32
 
 if TYPE_CHECKING:
     from clipsearch.feed.feed import FeedReport
@@ -98,8 +99,8 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
+    type=click.Choice(ENCODING_PRECISIONS),
+    default=FP32,
     show_default=True,
     help="Of the encoder on a GPU. bf16 is several times faster; the first images are encoded both"
     " ways, and it is taken only where each has a cosine of .9999 to fp32, which the feed says.",

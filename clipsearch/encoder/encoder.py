@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clipsearch.encoder.torch_towers import FP32, PRECISIONS
 from clipsearch.encoder.verification import verify as verify_files
 from finetune.arrays import Float32, Int64
 from finetune.cores import available_cores
@@ -28,6 +27,7 @@ from finetune.images.source import ImageSource
 from finetune.memory import raise_too_little
 from finetune.several import check_several
 from finetune.text.composed import composed
+from finetune.towers import ENCODING_PRECISIONS, FP32
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -82,7 +82,7 @@ class Encoder:
         device: str = "cpu",
         threads: int | None = None,
         verify: bool = True,
-        precision: str = "fp32",
+        precision: str = FP32,
     ) -> "Encoder":
         """Open an encoder folder.
 
@@ -253,8 +253,10 @@ class Encoder:
 
 def check_precision(device: str, precision: str) -> None:
     """Raise UsageError for a precision that is unknown, or that the device does not compute in."""
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r} is not known; take {' or '.join(PRECISIONS)}")
+    if precision not in ENCODING_PRECISIONS:
+        raise UsageError(
+            f"precision {precision!r} is not known; take {' or '.join(ENCODING_PRECISIONS)}"
+        )
     if device == "cpu" and precision != FP32:
         raise UsageError(
             f"--precision {precision} needs --device cuda; on the CPU the ONNX towers compute"

@@ -12,12 +12,11 @@ import numpy.typing as npt
 from finetune.arrays import Float32, Int64
 from finetune.errors import UsageError
 from finetune.memory import raise_too_little
+from finetune.towers import BF16, FP32
 
 if TYPE_CHECKING:
     import torch
 
-FP32, BF16 = "fp32", "bf16"
-PRECISIONS = (FP32, BF16)
 # Embeddings in another precision may be so far from those in float32, and no farther.
 LEAST_COSINE = 0.9999
 

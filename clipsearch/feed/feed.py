@@ -23,7 +23,6 @@ from typing import TextIO
 
 from clipsearch.documents import Embedding
 from clipsearch.encoder.encoder import check_precision
-from clipsearch.encoder.torch_towers import FP32
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.feed.columns import MetadataColumns, choose_columns
 from clipsearch.feed.comparison import Comparison
@@ -50,6 +49,7 @@ from finetune.frames import DataFrame, FrameManifest, as_manifest
 from finetune.manifest.manifest import Manifest
 from finetune.read_ahead import closed_after
 from finetune.several import check_several
+from finetune.towers import FP32
 
 WRITTEN = (Work.UPDATE, Work.EMBED, Work.REUSE, Work.DUPLICATE)
 # Comparing fewer records than this is over before a line about it could be read.

@@ -14,6 +14,7 @@ from clipsearch.feed.columns import MetadataColumns
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import EncoderDescription, read_description
 from finetune.errors import EncoderError, EncoderMismatchError, EngineError, UsageError
+from finetune.towers import FP32
 
 DEFAULT_LANGUAGE = "en"
 READY_MADE = "ready-made vectors"
@@ -52,7 +53,7 @@ class FeedTarget:
         encoder: Path | None,
         language: str | None = None,
         device: str = "cpu",
-        precision: str = "fp32",
+        precision: str = FP32,
     ) -> "FeedTarget":
         """Open `index` where there is one; nothing is made yet where there is none.
 

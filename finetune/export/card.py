@@ -15,6 +15,7 @@ from finetune.export.card_metadata import (
 )
 from finetune.figures import TASKS
 from finetune.models.dual_encoder import TWO_TOWERS
+from finetune.towers import FP32
 
 # As the hub writes what nobody has said yet.
 NEEDED = "[More Information Needed]"
@@ -327,7 +328,7 @@ def _technical(description: EncoderDescription, license: str | None) -> str:
         f"{tower} {difference:.1e}" for tower, difference in description.onnx_max_difference.items()
     )
     precision = ""
-    if description.precision != "fp32":
+    if description.precision != FP32:
         precision = f" They are in {description.precision}; the checkpoint is in float32."
     return f"""## Technical
 

@@ -30,7 +30,7 @@ from finetune.export.onnx import (
     write_image_tower,
     write_text_tower,
 )
-from finetune.export.tower_precision import FP32, lower_precision
+from finetune.export.tower_precision import lower_precision
 from finetune.files.ownership import FolderKind, check_replaceable, read_mark
 from finetune.files.replacement import built_aside
 from finetune.images.processor_config import preprocessor_config
@@ -38,6 +38,7 @@ from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
 from finetune.models.lora import merge_lora
 from finetune.models.pretrained import quiet_transformers
 from finetune.text.strict_json import dumps
+from finetune.towers import FP32
 
 
 def export_encoder(
@@ -67,7 +68,7 @@ def export_encoder(
         recipe: The run's settings, for recipe.yaml and the card.
         files: Copied into the folder under their own names (history.csv, plots).
         license: Of the weights, as the hub writes it ("mit"); left out of the card unless given.
-        precision: Of the ONNX towers, one of TOWER_PRECISIONS. In float32 they are compared with
+        precision: Of the ONNX towers, one of ONNX_PRECISIONS. In float32 they are compared with
             torch; what fewer bits change is in the description, and no reason to refuse.
         yes: Replace a folder of an earlier version, which has no list of its files, too.
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import onnxruntime
 
 from finetune.errors import ClipsearchError
+from finetune.towers import INT8
 
-FP32, FP16, INT8 = "fp32", "fp16", "int8"
-TOWER_PRECISIONS = (FP32, FP16, INT8)
 # Matrix products and the table of tokens: nearly all of the weights. ONNX Runtime's quantised
 # convolution, of the patches alone, is slower than that in float32.
 QUANTIZED = ["MatMul", "Gemm", "Gather"]
