@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from local_collection import feed, make_document
+from memory_engine import MemoryEngine
 from PIL import Image
 from vespa_stub import StubVespa
 
@@ -22,8 +23,10 @@ from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
 from clipsearch.modes import MODES
+from clipsearch.relevance.judged_queries import JudgedQuery
+from clipsearch.relevance.runs import ask_index
 from clipsearch.search.search import Search
-from finetune.errors import ClipsearchError
+from finetune.errors import ClipsearchError, EngineError
 
 SECOND = ("{colour} {shape} seen near a river", "picture of a {shape}, painted {colour}")
 NASTY = "<img src=x onerror=alert(1)> & 'green' \x1b[31m square"
@@ -272,6 +275,14 @@ def test_what_cannot_work_is_refused(
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
     assert capsys.readouterr().out == ""
     assert sorted(folder.rglob("*")) == before, "nothing half-written"
+
+
+def test_an_answer_that_is_not_whole_is_no_figure() -> None:
+    engine = MemoryEngine(IndexInfo(16), [make_document(number) for number in range(9)])
+    engine.partial = "a node is down"
+    queries = [JudgedQuery("red dog", "red dog", {"photos/0001.jpg": 1}, cluster=0)]
+    with pytest.raises(EngineError, match="the answer to .red dog. is not whole"):
+        ask_index(Search(engine), queries, ("bm25",), lambda _: None)
 
 
 def test_encoder_or_index(photos: Path, index: Path, encoder_folder: Path) -> None:
