@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from clipsearch.documents import Embedding
 from clipsearch.engines.local.collection import Collection
+from clipsearch.engines.local.selection import highest
 from clipsearch.engines.local.vectors.nearest import Comparison
 from clipsearch.ranking import RowNumbers, Scores
 
@@ -22,16 +23,15 @@ Fuse = Callable[[Scores, Scores], npt.NDArray[np.float64]]
 Near = tuple[RowNumbers, Embedding, Comparison | None]
 
 LEAST_COMPARED = 256
-# Of matches that are compared before the bound is known: so many times those that are wanted.
-COMPARED_FIRST = 1.25
-# Above so many that the bound leaves, the codes are asked before the vectors.
+"""Of matches that are compared before the bound is known."""
 MANY = 2_000
-# Vectors whose estimates and cosines tell how one follows from the other, and by how many of the
-# standard deviations of what is left a match may lie above its estimate.
+"""Above so many that the bound leaves, the codes are asked before the vectors."""
+DEVIATIONS = 2.5
+"""By how many standard deviations a match may lie above its estimate."""
 SAMPLE = 512
-DEVIATIONS = 3.0
-_GRID = 1024
-_STRIDE = 61
+"""Vectors whose estimates and cosines tell how one follows from the other."""
+_SCORED = 4096
+_HALVINGS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,44 +50,16 @@ class Query(Protocol):
     collection: Collection
 
     def cosines(self, rows: RowNumbers) -> Embedding:
-        """float32 of some rows."""
+        """Return float32 of some rows."""
 
     def all_products(self) -> Embedding:
-        """float32 of every slot, about."""
-
-
-class Matches:
-    """Lexical matches: float32 of every row, above 0 where it matches; `total` of them do."""
-
-    def __init__(self, scores: npt.NDArray[np.float32], total: int) -> None:
-        self._scores = scores
-        self._total = total
-
-    def best(self, count: int) -> RowNumbers:
-        """Rows, ascending, that hold the `count` best matches, and few others."""
-        if count >= self._total:
-            return np.flatnonzero(self._scores > 0)
-        # A sample tells about how high the last of them scores.
-        sample = np.sort(self._scores[::_STRIDE])[::-1]
-        place = int(count / _STRIDE * 1.2) + 2
-        while place < len(sample) and sample[place] > 0:
-            rows = np.flatnonzero(self._scores >= sample[place])
-            if len(rows) >= count:
-                return rows
-            place *= 2
-        return np.flatnonzero(self._scores > 0)
-
-    def above(self, least: float) -> RowNumbers:
-        """Rows, ascending, that match with at least this score."""
-        if least <= 0:
-            return np.flatnonzero(self._scores > 0)
-        return np.flatnonzero(self._scores >= np.float32(least))
+        """Return float32 of every slot, to about 1e-6."""
 
 
 def fused(
     query: Query, lexical: npt.NDArray[np.float32], near: Near, fuse: Fuse, count: int
 ) -> Fused:
-    """Rows that hold the best `count` of all matches and of what is near.
+    """Return rows that hold the best `count` of all matches and of what is near.
 
     Args:
         query: That is answered.
@@ -97,86 +69,161 @@ def fused(
         count: How many are wanted.
     """
     near_rows, near_cosines, compared = near
-    matching = int(np.count_nonzero(lexical > 0))
-    total = matching + int(np.count_nonzero(lexical[near_rows] <= 0))
-    matches = Matches(lexical, matching)
-    wanted = max(LEAST_COMPARED, int(count * COMPARED_FIRST))
-    if compared is None or matching <= wanted:
-        rows = np.union1d(matches.best(matching), near_rows)
-        cosines = _cosines(query, rows, near, compared is None)
+    matches = lexical > 0
+    matching = int(np.count_nonzero(matches))
+    total = matching + int(np.count_nonzero(~matches[near_rows]))
+    if compared is None or matching <= LEAST_COMPARED:
+        matches[near_rows] = True
+        rows = np.flatnonzero(matches)
+        if len(rows) * 12 > query.collection.vectors.size:
+            rows = _that_may_be_best(query, lexical, rows, fuse, count)
+        cosines = query.cosines(rows)
         return Fused(rows, fuse(lexical[rows], cosines), cosines, total)
-    first = np.setdiff1d(_most(lexical, matches.best(wanted), 4 * wanted), near_rows)
-    rows = np.concatenate([near_rows, first])
-    cosines = np.concatenate([near_cosines, query.cosines(first)])
-    scores = fuse(lexical[rows], cosines)
-    worst = _kth(scores, count)
+    found = _Found(query, lexical, fuse, count, near_rows, near_cosines)
+    found.add(_most(lexical, highest(lexical, LEAST_COMPARED), 4 * LEAST_COMPARED))
     last = float(near_cosines[-1])
-    left = np.setdiff1d(matches.above(_least(fuse, last, worst, float(lexical.max()))), rows)
+    least = _least(fuse, np.array([last]), found.worst(), float(lexical.max()))[0]
+    left = np.flatnonzero(lexical >= least) if least > 0 else np.flatnonzero(matches)
+    left = left[~found.seen[left]]
     if len(left) > MANY:
-        left = _that_may_reach(query, compared, lexical, left, fuse, (last, worst))
-    rows = np.concatenate([rows, left])
-    cosines = np.concatenate([cosines, query.cosines(left)])
-    return Fused(rows, fuse(lexical[rows], cosines), cosines, total)
+        left = _that_may_reach(found, compared, left, last)
+    found.add(left)
+    return Fused(found.rows, found.scores, found.cosines, total)
 
 
-def _cosines(query: Query, rows: RowNumbers, near: Near, is_exact: bool) -> Embedding:
-    """Of these rows, which hold the near ones; whichever way is quicker."""
-    collection = query.collection
-    if is_exact and len(rows) * 12 > collection.vectors.size:
-        cosines: Embedding = query.all_products()[collection.slots[rows]]
-        cosines[np.searchsorted(rows, near[0])] = near[1]
-        return cosines
-    return query.cosines(rows)
+class _Found:
+    """Rows that were compared exactly, and how high a match must score to be wanted."""
+
+    def __init__(
+        self,
+        query: Query,
+        lexical: npt.NDArray[np.float32],
+        fuse: Fuse,
+        count: int,
+        rows: RowNumbers,
+        cosines: Embedding,
+    ) -> None:
+        self.query, self.lexical, self.fuse, self.count = query, lexical, fuse, count
+        self.seen = np.zeros(len(lexical), bool)
+        self.rows, self.cosines = rows, cosines
+        self.scores = fuse(lexical[rows], cosines)
+        self.seen[rows] = True
+
+    def add(self, rows: RowNumbers) -> None:
+        """Compare these, unless they are there already."""
+        rows = rows[~self.seen[rows]]
+        cosines = self.query.cosines(rows)
+        self.seen[rows] = True
+        self.rows = np.concatenate([self.rows, rows])
+        self.cosines = np.concatenate([self.cosines, cosines])
+        self.scores = np.concatenate([self.scores, self.fuse(self.lexical[rows], cosines)])
+
+    def worst(self) -> float:
+        """Return the score that the last of those wanted has by now; -inf while they are few."""
+        if len(self.scores) < self.count:
+            return -np.inf
+        place = len(self.scores) - self.count
+        return float(np.partition(self.scores, place)[place])
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """How cosines follow from estimates: slope, level, and the deviation that is left."""
+
+    slope: float
+    level: float
+    deviation: float
+
+    @classmethod
+    def through(cls, estimates: npt.NDArray[np.number], cosines: Embedding) -> "_Line":
+        given, wanted = estimates.astype(np.float64), cosines.astype(np.float64)
+        variance = float(given.var())
+        slope = 0.0
+        if variance > 0:
+            slope = float(((given - given.mean()) * (wanted - wanted.mean())).mean()) / variance
+        level = float(wanted.mean()) - slope * float(given.mean())
+        return cls(slope, level, float(np.std(wanted - (slope * given + level))))
+
+    def at(self, estimates: npt.NDArray[np.number]) -> npt.NDArray[np.float64]:
+        return self.slope * estimates.astype(np.float64) + self.level
+
+
+def _that_may_reach(
+    found: _Found, compared: Comparison, rows: RowNumbers, last: float
+) -> RowNumbers:
+    """Return those of the rows that, by their codes, may score as high as is wanted.
+
+    Those that by their signs score highest are compared exactly on the way, so that what is wanted
+    is known; then whoever may lie above that is asked by the query's steps, and compared.
+    """
+    query, fuse = found.query, found.fuse
+    words = found.lexical[rows]
+    slots = query.collection.slots[rows]
+    differing = compared.distances[slots]
+    sample = np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)
+    cosines = query.cosines(rows[sample])
+    line = _Line.through(differing[sample], cosines)
+    by_distance = np.minimum(line.at(np.arange(compared.signs + 1)), last)
+    top = float(words.max())
+    if found.count > LEAST_COMPARED:
+        stride = max(1, len(rows) // _SCORED)
+        scored = np.sort(fuse(words[::stride], by_distance[differing[::stride]]))[::-1]
+        place = min(int(found.count / stride * 1.1) + 1, len(scored) - 1)
+        found.add(rows[words >= _least(fuse, by_distance, float(scored[place]), top)[differing]])
+    worst = found.worst()
+    above = np.minimum(by_distance + DEVIATIONS * line.deviation, last)
+    kept = np.flatnonzero(words >= _least(fuse, above, worst, top)[differing])
+    kept = kept[~found.seen[rows[kept]]]
+    if len(kept) <= MANY:
+        return rows[kept]
+    estimates = compared.estimates(slots[kept].astype(np.int64))
+    sample = np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64)
+    line = _Line.through(estimates[sample], query.cosines(rows[kept[sample]]))
+    highest_cosines = np.minimum(line.at(estimates) + DEVIATIONS * line.deviation, last)
+    return rows[kept[fuse(words[kept], highest_cosines) >= worst]]
+
+
+def _that_may_be_best(
+    query: Query,
+    lexical: npt.NDArray[np.float32],
+    rows: RowNumbers,
+    fuse: Fuse,
+    count: int,
+) -> RowNumbers:
+    """Return those of the rows that are the best `count` by products of all vectors, and ties."""
+    products = query.all_products()[query.collection.slots[rows]]
+    scores = fuse(lexical[rows], products)
+    if count >= len(rows):
+        return rows
+    place = len(rows) - count
+    kth = np.partition(scores, place)[place]
+    # How far a product may be from the cosine, at the score of the last.
+    there = np.array([lexical[rows[scores >= kth]].max(initial=0)])
+    margin = float(np.diff(fuse(np.repeat(there, 2), np.array([0.5, 0.5 + 5e-5])))[0]) + 1e-9
+    return rows[scores >= kth - margin]
 
 
 def _most(scores: npt.NDArray[np.float32], rows: RowNumbers, count: int) -> RowNumbers:
-    """At most `count` of the rows, those that score highest."""
+    """Return at most `count` of the rows, those that score highest."""
     if len(rows) <= count:
         return rows
     return rows[np.argpartition(-scores[rows], count - 1)[:count]]
 
 
-def _kth(scores: npt.NDArray[np.float64], count: int) -> float:
-    if len(scores) < count:
-        return -np.inf
-    return float(np.partition(scores, len(scores) - count)[len(scores) - count])
+def _least(
+    fuse: Fuse, cosines: npt.NDArray[np.float64], worst: float, top: float
+) -> npt.NDArray[np.float32]:
+    """Return for each cosine the bm25 from which on a match scores `worst`, a little below it.
 
-
-def _least(fuse: Fuse, cosine: float, worst: float, highest: float) -> float:
-    """A bm25 below which no match of this cosine, or less, scores `worst`."""
-    grid = np.linspace(0, highest, _GRID)
-    scores = fuse(grid, np.full(_GRID, cosine))
-    place = int(np.searchsorted(scores, worst)) - 1
-    return float(grid[place]) if place > 0 else 0.0
-
-
-def _that_may_reach(
-    query: Query,
-    compared: Comparison,
-    lexical: npt.NDArray[np.float32],
-    rows: RowNumbers,
-    fuse: Fuse,
-    bounds: tuple[float, float],
-) -> RowNumbers:
-    """Those of the rows that, by their codes, may score as high as the worst that is wanted.
-
-    Estimates of a sample against its cosines say how the one follows from the other.
-
-    Args:
-        query: That is answered.
-        compared: The codes.
-        lexical: bm25 of every row.
-        rows: In question.
-        fuse: See `fused`.
-        bounds: (the last cosine of the nearest, the score that is to be reached).
+    `top` is the highest bm25 that there is; above it where no match does.
     """
-    last, worst = bounds
-    slots = query.collection.slots[rows].astype(np.int64)
-    estimates = compared.estimates(slots)
-    sample = np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)
-    cosines = query.cosines(rows[sample]).astype(np.float64)
-    given = estimates[sample].astype(np.float64)
-    slope, level = np.polyfit(given, cosines, 1)
-    spread = float(np.std(cosines - (slope * given + level)))
-    highest = np.minimum(slope * estimates + level + DEVIATIONS * spread, last)
-    return rows[fuse(lexical[rows], highest.astype(np.float32)) >= worst]
+    if not np.isfinite(worst):
+        return np.zeros(len(cosines), np.float32)
+    low, high = np.zeros(len(cosines)), np.full(len(cosines), float(top) * 1.001 + 1e-6)
+    never = fuse(high, cosines) < worst
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        reaches = fuse(middle, cosines) >= worst
+        low, high = np.where(reaches, low, middle), np.where(reaches, middle, high)
+    low[never] = np.inf
+    return low.astype(np.float32)

@@ -25,8 +25,9 @@ from clipsearch.engine import (
     target_hits,
 )
 from clipsearch.engines.local.collection import NOBODY, Collection
-from clipsearch.engines.local.fusing import Matches, fused
+from clipsearch.engines.local.fusing import fused
 from clipsearch.engines.local.segments.metadata import Mask
+from clipsearch.engines.local.selection import highest
 from clipsearch.engines.local.vectors.nearest import Comparison
 from clipsearch.modes import RANKINGS, Mode, Weights
 from clipsearch.ranking import FUSIONS, RowNumbers, Scores, closeness
@@ -133,9 +134,14 @@ class _Search:
         if not self.query.filters and not self.query.exclude_ids:
             return None
         mask = self.collection.passing(self.query.filters)
-        excluded = self.collection.find(self.query.exclude_ids)
-        mask[excluded[excluded != NOBODY]] = False
+        mask[self.excluded] = False
         return mask
+
+    @cached_property
+    def excluded(self) -> RowNumbers:
+        """The rows that are left out."""
+        found = self.collection.find(self.query.exclude_ids)
+        return found[found != NOBODY]
 
     @cached_property
     def passing(self) -> int:
@@ -157,7 +163,7 @@ class _Search:
         scores = self._lexical()
         matches = scores > 0
         total = int(np.count_nonzero(matches))
-        rows = Matches(scores, total).best(self.last)
+        rows = highest(scores, self.last)
         best = self.best(rows, scores[rows], self.last)
         rows = rows[best]
         return Ranked(rows, scores[rows], scores[rows], None, total, lambda: matches, self._notes())
@@ -251,8 +257,10 @@ class _Search:
     def _allowed_slots(self) -> npt.NDArray[np.bool_] | None:
         if self.allowed is None:
             return None
-        mask = np.zeros(self.collection.vectors.size, bool)
-        mask[self.collection.slots[self.allowed]] = True
+        if self.query.filters:
+            return self._of_slots(self.allowed)
+        mask = np.ones(self.collection.vectors.size, bool)
+        mask[self.collection.slots[self.excluded]] = False
         return mask
 
     def _all_near(self, count: int) -> RowNumbers:
@@ -265,12 +273,8 @@ class _Search:
         products = self.all_products()
         if self.allowed is not None:
             products[~self._of_slots(self.allowed)] = -np.inf
-        if count < self.passing:
-            kth = np.partition(products, len(products) - count)[len(products) - count]
-            # Those that tie with the last are all compared again, alike.
-            slots = np.flatnonzero(products >= kth - _ROUNDING)
-        else:
-            slots = np.flatnonzero(products > -np.inf)
+        # Those that tie with the last are all compared again, alike.
+        slots = highest(products, count, above=-np.inf, margin=_ROUNDING)
         found = collection.row_of_slot[slots].astype(np.int64)
         near: RowNumbers = found[found != NOBODY]
         return near

@@ -20,6 +20,7 @@ class Comparison:
 
     Attributes:
         distances: uint16 of every slot; FARTHEST where none is to be found.
+        signs: The largest that a distance may be.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Comparison:
         """`allowed`: of every slot; None where all may be found."""
         self._store = store
         self._question = Question.of(vector)
+        self.signs = WORD_BITS * len(self._question.signs)
         self._covered = sum(len(block.vectors) for block in store.blocks)
         whole = self._covered == store.size
         self.distances = (
@@ -73,15 +75,14 @@ class Comparison:
         """A distance that at least `wanted` slots do not pass, or all that may be found."""
         sample = np.sort(self.distances[::_STRIDE])
         place = min(int(wanted / max(len(self.distances), 1) * len(sample)), len(sample) - 1)
-        most = WORD_BITS * len(self._question.signs)
-        limit = min(int(sample[place]), most)
+        limit = min(int(sample[place]), self.signs)
         count = self._within(limit)
         while count > wanted * _ENOUGH and limit > 0:
             fewer = self._within(limit - 1)
             if fewer < wanted:
                 break
             limit, count = limit - 1, fewer
-        while count < wanted and limit < most:
+        while count < wanted and limit < self.signs:
             limit += 1
             count = self._within(limit)
         return limit
