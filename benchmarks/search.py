@@ -10,8 +10,8 @@ Recall is that of the vector part against the exact cosines, among the first 10 
 Peers stand beside it in the same run where they are installed (`pip install -r
 benchmarks/requirements.txt`): tantivy for words; usearch for vectors, its expansion raised until
 its recall is as wanted; both one after the other for hybrid, without fusing or documents; and
-NumPy's product of all vectors. A time is the median of all queries, and behind it the processor
-time of all threads: on a machine that is shared with others the second tells more.
+NumPy's product of all vectors. Every query is asked in all ways by turns, the least of three rounds
+counts, and a time is the median over queries; behind it stands the processor time of all threads.
 """
 
 import argparse
@@ -33,6 +33,15 @@ from clipsearch.modes import Mode
 MODES: tuple[Mode, ...] = ("bm25", "vector", "hybrid", "hybrid-rrf", "hybrid-normalized")
 WANTED = {10: 0.99, 100: 0.95}
 EXPANSIONS = (64, 128, 256, 512, 1024, 2048, 4096)
+RATIOS = (
+    ("hybrid-rrf", "hybrid"),
+    ("hybrid-normalized", "hybrid"),
+    ("vector, exact", "NumPy, all products"),
+    ("bm25", "tantivy"),
+    ("vector", "usearch, 10 nearest"),
+    ("hybrid", "tantivy + usearch"),
+)
+ROUNDS = 3
 Slots = npt.NDArray[np.int64]
 Ask = Callable[[EngineQuery], object]
 
@@ -48,17 +57,26 @@ class Timed:
         return f"{self.wall:8.2f} ({self.cpu:.2f})"
 
 
-def timed(ask: Ask, queries: Sequence[EngineQuery]) -> Timed:
-    """Of every query, after a round that warms caches."""
-    for query in queries:
-        ask(query)
-    wall, cpu = [], []
-    for query in queries:
-        began, used = time.perf_counter(), time.process_time()
-        ask(query)
-        wall.append(time.perf_counter() - began)
-        cpu.append(time.process_time() - used)
-    return Timed(1e3 * float(np.median(wall)), 1e3 * float(np.median(cpu)))
+def timed(asks: dict[str, tuple[Ask, Sequence[EngineQuery]]]) -> dict[str, Timed]:
+    """Of every query, each asked in all ways by turns: the least of ROUNDS, after one more."""
+    found: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in asks}
+    for place in range(len(next(iter(asks.values()))[1])):
+        for name in asks:
+            found[name].append([])
+        for round in range(ROUNDS + 1):
+            for name, (ask, queries) in asks.items():
+                began, used = time.perf_counter(), time.process_time()
+                ask(queries[place])
+                took = time.perf_counter() - began, time.process_time() - used
+                if round:
+                    found[name][place].append(took)
+    return {
+        name: Timed(
+            1e3 * float(np.median([min(wall for wall, _ in rounds) for rounds in taken])),
+            1e3 * float(np.median([min(cpu for _, cpu in rounds) for rounds in taken])),
+        )
+        for name, taken in found.items()
+    }
 
 
 def fed(folder: Path, collection: Collection) -> LocalEngine:
@@ -152,32 +170,29 @@ def tantivy_ask(collection: Collection, count: int) -> Ask:
     return ask
 
 
-def show(what: str, times: object, note: str = "") -> None:
-    print(f"{what:28} {times!s:>20}   {note}".rstrip())
-
-
 def compare(collection: Collection, *, peers: bool) -> None:
     queries, truth = collection.queries(), exact(collection)
+    matrix = np.ascontiguousarray(collection.embeddings)
     with tempfile.TemporaryDirectory() as folder:
         engine = fed(Path(folder), collection)
-        print(f"{'':28} {'ms (processor ms)':>20}")
-        ours = {}
-        for mode in MODES:
-            asked = [replace(query, mode=mode) for query in queries]
-            ours[mode] = timed(engine.search, asked)
-            note = our_recall(engine, queries, truth) if mode == "vector" else ""
-            show(mode, ours[mode], f"recall {note}" if note else "")
-        asked = [replace(query, mode="vector", exact=True) for query in queries]
-        exactly = timed(engine.search, asked)
-        matrix = np.ascontiguousarray(collection.embeddings)
-        scan = timed(lambda query: matrix @ query.vector, queries)
-        show("vector, exact", exactly, f"{exactly.wall / scan.wall:.2f} of NumPy's product")
-        show("NumPy: all products", scan)
-        hybrid = ours["hybrid"]
-        show("hybrid-rrf of hybrid", f"{ours['hybrid-rrf'].wall / hybrid.wall:.2f}")
-        show("hybrid-normalized of hybrid", f"{ours['hybrid-normalized'].wall / hybrid.wall:.2f}")
+        asks: dict[str, tuple[Ask, Sequence[EngineQuery]]] = {
+            mode: (engine.search, [replace(query, mode=mode) for query in queries])
+            for mode in MODES
+        }
+        exactly = [replace(query, mode="vector", exact=True) for query in queries]
+        asks["vector, exact"] = (engine.search, exactly)
+        asks["NumPy, all products"] = (lambda query: matrix @ query.vector, queries)
+        notes = {"vector": f"recall {our_recall(engine, queries, truth)}"}
         if peers:
-            beside(collection, queries, truth, ours)
+            notes |= beside(collection, queries, truth, asks)
+        times = timed(asks)
+        print(f"{'':30} {'ms (processor ms)':>20}")
+        for name, each in times.items():
+            print(f"{name:30} {each!s:>20}   {notes.get(name, '')}".rstrip())
+        for name, other in RATIOS:
+            if name in times and other in times:
+                ratio = times[name].wall / times[other].wall
+                print(f"{name + ' / ' + other:58} {ratio:6.2f}")
         engine.close()
 
 
@@ -185,20 +200,18 @@ def beside(
     collection: Collection,
     queries: Sequence[EngineQuery],
     truth: Slots,
-    ours: dict[Mode, Timed],
-) -> None:
+    asks: dict[str, tuple[Ask, Sequence[EngineQuery]]],
+) -> dict[str, str]:
+    """Add the peers to `asks`; what is to be said of them."""
     words = tantivy_ask(collection, 100)
-    show("tantivy", timed(tantivy_ask(collection, 10), queries), "10 hits and their count")
-    index = usearch_index(collection)
-    for note, count, ask in usearch_asks(index, queries, truth):
-        alone = timed(ask, queries)
-        show(f"usearch, {count} nearest", alone, note)
-        if count == 10:
-            show("vector of usearch", f"{ours['vector'].wall / alone.wall:.2f}")
-        else:
-            both = timed(lambda query, ask=ask: (words(query), ask(query)), queries)
-            show("tantivy + usearch, 100 each", both)
-            show("hybrid of both", f"{ours['hybrid'].wall / both.wall:.2f}")
+    asks["tantivy"] = (tantivy_ask(collection, 10), queries)
+    notes = {}
+    for note, count, ask in usearch_asks(usearch_index(collection), queries, truth):
+        name = f"usearch, {count} nearest"
+        asks[name], notes[name] = (ask, queries), note
+        if count == 100:
+            asks["tantivy + usearch"] = (lambda query, ask=ask: (words(query), ask(query)), queries)
+    return notes
 
 
 def main() -> None:

@@ -26,9 +26,9 @@ LEAST_COMPARED = 256
 """Of matches that are compared before the bound is known."""
 MANY = 2_000
 """Above so many that the bound leaves, the codes are asked before the vectors."""
-DEVIATIONS = 2.5
+DEVIATIONS = 2.0
 """By how many standard deviations a match may lie above its estimate."""
-SAMPLE = 512
+SAMPLE = 256
 """Vectors whose estimates and cosines tell how one follows from the other."""
 _SCORED = 4096
 _HALVINGS = 24
@@ -80,7 +80,8 @@ def fused(
         cosines = query.cosines(rows)
         return Fused(rows, fuse(lexical[rows], cosines), cosines, total)
     found = _Found(query, lexical, fuse, count, near_rows, near_cosines)
-    found.add(_most(lexical, highest(lexical, LEAST_COMPARED), 4 * LEAST_COMPARED))
+    if count <= LEAST_COMPARED:
+        found.add(_most(lexical, highest(lexical, LEAST_COMPARED), 2 * LEAST_COMPARED))
     last = float(near_cosines[-1])
     least = _least(fuse, np.array([last]), found.worst(), float(lexical.max()))[0]
     left = np.flatnonzero(lexical >= least) if least > 0 else np.flatnonzero(matches)
@@ -168,8 +169,13 @@ def _that_may_reach(
     if found.count > LEAST_COMPARED:
         stride = max(1, len(rows) // _SCORED)
         scored = np.sort(fuse(words[::stride], by_distance[differing[::stride]]))[::-1]
-        place = min(int(found.count / stride * 1.1) + 1, len(scored) - 1)
-        found.add(rows[words >= _least(fuse, by_distance, float(scored[place]), top)[differing]])
+        place = int(found.count / stride * 1.1) + 1
+        best = np.zeros(0, np.int64)
+        while len(best) + len(found.rows) < found.count and place < len(scored):
+            at_least = _least(fuse, by_distance, float(scored[place]), top)
+            best = np.flatnonzero(words >= at_least[differing])
+            place = place * 5 // 4 + 1
+        found.add(rows[best])
     worst = found.worst()
     above = np.minimum(by_distance + DEVIATIONS * line.deviation, last)
     kept = np.flatnonzero(words >= _least(fuse, above, worst, top)[differing])

@@ -159,16 +159,22 @@ class Codes:
 
     def estimates(self, question: Question, places: Slots) -> npt.NDArray[np.float32]:
         """float32 of the codes at these places: rises with the inner product, about linearly."""
-        words = len(question.signs)
         page, offset = np.divmod(places, PAGE)
-        size = self._pages.strides[0] // 8
-        at = page * size + offset
-        ones = np.zeros(len(places), np.uint32)
-        weighed = np.zeros(len(places), np.uint32)
-        for word in range(words):
-            code = self._flat.take(at + word * PAGE)
-            ones += np.bitwise_count(code)
-            for bit in range(STEP_BITS):
-                both = np.bitwise_count(code & question.planes[bit, word])
-                weighed += both.astype(np.uint32) << np.uint32(bit)
-        return np.float32(question.step) * weighed + np.float32(question.low) * ones
+        at = page * (self._pages.strides[0] // 8) + offset
+        count = len(places)
+        code, both = np.empty(count, np.uint64), np.empty(count, np.uint64)
+        counted = np.empty(count, np.uint8)
+        ones = np.zeros(count, np.uint16)
+        by_bit = np.zeros((STEP_BITS, count), np.uint16)
+        for word in range(len(question.signs)):
+            self._flat.take(at, out=code, mode="clip")
+            at += PAGE
+            np.bitwise_count(code, out=counted)
+            np.add(ones, counted, out=ones)
+            for bit, sums in enumerate(by_bit):
+                np.bitwise_and(code, question.planes[bit, word], out=both)
+                np.bitwise_count(both, out=counted)
+                np.add(sums, counted, out=sums)
+        weights = np.float32(question.step) * np.exp2(np.arange(STEP_BITS, dtype=np.float32))
+        found: npt.NDArray[np.float32] = weights @ by_bit.astype(np.float32)
+        return found + np.float32(question.low) * ones
