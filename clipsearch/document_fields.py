@@ -28,6 +28,7 @@ class FieldKind:
         ordered: The value for a hash, whatever the order of columns.
         storable: With blanks for characters that no engine can hold. Raises DocumentError where
             the names of two columns become one.
+        joined: All its texts, names of columns among them, one after another.
     """
 
     empty: Callable[[], Any]
@@ -36,6 +37,7 @@ class FieldKind:
     to_show: Callable[[Any], Any]
     ordered: Callable[[Any], Any]
     storable: Callable[[Any], Any]
+    joined: Callable[[Any], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,12 @@ def _all_blanked(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(blanked, texts))
 
 
-TEXT = FieldKind(str, _same, _same, _same, _same, blanked)
-PATH = FieldKind(str, _same, _same, _same, _same, blanked_path)
-TEXTS = FieldKind(tuple, list, tuple, list, _same, _all_blanked)
-TAGS = FieldKind(dict, dict, _same, dict, _sorted, storable_tags)
-NUMBERS = FieldKind(dict, _floats, _same, _whole_or_floats, _sorted, storable_names)
+def _tags_joined(tags: Mapping[str, str]) -> str:
+    return "".join((*tags, *tags.values()))
+
+
+TEXT = FieldKind(str, _same, _same, _same, _same, blanked, str)
+PATH = FieldKind(str, _same, _same, _same, _same, blanked_path, str)
+TEXTS = FieldKind(tuple, list, tuple, list, _same, _all_blanked, "".join)
+TAGS = FieldKind(dict, dict, _same, dict, _sorted, storable_tags, _tags_joined)
+NUMBERS = FieldKind(dict, _floats, _same, _whole_or_floats, _sorted, storable_names, "".join)
