@@ -215,7 +215,7 @@ class Collection:
             rows = part.segment.find(hashes, names)
             held = np.flatnonzero(rows >= 0)
             own = rows[held] + self.bases[place]
-            live = self.row_of_slot[self.slots[own]] == own
+            live = part.kept[rows[held]] if len(part.gone) else np.ones(len(held), bool)
             found[held[live]] = own[live]
         return found
 
@@ -289,9 +289,11 @@ def _let_go(row_of_slot: Ints, parts: Sequence[Part], before: Sequence[Part]) ->
     for part, earlier in zip(parts, before, strict=False):
         if len(part.gone) != len(earlier.gone):
             # Deletions are only ever added, but several may be joined: each is looked at.
-            slots = part.slots[part.gone]
-            held = row_of_slot[slots] == part.gone + base
-            row_of_slot[slots[held]] = NOBODY
+            slots, rows = part.slots[part.gone], part.gone + base
+            # The file of a vector that is gone may be given up by now, and its slot with it.
+            there = slots < len(row_of_slot)
+            slots, rows = slots[there], rows[there]
+            row_of_slot[slots[row_of_slot[slots] == rows]] = NOBODY
         base += part.rows
 
 

@@ -220,12 +220,33 @@ def test_vectors_move_between_files_and_stay_their_documents(
         for number in chance.sample(range(2000), 200):
             documents[number] = make_document(number, seed=round)
         feed(engine, [Upsert(document) for document in documents.values()])
-        found = {d.id: d for d in LocalEngine.open(Path(engine.target)).visit(embeddings=True)}
+        reopened = LocalEngine.open(Path(engine.target))
+        found = {document.id: document for document in reopened.visit(embeddings=True)}
         assert set(found) == {document.id for document in documents.values()}
         assert all(same(found[document.id], document) for document in documents.values())
         used = sum(block.used for block in open_store(engine).state().blocks)
         assert used - len(documents) <= max(upkeep.LEAST_FREE, upkeep.MOST_FREE * used) + 512
     assert not checksums.verify(Path(engine.target)).broken
+
+
+def test_a_document_whose_slot_is_given_up_is_not_found(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (blocks, placing):
+        monkeypatch.setattr(module, "BLOCK", 64)
+    monkeypatch.setattr(upkeep, "LEAST_FREE", 4)
+    documents = [make_document(number) for number in range(200)]
+    feed(engine, [Upsert(document) for document in documents])
+    # The last file of vectors holds nothing more, and its rows stay in the one segment.
+    feed(engine, [Delete(document.id) for document in documents[180:]])
+    store = open_store(engine)
+    assert max(block.first + block.used for block in store.state().blocks) < 200
+    assert [segment.rows for segment in store.state().segments] == [200]
+    store.close()
+    reopened = LocalEngine.open(Path(engine.target))
+    assert reopened.get([each.id for each in documents[170:]])[10:] == [None] * 20
+    feed(engine, [Upsert(document) for document in documents[190:]])
+    assert engine.count() == reopened.count() == 190
 
 
 def open_store(engine: LocalEngine) -> Store:
