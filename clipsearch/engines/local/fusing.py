@@ -206,7 +206,8 @@ def _that_may_be_best(
     # How far a product may be from the cosine, at the score of the last.
     there = np.array([lexical[rows[scores >= kth]].max(initial=0)])
     margin = float(np.diff(fuse(np.repeat(there, 2), np.array([0.5, 0.5 + 5e-5])))[0]) + 1e-9
-    return rows[scores >= kth - margin]
+    best: RowNumbers = rows[scores >= kth - margin]
+    return best
 
 
 def _most(scores: npt.NDArray[np.float32], rows: RowNumbers, count: int) -> RowNumbers:

@@ -141,7 +141,8 @@ class _Search:
     def excluded(self) -> RowNumbers:
         """The rows that are left out."""
         found = self.collection.find(self.query.exclude_ids)
-        return found[found != NOBODY]
+        excluded: RowNumbers = found[found != NOBODY]
+        return excluded
 
     @cached_property
     def passing(self) -> int:
