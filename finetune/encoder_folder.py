@@ -28,6 +28,9 @@ FORMAT_VERSION = 1
 DESCRIPTION_FILE = "encoder.json"
 TEXT_TOWER = "onnx/text.onnx"
 IMAGE_TOWER = "onnx/image.onnx"
+# The image tower once more, read at each patch. No image's or text's embedding depends on it: it is
+# no part of the fingerprint, and folders of earlier versions have none.
+PATCH_TOWER = "onnx/patches.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 # The sheet of queries that training changed most, which holds images of the user's.
 CHANGES_PAGE, CHANGES_IMAGE = "changes.html", "changes.png"
@@ -52,7 +55,7 @@ TOKENIZER_FILES = (
 ENCODER_FOLDER = FolderKind(
     "encoder folder",
     (
-        DESCRIPTION_FILE, *EMBEDDING_FILES, *TOKENIZER_FILES, "generation_config.json",
+        DESCRIPTION_FILE, *EMBEDDING_FILES, PATCH_TOWER, *TOKENIZER_FILES, "generation_config.json",
         "README.md", "recipe.yaml", "metrics.json", HISTORY_FILE, "rejected.csv",
         "loss.png", "learning-rate.png", "retrieval.png", "ranks.png", "similarity.png",
         CHANGES_PAGE, CHANGES_IMAGE,
@@ -74,7 +77,7 @@ class EncoderDescription:
         pad_token_id: Fills shorter texts.
         preprocessing: Of images.
         onnx_max_difference: Largest absolute difference of ONNX and torch embeddings on the
-            inputs of the export's check, by tower ("text", "image").
+            inputs of the export's check, by tower ("text", "image", and "patch" where it has one).
         fingerprint: sha256 over the hashes of every file that affects embeddings.
         base_model: Id or folder that training started from.
         precision: Of the ONNX towers: "fp32", "fp16" or "int8". The checkpoint is in float32.

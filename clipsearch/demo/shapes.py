@@ -116,7 +116,7 @@ def draw(scene: Scene, seed: int = 0) -> Image.Image:
     fill = _shade(COLOURS[scene.colour], chance)
     for x, y in _places(scene, chance):
         radius = side * RADIUS[scene.count] * chance.uniform(0.9, 1.1)
-        _draw_shape(pen, scene.shape, (x * side, y * side), radius, chance, fill)
+        draw_shape(pen, scene.shape, (x * side, y * side), radius, chance, fill)
     return image.resize((PIXELS, PIXELS), Image.Resampling.BOX)
 
 
@@ -139,7 +139,7 @@ def _shade(colour: tuple[int, int, int], chance: random.Random) -> tuple[int, in
     return (red, green, blue)
 
 
-def _draw_shape(
+def draw_shape(
     pen: ImageDraw.ImageDraw,
     shape: str,
     centre: tuple[float, float],
@@ -147,6 +147,7 @@ def _draw_shape(
     chance: random.Random,
     fill: tuple[int, int, int],
 ) -> None:
+    """Draw one of SHAPES with a pen; it lies within `radius` pixels of `centre`, slightly turned."""
     x, y = centre
     box = (x - radius, y - radius, x + radius, y + radius)
     turn = chance.uniform(-0.2, 0.2)

@@ -17,6 +17,7 @@ from finetune.encoder_folder import (
     DESCRIPTION_FILE,
     ENCODER_FOLDER,
     IMAGE_TOWER,
+    PATCH_TOWER,
     TEXT_TOWER,
     EncoderDescription,
     fingerprint,
@@ -28,6 +29,7 @@ from finetune.export.onnx import (
     compare_towers,
     tower_differences,
     write_image_tower,
+    write_patch_tower,
     write_text_tower,
 )
 from finetune.export.tower_precision import lower_precision
@@ -36,6 +38,7 @@ from finetune.files.replacement import built_aside
 from finetune.images.processor_config import preprocessor_config
 from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
 from finetune.models.lora import merge_lora
+from finetune.models.patches import gives_patches
 from finetune.models.pretrained import quiet_transformers
 from finetune.text.strict_json import dumps
 from finetune.towers import FP32
@@ -87,10 +90,13 @@ def export_encoder(
             saved = load_dual_encoder(partial, max_tokens=dual.max_tokens)
             write_text_tower(saved, partial / TEXT_TOWER)
             write_image_tower(saved, partial / IMAGE_TOWER)
+            if gives_patches(saved):
+                write_patch_tower(saved, partial / PATCH_TOWER)
             differences = compare_towers(partial, saved, check_texts, check_pixels)
             if precision != FP32:
-                for tower in (TEXT_TOWER, IMAGE_TOWER):
-                    lower_precision(partial / tower, precision)
+                for tower in (TEXT_TOWER, IMAGE_TOWER, PATCH_TOWER):
+                    if (partial / tower).is_file():
+                        lower_precision(partial / tower, precision)
                 differences = tower_differences(partial, saved, check_texts, check_pixels)
             description = EncoderDescription(
                 family=dual.family,

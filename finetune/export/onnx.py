@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,12 +14,14 @@ from torch import nn
 from finetune.arrays import Float32, Pixels
 from finetune.encoder_folder import (
     IMAGE_TOWER,
+    PATCH_TOWER,
     TEXT_TOWER,
 )
 from finetune.errors import ClipsearchError
 from finetune.images.pixels import normalize
 from finetune.images.preprocessing import Preprocessing
 from finetune.models.dual_encoder import DualEncoder
+from finetune.models.patches import embed_patches
 from finetune.models.pretrained import quiet_transformers
 
 # Opset 17 has LayerNormalization; every onnxruntime since 1.12 runs it.
@@ -55,10 +58,14 @@ def tower_differences(
     folder: Path, dual: DualEncoder, texts: Sequence[str], pixels: Pixels | None
 ) -> dict[str, float]:
     """As `compare_towers`, however large they are."""
-    return {
+    differences = {
         "text": _compare_texts(folder / TEXT_TOWER, dual, texts),
-        "image": _compare_images(folder / IMAGE_TOWER, dual, pixels),
+        "image": _compare_images(folder / IMAGE_TOWER, dual, dual.embed_images, pixels),
     }
+    if (folder / PATCH_TOWER).is_file():
+        embed = partial(embed_patches, dual)
+        differences["patch"] = _compare_images(folder / PATCH_TOWER, dual, embed, pixels)
+    return differences
 
 
 class _Tower(nn.Module):
@@ -88,14 +95,28 @@ def write_text_tower(dual: DualEncoder, path: Path) -> None:
 
 def write_image_tower(dual: DualEncoder, path: Path) -> None:
     """Write pixel values to image_embeds[n, d] of unit length; ClipsearchError above 2 GB."""
+    _write_of_images(dual, dual.embed_images, path, "image_embeds")
+
+
+def write_patch_tower(dual: DualEncoder, path: Path) -> None:
+    """Write pixel values to patch_embeds[n, rows, columns, d], each of unit length.
+
+    As `finetune.models.patches`; about as large as the image tower. ClipsearchError above 2 GB.
+    """
+    _write_of_images(dual, partial(embed_patches, dual), path, "patch_embeds")
+
+
+def _write_of_images(
+    dual: DualEncoder, embed: Callable[[torch.Tensor], torch.Tensor], path: Path, output: str
+) -> None:
     _check_size("image", dual.model.vision_model)
     pixels = made_up_images(dual.preprocessing, 2)
     _trace(
-        _Tower(dual, dual.embed_images),
+        _Tower(dual, embed),
         path,
         example=(torch.from_numpy(normalize(pixels, dual.preprocessing)),),
         inputs={"pixel_values": {0: "batch"}},
-        output="image_embeds",
+        output=output,
     )
 
 
@@ -162,7 +183,12 @@ def _compare_texts(path: Path, dual: DualEncoder, texts: Sequence[str]) -> float
     return worst
 
 
-def _compare_images(path: Path, dual: DualEncoder, pixels: Pixels | None) -> float:
+def _compare_images(
+    path: Path,
+    dual: DualEncoder,
+    embed: Callable[[torch.Tensor], torch.Tensor],
+    pixels: Pixels | None,
+) -> float:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     if pixels is None or not len(pixels):
         pixels = made_up_images(dual.preprocessing, 5)
@@ -170,7 +196,7 @@ def _compare_images(path: Path, dual: DualEncoder, pixels: Pixels | None) -> flo
     worst = 0.0
     for batch in (values[:1], values):
         with torch.inference_mode():
-            expected = dual.embed_images(torch.from_numpy(batch)).numpy()
+            expected = embed(torch.from_numpy(batch)).numpy()
         (found,) = session.run(None, {"pixel_values": batch})
         worst = _worse(worst, expected, found)
     return worst

@@ -1,0 +1,86 @@
+"""Embeddings of an image's patches in the space of its texts, from one forward pass.
+
+As MaskCLIP has it (Zhou et al. 2022, arXiv:2112.01071): where the image's embedding is read, the
+last attention would gather the whole image into each token. There every patch attends to itself
+alone, so that what comes out is the projection of its own values.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from finetune.models.dual_encoder import DualEncoder
+
+Tokens = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
+
+def gives_patches(dual: DualEncoder) -> bool:
+    """Return whether the image tower is of a kind whose patches can be embedded: CLIP or SigLIP."""
+    return _kind(dual) in _TOKENS
+
+
+def embed_patches(dual: DualEncoder, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Embed the patches of normalised pixels, float32[n, 3, h, w], as unit vectors.
+
+    Returns:
+        float32[n, rows, columns, d], from the image's upper left.
+
+    Raises KeyError for a tower of which `gives_patches` is false.
+    """
+    tower = dual.model.vision_model
+    tokens = _TOKENS[_kind(dual)](tower, pixel_values)
+    # SigLIP has no projection: its head ends in the common space.
+    project = getattr(dual.model, "visual_projection", None)
+    embedded = tokens if project is None else project(tokens)
+    patch = tower.config.patch_size
+    rows, columns = pixel_values.shape[2] // patch, pixel_values.shape[3] // patch
+    unit = F.normalize(embedded.float(), dim=-1)
+    return unit.reshape(-1, rows, columns, unit.shape[-1])
+
+
+def _kind(dual: DualEncoder) -> str:
+    return str(dual.model.vision_model.config.model_type)
+
+
+def _clip_tokens(tower: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Return the patches' last hidden states, float32[n, patches, width], each of itself alone."""
+    hidden = tower.pre_layrnorm(tower.embeddings(pixel_values))
+    *layers, last = tower.encoder.layers
+    for layer in layers:
+        hidden = _hidden(layer(hidden, attention_mask=None))
+    attention = last.self_attn
+    hidden = hidden[:, 1:]  # the first is the class token
+    hidden = hidden + attention.out_proj(attention.v_proj(last.layer_norm1(hidden)))
+    hidden = hidden + last.mlp(last.layer_norm2(hidden))
+    normalized: torch.Tensor = tower.post_layernorm(hidden)
+    return normalized
+
+
+def _siglip_tokens(tower: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Return what the pooling head makes of each patch, float32[n, patches, d].
+
+    The head is the last attention here: its probe attends to one patch at a time.
+    """
+    hidden = tower.embeddings(pixel_values)
+    for layer in tower.encoder.layers:
+        hidden = _hidden(layer(hidden, attention_mask=None))
+    hidden = tower.post_layernorm(hidden)
+    head = tower.head
+    attention, width = head.attention, hidden.shape[-1]
+    weight, bias = attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]
+    hidden = attention.out_proj(F.linear(hidden, weight, bias))
+    pooled: torch.Tensor = hidden + head.mlp(head.layernorm(hidden))
+    return pooled
+
+
+def _hidden(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Return a layer's hidden states: transformers gave them in a tuple before 5.0 and since not."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+_TOKENS: dict[str, Tokens] = {
+    "clip_vision_model": _clip_tokens,
+    "siglip_vision_model": _siglip_tokens,
+}
