@@ -19,7 +19,12 @@ from clipsearch.encoder.verification import verify as verify_files
 from finetune.arrays import Float32, Int64
 from finetune.cores import available_cores
 from finetune.data.tokenized_captions import TokenizedCaptions, tokenized
-from finetune.encoder_folder import TOKENIZER_FILE, EncoderDescription, read_description
+from finetune.encoder_folder import (
+    PATCH_TOWER,
+    TOKENIZER_FILE,
+    EncoderDescription,
+    read_description,
+)
 from finetune.errors import EncoderError, UsageError
 from finetune.images.pixels import load_pixels, resize_and_crop
 from finetune.images.preprocessing import Preprocessing
@@ -49,6 +54,15 @@ class Towers(Protocol):
 
     def images(self, pixels: npt.NDArray[np.uint8]) -> Float32:
         """Encode uint8[n, h, w, 3] as float32[n, d], unit length."""
+        ...
+
+    @property
+    def gives_patches(self) -> bool:
+        """Whether `patches` works."""
+        ...
+
+    def patches(self, pixels: npt.NDArray[np.uint8]) -> Float32:
+        """Encode uint8[n, h, w, 3] as float32[n, rows, columns, d], each of unit length."""
         ...
 
     @property
@@ -184,15 +198,52 @@ class Encoder:
         Returns:
             float32[n, d], unit length.
         """
+        self._check_pixels(pixels)
+        if len(pixels) == 0:
+            return np.empty((0, self.dimension), np.float32)
+        return self._checked(self._towers.images(pixels), "image", len(pixels))
+
+    @property
+    def gives_patches(self) -> bool:
+        """Whether `encode_patches` works: CLIP's and SigLIP's image towers."""
+        return self._towers.gives_patches
+
+    def encode_patches(self, pixels: npt.NDArray[np.uint8]) -> Float32:
+        """Embed the patches of images that are already resized and cropped, in one batch.
+
+        What the image shows at a patch, in the space of texts: see `finetune.models.patches`.
+
+        Args:
+            pixels: uint8[n, height, width, 3], n at least 1.
+
+        Returns:
+            float32[n, rows, columns, d], each of unit length.
+
+        Raises EncoderError where `gives_patches` is false.
+        """
+        if not self.gives_patches:
+            raise EncoderError(
+                f"{self.folder}: has no {PATCH_TOWER}, as an earlier clipsearch exports it, or one"
+                f" whose image tower is neither a CLIP's nor a SigLIP's; take --method windows, or"
+                f" export such a tower again with: clipsearch export {self.folder} --out NEW"
+            )
+        self._check_pixels(pixels)
+        found = self._towers.patches(pixels)
+        if found.ndim != 4 or found.shape[0] != len(pixels):
+            raise EncoderError(
+                f"{self.folder / PATCH_TOWER}: gives {list(found.shape)}, but patches are"
+                f" [{len(pixels)}, rows, columns, {self.dimension}]; export the encoder again"
+            )
+        patches = found.reshape(-1, found.shape[-1])
+        return self._checked(patches, "patch", len(patches)).reshape(found.shape)
+
+    def _check_pixels(self, pixels: npt.NDArray[np.uint8]) -> None:
         expected = (self.preprocessing.height, self.preprocessing.width, 3)
         if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
             raise UsageError(
                 f"pixels are {pixels.dtype}{list(pixels.shape)}, but {self.name} takes"
                 f" uint8[n, {expected[0]}, {expected[1]}, 3]"
             )
-        if len(pixels) == 0:
-            return np.empty((0, self.dimension), np.float32)
-        return self._checked(self._towers.images(pixels), "image", len(pixels))
 
     def _pixels(self, image: ImageInput) -> npt.NDArray[np.uint8]:
         if isinstance(image, Image.Image):

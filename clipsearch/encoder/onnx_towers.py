@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from finetune.arrays import Float32, Int64
-from finetune.encoder_folder import IMAGE_TOWER, TEXT_TOWER
+from finetune.encoder_folder import IMAGE_TOWER, PATCH_TOWER, TEXT_TOWER
 from finetune.errors import EncoderError
 from finetune.images.pixels import normalize
 from finetune.images.preprocessing import Preprocessing
@@ -18,7 +18,7 @@ FATAL = 4
 
 
 class OnnxTowers:
-    """Both towers, each loaded at its first use. Runs may overlap, from several threads."""
+    """All towers, each loaded at its first use. Runs may overlap, from several threads."""
 
     def __init__(self, folder: Path, preprocessing: Preprocessing, threads: int) -> None:
         self._folder = folder
@@ -34,6 +34,15 @@ class OnnxTowers:
     def images(self, pixels: npt.NDArray[np.uint8]) -> Float32:
         """Encode uint8[n, h, w, 3] as float32[n, d], unit length."""
         return self._run(IMAGE_TOWER, {"pixel_values": normalize(pixels, self._preprocessing)})
+
+    @property
+    def gives_patches(self) -> bool:
+        """Whether the export wrote a tower for patches."""
+        return (self._folder / PATCH_TOWER).is_file()
+
+    def patches(self, pixels: npt.NDArray[np.uint8]) -> Float32:
+        """Encode uint8[n, h, w, 3] as float32[n, rows, columns, d], each of unit length."""
+        return self._run(PATCH_TOWER, {"pixel_values": normalize(pixels, self._preprocessing)})
 
     @property
     def note(self) -> str | None:

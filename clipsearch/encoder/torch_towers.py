@@ -1,8 +1,9 @@
 """The towers of an encoder folder on torch, for machines with a GPU."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ class TorchTowers:
     another's are embedded. With `precision` "bf16" the image tower's matrices, and what they are
     multiplied with, are in bfloat16; the first images are embedded both ways, and where an
     embedding is too far from that in float32 the tower stays in float32.
+
+    Attributes:
+        gives_patches: Whether the image tower is of a kind whose patches can be embedded.
     """
 
     def __init__(self, folder: Path, device: str, precision: str = FP32) -> None:
@@ -37,6 +41,7 @@ class TorchTowers:
 
             from finetune.data.tensors import Normalizer
             from finetune.models.dual_encoder import load_dual_encoder
+            from finetune.models.patches import embed_patches, gives_patches
         except ImportError as error:
             raise UsageError(
                 f"--device cuda needs torch and transformers ({error});"
@@ -53,6 +58,8 @@ class TorchTowers:
         self._torch = torch
         with self._memory():
             self._model = load_dual_encoder(folder.resolve()).to(device).eval()
+        self.gives_patches = gives_patches(self._model)
+        self._embed_patches = partial(embed_patches, self._model)
         self._normalizer = Normalizer(self._model.preprocessing, self._device)
         if device == "cuda":
             # The threads' own streams know nothing of the one that the weights came on.
@@ -86,6 +93,14 @@ class TorchTowers:
                 embedded = self._embed(moved, self._precision)
             return _array(embedded)
 
+    def patches(self, pixels: npt.NDArray[np.uint8]) -> Float32:
+        """Encode uint8[n, h, w, 3] as float32[n, rows, columns, d], each of unit length."""
+        with self._torch.inference_mode(), self._memory(), self._own_stream():
+            moved = self._normalizer.moved(pixels)
+            with self._lock:
+                embedded = self._embed(moved, self._precision, self._embed_patches)
+            return _array(embedded)
+
     @property
     def note(self) -> str | None:
         """A sentence for the user about the precision; None in float32, and before any image."""
@@ -99,13 +114,18 @@ class TorchTowers:
             return measured
         return f"{measured}, below {LEAST_COSINE}: all are embedded in {FP32}"
 
-    def _embed(self, moved: "torch.Tensor", precision: str) -> "torch.Tensor":
+    def _embed(
+        self,
+        moved: "torch.Tensor",
+        precision: str,
+        embed: "Callable[[torch.Tensor], torch.Tensor] | None" = None,
+    ) -> "torch.Tensor":
         torch = self._torch
         # The patches are cut by a convolution, which torch would do in TF32 (10 bits) on a GPU.
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         half = torch.autocast(self._device.type, torch.bfloat16, enabled=precision == BF16)
         with exact, half:
-            return self._model.embed_images(self._normalizer.normalized(moved))
+            return (embed or self._model.embed_images)(self._normalizer.normalized(moved))
 
     def _change_precision(self, moved: "torch.Tensor") -> None:
         """Bring the image tower to bfloat16, unless these images show that it must not be."""

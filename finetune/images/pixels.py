@@ -36,6 +36,24 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDA
     return _resize_and_crop(image, (0, 0, *image.size), preprocessing)
 
 
+def resize_whole(
+    image: Image.Image, box: tuple[int, int, int, int], preprocessing: Preprocessing
+) -> npt.NDArray[np.uint8]:
+    """All of a part of an image in the tower's size; nothing of it is cropped.
+
+    Args:
+        image: In mode RGB.
+        box: Left, top, right and bottom in pixels; what lies outside has no influence.
+        preprocessing: Its size and filter are used.
+
+    Returns:
+        uint8[height, width, 3].
+    """
+    size = (preprocessing.width, preprocessing.height)
+    resample = Image.Resampling[preprocessing.resample.upper()]
+    return np.asarray(image.crop(box).resize(size, resample))
+
+
 def normalize(
     pixels: npt.NDArray[np.uint8], preprocessing: Preprocessing
 ) -> npt.NDArray[np.float32]:
