@@ -23,7 +23,8 @@ import numpy as np
 from placed_shapes import HEIGHT, PlacedScene, PlacedShape, draw_placed, placed_scenes, write_placed
 
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.localization.locate import METHODS, locate
+from clipsearch.localization.locate import locate
+from clipsearch.localization.methods import METHODS
 from finetune import TrainConfig, train
 from finetune.arrays import Float64
 from finetune.encoder_folder import PATCH_TOWER
@@ -121,7 +122,8 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
         found = np.array([each.found[name] for each in outcomes])
         low, high = interval(found, scenes)
         parts = "".join(
-            f"{found[shapes == count].mean():>{width}.3f}" for count, width in ((2, 10), (3, 7), (4, 7))
+            f"{found[shapes == count].mean():>{width}.3f}"
+            for count, width in ((2, 10), (3, 7), (4, 7))
         )
         times = [1000 * each.seconds[name] for each in outcomes if name in each.seconds]
         took = f"{np.median(times):>8.1f}" if times else ""

@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.documents import Document
 from clipsearch.engine import Hit, Page
 from clipsearch.search.answer import Answer, answer_json, json_text
 from clipsearch.search.highlight import best_caption
 from clipsearch.search.images import ImageFolders
+from clipsearch.search.query_images import opened_of_document
 from finetune.console import pieces, printable
+from finetune.errors import ImageError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from clipsearch.cli.locating import Locate
+    from finetune.images.source import ImageSource
 
 PLAIN_WIDTH = 100
 _FACET_VALUES_SHOWN = 12
@@ -28,14 +35,19 @@ _CAPTION_SHOWN = 300
 _CAPTION_ON_SHEET = 1000
 
 
-def show(answer: Answer, *, as_json: bool, sheet: Path | None) -> int:
-    """Print the answer, write the sheet, and return the exit code: 3 where it is partial."""
+def show(
+    answer: Answer, *, as_json: bool, sheet: Path | None, locate: "Locate | None" = None
+) -> int:
+    """Print the answer, write the sheet, and return the exit code: 3 where it is partial.
+
+    With `locate` the sheet's images have their heat maps over them.
+    """
     if as_json:
         click.echo(json_text(answer_json(answer), indent=2))
     else:
         _print_table(answer)
     if sheet is not None:
-        _write_sheet(answer, sheet)
+        _write_sheet(answer, sheet, locate)
         click.echo(f"Wrote {sheet}", err=True)
     return exit_code(answer.page)
 
@@ -133,19 +145,20 @@ def _summary(answer: Answer) -> str:
     )
 
 
-def _write_sheet(answer: Answer, path: Path) -> None:
+def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
     from finetune.images.contact_sheet import write_sheet  # light path: most answers need no Pillow
     from finetune.images.thumbnails import Cell  # light path: most answers need no Pillow
 
     folders = ImageFolders(answer.info, answer.images)
-    cells = []
+    cells: list[Cell] = []
+    notes: list[str] = []
     for rank, hit in enumerate(answer.page.hits, answer.page.offset + 1):
         document = hit.document
         caption = best_caption(document.captions, answer.words, answer.info.language)
         caption = caption.excerpt(_CAPTION_ON_SHEET)
         cells.append(
             Cell(
-                image=folders.source(document.path),
+                image=_sheet_image(document, folders, locate, notes),
                 title=f"{rank}. {hit.score:.4f}  {document.id}",
                 text=caption.caption,
                 spans=caption.spans,
@@ -153,3 +166,28 @@ def _write_sheet(answer: Answer, path: Path) -> None:
             )
         )
     write_sheet(path, cells, f"{answer.heading}: {_summary(answer)}")
+    for note in dict.fromkeys(notes):
+        click.echo(f"Note: {printable(note)}", err=True)
+
+
+def _sheet_image(
+    document: Document, folders: ImageFolders, locate: "Locate | None", notes: list[str]
+) -> "ImageSource | Image | None":
+    """Return what the sheet shows of a document; with `locate` under its heat map.
+
+    An image that cannot be looked into is shown, or missed, as it is without: `notes` says why.
+    """
+    source = folders.source(document.path)
+    if locate is None or source is None:
+        return source
+    from clipsearch.localization.drawing import draw_heat_map  # light path: most sheets need none
+    from finetune.images.thumbnails import THUMBNAIL
+
+    try:
+        image = opened_of_document(document, folders)
+        heat_map = locate(image)
+    except ImageError as error:
+        notes.append(f"{document.id} is shown without a heat map: {error}")
+        return source
+    notes.extend(heat_map.notes)
+    return draw_heat_map(heat_map, image, THUMBNAIL)

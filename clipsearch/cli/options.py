@@ -97,3 +97,21 @@ def ledger_option(command: Command) -> Command:
         help="What the index has acknowledged; in the index's folder, or for Vespa in your"
         " folder for state, unless given.",
     )(command)
+
+
+def moved_encoder_option(command: Command) -> Command:
+    """Add `--encoder DIR`: where the encoder of an index lies now."""
+    return click.option(
+        "--encoder", metavar="DIR", help="The encoder's folder, if it has moved since the feed."
+    )(command)
+
+
+def device_option(command: Command) -> Command:
+    """Add `--device`: where the encoder runs."""
+    return click.option(
+        "--device",
+        type=click.Choice(("cpu", "cuda")),
+        default="cpu",
+        show_default=True,
+        help="Where the encoder runs.",
+    )(command)

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.answers import exit_code, show
-from clipsearch.cli.options import UTF8
+from clipsearch.cli.locating import check_locate, locator
+from clipsearch.cli.options import UTF8, device_option, moved_encoder_option
 from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.engine import DEFAULT_CANDIDATES
 from clipsearch.modes import MODES, Mode
@@ -15,6 +17,7 @@ from clipsearch.search.answer import Answer, answer_json, answer_query, json_tex
 from clipsearch.search.parts import Part, parse_part
 from clipsearch.search.search import MAX_CANDIDATES, Search
 from finetune.errors import UsageError
+from finetune.images.pixel_box import parse_pixel_box
 from finetune.manifest.inputs import check_sheet
 
 
@@ -67,15 +70,12 @@ from finetune.manifest.inputs import check_sheet
     "--vector-weight", type=float, help="Of the vector in a hybrid. [default: the index's]"
 )
 @click.option(
-    "--encoder", metavar="DIR", help="The encoder's folder, if it has moved since the feed."
+    "--crop",
+    metavar="X,Y,W,H",
+    help="Search by this part of the --image, in pixels from its upper left.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(("cpu", "cuda")),
-    default="cpu",
-    show_default=True,
-    help="Where the encoder runs.",
-)
+@moved_encoder_option
+@device_option
 @search_options
 def query(
     text: str | None,
@@ -87,6 +87,7 @@ def query(
     candidates: int,
     bm25_weight: float | None,
     vector_weight: float | None,
+    crop: str | None,
     encoder: str | None,
     device: str,
     options: SearchOptions,
@@ -99,6 +100,8 @@ def query(
     clipsearch query "two dogs on a beach"
     clipsearch query "two dogs" --mode bm25 --filter class=beach --facet class
     clipsearch query --image photo.jpg --sheet found.html
+    clipsearch query --image photo.jpg --crop 40,20,200,150
+    clipsearch query "a red car" --sheet where.html --locate
     clipsearch query --text "beach:2" --text "people:-1" --image a.jpg:0.5
     cat queries.txt | clipsearch query - -k 3
 
@@ -108,10 +111,11 @@ def query(
     """
     given = [
         *(parse_part("text", value) for value in texts),
-        *(parse_part("image", value) for value in query_images),
+        *_image_parts(query_images, crop),
         *(parse_part("id", value) for value in ids),
         *(parse_part("vector", value) for value in vectors),
     ]
+    check_locate(options)
     if options.sheet is not None:
         if text == "-":
             raise UsageError("--sheet shows one answer; leave it out with queries from a pipe (-)")
@@ -137,7 +141,20 @@ def query(
 
         if text == "-":
             return _answer_lines(answer)
-        return show(answer(text), as_json=options.as_json, sheet=options.sheet)
+        asked = [*([] if text is None else [Part("text", text)]), *given]
+        locate = locator(search, asked) if options.locate else None
+        return show(answer(text), as_json=options.as_json, sheet=options.sheet, locate=locate)
+
+
+def _image_parts(values: tuple[str, ...], crop: str | None) -> list[Part]:
+    """Return the parts of --image. Raises UsageError where --crop means none, or one of several."""
+    parts = [parse_part("image", value) for value in values]
+    if crop is None:
+        return parts
+    if len(parts) != 1:
+        given = f"{len(parts)} are" if parts else "none is"
+        raise UsageError(f"--crop is a part of one --image, but {given} given")
+    return [replace(parts[0], crop=parse_pixel_box(crop))]
 
 
 def _files(parts: list[Part]) -> list[str]:

@@ -27,6 +27,7 @@ class SearchOptions:
         exact: Without an approximate index.
         images: Folder of the images, where they are not where the index was fed from.
         sheet: Contact sheet to write.
+        locate: Show on the sheet where each image answers.
         as_json: JSON instead of the table.
     """
 
@@ -38,6 +39,7 @@ class SearchOptions:
     exact: bool
     images: Path | None
     sheet: Path | None
+    locate: bool
     as_json: bool
 
 
@@ -76,6 +78,11 @@ _OPTIONS = (
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
         help="Write a contact sheet of the pictures, .html or .png.",
+    ),
+    click.option(
+        "--locate",
+        is_flag=True,
+        help="Show on the sheet, as a heat map over each picture, where it answers the query.",
     ),
     json_option,
 )

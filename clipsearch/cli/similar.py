@@ -3,26 +3,34 @@
 import click
 
 from clipsearch.cli.answers import show
-from clipsearch.cli.options import UTF8
+from clipsearch.cli.locating import check_locate, locator
+from clipsearch.cli.options import UTF8, device_option, moved_encoder_option
 from clipsearch.cli.search_options import SearchOptions, search_options
 from clipsearch.search.answer import answer_similar
+from clipsearch.search.parts import Part
 from clipsearch.search.search import Search
 from finetune.manifest.inputs import check_sheet
 
 
 @click.command()
 @click.argument("id", type=UTF8)
+@moved_encoder_option
+@device_option
 @search_options
-def similar(id: str, options: SearchOptions) -> int:
-    """The pictures nearest to one of the index, which is itself left out. Needs no encoder.
+def similar(id: str, encoder: str | None, device: str, options: SearchOptions) -> int:
+    """The pictures nearest to one of the index, which is itself left out.
+
+    Needs no encoder, but for --locate.
 
     \b
     clipsearch similar beach/0001.jpg
     clipsearch similar beach/0001.jpg --filter class!=beach --sheet near.png
+    clipsearch similar beach/0001.jpg --sheet where.html --locate
     """
+    check_locate(options)
     if options.sheet is not None:
-        check_sheet(options.sheet, options.k)
-    with Search.open(options.index) as search:
+        check_sheet(options.sheet, options.k, inputs=[encoder])
+    with Search.open(options.index, encoder=encoder, device=device) as search:
         answer = answer_similar(
             search,
             id,
@@ -33,4 +41,5 @@ def similar(id: str, options: SearchOptions) -> int:
             exact=options.exact,
             images=options.images,
         )
-        return show(answer, as_json=options.as_json, sheet=options.sheet)
+        locate = locator(search, [Part("id", id)]) if options.locate else None
+        return show(answer, as_json=options.as_json, sheet=options.sheet, locate=locate)

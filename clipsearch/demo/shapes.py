@@ -147,7 +147,7 @@ def draw_shape(
     chance: random.Random,
     fill: tuple[int, int, int],
 ) -> None:
-    """Draw one of SHAPES with a pen; it lies within `radius` pixels of `centre`, slightly turned."""
+    """Draw one of SHAPES with a pen; it lies within `radius` pixels of `centre`."""
     x, y = centre
     box = (x - radius, y - radius, x + radius, y + radius)
     turn = chance.uniform(-0.2, 0.2)

@@ -19,14 +19,16 @@ _OPACITY = (0.35, 0.6)
 MOST_PIXELS = 2048
 
 
-def draw_heat_map(heat_map: HeatMap, image: Image.Image) -> Image.Image:
+def draw_heat_map(
+    heat_map: HeatMap, image: Image.Image, most_pixels: int = MOST_PIXELS
+) -> Image.Image:
     """Return an image, RGB, with its heat map over it: blue is weakest and red strongest.
 
     The colours span this map from its weakest to its strongest cell; a map without any difference
-    leaves the image as it is. The longer side is at most MOST_PIXELS.
+    leaves the image as it is. The longer side is at most `most_pixels`.
     """
     drawn = to_rgb(image).copy()
-    drawn.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    drawn.thumbnail((most_pixels, most_pixels))
     cosines = heat_map.cosines
     weakest, strongest = float(cosines.min()), float(cosines.max())
     if not strongest > weakest:
@@ -34,7 +36,8 @@ def draw_heat_map(heat_map: HeatMap, image: Image.Image) -> Image.Image:
     share = Image.fromarray(((cosines - weakest) / (strongest - weakest)).astype(np.float32))
     heat = np.asarray(share.resize(drawn.size, Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
     stops = np.linspace(0, 1, len(_COLOURS))
-    colours = np.concatenate([np.interp(heat, stops, channel) for channel in zip(*_COLOURS)], -1)
+    channels = np.array(_COLOURS).T
+    colours = np.concatenate([np.interp(heat, stops, channel) for channel in channels], -1)
     opacity = _OPACITY[0] + (_OPACITY[1] - _OPACITY[0]) * heat
     mixed = np.asarray(drawn) * (1 - opacity) + colours * opacity
     return Image.fromarray(mixed.round().astype(np.uint8))

@@ -1,7 +1,7 @@
 """A heat map: the cosine of each part of an image with a query, its peak and its boxes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class HeatMap:
     Attributes:
         cosines: float32[rows, columns], of cells of equal size from the image's upper left.
         width, height: Of the upright image, in pixels.
-        method: How it was made, one of `clipsearch.localization.locate.METHODS`.
+        method: How it was made, one of `clipsearch.localization.methods.METHODS`.
         notes: What a user should know of how it was made.
     """
 
@@ -84,14 +84,7 @@ class HeatMap:
             "height": self.height,
             "grid": [[float(cosine) for cosine in row] for row in self.cosines],
             "peak": {"x": peak.x, "y": peak.y, "cosine": peak.cosine},
-            "boxes": [
-                {
-                    **{"x": each.box.x, "y": each.box.y},
-                    **{"width": each.box.width, "height": each.box.height},
-                    "cosine": each.cosine,
-                }
-                for each in self.boxes
-            ],
+            "boxes": [asdict(each.box) | {"cosine": each.cosine} for each in self.boxes],
             "notes": list(self.notes),
         }
 
@@ -117,8 +110,8 @@ def _connected(chosen: Bools) -> Iterator[list[tuple[int, int]]]:
         reached = [min(left)]
         left.remove(reached[0])
         for row, column in reached:
-            for near in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
-                if near in left:
+            for down, along in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+                if (near := (row + down, column + along)) in left:
                     left.remove(near)
                     reached.append(near)
         yield reached

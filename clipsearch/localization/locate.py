@@ -1,6 +1,6 @@
 """Two ways to find where in an image something is: windows, and patches of one forward pass."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -8,15 +8,13 @@ from PIL import Image
 from clipsearch.documents import Embedding
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.localization.heat_map import HeatMap
+from clipsearch.localization.methods import DEFAULT_METHOD, DENSE, METHODS, WINDOWS
 from clipsearch.localization.tiles import Tile, largest_tile, summed, tiles_of_size
 from finetune.arrays import Float32, Float64, Pixels
 from finetune.encoder_folder import PATCH_TOWER
 from finetune.errors import UsageError
 from finetune.images.open import to_rgb
 from finetune.images.pixels import resize_whole
-
-WINDOWS, DENSE = "windows", "dense"
-DEFAULT_METHOD = WINDOWS
 
 # Sides of the windows, by that of the largest that fits; chosen by benchmarks/locate.py.
 WINDOW_SIZES = (1.0, 1 / 2, 1 / 3)
@@ -37,7 +35,8 @@ def locate(
         method: "windows" embeds parts of several sizes as if they were images, and each cell has
             the mean of those that cover it: right for any encoder, and a square image costs as
             much as 35 images. "dense" embeds the patches of squares that cover the image, one
-            for a square image. None takes DEFAULT_METHOD where the encoder can.
+            for a square image. None takes the better of
+            those that the encoder can (docs/relevance.md).
 
     A longer image costs more, in proportion to its longer side by its shorter.
 
@@ -48,7 +47,8 @@ def locate(
         raise UsageError(f"method {method!r} is not known; take {' or '.join(METHODS)}")
     chosen, notes = _choose(encoder, method)
     rgb = to_rgb(image)
-    cosines = METHODS[chosen](encoder, rgb, vector)
+    look = by_patches if chosen == DENSE else by_windows
+    cosines = look(encoder, rgb, vector)
     return HeatMap(cosines.astype(np.float32), rgb.width, rgb.height, chosen, notes)
 
 
@@ -85,12 +85,6 @@ def by_patches(encoder: Encoder, image: Image.Image, vector: Embedding) -> Float
     grid = _grid(encoder, image, *cosines.shape[1:])
     sums, counts = summed(tiles, cosines, image.size, grid)
     return sums / counts
-
-
-METHODS: dict[str, Callable[[Encoder, Image.Image, Embedding], Float64]] = {
-    WINDOWS: by_windows,
-    DENSE: by_patches,
-}
 
 
 def _batches(encoder: Encoder, image: Image.Image, tiles: list[Tile]) -> Iterator[Pixels]:

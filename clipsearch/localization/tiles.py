@@ -13,7 +13,7 @@ Tile = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 # Neighbours lie so far apart, as a share of their side.
 STEP = 0.5
-# The number of tiles grows with the longer side by the shorter; nothing is seen in a line of pixels.
+# The number of tiles grows with the longer side by the shorter.
 MOST_ASPECT = 20
 
 

@@ -5,7 +5,7 @@ The question, the page of hits with the marked words and the image files, facets
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,9 @@ def answer_similar(
 def question_json(text: str | None, parts: Iterable[Part], mode: Mode) -> dict[str, Any]:
     """Return what was asked: the words, the parts beside them, and the mode."""
     listed = [
-        {"kind": each.kind, "value": str(each.value), "weight": each.weight} for each in parts
+        {"kind": each.kind, "value": str(each.value), "weight": each.weight}
+        | ({} if each.crop is None else {"crop": asdict(each.crop)})
+        for each in parts
     ]
     return {"text": text, "parts": listed, "mode": mode}
 
@@ -125,7 +127,9 @@ def question_json(text: str | None, parts: Iterable[Part], mode: Mode) -> dict[s
 def heading_of(parts: Iterable[Part]) -> str:
     """Return the question in a few words."""
     return " + ".join(
-        f"{each.value!s}{'' if each.weight == 1 else f' x {each.weight:g}'}" for each in parts
+        f"{each.value!s}{'' if each.crop is None else f' ({each.crop})'}"
+        f"{'' if each.weight == 1 else f' x {each.weight:g}'}"
+        for each in parts
     )
 
 

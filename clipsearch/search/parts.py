@@ -16,12 +16,14 @@ from clipsearch.modes import Mode
 from clipsearch.text import tokens
 from finetune.errors import UsageError
 from finetune.files.regular_files import what_lies_at
+from finetune.images.pixel_box import PixelBox
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PartKind = Literal["text", "image", "id", "vector"]
 
+_A = {"text": "a text", "id": "an id", "vector": "a vector"}
 _WEIGHT = re.compile(r"(?P<value>.*):(?P<weight>[+-]?(\d+\.?\d*|\.\d+))", re.DOTALL)
 
 
@@ -34,11 +36,13 @@ class Part:
         value: The text; the image (a file, its bytes, or a Pillow image); the id of an indexed
             image; or a vector float32[d] of any length but 0 (an array, or a .npy file).
         weight: At most MAX_WEIGHT; a negative one moves the answer away from the part.
+        crop: The part of an image that is meant; None for all of it.
     """
 
     kind: PartKind
     value: "str | Path | bytes | Image | npt.ArrayLike"
     weight: float = 1.0
+    crop: PixelBox | None = None
 
 
 def parse_part(kind: PartKind, text: str) -> Part:
@@ -80,6 +84,8 @@ def check_parts(parts: Sequence[Part]) -> None:
                 f"the {part.kind} {part.value!r} holds half of a character (a lone surrogate);"
                 f" give text that can be written in UTF-8"
             )
+        if part.crop is not None and part.kind != "image":
+            raise UsageError(f"a crop is of an image, not of a part that is {_A[part.kind]}")
         if isinstance(part.value, str) and not part.value.strip():
             raise UsageError(f"an empty {part.kind} is nothing to search for; give some")
 

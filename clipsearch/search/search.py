@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ from clipsearch.engines import open_engine
 from clipsearch.modes import MODES_WITHOUT_VECTOR, WEIGHTED_MODES, Mode, ranking_of
 from clipsearch.search.filters import Filters, check_facets, parse_filters
 from clipsearch.search.finding import find_documents
+from clipsearch.search.images import ImageFolders
+from clipsearch.search.index_encoder import check_encoder, load_encoder
 from clipsearch.search.parts import (
     Part,
     check_parts,
@@ -40,23 +42,22 @@ from clipsearch.search.parts import (
     unit_vector,
     words_only,
 )
+from clipsearch.search.query_images import image_of_part, opened, opened_of_document
 from clipsearch.storable import shown_id
-from finetune.encoder_folder import EncoderDescription, read_description
+from finetune.encoder_folder import read_description
 from finetune.errors import (
     DocumentNotFoundError,
-    EncoderError,
-    EncoderMismatchError,
     EngineError,
-    ImageError,
     UsageError,
 )
-from finetune.files.regular_files import what_lies_at
+from finetune.images.pixel_box import PixelBox
 from finetune.several import check_several
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from clipsearch.encoder.encoder import Encoder
+    from clipsearch.localization.heat_map import HeatMap
 
 MAX_HITS = 10_000
 MAX_CANDIDATES = 10_000
@@ -93,10 +94,10 @@ class Search:
         self._embed_text = lru_cache(maxsize=_TEXTS_REMEMBERED)(self._encode_text)
         if isinstance(encoder, str | Path):
             self._folder = Path(encoder)
-            _check_encoder(self._folder, read_description(self._folder), self.info)
+            check_encoder(self._folder, read_description(self._folder), self.info)
         elif encoder is not None:
             self._encoder = encoder
-            _check_encoder(encoder.folder, encoder.description, self.info)
+            check_encoder(encoder.folder, encoder.description, self.info)
 
     @classmethod
     def open(
@@ -142,7 +143,9 @@ class Search:
         """
         with self._loading:
             if self._encoder is None:
-                self._encoder = self._load_encoder()
+                self._encoder = load_encoder(
+                    self.engine.target, self.info, self._folder, self._device
+                )
             return self._encoder
 
     def query(
@@ -150,6 +153,7 @@ class Search:
         text: str | None = None,
         *,
         image: "str | Path | bytes | Image | None" = None,
+        crop: PixelBox | None = None,
         vector: npt.ArrayLike | None = None,
         parts: Sequence[Part] = (),
         mode: Mode | None = None,
@@ -165,9 +169,9 @@ class Search:
         """Find the k best documents of page `page` (from 1).
 
         `text`, `image` and `vector` count as parts of weight 1 beside `parts`; indexed images
-        that are parts are left out of the hits. Without `mode`: hybrid where there is text, or
-        bm25 if the index has no encoder and there is text alone; vector without text. `filters`:
-        see clipsearch.search.filters.
+        that are parts are left out of the hits. Of `image`, `crop` alone counts. Without
+        `mode`: hybrid where there is text, or bm25 if the index has no encoder and there is text
+        alone; vector without text. `filters`: see clipsearch.search.filters.
 
         In an index of ready-made vectors, without encoder, a text beside `vector` gives a hybrid
         its words, and the vector is that of the other parts; a note says so.
@@ -176,9 +180,11 @@ class Search:
         ImageError for a image that cannot be read, EncoderError and EngineError.
         """
         check_several(parts, "parts")
+        if crop is not None and image is None:
+            raise UsageError("a crop is a part of an image, and there is none")
         given = (
             *([] if text is None else [Part("text", text)]),
-            *([] if image is None else [Part("image", image)]),
+            *([] if image is None else [Part("image", image, crop=crop)]),
             *([] if vector is None else [Part("vector", vector)]),
             *parts,
         )
@@ -270,6 +276,51 @@ class Search:
             exact=exact,
         )
 
+    def locate(
+        self,
+        text: str | None = None,
+        *,
+        image: "str | Path | bytes | Image | None" = None,
+        id: str | None = None,
+        parts: Sequence[Part] = (),
+        method: str | None = None,
+        images: Path | None = None,
+    ) -> "HeatMap":
+        """Say where in an image, or in that of an indexed document, a query is answered.
+
+        The query is `text` with `parts`, one vector as in `query`. `method`: see
+        `clipsearch.localization.locate.locate`. `images`: folder of the images, where they are not
+        where the index was fed from.
+
+        Raises UsageError unless there is either an image or an id, and what `query` and `locate`
+        raise.
+        """
+        from clipsearch.localization.locate import locate  # light path: ONNX Runtime
+
+        if (image is None) == (id is None):
+            raise UsageError("locate looks into one image: give either an image or an id")
+        vector = self.vector_of((*([] if text is None else [Part("text", text)]), *parts))
+        if id is not None:
+            image = self.open_image(id, images)
+        assert image is not None
+        return locate(self.encoder, opened(image), vector, method)
+
+    def open_image(self, id: str, images: Path | None = None) -> "Image":
+        """Open the image of an indexed document, upright and in mode RGB.
+
+        `images`: folder of the images, where they are not where the index was fed from.
+
+        Raises DocumentNotFoundError for an unknown id, and ImageError where the image is not on
+        this machine, or cannot be read.
+        """
+        (document,) = self.get([id])
+        return opened_of_document(self._known(id, document), ImageFolders(self.info, images))
+
+    def vector_of(self, parts: Sequence[Part]) -> Embedding:
+        """Return the vector of a query, float32[d], unit length. Raises as `query`."""
+        check_parts(parts)
+        return self._mix(self._with_known_ids(parts))
+
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """Return the documents of these ids, in their order; None where there is none.
 
@@ -322,7 +373,7 @@ class Search:
             case "text":
                 return self._embed_text(str(part.value))
             case "image":
-                return self._encode_image(part)
+                return self.encoder.encode_images([image_of_part(part)])[0]
             case "id":
                 return indexed[str(part.value)]
             case "vector":
@@ -333,64 +384,22 @@ class Search:
         vector.setflags(write=False)  # it is remembered, and handed out again
         return vector
 
-    def _encode_image(self, part: Part) -> Embedding:
-        image = part.value
-        if isinstance(image, str | Path):
-            image = Path(image)
-            if not image.is_file():
-                reason = what_lies_at(image) or "no such picture file"
-                raise ImageError(f"{image}: {reason}; give the path of an image")
-        embedding: Embedding = self.encoder.encode_images([cast("Path | bytes | Image", image)])[0]
-        return embedding
-
     def _indexed_vectors(self, ids: Sequence[str]) -> dict[str, Embedding]:
         vectors: dict[str, Embedding] = {}
         for id, document in zip(ids, self.engine.get(ids, embeddings=True), strict=True):
-            if document is None:
-                raise DocumentNotFoundError(
-                    f"no document has the id {shown_id(id)!r} in {self.engine.target};"
-                    f" ids are shown by: clipsearch query"
-                )
-            if document.embedding is None:
+            embedding = self._known(id, document).embedding
+            if embedding is None:
                 raise EngineError(f"{id}: has no embedding in {self.engine.target}; feed it again")
-            vectors[id] = document.embedding
+            vectors[id] = embedding
         return vectors
 
-    def _load_encoder(self) -> "Encoder":
-        folder = self._folder
-        if folder is None:
-            if self.info.encoder_path is None:
-                raise EncoderError(
-                    f"{self.engine.target} was fed with ready-made vectors and names no encoder:"
-                    f" say which one made them with --encoder DIR, or search for words with"
-                    f" --mode bm25"
-                )
-            folder = Path(self.info.encoder_path)
-            if not folder.is_dir():
-                raise EncoderError(
-                    f"the encoder of {self.engine.target} is no longer at {folder}:"
-                    f" say where it is with --encoder DIR"
-                )
-            _check_encoder(folder, read_description(folder), self.info)
-        from clipsearch.encoder.encoder import Encoder  # light path: bm25 needs no ONNX Runtime
-
-        return Encoder.load(folder, device=self._device)
-
-
-def _check_encoder(folder: Path, description: EncoderDescription, info: IndexInfo) -> None:
-    """Raise EncoderMismatchError unless this is the encoder that filled the index."""
-    if info.encoder_fingerprint not in (None, description.fingerprint):
-        raise EncoderMismatchError(
-            f"the index was filled by the encoder {info.encoder_name or 'without a name'}"
-            f" ({str(info.encoder_fingerprint)[:12]}), but {folder} is {description.name}"
-            f" ({description.fingerprint[:12]}): give the former with --encoder, or feed a new"
-            f" index with the latter (a Vespa: clipsearch deploy --encoder {folder}, then feed)"
-        )
-    if description.dimension != info.dimension:
-        raise EncoderMismatchError(
-            f"{folder}: makes vectors of {description.dimension} values, but the index holds"
-            f" {info.dimension}; give the encoder that filled it with --encoder"
-        )
+    def _known(self, id: str, document: Document | None) -> Document:
+        if document is None:
+            raise DocumentNotFoundError(
+                f"no document has the id {shown_id(id)!r} in {self.engine.target};"
+                f" ids are shown by: clipsearch query"
+            )
+        return document
 
 
 def _check_options(

@@ -49,7 +49,7 @@ def _clip_tokens(tower: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     hidden = tower.pre_layrnorm(tower.embeddings(pixel_values))
     *layers, last = tower.encoder.layers
     for layer in layers:
-        hidden = _hidden(layer(hidden, attention_mask=None))
+        hidden = layer(hidden, attention_mask=None)
     attention = last.self_attn
     hidden = hidden[:, 1:]  # the first is the class token
     hidden = hidden + attention.out_proj(attention.v_proj(last.layer_norm1(hidden)))
@@ -65,7 +65,7 @@ def _siglip_tokens(tower: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
     """
     hidden = tower.embeddings(pixel_values)
     for layer in tower.encoder.layers:
-        hidden = _hidden(layer(hidden, attention_mask=None))
+        hidden = layer(hidden, attention_mask=None)
     hidden = tower.post_layernorm(hidden)
     head = tower.head
     attention, width = head.attention, hidden.shape[-1]
@@ -73,11 +73,6 @@ def _siglip_tokens(tower: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor
     hidden = attention.out_proj(F.linear(hidden, weight, bias))
     pooled: torch.Tensor = hidden + head.mlp(head.layernorm(hidden))
     return pooled
-
-
-def _hidden(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Return a layer's hidden states: transformers gave them in a tuple before 5.0 and since not."""
-    return output[0] if isinstance(output, tuple) else output
 
 
 _TOKENS: dict[str, Tokens] = {

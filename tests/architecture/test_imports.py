@@ -48,6 +48,7 @@ CLIPSEARCH = [
     "engine",
     "ranking",
     "encoder",
+    "localization",
     "engines",
     "search",
     "deployment",

@@ -1,0 +1,165 @@
+"""`clipsearch locate`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipsearch.cli.options import (
+    UTF8,
+    NamedPath,
+    device_option,
+    json_option,
+    moved_encoder_option,
+)
+from clipsearch.localization.methods import DEFAULT_METHOD, METHODS
+from finetune.console import printable
+from finetune.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from clipsearch.localization.heat_map import HeatMap
+
+_BOXES_SHOWN = 5
+
+
+@click.command()
+@click.argument("image", metavar="IMAGE|ID")
+@click.argument("text", type=UTF8)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the picture with the heat map over it, a .png.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    help="Encode parts of several sizes like pictures (windows), or all patches at once (dense)."
+    f" [default: {DEFAULT_METHOD}]",
+)
+@click.option(
+    "--index",
+    metavar="TARGET",
+    type=NamedPath(),
+    envvar="CLIPSEARCH_INDEX",
+    show_envvar=True,
+    help="The index: it knows the encoder, and pictures by id.",
+)
+@moved_encoder_option
+@device_option
+@click.option(
+    "--images",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Folder of the pictures, if they have moved since the feed.",
+)
+@json_option
+def locate(
+    image: str,
+    text: str,
+    out: Path | None,
+    method: str | None,
+    index: str | None,
+    encoder: str | None,
+    device: str,
+    images: Path | None,
+    as_json: bool,
+) -> None:
+    """Where in a picture TEXT is: how strongly each part of it answers.
+
+    IMAGE is a picture file; where there is none of that name, the id of a picture of the index.
+    A file needs no index where --encoder says what looks. Of CLIP and SigLIP towers both methods
+    work; of others, and of encoders exported by 0.1.0, windows.
+
+    \b
+    clipsearch locate picture.jpg "a red circle" --encoder encoder --out map.png
+    clipsearch locate beach/0001.jpg "two dogs" --index photos.index --json
+    """
+    file = Path(image) if os.path.isfile(image) else None  # noqa: PTH113  # any bytes may be a name
+    if file is None:
+        UTF8.convert(image, None, None)
+    if not text.strip():
+        raise UsageError("TEXT is empty, which is nothing to look for; give some")
+    if out is not None:
+        _check_out(out, [file, encoder])
+    if index is not None:
+        picture, found = _by_index(image, file, text, method, index, encoder, device, images)
+    elif file is None:
+        raise ImageError(
+            f"{image}: no such picture file; give the path of one, or --index TARGET for an id"
+        )
+    elif encoder is None:
+        raise UsageError("nothing says which encoder looks: give --encoder DIR or --index TARGET")
+    else:
+        picture, found = _by_encoder(file, text, method, encoder, device)
+    if out is not None:
+        from clipsearch.localization.drawing import write_heat_map  # light path: NumPy, Pillow
+
+        write_heat_map(out, found, picture)
+    _show(image, text, found, as_json)
+    if out is not None:
+        click.echo(f"Wrote {out}", err=True)
+
+
+def _check_out(out: Path, inputs: list[Path | str | None]) -> None:
+    """Raise UsageError unless a heat map can be written to `out`."""
+    from finetune.manifest.inputs import check_sheet  # light path: PyYAML
+
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: a heat map is a .png; give it such a name")
+    check_sheet(out, inputs=inputs, what="--out")
+
+
+def _by_index(
+    image: str,
+    file: Path | None,
+    text: str,
+    method: str | None,
+    index: str,
+    encoder: str | None,
+    device: str,
+    images: Path | None,
+) -> "tuple[Image, HeatMap]":
+    """Open the image, a file or of an id, and look with the encoder of the index."""
+    from clipsearch.search.query_images import opened  # light path: the engines
+    from clipsearch.search.search import Search
+
+    with Search.open(index, encoder=encoder, device=device) as search:
+        picture = search.open_image(image, images) if file is None else opened(file)
+        return picture, search.locate(text, image=picture, method=method)
+
+
+def _by_encoder(
+    file: Path, text: str, method: str | None, encoder: str, device: str
+) -> "tuple[Image, HeatMap]":
+    """Open the image and look with an encoder folder."""
+    from clipsearch.encoder.encoder import Encoder  # light path: NumPy, Pillow
+    from clipsearch.localization.locate import locate as look
+    from clipsearch.search.query_images import opened
+
+    loaded = Encoder.load(encoder, device=device)
+    picture = opened(file)
+    return picture, look(loaded, picture, loaded.encode_texts([text])[0], method)
+
+
+def _show(image: str, text: str, found: "HeatMap", as_json: bool) -> None:
+    from clipsearch.search.answer import json_text  # light path: NumPy
+
+    if as_json:
+        asked = {"image": image, "text": text}
+        click.echo(json_text({**asked, **found.to_json()}, indent=2))
+        return
+    peak = found.peak
+    click.echo(
+        f"{printable(text)} in {printable(image)} ({found.width} x {found.height} pixels),"
+        f" by {found.method}"
+    )
+    click.echo(f"strongest at {peak.x:.0f},{peak.y:.0f}: cosine {peak.cosine:.4f}")
+    for each in found.boxes[:_BOXES_SHOWN]:
+        click.echo(f"box {each.box}: cosine up to {each.cosine:.4f}")
+    if len(found.boxes) > _BOXES_SHOWN:
+        click.echo(f"and {len(found.boxes) - _BOXES_SHOWN} more boxes (--json has them all)")
+    for note in found.notes:
+        click.echo(f"Note: {printable(note)}", err=True)
