@@ -13,7 +13,6 @@ from clipsearch.engine import Hit, Page
 from clipsearch.search.answer import Answer, answer_json, json_text
 from clipsearch.search.highlight import best_caption
 from clipsearch.search.images import ImageFolders
-from clipsearch.search.query_images import opened_of_document
 from finetune.console import pieces, printable
 from finetune.errors import ImageError
 
@@ -180,14 +179,10 @@ def _sheet_image(
     source = folders.source(document.path)
     if locate is None or source is None:
         return source
-    from clipsearch.localization.drawing import draw_heat_map  # light path: most sheets need none
-    from finetune.images.thumbnails import THUMBNAIL
-
     try:
-        image = opened_of_document(document, folders)
-        heat_map = locate(image)
+        image, said = locate(source)
     except ImageError as error:
         notes.append(f"{document.id} is shown without a heat map: {error}")
         return source
-    notes.extend(heat_map.notes)
-    return draw_heat_map(heat_map, image, THUMBNAIL)
+    notes.extend(said)
+    return image

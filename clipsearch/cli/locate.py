@@ -123,12 +123,16 @@ def _by_index(
     images: Path | None,
 ) -> "tuple[Image, HeatMap]":
     """Open the image, a file or of an id, and look with the encoder of the index."""
-    from clipsearch.search.query_images import opened  # light path: the engines
+    from clipsearch.localization.locate import locate as look  # light path: the engines
+    from clipsearch.search.parts import Part
+    from clipsearch.search.query_images import opened
     from clipsearch.search.search import Search
 
     with Search.open(index, encoder=encoder, device=device) as search:
-        picture = search.open_image(image, images) if file is None else opened(file)
-        return picture, search.locate(text, image=picture, method=method)
+        seen = search.encoder.preprocessing.transparency
+        picture = search.open_image(image, images) if file is None else opened(file, seen)
+        vector = search.vector_of([Part("text", text)])
+        return picture, look(search.encoder, picture, vector, method, name=image)
 
 
 def _by_encoder(
@@ -140,8 +144,8 @@ def _by_encoder(
     from clipsearch.search.query_images import opened
 
     loaded = Encoder.load(encoder, device=device)
-    picture = opened(file)
-    return picture, look(loaded, picture, loaded.encode_texts([text])[0], method)
+    picture = opened(file, loaded.preprocessing.transparency)
+    return picture, look(loaded, picture, loaded.encode_texts([text])[0], method, name=str(file))
 
 
 def _show(image: str, text: str, found: "HeatMap", as_json: bool) -> None:

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING
 
 from clipsearch.cli.search_options import SearchOptions
 from clipsearch.search.parts import Part
+from clipsearch.search.query_images import opened
 from clipsearch.search.search import Search
 from finetune.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from clipsearch.localization.heat_map import HeatMap
+    from finetune.images.source import ImageSource
 
-Locate = Callable[["Image"], "HeatMap"]
+# From where an image lies to the image with its heat map, and notes on how that was made.
+Locate = Callable[["ImageSource"], "tuple[Image, tuple[str, ...]]"]
 
 
 def check_locate(options: SearchOptions) -> None:
@@ -23,11 +25,20 @@ def check_locate(options: SearchOptions) -> None:
 
 
 def locator(search: Search, parts: Sequence[Part]) -> Locate:
-    """Return what says where an image answers a query of these parts, which is embedded once.
+    """Return what shows where an image answers a query of these parts, as large as on a sheet.
 
-    Raises UsageError and EncoderError where that cannot be said of any image.
+    The query is embedded once. Raises UsageError and EncoderError where no image can be looked
+    into; what is returned raises ImageError.
     """
-    from clipsearch.localization.locate import locate  # light path: most sheets show no heat maps
+    from clipsearch.localization.drawing import draw_heat_map  # light path: most sheets have none
+    from clipsearch.localization.locate import locate
+    from finetune.images.thumbnails import THUMBNAIL
 
     encoder, vector = search.encoder, search.vector_of(parts)
-    return lambda image: locate(encoder, image, vector)
+
+    def show(source: "ImageSource") -> "tuple[Image, tuple[str, ...]]":
+        image = opened(source, encoder.preprocessing.transparency)
+        found = locate(encoder, image, vector)
+        return draw_heat_map(found, image, THUMBNAIL), found.notes
+
+    return show

@@ -9,7 +9,7 @@ from clipsearch.documents import Embedding
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.localization.heat_map import HeatMap
 from clipsearch.localization.methods import DEFAULT_METHOD, DENSE, METHODS, WINDOWS
-from clipsearch.localization.tiles import Tile, largest_tile, summed, tiles_of_size
+from clipsearch.localization.tiles import Tile, check_aspect, largest_tile, summed, tiles_of_size
 from finetune.arrays import Float32, Float64, Pixels
 from finetune.encoder_folder import PATCH_TOWER
 from finetune.errors import UsageError
@@ -24,7 +24,12 @@ _BATCH = 32
 
 
 def locate(
-    encoder: Encoder, image: Image.Image, vector: Embedding, method: str | None = None
+    encoder: Encoder,
+    image: Image.Image,
+    vector: Embedding,
+    method: str | None = None,
+    *,
+    name: str = "the picture",
 ) -> HeatMap:
     """Say how strongly each part of an image answers a query.
 
@@ -37,6 +42,7 @@ def locate(
             much as 35 images. "dense" embeds the patches of squares that cover the image, one
             for a square image. None takes the better of
             those that the encoder can (docs/relevance.md).
+        name: What errors call the image.
 
     A longer image costs more, in proportion to its longer side by its shorter.
 
@@ -46,7 +52,8 @@ def locate(
     if method is not None and method not in METHODS:
         raise UsageError(f"method {method!r} is not known; take {' or '.join(METHODS)}")
     chosen, notes = _choose(encoder, method)
-    rgb = to_rgb(image)
+    rgb = to_rgb(image, encoder.preprocessing.transparency)
+    check_aspect(name, *rgb.size, encoder.preprocessing)
     look = by_patches if chosen == DENSE else by_windows
     cosines = look(encoder, rgb, vector)
     return HeatMap(cosines.astype(np.float32), rgb.width, rgb.height, chosen, notes)
@@ -55,10 +62,9 @@ def locate(
 def _choose(encoder: Encoder, method: str | None) -> tuple[str, tuple[str, ...]]:
     if method is not None:
         return method, ()
-    if DEFAULT_METHOD == DENSE and not encoder.gives_patches:
-        note = f"{encoder.folder} has no {PATCH_TOWER}: located by {WINDOWS} instead of {DENSE}"
-        return WINDOWS, (note,)
-    return DEFAULT_METHOD, ()
+    if encoder.gives_patches:
+        return DEFAULT_METHOD, ()
+    return WINDOWS, (f"{encoder.folder} has no {PATCH_TOWER}: located by {WINDOWS}",)
 
 
 def by_windows(encoder: Encoder, image: Image.Image, vector: Embedding) -> Float64:

@@ -2,5 +2,5 @@
 
 WINDOWS, DENSE = "windows", "dense"
 METHODS = (WINDOWS, DENSE)
-# The better one of benchmarks/locate.py.
-DEFAULT_METHOD = WINDOWS
+# The better one of benchmarks/locate.py, where the encoder gives patches.
+DEFAULT_METHOD = DENSE

@@ -27,19 +27,22 @@ def tiles_of_size(
         share: Side of a tile, by that of the largest one that fits into the image; above 0, at
             most 1.
         preprocessing: Its height and width are the tower's shape.
-
-    Raises ImageError where the image is MOST_ASPECT times longer than the tower's shape.
     """
     whole_width, whole_height = largest_tile(width, height, preprocessing)
-    if max(width / whole_width, height / whole_height) > MOST_ASPECT:
-        raise ImageError(
-            f"has {width} x {height} pixels, which is more than {MOST_ASPECT} times longer one way"
-            f" than the other; cut a part out of it"
-        )
     tile_width, tile_height = share * whole_width, share * whole_height
     columns = [_whole_pixels(left, tile_width, width) for left in _starts(width, tile_width)]
     rows = [_whole_pixels(top, tile_height, height) for top in _starts(height, tile_height)]
     return [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
+
+
+def check_aspect(name: str, width: int, height: int, preprocessing: Preprocessing) -> None:
+    """Raise ImageError, which calls the image `name`, above MOST_ASPECT of the largest tile."""
+    tile_width, tile_height = largest_tile(width, height, preprocessing)
+    if max(width / tile_width, height / tile_height) > MOST_ASPECT:
+        raise ImageError(
+            f"{name}: has {width} x {height} pixels, more than {MOST_ASPECT} times as long one way"
+            f" as the other, which is too long to look into; cut a part out of it"
+        )
 
 
 def largest_tile(width: int, height: int, preprocessing: Preprocessing) -> tuple[float, float]:

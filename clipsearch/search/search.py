@@ -42,7 +42,7 @@ from clipsearch.search.parts import (
     unit_vector,
     words_only,
 )
-from clipsearch.search.query_images import image_of_part, opened, opened_of_document
+from clipsearch.search.query_images import image_of_part, opened, source_of_document
 from clipsearch.storable import shown_id
 from finetune.encoder_folder import read_description
 from finetune.errors import (
@@ -303,18 +303,22 @@ class Search:
         if id is not None:
             image = self.open_image(id, images)
         assert image is not None
-        return locate(self.encoder, opened(image), vector, method)
+        picture = opened(image, self.encoder.preprocessing.transparency)
+        name = str(image) if isinstance(image, str | Path) else id or "the picture"
+        return locate(self.encoder, picture, vector, method, name=name)
 
     def open_image(self, id: str, images: Path | None = None) -> "Image":
-        """Open the image of an indexed document, upright and in mode RGB.
+        """Open the image of an indexed document, upright and in mode RGB, as the encoder sees it.
 
         `images`: folder of the images, where they are not where the index was fed from.
 
-        Raises DocumentNotFoundError for an unknown id, and ImageError where the image is not on
-        this machine, or cannot be read.
+        Raises DocumentNotFoundError for an unknown id, ImageError where the image is not on this
+        machine or cannot be read, and EncoderError.
         """
         (document,) = self.get([id])
-        return opened_of_document(self._known(id, document), ImageFolders(self.info, images))
+        folders = ImageFolders(self.info, images)
+        source = source_of_document(self._known(id, document), folders)
+        return opened(source, self.encoder.preprocessing.transparency)
 
     def vector_of(self, parts: Sequence[Part]) -> Embedding:
         """Return the vector of a query, float32[d], unit length. Raises as `query`."""
@@ -373,7 +377,9 @@ class Search:
             case "text":
                 return self._embed_text(str(part.value))
             case "image":
-                return self.encoder.encode_images([image_of_part(part)])[0]
+                image = image_of_part(part, self.encoder.preprocessing.transparency)
+                embedding: Embedding = self.encoder.encode_images([image])[0]
+                return embedding
             case "id":
                 return indexed[str(part.value)]
             case "vector":

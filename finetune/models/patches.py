@@ -6,14 +6,14 @@ alone, so that what comes out is the projection of its own values.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from finetune.models.dual_encoder import DualEncoder
 
-Tokens = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+Tokens = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 def gives_patches(dual: DualEncoder) -> bool:
@@ -44,7 +44,7 @@ def _kind(dual: DualEncoder) -> str:
     return str(dual.model.vision_model.config.model_type)
 
 
-def _clip_tokens(tower: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+def _clip_tokens(tower: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     """Return the patches' last hidden states, float32[n, patches, width], each of itself alone."""
     hidden = tower.pre_layrnorm(tower.embeddings(pixel_values))
     *layers, last = tower.encoder.layers
@@ -58,7 +58,7 @@ def _clip_tokens(tower: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     return normalized
 
 
-def _siglip_tokens(tower: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+def _siglip_tokens(tower: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     """Return what the pooling head makes of each patch, float32[n, patches, d].
 
     The head is the last attention here: its probe attends to one patch at a time.
