@@ -1,14 +1,14 @@
 """Where in the image: how often the peak of a heat map lies in the shape that a text names.
 
-    python benchmarks/locate.py                          # trains for about ten minutes on two cores
+    python benchmarks/locate.py                          # trains first, for 10 to 20 minutes
     python benchmarks/locate.py --keep DIR               # keeps the encoder, and takes it next time
     python benchmarks/locate.py --images 500 --epochs 2  # a quick look
 
 The pointing game (Zhang et al. 2016, arXiv:1608.00507). Images of two to four different shapes at
-known places (`placed_shapes.py`); a tiny CLIP of 8-pixel patches is trained on such images with
-captions that list the shapes and say nothing of places. Each shape of each test image is a query,
-"a red star"; it counts as found where the peak lies in the square around that shape. Beside both
-methods: a point at random, and the image's centre. Intervals are 95 % by bootstrap over images.
+known places (`scenes/placed_shapes.py`); a tiny CLIP of 8-pixel patches is trained on such images,
+with captions that list the shapes and say nothing of places. Each shape of each test image is a
+query, "a red star"; it counts as found where the peak lies in the square around that shape. Beside
+both methods: a point at random, and the image's centre. Intervals are 95 % by bootstrap over images.
 """
 
 import argparse
@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from placed_shapes import HEIGHT, PlacedScene, PlacedShape, draw_placed, placed_scenes, write_placed
+from scenes.placed_shapes import (
+    HEIGHT,
+    PlacedScene,
+    PlacedShape,
+    draw_placed,
+    placed_scenes,
+    write_placed,
+)
 
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.localization.locate import locate

@@ -34,24 +34,6 @@ _TOO_LITTLE_MEMORY = (
 # here because importing ten commands takes ten times as long as printing this. The command is the
 # function of that name in the module of that name in this room.
 COMMANDS = {
-    "finetune": "clipsearch.cli.finetune",
-    "export": "clipsearch.cli.export",
-    "deploy": "clipsearch.cli.deploy",
-    "feed": "clipsearch.cli.feed",
-    "query": "clipsearch.cli.query",
-    "similar": "clipsearch.cli.similar",
-    "locate": "clipsearch.cli.locate",
-    "evaluate": "clipsearch.cli.evaluate",
-    "get": "clipsearch.cli.get",
-    "delete": "clipsearch.cli.delete",
-    "status": "clipsearch.cli.status",
-    "manifest": "clipsearch.cli.manifest",
-    "demo": "clipsearch.cli.demo",
-}
-
-# What `clipsearch --help` says of each: the first sentence of the command's own help, written
-# down here because importing ten commands takes ten times as long as printing this.
-SUMMARIES = {
     "finetune": "Train an encoder on your own captions.",
     "export": "Turn MODEL into an encoder folder without training it.",
     "deploy": "Deploy the application package to Vespa, and make the index that `feed` then fills.",

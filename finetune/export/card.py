@@ -334,7 +334,7 @@ def _technical(description: EncoderDescription, license: str | None) -> str:
 
 - Pictures: {pre.height}×{pre.width} pixels, {pre.resample}, {pre.resize}; texts: at most \
 {description.max_tokens} tokens.
-- `onnx/text.onnx` and `onnx/image.onnx` were compared with torch on export; largest difference \
-of a value: {differences}.{precision}
+- The towers in `onnx/` were compared with torch on export; largest difference of a value: \
+{differences}.{precision}
 - Fingerprint: `{description.fingerprint}`.
 - License of the weights: {license or NEEDED}."""

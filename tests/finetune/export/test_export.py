@@ -19,15 +19,22 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from clipsearch.encoder.encoder import Encoder
-from finetune.encoder_folder import ENCODER_FOLDER, check_fingerprint, fingerprint, read_description
+from finetune.encoder_folder import (
+    ENCODER_FOLDER,
+    PATCH_TOWER,
+    check_fingerprint,
+    fingerprint,
+    read_description,
+)
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export import encoder as export_room
 from finetune.export import onnx as onnx_room
 from finetune.export.encoder import export_encoder
 from finetune.export.onnx import made_up_images
 from finetune.files.replacement import finish_replacement
-from finetune.images.pixels import pixel_values
+from finetune.images.pixels import normalize, pixel_values
 from finetune.models.dual_encoder import load_dual_encoder
+from finetune.models.patches import embed_patches
 
 TEXTS = ["a red car", "two dogs on a beach " * 9, "", "unseen wörds 123 🙂", "two red circles"]
 
@@ -69,13 +76,14 @@ def test_what_is_in_the_folder(dual, tmp_path) -> None:
     names = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
     assert sorted(names) == [
         ".clipsearch.json", "README.md", "config.json", "encoder.json", "history.csv", "loss.png",
-        "metrics.json", "model.safetensors", "onnx/image.onnx", "onnx/text.onnx",
-        "preprocessor_config.json", "recipe.yaml", "tokenizer.json", "tokenizer_config.json",
+        "metrics.json", "model.safetensors", "onnx/image.onnx", "onnx/patches.onnx",
+        "onnx/text.onnx", "preprocessor_config.json", "recipe.yaml", "tokenizer.json",
+        "tokenizer_config.json",
     ]  # fmt: skip
     assert read_description(out) == description
     check_fingerprint(out, description)
     assert (description.name, description.dimension, description.max_tokens) == ("encoder", 24, 20)
-    assert set(description.onnx_max_difference) == {"text", "image"}
+    assert set(description.onnx_max_difference) == {"text", "image", "patch"}
     assert 0 < max(description.onnx_max_difference.values()) < 1e-5
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert yaml.safe_load((out / "recipe.yaml").read_text()) == {"epochs": 3}
@@ -98,6 +106,29 @@ def test_interface_of_the_towers(dual, tmp_path) -> None:
         assert [(o.name, o.shape) for o in session.get_outputs()] == [
             (f"{output}_embeds", ["batch", 24])
         ]
+    patches = onnxruntime.InferenceSession(tmp_path / "encoder" / "onnx" / "patches.onnx")
+    assert {i.name: i.shape for i in patches.get_inputs()} == {"pixel_values": ["batch", 3, 32, 32]}
+    (output,) = patches.get_outputs()
+    assert (output.name, output.shape[0], output.shape[3]) == ("patch_embeds", "batch", 24)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["clip_folder", "siglip_folder"])
+def test_patches_are_those_of_torch_and_change_no_fingerprint(family, request, tmp_path) -> None:
+    dual = load_dual_encoder(request.getfixturevalue(family))
+    out = tmp_path / "encoder"
+    description = export_encoder(dual, out)
+    pixels = made_up_images(dual.preprocessing, 3)
+    expected = embed_patches(dual, torch.from_numpy(normalize(pixels, dual.preprocessing)))
+    found = Encoder.load(out).encode_patches(pixels)
+    assert found.shape == (3, 2, 2, description.dimension)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(Encoder.load(out).encode_patches(pixels[:1]), found[:1], atol=1e-6)
+    (out / PATCH_TOWER).unlink()
+    assert fingerprint(out) == description.fingerprint
+    again = export_encoder(load_dual_encoder(out), tmp_path / "again")
+    assert again.fingerprint == description.fingerprint
+    assert (tmp_path / "again" / PATCH_TOWER).is_file()
 
 
 @torch.inference_mode()
@@ -237,12 +268,12 @@ def test_real_inputs_are_compared(dual, tmp_path, monkeypatch) -> None:
         onnx_room, "_compare_texts", lambda path, dual, texts: seen.append(texts) or 0.0
     )
     monkeypatch.setattr(
-        onnx_room, "_compare_images", lambda path, dual, pixels: seen.append(pixels) or 0.0
+        onnx_room, "_compare_images", lambda path, dual, embed, pixels: seen.append(pixels) or 0.0
     )
     pixels = made_up_images(dual.preprocessing, 3)
     export_encoder(dual, tmp_path / "encoder", check_texts=["a red car"], check_pixels=pixels)
     assert seen[0] == ["a red car"]
-    assert seen[1] is pixels
+    assert seen[1] is seen[2] is pixels
 
 
 def test_a_tower_above_2_gb(dual, tmp_path, monkeypatch) -> None:
