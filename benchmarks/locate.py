@@ -8,7 +8,8 @@ The pointing game (Zhang et al. 2016, arXiv:1608.00507). Images of two to four d
 known places (`scenes/placed_shapes.py`); a tiny CLIP of 8-pixel patches is trained on such images,
 with captions that list the shapes and say nothing of places. Each shape of each test image is a
 query, "a red star"; it counts as found where the peak lies in the square around that shape. Beside
-both methods: a point at random, and the image's centre. Intervals are 95 % by bootstrap over images.
+both methods: a point at random, and the image's centre. Intervals are 95 % by bootstrap over
+images.
 """
 
 import argparse

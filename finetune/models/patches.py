@@ -22,10 +22,10 @@ def gives_patches(dual: DualEncoder) -> bool:
 
 
 def embed_patches(dual: DualEncoder, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Embed the patches of normalised pixels, float32[n, 3, h, w], as unit vectors.
+    """Embed the patches of normalised pixels, float32[n, 3, h, w] of the tower's size.
 
     Returns:
-        float32[n, rows, columns, d], from the image's upper left.
+        float32[n, rows, columns, d] of unit length, from the image's upper left.
 
     Raises KeyError for a tower of which `gives_patches` is false.
     """
@@ -34,10 +34,11 @@ def embed_patches(dual: DualEncoder, pixel_values: torch.Tensor) -> torch.Tensor
     # SigLIP has no projection: its head ends in the common space.
     project = getattr(dual.model, "visual_projection", None)
     embedded = tokens if project is None else project(tokens)
-    patch = tower.config.patch_size
-    rows, columns = pixel_values.shape[2] // patch, pixel_values.shape[3] // patch
+    # Not the sizes of the tensor, which a trace takes for dynamic.
+    size, patch = dual.preprocessing, tower.config.patch_size
+    rows, columns = size.height // patch, size.width // patch
     unit = F.normalize(embedded.float(), dim=-1)
-    return unit.reshape(-1, rows, columns, unit.shape[-1])
+    return unit.reshape(-1, rows, columns, dual.dimension)
 
 
 def _kind(dual: DualEncoder) -> str:

@@ -109,7 +109,7 @@ def test_interface_of_the_towers(dual, tmp_path) -> None:
     patches = onnxruntime.InferenceSession(tmp_path / "encoder" / "onnx" / "patches.onnx")
     assert {i.name: i.shape for i in patches.get_inputs()} == {"pixel_values": ["batch", 3, 32, 32]}
     (output,) = patches.get_outputs()
-    assert (output.name, output.shape[0], output.shape[3]) == ("patch_embeds", "batch", 24)
+    assert (output.name, output.shape) == ("patch_embeds", ["batch", 2, 2, 24])
 
 
 @torch.inference_mode()
