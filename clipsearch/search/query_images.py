@@ -1,5 +1,6 @@
 """The images that a query brings, and those of documents, opened where they are looked into."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -8,7 +9,7 @@ from clipsearch.search.images import ImageFolders
 from clipsearch.search.parts import Part
 from finetune.errors import ImageError
 from finetune.files.regular_files import what_lies_at
-from finetune.images.preprocessing import Transparency
+from finetune.images.preprocessing import Preprocessing, Transparency
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,19 +17,21 @@ if TYPE_CHECKING:
     from finetune.images.source import ImageSource
 
 
-def image_of_part(part: Part, transparency: Transparency) -> "Path | bytes | Image":
+def image_of_part(part: Part, preprocessing: Callable[[], Preprocessing]) -> "Path | bytes | Image":
     """Return what an encoder takes of a part that is an image; its crop alone where it has one.
 
-    `transparency`: of the encoder's preprocessing.
+    `preprocessing`: the encoder's, asked only for a crop of a file that is there.
 
     Raises ImageError where there is no such file, or a crop's image cannot be read, and UsageError
     where the crop reaches outside.
     """
     image = cast("str | Path | bytes | Image", part.value)
-    if part.crop is not None:
-        name = str(image) if isinstance(image, str | Path) else "the picture"
-        return part.crop.cut_from(opened(image, transparency), name)
-    return _existing(Path(image)) if isinstance(image, str | Path) else image
+    if isinstance(image, str | Path):
+        image = _existing(Path(image))
+    if part.crop is None:
+        return image
+    name = str(image) if isinstance(image, Path) else "the picture"
+    return part.crop.cut_from(opened(image, preprocessing().transparency), name)
 
 
 def opened(

@@ -377,7 +377,7 @@ class Search:
             case "text":
                 return self._embed_text(str(part.value))
             case "image":
-                image = image_of_part(part, self.encoder.preprocessing.transparency)
+                image = image_of_part(part, lambda: self.encoder.preprocessing)
                 embedding: Embedding = self.encoder.encode_images([image])[0]
                 return embedding
             case "id":
