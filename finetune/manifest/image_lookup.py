@@ -14,6 +14,9 @@ from finetune.text.numerals import without_point_zero
 
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _SHORT_HASH_CHARACTERS = 8
+# A folder is listed, rather than asked for so many suffixes of each name, and only a small one.
+_SUFFIXES_TO_LIST = 4
+_MOST_LISTED = 10_000
 
 
 class FoundImage(NamedTuple):
@@ -34,7 +37,8 @@ class ImageLookup:
     """Finds the files of images that a manifest names.
 
     A relative path is looked for beside the manifest, then in `images/` beside it, then under
-    the folder that the user named; each costs one stat, and listings are never held in memory.
+    the folder that the user named; each costs one stat for each suffix. Where there are many, the
+    names in a small folder are remembered, and only those that may be there are looked for.
 
     Args:
         root: The manifest's folder.
@@ -55,6 +59,7 @@ class ImageLookup:
         self._composed_prefixes = tuple(map(composed, self._own_prefixes))
         self._suffixes = tuple(suffixes)
         self._missing: dict[str, bool] = {}
+        self._stems: dict[str, frozenset[str] | None] = {}
         self._statuses: dict[str, os.stat_result | None] = {}
 
     def id_of(self, image: str) -> str:
@@ -100,13 +105,24 @@ class ImageLookup:
         if is_absolute(image):
             status = _file_status(image)
             return None if status is None else FoundImage(-1, image, status)
-        for suffix in self._suffixes:
+        prefixes = list(enumerate(self._prefixes))
+        if len(self._suffixes) >= _SUFFIXES_TO_LIST:
+            prefixes = [each for each in prefixes if self._may_hold(each[1], image)]
+        for suffix in self._suffixes if prefixes else ():
             name = image + suffix
-            for number, prefix in enumerate(self._prefixes):
+            for number, prefix in prefixes:
                 status = _file_status(prefix + name)
                 if status is not None:
                     return FoundImage(number, name, status)
         return None
+
+    def _may_hold(self, prefix: str, image: str) -> bool:
+        """Return False only where no name in the image's folder begins as the image's name."""
+        folder, _, name = (prefix + image).rpartition("/")
+        if folder not in self._stems:
+            self._stems[folder] = _listed_stems(folder)
+        stems = self._stems[folder]
+        return stems is None or _in_any_form(name) in stems
 
     def has_no_folder_of(self, image: str) -> bool:
         """Return whether the image cannot be there, since no folder that would hold it is.
@@ -203,6 +219,28 @@ def _file_status(path: str) -> os.stat_result | None:
     except (OSError, ValueError):
         return None
     return status if what_it_is(status) is None else None
+
+
+def _in_any_form(name: str) -> str:
+    """Return the same for all names that a file system may take for one file's."""
+    return composed(composed(name).casefold())
+
+
+def _listed_stems(folder: str) -> frozenset[str] | None:
+    """Return the names in a folder, with and without suffix; None where they are too many."""
+    stems: set[str] = set()
+    try:
+        with os.scandir(folder) as entries:
+            for number, entry in enumerate(entries):
+                if number >= _MOST_LISTED:
+                    return None
+                stems.add(_in_any_form(entry.name))
+                stems.add(_in_any_form(posixpath.splitext(entry.name)[0]))
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except (OSError, ValueError):
+        return None
+    return frozenset(stems)
 
 
 def _spellings(folder: str, name: str) -> Iterator[str]:
