@@ -212,7 +212,9 @@ def test_judgments_teach_in_parts(documents: list[Document], index: Path, tmp_pa
     lines = [f"{document.captions[0]},{document.id},1" for document in documents[:60]]
     judged = tmp_path / "judged.csv"
     judged.write_text("query,id,grade\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    found = calibrate(index, "--queries", str(judged), "--dry-run", "--metric", "ndcg@10")
+    found = calibrate(
+        index, "--queries", str(judged), "--dry-run", "--metric", "ndcg@10", "--folds", "2"
+    )
     assert found["metric"] == "ndcg@10"
     assert found["learned_on"] == found["held_out"] == len(set(lines))
 
