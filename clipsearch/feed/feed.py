@@ -387,7 +387,8 @@ class _Feed:
         if reason is not None:
             tally.notes.append(reason)
             return
-        gone, unclaimed = known or [], 0
+        kept = set(self.plan.by_earlier_id.values())
+        gone, unclaimed = [id for id in known or () if id not in kept], 0
         if manifest_ids is not None:
             gone, unclaimed = gone_from(data_set, engine, self.ledger, manifest_ids)
         if unclaimed:

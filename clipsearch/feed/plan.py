@@ -121,7 +121,7 @@ class Plan:
         looked_at: Places of the records that have to be compared with the ledger, ascending; the
             index holds all others as they are.
         blanked: Records with characters that no index can hold, but for rejected ones.
-        by_earlier_id: Places of records that the index knows by their earlier id.
+        by_earlier_id: Place to document, of records that the index knows by their earlier id.
         noted: Places of records about which something is said at each feed.
         passed: Records looked at so far.
     """
@@ -129,7 +129,7 @@ class Plan:
     works: bytearray
     looked_at: Places
     blanked: int = 0
-    by_earlier_id: set[int] = field(default_factory=set)
+    by_earlier_id: dict[int, str] = field(default_factory=dict)
     noted: set[int] = field(default_factory=set)
     passed: int = 0
 
@@ -224,9 +224,9 @@ def look(
     plan.passed += 1
     if _is_known_by_earlier_id(record, source, ledger) and record.earlier_id is not None:
         # Fed by its new id it would be in the index twice.
-        plan.by_earlier_id.add(place)
-        plan.noted.add(place)
         record = replace(record, id=record.earlier_id)
+        plan.by_earlier_id[place] = source.id_of(record)
+        plan.noted.add(place)
     if seen is not None:
         seen.add(source.id_of(record))
     if not source.wants(record):
