@@ -82,7 +82,7 @@ class Document:
         return cls(values["id"], embedding=embedding, **given)
 
     def to_show(self, *, as_hit: bool = False) -> dict[str, Any]:
-        """What people are shown, as JSON; as a hit has it, or all of it.
+        """Return what people are shown, as JSON: all of it, or the part that a hit has.
 
         The embedding, and a field of a later form than the first, are there where the document
         has one.
@@ -130,7 +130,7 @@ def check_document(document: Document, dimension: int) -> None:
 
 
 def check_fields(document: Document) -> None:
-    """The same for all but the embedding."""
+    """Check what `check_document` does, apart from the embedding."""
     check_id(document.id)
     name = document.id
     if is_one_text(document.captions):
@@ -148,7 +148,9 @@ def check_id(id_: str) -> None:
 
 
 def storable(document: Document) -> Document:
-    """The document with blanks for characters that no engine can hold; itself where it has none.
+    """Return the document with blanks for characters that no engine can hold.
+
+    It is the same object where it has none of them.
 
     Raises DocumentError where the names of two columns become one.
     """

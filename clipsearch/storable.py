@@ -32,7 +32,7 @@ _SHOWN = 120
 
 
 def blanked(text: str) -> str:
-    """The text (of a caption, a tag, a column's name) with a blank for each such character."""
+    """Return the text (a caption, a tag, a column's name) with a blank for each such character."""
     if is_plain(text):
         return text
     return _NO_WORDS.sub(" ", text)
@@ -44,7 +44,7 @@ def is_plain(text: str) -> bool:
 
 
 def blanked_path(path: str) -> str:
-    """The path with a blank for each character that no index can hold."""
+    """Return the path with a blank for each character that no index can hold."""
     return _NO_TEXT.sub(" ", path)
 
 
@@ -72,5 +72,5 @@ def why_no_id(id_: str) -> str | None:
 
 
 def shown_id(id_: str) -> str:
-    """The id for a sentence: a very long one is cut."""
+    """Return the id for a sentence, cut where it is very long."""
     return id_ if len(id_) <= _SHOWN else f"{id_[:_SHOWN]}… ({len(id_):,} characters)"

@@ -50,7 +50,7 @@ class Token:
 
 
 def tokens(text: str, language: str = "en") -> list[str]:
-    """The index tokens of `text`, in order, repeats kept.
+    """Return the index tokens of `text`, in order, repeats kept.
 
     Raises UsageError for a language that is not in LANGUAGES.
     """
@@ -61,7 +61,7 @@ def tokens(text: str, language: str = "en") -> list[str]:
 
 
 def token_spans(text: str, language: str = "en") -> list[Token]:
-    """The tokens of `tokens`, each with its place in the original text, for highlighting."""
+    """Return the tokens of `tokens`, each with its place in the original text for highlighting."""
     stem = _stemmer(language)
     return [Token(stem(_normalize(text[start:end])), start, end) for start, end in _cut(text)]
 
@@ -118,7 +118,7 @@ _thread = _ThreadStemmers()
 
 
 def _stemmer(language: str) -> Callable[[str], str]:
-    """The stemming function of this thread."""
+    """Return the stemming function of this thread."""
     found = _thread.by_language.get(language)
     if found is not None:
         return found

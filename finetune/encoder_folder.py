@@ -98,7 +98,7 @@ class EncoderDescription:
 
 
 def fingerprint(folder: Path) -> str:
-    """The sha256, in hex, over name and sha256 of each file in EMBEDDING_FILES that is there.
+    """Return the sha256, in hex, over name and sha256 of each of EMBEDDING_FILES that is there.
 
     Raises EncoderError where a tower is missing.
     """

@@ -98,7 +98,7 @@ _AT_THE_LAST = ("ndcg",)
 
 
 def cutoffs_with(more: Iterable[int], least: Iterable[int] = CUTOFFS) -> tuple[int, ...]:
-    """The cutoffs of an evaluation that is asked for `more`: with `least`, in order, each once."""
+    """Return an evaluation's cutoffs: `least` and those it is asked for, in order, each once."""
     return tuple(sorted({*least, *more}))
 
 
@@ -157,7 +157,7 @@ class Metric:
         return self.task == ZERO_SHOT
 
     def score(self, row: Mapping[str, float]) -> float:
-        """The figure in an evaluation's row such that more is better."""
+        """Return the figure in an evaluation's row such that more is better."""
         value = row[self.column]
         return -value if self.better == "lower" else value
 
@@ -282,7 +282,7 @@ class Measurement:
         return cls(task, scope, pool, queries, figures)
 
     def figure(self, name: str) -> Figure:
-        """The figure of this name, without its scope. Raises KeyError."""
+        """Return the figure of this name, without its scope. Raises KeyError."""
         for figure in self.figures:
             if figure.name == name:
                 return figure
@@ -297,8 +297,9 @@ class Measurement:
         return self.task if self.scope == GLOBAL else f"{self.task} {self.scope}"
 
     def full_name(self, figure: Figure) -> str:
-        """A figure's name, which ends in the scope where that is not global, so that `mrr@10 in
-        batches of 64` is never taken for `mrr@10`.
+        """Return a figure's name, which ends in the scope where that is not global.
+
+        So `mrr@10 in batches of 64` is never taken for `mrr@10`.
         """
         return figure.name if self.scope == GLOBAL else f"{figure.name} {self.scope}"
 
@@ -315,7 +316,7 @@ class Measurement:
 
     @classmethod
     def from_flat_dict(cls, flat: Mapping[str, Any]) -> Self:
-        """The inverse of `as_flat_dict`."""
+        """Read back what `as_flat_dict` returns."""
         values = dict(flat)
         task, scope = str(values.pop("direction")), str(values.pop("scope"))
         pool, queries = int(values.pop("pool")), int(values.pop("queries"))

@@ -37,7 +37,7 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """The range in words, as they follow "must be"."""
+        """Return the range in words, as they follow "must be"."""
         bounds = {
             "at least": self.least,
             "above": self.above,

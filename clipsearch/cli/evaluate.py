@@ -257,7 +257,7 @@ def _refuse(context: click.Context, names: Iterable[str], why: str) -> None:
 
 
 def _cutoffs(text: str | None) -> tuple[int, ...]:
-    """The numbers of "1,3,20". Raises UsageError for what is none."""
+    """Return the numbers of "1,3,20". Raises UsageError for what is none."""
     parts = [] if text is None else [part.strip() for part in text.split(",")]
     for part in parts:
         if not part.isdecimal() or not 1 <= len(part) <= 6 or int(part) < 1:

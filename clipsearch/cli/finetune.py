@@ -145,7 +145,7 @@ def build_config(
 
 
 def _inputs(config: TrainConfig, recipe: str | None) -> list[str | os.PathLike[str] | None]:
-    """The files and folders that a run reads."""
+    """Return the files and folders that a run reads."""
     models = [config.model, config.text_model]
     return [*config.manifests, *models, config.zero_shot_classes, recipe]
 

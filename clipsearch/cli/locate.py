@@ -67,7 +67,7 @@ def locate(
     images: Path | None,
     as_json: bool,
 ) -> None:
-    """Where in a picture TEXT is: how strongly each part of it answers.
+    """Show where in a picture TEXT is: how strongly each part of it answers.
 
     IMAGE is a picture file; where there is none of that name, the id of a picture of the index.
     A file needs no index where --encoder says what looks. Of CLIP and SigLIP towers both methods

@@ -18,7 +18,7 @@ from finetune.manifest.inputs import check_sheet
 @device_option
 @search_options
 def similar(id: str, encoder: str | None, device: str, options: SearchOptions) -> int:
-    """The pictures nearest to one of the index, which is itself left out.
+    """Show the pictures nearest to one of the index, which is itself left out.
 
     Needs no encoder, but for --locate.
 

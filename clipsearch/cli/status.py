@@ -68,7 +68,7 @@ def _verify(folder: Path) -> "Verified":
 
 
 def facts_of(engine: "Engine") -> dict[str, object]:
-    """What `--json` prints: target, counts, disk_bytes (None for Vespa) and the IndexInfo.
+    """Return what `--json` prints: target, counts, disk_bytes (None for Vespa) and the IndexInfo.
 
     Of the counts, `without_embedding` is None where Vespa had no time to compare all vectors. Each
     data set has its number of documents; where a feed is at work or was stopped, the embedded
@@ -145,7 +145,7 @@ def _as_text(facts: dict[str, object]) -> str:
 
 
 def _ranking(mode: object, calibration: object) -> str:
-    """What ranks a text without --mode, and what calibration has gained."""
+    """Describe what ranks a text without --mode, and what calibration has gained."""
     if not isinstance(calibration, dict):
         return f"{mode or 'hybrid'} (not calibrated)"
     return (

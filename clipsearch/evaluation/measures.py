@@ -45,14 +45,14 @@ class Retrieval:
     alike: tuple[int, ...] = ()
 
     def caption(self, query: int) -> str:
-        """A distinct caption, as its first image has it."""
+        """Return a distinct caption, as its first image has it."""
         return self.data.captions[int(self.pool.captions[query])]
 
 
 def embed_captions(
     encoders: Sequence[Encoder], images: SplitImages, image_embeds: Sequence[Float32]
 ) -> Retrieval | None:
-    """The captioned images with their captions embedded; None where there are not two.
+    """Embed the captions of the captioned images; return None where there are not two.
 
     Captions of different texts are different queries, also where an encoder cannot tell them
     apart: that is its fault, which the figures show.

@@ -289,7 +289,7 @@ class _Feed:
         notes += settle_unembedded(engine, unembedded)
 
     def report(self, started: float) -> FeedReport:
-        """What was done since `started`, by the monotonic clock."""
+        """Report what was done since `started`, by the monotonic clock."""
         tally, rejections = self.tally, self.rejections
         return FeedReport(
             fed=tally.fed,
@@ -346,7 +346,7 @@ class _Feed:
             )
 
     def _compared(self, source: DocumentSource, seen: IdSet | None) -> Writing | None:
-        """What there is to write, of the records that are looked at; None for nothing."""
+        """Return what there is to write, of the records looked at; None for nothing."""
         plan, ledger, rejections = self.plan, self.ledger, self.rejections
         options = self.options
         contents = ledger.content_table()

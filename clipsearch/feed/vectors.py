@@ -24,7 +24,7 @@ RECORDS_AT_ONCE = 256
 def vector_steps(
     plan: Plan, source: DocumentSource, ledger: Ledger, rejections: Rejections, seen: IdSet | None
 ) -> Iterator[Step | Rejection]:
-    """A step for each record that is looked at and needs one; `plan` is given all works."""
+    """Yield a step for each record looked at that needs one; note all works in `plan`."""
     with closed_after(records_at(source.manifest, plan.looked_at)) as records:
         while group := list(islice(records, RECORDS_AT_ONCE)):
             ledger.read_ahead([source.id_of(record) for _, record in group])
@@ -66,7 +66,7 @@ def unit_vectors(vectors: list[Embedding]) -> list[Embedding | None]:
 
 
 def both(first: Step, rest: Iterator[Step | Rejection]) -> Iterator[Step | Rejection]:
-    """The first step, which was taken out to see whether there is any, and the others."""
+    """Yield the first step, taken out to see whether there is any, and then the others."""
     with closed_after(rest):
         yield first
         yield from rest

@@ -70,7 +70,7 @@ class BatchPlan:
         return CANDIDATES_PER_PLACE * self.hard_negatives
 
     def samples(self, data: Pairs) -> int:
-        """Samples of an epoch."""
+        """Return the number of samples of an epoch."""
         available = len(data) if self.captions == "sampled" else len(data.captions)
         wanted = self.samples_per_epoch or available
         if self.dataset_weights is None:
@@ -83,13 +83,13 @@ class BatchPlan:
         return -(-self.samples(data) // self.batch_size)
 
     def short_batch(self, data: Pairs) -> int:
-        """Samples of the epoch's last batch where that is a short one; else 0."""
+        """Return the samples of the epoch's last batch where that is a short one; else 0."""
         samples = self.samples(data)
         is_cut = self.last_batch == "short" and samples > self.batch_size
         return samples % self.batch_size if is_cut else 0
 
     def smallest_batch(self, data: Pairs) -> int:
-        """Samples of the smallest batch."""
+        """Return the number of samples of the smallest batch."""
         return self.short_batch(data) or self.samples(data) // self.steps_per_epoch(data)
 
     def check(self) -> None:

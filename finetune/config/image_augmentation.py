@@ -78,14 +78,14 @@ class AugmentConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Self:
-        """The settings of a recipe's mapping, checked; numbers may be written as text.
+        """Read the settings of a recipe's mapping and check them; numbers may be written as text.
 
         Raises UsageError for an unknown name, for what is no number, and from `check`.
         """
         return cls()._replaced(values)
 
     def override(self, settings: Sequence[str]) -> Self:
-        """The same with "name=value" each, lists as "0.2,0.2,0.1,0"; checked.
+        """Return the same settings with "name=value" each, lists as "0.2,0.2,0.1,0"; checked.
 
         Raises UsageError as `from_mapping`.
         """
@@ -149,7 +149,7 @@ class AugmentConfig:
             )
 
     def as_dict(self) -> dict[str, object]:
-        """The settings as JSON and YAML hold them; `from_mapping` reads them."""
+        """Return the settings as JSON and YAML hold them; `from_mapping` reads them."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -196,7 +196,7 @@ _JITTER_PARTS = ("brightness", "contrast", "saturation", "hue")
 
 
 def _numbers(name: str, value: object, wanted: int | None) -> float | tuple[float, ...]:
-    """A number, or so many as `wanted` says."""
+    """Return a number, or as many as `wanted` says."""
     parts = list(value) if isinstance(value, list | tuple) else [value]
     if len(parts) != (wanted or 1):
         count = "one number" if wanted is None else f"{wanted} numbers"

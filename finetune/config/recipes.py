@@ -102,12 +102,12 @@ def recipe_names() -> list[str]:
 
 
 def packaged_recipe(name: str | None) -> Recipe | None:
-    """The packaged recipe of this name, None where there is none."""
+    """Return the packaged recipe of this name, None where there is none."""
     return load_recipe(name) if name in recipe_names() and name is not None else None
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A packaged recipe by name, or one from a YAML file.
+    """Load a packaged recipe by name, or one from a YAML file.
 
     Raises UsageError where it is neither, is no readable YAML, or has a key or a setting that does
     not exist.
@@ -125,9 +125,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 def recipe_report(
     name: str | None, before: Iterable[Figures], after: Iterable[Figures]
 ) -> dict[str, Any]:
-    """What metrics.json and the model card tell of the packaged recipe of this name: `name`,
-    `description`, `source`, `citation` and `published`, rows of `published_beside`; empty where
-    there is none.
+    """Return what metrics.json and the model card tell of the packaged recipe of this name.
+
+    These are `name`, `description`, `source`, `citation` and `published`, rows of
+    `published_beside`; nothing where there is none.
     """
     recipe = packaged_recipe(name)
     if recipe is None:

@@ -115,13 +115,13 @@ def setting(
 
 
 def settings_of(kind: type) -> dict[str, Setting]:
-    """The settings of a dataclass by field, group after group, each in the dataclass's order."""
+    """Return a dataclass's settings by field, group after group, each in the class's order."""
     found = {item.name: item.metadata[_KEY] for item in fields(kind) if _KEY in item.metadata}
     return dict(sorted(found.items(), key=lambda item: list(Group).index(item[1].group)))
 
 
 def option_of(name: str, declared: Setting) -> str:
-    """The option of a setting: "--batch-size"."""
+    """Return the option of a setting: "--batch-size"."""
     return declared.flag or "--" + name.replace("_", "-")
 
 
@@ -135,7 +135,7 @@ def default_shown(default: object, declared: Setting) -> str:
 
 
 def plain(value: object) -> object:
-    """A setting's value as JSON and YAML hold it: paths as text, tuples as lists."""
+    """Return a setting's value as JSON and YAML hold it: paths as text, tuples as lists."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, tuple):

@@ -347,11 +347,11 @@ class TrainConfig(EvaluationSettings):
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by group, as JSON and YAML hold them: paths as text, tuples as lists."""
+        """Return the fields by group as JSON and YAML hold them: paths as text, tuples as lists."""
         return {name: plain(getattr(self, name)) for name in SETTINGS}
 
     def with_absolute_paths(self) -> "TrainConfig":
-        """The same run, wherever it is called from."""
+        """Return the same run, wherever it is called from."""
         images = None if self.images is None else Path(self.images).absolute()
         absolute = tuple(
             each if isinstance(each, FrameManifest) else Path(each).absolute()
@@ -372,5 +372,5 @@ SETTINGS = settings_of(TrainConfig)
 
 
 def option(name: str) -> str:
-    """A field's name on the command line."""
+    """Return a field's name on the command line."""
     return "the manifest" if "manifest" in name else option_of(name, SETTINGS[name])

@@ -108,7 +108,7 @@ def _varied(pixels: Pixels, augment: AugmentConfig, seed: int, step: int) -> Pix
 
 
 def _heading(augment: AugmentConfig, captions: CaptionAugmentConfig) -> str:
-    """The settings that differ from off, as one would write them."""
+    """Return the settings that differ from off, as one would write them."""
     settings: list[str] = []
     for config, off in ((augment, AugmentConfig()), (captions, CaptionAugmentConfig())):
         for name in off.__slots__:

@@ -63,7 +63,7 @@ class TranslationCache:
         self._database.close()
 
     def get(self, models: str, captions: Sequence[str]) -> dict[str, str]:
-        """What came back for those of the captions that are known."""
+        """Return what came back for those of the captions that are known."""
         known: dict[str, str] = {}
         with self._storage_errors():
             for start in range(0, len(captions), LOOKED_UP_AT_ONCE):
@@ -133,7 +133,7 @@ class Route:
 
 
 def parse_routes(text: str) -> tuple[Route, ...]:
-    """The routes of "fr,de,es"; "fr=FORWARD:BACK" names other models by id or folder.
+    """Read the routes of "fr,de,es"; "fr=FORWARD:BACK" names other models by id or folder.
 
     A model of many languages is told by the language's own name: "pt_BR=FORWARD:BACK".
 
@@ -312,7 +312,7 @@ class Translator:
         return cls(model.eval().to(device), tokenizer, beams)
 
     def __call__(self, texts: Sequence[str], language: str) -> list[str]:
-        """The translation of each text, without white space at its ends; "" for an empty one.
+        """Translate each text, without white space at its ends; "" for an empty one.
 
         Raises UsageError where the model knows many languages, but not this one.
         """
@@ -341,7 +341,7 @@ class Translator:
         return translated
 
     def _mark(self, language: str) -> str:
-        """What a model of many target languages must read first: ">>fr<< "; else nothing."""
+        """Return what a model of many target languages must read first: ">>fr<< "; else nothing."""
         marks = self.tokenizer.supported_language_codes
         mark = f">>{language}<<"
         if marks and mark not in marks:
@@ -375,7 +375,7 @@ def check_installed() -> None:
 def add_captions(
     data: CaptionedImages, new: Mapping[str, Sequence[str]], *, duplicates_only: bool = False
 ) -> CaptionedImages:
-    """The same images, each with the new captions of its captions after its own.
+    """Return the same images, each with the new captions of its captions after its own.
 
     With `duplicates_only` a caption that an image has c times gets c - 1 new ones at most, so that
     the image has no more captions than the manifest gives it.

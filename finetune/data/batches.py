@@ -43,7 +43,7 @@ def epoch_batches(
     epoch: int,
     neighbours: Int32 | None = None,
 ) -> list[Batch]:
-    """The batches of an epoch: all its samples (see `BatchPlan`) once, in a new order.
+    """Return the batches of an epoch: all its samples (see `BatchPlan`) once, in a new order.
 
     Unless the plan's `last_batch` says otherwise, sizes differ by at most one and none is above the
     plan's, so that no rest of a few images makes a step with hardly any negatives. A caption that
@@ -139,7 +139,7 @@ def _grouped(
     neighbours: Int32,
     count: int,
 ) -> tuple[Int64, Int64]:
-    """The samples, and the batch of each, int64[s] both, with neighbours in the same batch."""
+    """Return the samples and the batch of each, int64[s] both, neighbours in the same batch."""
     if len(neighbours) != len(data):
         raise ValueError(f"{len(data)} images, but neighbours of {len(neighbours)}")
     rng = np.random.default_rng([plan.seed, epoch, GROUPING])

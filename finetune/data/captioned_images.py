@@ -50,7 +50,7 @@ class CaptionedImages:
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.starts))
 
     def without(self, images: Iterable[int]) -> "CaptionedImages":
-        """The same without the images of these indices; what is equal stays equal."""
+        """Return the same without the images of these indices; what is equal stays equal."""
         kept = np.ones(len(self), np.bool_)
         kept[np.fromiter(images, np.int64)] = False
         rows = np.flatnonzero(kept).tolist()
@@ -69,7 +69,7 @@ class CaptionedImages:
         )
 
     def with_image_keys(self, image_keys: Int64) -> "CaptionedImages":
-        """The same, knowing which images are equal.
+        """Return the same, knowing which images are equal.
 
         `image_keys`, int64[n], are equal for images of equal content, such as `LoadedPixels.keys`.
         """
@@ -78,7 +78,7 @@ class CaptionedImages:
         return replace(self, image_keys=image_keys.astype(np.int64))
 
     def with_token_keys(self, token_keys: Int64) -> "CaptionedImages":
-        """The same, knowing which captions the model cannot tell apart.
+        """Return the same, knowing which captions the model cannot tell apart.
 
         `token_keys`, int64[t], are equal for captions of equal tokens, such as
         `TokenizedCaptions.keys`: two texts may differ only behind the last token that it takes.
@@ -154,7 +154,7 @@ def caption_keys(captions: Iterable[str]) -> Int64:
 
 
 def numbered(keys: Int64) -> Int64:
-    """The same keys as 0, 1, … in the order in which they first occur."""
+    """Return the same keys as 0, 1, … in the order in which they first occur."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     number = np.empty(len(first), np.int64)
     number[np.argsort(first)] = np.arange(len(first))
@@ -191,7 +191,7 @@ def joined_keys(left: Int64, right: Int64) -> Int64:
 
 
 def read_split(manifest: Manifest, split: str) -> CaptionedImages:
-    """The split's images that have a file and a caption; the others become notes of the report.
+    """Read the split's images that have a file and a caption; report the others as notes.
 
     Raises ManifestError where the split has images but none of them can be used.
     """

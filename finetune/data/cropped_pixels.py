@@ -22,7 +22,7 @@ _STREAM = 0xC70
 
 
 def draw_crops(config: AugmentConfig, count: int, seed: int, step: int) -> list[RandomCrop]:
-    """The crops of the `count` images of a step: a pure function of its arguments."""
+    """Draw the crops of the `count` images of a step: a pure function of its arguments."""
     chance = np.random.default_rng([seed, step, _STREAM])
     places = chance.uniform(-1, 1, (count, 4)).tolist()
     areas = chance.uniform(*config.resized_crop_scale, count).tolist()

@@ -84,7 +84,7 @@ class ImageAugmentation:
     seed: int
 
     def __call__(self, pixels: torch.Tensor, step: int) -> torch.Tensor:
-        """The batch of a step, varied: [n, 3, h, w] on any device, uint8 or float32 in 0..1.
+        """Vary the batch of a step: [n, 3, h, w] on any device, uint8 or float32 in 0..1.
 
         Gives float32 in 0..1, not normalised, on the same device; `pixels` stays as it is.
         """
@@ -92,7 +92,7 @@ class ImageAugmentation:
 
 
 def draw(config: AugmentConfig, shape: tuple[int, ...], seed: int, step: int) -> Draws:
-    """What happens to the images [n, 3, h, w] of a step: a pure function of its arguments."""
+    """Draw what happens to a step's images [n, 3, h, w]: a pure function of its arguments."""
     count, _, height, width = shape
     chance = np.random.default_rng([seed, step, _STREAM])
     horizontal = chance.random(count) < config.horizontal_flip
@@ -193,5 +193,8 @@ def _jitter(pixels: torch.Tensor, factors: torch.Tensor, order: tuple[int, ...])
 
 
 def _rows(chosen: Bools, device: torch.device) -> torch.Tensor:
-    """Indices of the chosen; indexing by them, unlike by a mask, does not wait for a GPU."""
+    """Return the indices of the chosen.
+
+    Indexing by them, unlike by a mask, does not wait for a GPU.
+    """
     return to_device(np.flatnonzero(chosen), device)

@@ -52,11 +52,11 @@ class Processes(Protocol):
         ...
 
     def from_first(self, make: Callable[[], Answer]) -> Answer:
-        """What `make` returns in the first, in all."""
+        """Return in all processes what `make` returns in the first."""
         ...
 
     def from_all(self, value: Answer) -> list[Answer]:
-        """What each gives, in order; waits for all."""
+        """Return what each process gives, in order; waits for all."""
         ...
 
 

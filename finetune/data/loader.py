@@ -53,11 +53,11 @@ class CaptionVariations:
     dual: DualEncoder
 
     def shown(self, captions: Int64, epoch: int) -> list[str]:
-        """The texts of these captions in an epoch."""
+        """Return the texts of these captions in an epoch."""
         return augment_captions(self.captions, captions, self.config, seed=self.seed, epoch=epoch)
 
     def tokenized(self, shown: Sequence[str]) -> TokenizedCaptions:
-        """The texts' tokens."""
+        """Return the texts' tokens."""
         return tokenize(self.dual, tuple(shown))
 
 
@@ -110,14 +110,14 @@ class TrainingData:
         return self.splits.train.fingerprint() + self.splits.val.fingerprint()
 
     def ids(self, step: int, neighbours: Int32 | None = None) -> tuple[str, ...]:
-        """The ids of the images in a step's batch."""
+        """Return the ids of the images in a step's batch."""
         batch = next(self._batches(step, step + 1, neighbours))
         return tuple(self.splits.train.ids[i] for i in batch.images)
 
     def tensors(
         self, first: int, end: int, neighbours: Int32 | None = None
     ) -> Generator[TensorBatch, None, None]:
-        """The batches of the steps first, first + 1, … end - 1: this process's share of each.
+        """Yield the batches of the steps first, first + 1, … end - 1: this process's share of each.
 
         `neighbours` are those of one epoch, in which all the steps then have to lie.
         """
@@ -341,7 +341,7 @@ def check_shares(plan: BatchPlan, parts: int, train: CaptionedImages, world: Wor
 
 
 def vary_step(augment: AugmentConfig, seed: int, dual: DualEncoder) -> VaryStep | None:
-    """What varies the images of each step, or None where nothing does."""
+    """Return what varies the images of each step, or None where nothing does."""
     if not augment.is_on:
         return None
     from finetune.data.image_augmentation import apply_draws, draw  # imports kornia

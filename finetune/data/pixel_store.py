@@ -140,7 +140,7 @@ def load_all(
 
 
 def content_key(pixels: Pixels) -> int:
-    """A hash of a image's pixels that fits an int64, the same on every machine."""
+    """Return a hash of an image's pixels that fits an int64, the same on every machine."""
     digest = hashlib.sha256(pixels.tobytes()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)
 

@@ -29,7 +29,7 @@ from finetune.manifest.problems import Problems
 
 
 def merge_datasets(parts: Sequence[CaptionedImages], names: Sequence[str]) -> CaptionedImages:
-    """The images of every part, one part after the other.
+    """Return the images of every part, one part after the other.
 
     An id that several parts have gets its part's name in front, "ucm/12.tif"; all others stay.
     Captions that are equal in different parts have equal keys. `datasets` is the index of the
@@ -77,7 +77,7 @@ def _unique_ids(parts: Sequence[CaptionedImages], names: Sequence[str]) -> tuple
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """The names, with "-2", "-3", … after those that came before."""
+    """Return the names, with "-2", "-3", … after those that came before."""
     found: list[str] = []
     for name in names:
         number, distinct = 1, name
@@ -119,7 +119,7 @@ class Splits:
     classes: ValidationClasses | None = None
 
     def without(self, train: Iterable[int], val: Collection[int]) -> "Splits":
-        """The same without the images of these indices."""
+        """Return the same without the images of these indices."""
         classes = self.classes
         if classes is not None:
             kept = np.delete(classes.of_image, list(val))
@@ -206,7 +206,7 @@ class TrainingManifests:
     def splits(
         self, plan: BatchPlan, *, batch_size: int, evaluates: bool, classes: str | None = None
     ) -> Splits:
-        """The captioned images of the splits train and val, checked; called once.
+        """Read the captioned images of the splits train and val, and check them; called once.
 
         Args:
             plan: How epochs are cut into steps, which the images must suffice for.

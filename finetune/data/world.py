@@ -99,7 +99,7 @@ class World:
         return answer
 
     def from_all(self, value: T) -> list[T]:
-        """What each process gives, in the order of the ranks, in every process."""
+        """Return what each process gives, in the order of the ranks, in every process."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size

@@ -115,7 +115,10 @@ def batch_ranks(
     seed: int = 0,
     in_file_order: bool = False,
 ) -> BatchRanks:
-    """What `in_batches` takes its means over; equal seeds draw equal pairs for any encoder."""
+    """Return what `in_batches` takes its means over.
+
+    Equal seeds draw equal pairs for any encoder.
+    """
     if batch < 2:
         raise ValueError(f"a batch of {batch} has nothing to rank")
     owners = _check_pairs(text_embeds, image_embeds, image_of_text)
@@ -246,7 +249,7 @@ def summarize(
 def query_figures(
     ranks: Int64, counts: Int64, ks: Sequence[int] = CUTOFFS
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """What each query counts for in the means of a measurement: `mrr@10` and so on, float64[q].
+    """Return what each query counts for in a measurement's means: `mrr@10` …, float64[q].
 
     Args:
         ranks: Of `positive_ranks`, int64[q, at least the largest cutoff or number of positives].

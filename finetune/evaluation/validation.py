@@ -149,7 +149,7 @@ class Evaluator:
         )
 
     def answers(self, evaluation: ValidationResult) -> Answers:
-        """What it found for each query, for the run's images."""
+        """Return what it found for each query, for the run's images."""
         embedded = evaluation.embedded
         return Answers.of(self.pool, embedded.texts, embedded.images, evaluation.ranks)
 

@@ -164,7 +164,7 @@ class Decoder:
     def decode_batches(
         self, batches: Iterable[Sequence[Wanted]], ahead: int
     ) -> Generator[list[Decoded], None, None]:
-        """The same by batch, while at most `ahead` of them are decoded or waiting.
+        """Decode by batch, while at most `ahead` of them are decoded or waiting.
 
         All workers share a batch, as long as it has a image for each.
         """

@@ -39,7 +39,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 def open_image(
     source: ImageSourceLike, *, draft_size: tuple[int, int] | None = None, name: str | None = None
 ) -> Image.Image:
-    """The image, fully decoded, upright, in mode RGB.
+    """Open the image, fully decoded, upright, in mode RGB.
 
     The EXIF orientation is applied. Transparency is laid on white, samples of more than 8 bits
     are scaled (see `finetune.images.sample_depth`), and of an animation the first frame is taken.
@@ -117,13 +117,12 @@ def count_pixels(source: ImageSourceLike) -> int:
 
 
 def to_rgb(image: Image.Image, transparency: Transparency = "white") -> Image.Image:
-    """A decoded image of any mode as RGB, 8 bits a channel, transparency laid on white.
+    """Turn a decoded image of any mode into RGB, 8 bits a channel, transparency laid on white.
 
     With alpha "dropped", a transparent pixel has the colour that the picture has there.
 
     Grey of more than 8 bits is scaled as `finetune.images.sample_depth` says, but for what Pillow
-    does
-    not keep of a file: the significant bits of a PNG.
+    does not keep of a file: the significant bits of a PNG.
     """
     return _to_rgb(image, sample_depth.statement(image), transparency)[0]
 
@@ -199,7 +198,10 @@ def _turn_box(box: Box, size: tuple[int, int], orientation: int) -> Box:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where EXIF is broken, which is no reason to refuse."""
+    """Return the EXIF orientation, 1 to 8; 1 where EXIF is broken.
+
+    Broken EXIF is no reason to refuse.
+    """
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:

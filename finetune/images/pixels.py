@@ -24,7 +24,7 @@ DRAFT_MARGIN = 2.5
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """The part of a image that the tower sees.
+    """Return the part of an image that the tower sees.
 
     Sizes round as in transformers: the long side down, the crop's offset down; a image that
     is smaller than the crop is centred on black.
@@ -130,7 +130,7 @@ def load_image(
 def _cropped(
     image: Image.Image, crop: RandomCrop, preprocessing: Preprocessing
 ) -> npt.NDArray[np.uint8]:
-    """The crop at the tower's size, by the crop's own filter."""
+    """Return the crop at the tower's size, by the crop's own filter."""
     box = crop.box(image.size)
     filtered = replace(preprocessing, resample=crop.resample)
     if crop.is_stretched:
@@ -165,7 +165,7 @@ def _resized_size(size: tuple[float, float], shortest_edge: int) -> tuple[int, i
 
 
 def _centre_box(box: Box, size: tuple[int, int], centre: tuple[int, int]) -> Box:
-    """The part of a box that becomes the centre when the whole of it is resized to `size`."""
+    """Return the part of a box that becomes the centre when all of it is resized to `size`."""
     edges = []
     for axis in (0, 1):
         scale = (box[axis + 2] - box[axis]) / size[axis]

@@ -34,6 +34,6 @@ class Preprocessing:
 
 
 def with_transparency(preprocessing: Preprocessing, word: str) -> Preprocessing:
-    """The same with another `transparency`. Raises KeyError for a word that is none."""
+    """Return the same with another `transparency`. Raises KeyError for a word that is none."""
     words: dict[str, Transparency] = {known: known for known in get_args(Transparency)}
     return replace(preprocessing, transparency=words[word])

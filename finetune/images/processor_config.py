@@ -24,7 +24,7 @@ _DEFAULTS = {
 
 
 def preprocessing_from_config(config: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing that a preprocessor_config.json (CLIP, SigLIP, SigLIP 2, ViT) describes.
+    """Read the preprocessing from a preprocessor_config.json (CLIP, SigLIP, SigLIP 2, ViT).
 
     Also takes a processor_config.json, where the same lies under "image_processor".
     Raises EncoderError that names a setting which we do not reproduce.
@@ -65,7 +65,7 @@ def preprocessing_from_config(config: Mapping[str, Any]) -> Preprocessing:
 
 
 def preprocessor_config(preprocessing: Preprocessing, family: str) -> dict[str, Any]:
-    """The preprocessor_config.json that makes transformers' image processor do the same.
+    """Return the preprocessor_config.json by which transformers' image processor does the same.
 
     Args:
         preprocessing: Of the encoder.

@@ -70,7 +70,7 @@ OPTIONS: Mapping[str, LossOption] = {
 
 
 def losses_with(option: str) -> str:
-    """The losses that take the option, for people."""
+    """Return the losses that take the option, for people."""
     return " and ".join(name for name, kind in LOSSES.items() if option in kind.options)
 
 
@@ -90,7 +90,7 @@ def check_loss(name: str, options: Mapping[str, float]) -> None:
 
 
 def build_loss(name: str, dual: "BiasedModel", **options: float) -> "Loss":
-    """The loss of that name, for this model.
+    """Build the loss of that name, for this model.
 
     Call it before the optimizer is made: a loss that needs a bias gives one to a model without.
 

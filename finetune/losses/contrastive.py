@@ -77,7 +77,7 @@ def contrastive_loss(
     label_smoothing: float = 0.0,
     hard_negative_beta: float = 0.0,
 ) -> Tensor:
-    """The mean of the image-to-text and the text-to-image loss; a scalar float32.
+    """Return the mean of the image-to-text and the text-to-image loss; a scalar float32.
 
     Anchors without a positive count in neither mean; an anchor without a negative has loss 0.
 
@@ -106,7 +106,7 @@ def contrastive_loss(
 
 
 def _one_way(logits: Tensor, positives: Tensor, smoothing: float, beta: float) -> Tensor:
-    """The mean over rows of the loss in the module's docstring."""
+    """Return the mean over rows of the loss in the module's docstring."""
     # Not -inf: a row without negatives would get the gradient nan.
     lowest = torch.finfo(logits.dtype).min / 2
     if beta:

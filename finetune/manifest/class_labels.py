@@ -101,7 +101,7 @@ def read_joint_class_labels(manifests: Sequence[Manifest], source: str) -> list[
 
 
 def class_file(source: str) -> Path | None:
-    """The file or folder of classes that is meant: one's own, or a list that ships; None for none.
+    """Return the file or folder of classes that is meant, one's own or one that ships, or None.
 
     A file of one's own goes before one that ships.
     """

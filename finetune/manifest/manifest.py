@@ -205,7 +205,7 @@ class Manifest:
         return manifest
 
     def __len__(self) -> int:
-        """The number of records."""
+        """Return the number of records."""
         return self._count
 
     def records(self, split: str | None = None) -> Iterator[Record]:
@@ -225,7 +225,7 @@ class Manifest:
                 yield self._record(*row)
 
     def numbered_records(self, numbers: Iterable[int]) -> Iterator[Record]:
-        """The records of these numbers of `digests`, in their order; each is looked up alone."""
+        """Yield the records of these numbers of `digests`, in their order, each looked up alone."""
         query = f"SELECT {_RECORD_COLUMNS} FROM record WHERE number = ?"
         for number in numbers:
             (row,) = self._database.execute(query, (int(number),))
@@ -248,7 +248,7 @@ class Manifest:
         return repr((folders, self._main_folder, sorted(self._whole_floats)))
 
     def split_counts(self) -> dict[str, int]:
-        """The number of records in "train", "val" and "test"."""
+        """Return the number of records in "train", "val" and "test"."""
         found = dict(self._database.execute("SELECT split, count(*) FROM record GROUP BY split"))
         return {split: found.get(split, 0) for split in SPLITS}
 

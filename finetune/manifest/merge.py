@@ -68,7 +68,7 @@ class OutOfOrderError(Exception):
 
 
 def merged(make: Callable[[], "Merger"]) -> "Merger":
-    """A merger that has read all rows, by the quick way where that gives the same.
+    """Return a merger that has read all rows, by the quick way where that gives the same.
 
     Args:
         make: A new merger, with nothing found yet.
@@ -185,7 +185,7 @@ class Merger:
         self.database.executescript("DROP TABLE member; DROP TABLE row; DROP TABLE given_id")
 
     def _keyed_rows(self) -> Iterator[tuple[str, Row]]:
-        """The rows that can be used, each with the key that all rows of its image have."""
+        """Yield the usable rows, each with the key that all rows of its image have."""
         for row in self._source.rows(self._problems):
             self._last_number = max(self._last_number, row.number)
             if not is_ascii(row):
@@ -306,7 +306,7 @@ class Merger:
         return number, id, split, packed, embedding, content
 
     def _content_of(self, embedding: int) -> bytes:
-        """The sha256 of an embedding as float32."""
+        """Return the sha256 of an embedding as float32."""
         if self._vectors is not None:
             return hashlib.sha256(self._vectors.row(embedding).data).digest()
         content = self._contents.pop(embedding, None)
@@ -318,7 +318,7 @@ class Merger:
         return content
 
     def _of_one_image(self, rows: list[Row]) -> list[Row]:
-        """The rows without those of another image, whose name has only another Unicode form."""
+        """Return the rows without those of another image, the same but for its Unicode form."""
         first = rows[0]
         if all(row.image == first.image for row in rows):
             return rows
@@ -333,7 +333,7 @@ class Merger:
         return [row for row in rows if row.image not in others]
 
     def _id(self, written: str, *, given: bool) -> str:
-        """The id that is meant: "101" where all are written like "101.0"."""
+        """Return the id that is meant: "101" where all are written like "101.0"."""
         whole_floats = self._ids_are_whole_floats if given else self._names_are_whole_floats
         if whole_floats and self._keys is not None and without_point_zero(written) is not None:
             # Whether all are is known at the end.
@@ -426,7 +426,7 @@ class Merger:
 
 
 def _normalised(row: Row) -> str:
-    """The row's image as records name it; a member of a shard never leaves its shard."""
+    """Return the row's image as records name it; a member of a shard never leaves its shard."""
     if row.shard is not None and ".." in row.image.split("/"):
         return "/".join(part for part in row.image.split("/") if part not in ("", "."))
     return normalise(row.image) if row.image else ""

@@ -56,7 +56,7 @@ class TinyClip:
 
 
 def tiny_clip(captions: Iterable[str], *, size: TinySize | None = None, seed: int = 0) -> TinyClip:
-    """A CLIP with random weights whose tokenizer knows the words of `captions`.
+    """Make a CLIP with random weights whose tokenizer knows the words of `captions`.
 
     The same captions, size and seed give the same weights; torch's own random state is untouched.
     """
@@ -69,7 +69,9 @@ def tiny_clip(captions: Iterable[str], *, size: TinySize | None = None, seed: in
 
 
 def tiny_image_tower(size: TinySize | None = None) -> tuple[CLIPVisionModel, Preprocessing]:
-    """The image tower alone, for a text tower of another kind; its weights are torch's next ones.
+    """Make the image tower alone, for a text tower of another kind.
+
+    Its weights are the next that torch draws.
 
     It has no projection into a common space.
     """

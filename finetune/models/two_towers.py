@@ -37,7 +37,7 @@ IMAGE_HALVES: dict[str, type[PreTrainedModel]] = {
 
 
 def load_vision_text(vision: str, text: str, *, projection: int, seed: int) -> Pretrained:
-    """The two towers joined; what is random follows from `seed` alone.
+    """Load the two towers and join them; what is random follows from `seed` alone.
 
     The image tower "tiny" is a small one from scratch.
 

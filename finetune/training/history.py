@@ -97,7 +97,10 @@ class History:
 
 
 def read_history(path: Path) -> list[HistoryRow]:
-    """The rows of a history.csv, without empty cells; a last row cut off by a crash is left out."""
+    """Read the rows of a history.csv, without empty cells.
+
+    A last row that a crash cut off is left out.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         lines = [line for line in file.read().splitlines(keepends=True) if line.endswith("\n")]
     rows: list[HistoryRow] = []
@@ -219,7 +222,7 @@ class StepLog:
 
 
 def exploded_above(history: History, batch_size: int) -> float | None:
-    """The mean loss that no run recovers from; None before the first steps are known."""
+    """Return the mean loss that no run recovers from; None before the first steps are known."""
     first = [row["loss"] for row in history.rows if not is_evaluation(row)][:WINDOW]
     if len(first) < WINDOW:
         return None

@@ -92,7 +92,7 @@ class TrainState:
 def start_or_resume(
     start: Start, work: WorkFolder, data: TrainingData, dual: DualEncoder, world: World
 ) -> tuple[TrainState, History]:
-    """The state before the first step, or that of the last checkpoint.
+    """Return the state before the first step, or that of the last checkpoint.
 
     Raises TrainingError where the checkpoint is damaged, UsageError where it was made with other
     images or captions.

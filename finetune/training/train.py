@@ -204,7 +204,7 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
 
 
 def trackers_of(tracking: Tracking, step: int, warn: Callable[[str], None]) -> Trackers:
-    """The trackers of a run, started after so many steps."""
+    """Start the trackers of a run, which has made so many steps."""
     return start_trackers(
         tracking.names,
         folder=tracking.folder,

@@ -163,7 +163,7 @@ def _fault_of(database: Path) -> str | None:
 
 
 def _mend(folder: Path, broken: Mapping[Path, str]) -> str:
-    """What puts it right: the cheapest way that does for all of the files."""
+    """Describe what puts it right: the cheapest way that does for all of the files."""
     names = {path.relative_to(folder).parts[0] for path in broken}
     if all(name.startswith(("segment-", "codes-")) for name in names):
         listed = " and ".join(str(path) for path in broken)

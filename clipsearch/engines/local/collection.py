@@ -206,7 +206,7 @@ class Collection:
         return scores
 
     def find(self, ids: Sequence[str]) -> RowNumbers:
-        """The row of each id, NOBODY where there is none."""
+        """Return the row of each id, NOBODY where there is none."""
         # A lone surrogate is in no id, and nothing else becomes a question mark of its own.
         names = [each.encode("utf-8", "surrogatepass") for each in ids]
         hashes = id_hashes(names)
@@ -220,15 +220,15 @@ class Collection:
         return found
 
     def ids(self, rows: RowNumbers) -> list[bytes]:
-        """The ids of rows, in UTF-8."""
+        """Return the ids of rows, in UTF-8."""
         return [self.parts[place].segment.ids[row] for place, row in self._places(rows)]
 
     def keys(self, rows: RowNumbers) -> list[int]:
-        """The store's keys of rows."""
+        """Return the store's keys of rows."""
         return [int(self.parts[place].segment.keys[row]) for place, row in self._places(rows)]
 
     def all_keys(self) -> npt.NDArray[np.int64]:
-        """The store's keys of all documents."""
+        """Return the store's keys of all documents."""
         keys = [
             part.segment.keys[part.kept] if len(part.gone) else part.segment.keys
             for part in self.parts
@@ -255,7 +255,7 @@ class Collection:
         return counts_by_tag(summed)
 
     def data_sets(self) -> Mapping[str, int]:
-        """Data set to its number of documents."""
+        """Return the number of documents of each data set."""
         summed: Counter[str] = Counter()
         for place, part in self._numbered:
             summed.update(part.segment.metadata.data_sets().counts(self._among(place, None)))

@@ -37,7 +37,7 @@ def earlier_documents(folder: Path) -> Iterator[Document]:
 
 
 def earlier_count(folder: Path) -> int:
-    """Number of documents."""
+    """Return the number of documents."""
     snapshot = current_snapshot(folder)
     if snapshot is not None and _is_whole(snapshot):
         return len(np.load(snapshot / "document_starts.npy", mmap_mode="r")) - 1

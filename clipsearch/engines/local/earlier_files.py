@@ -20,7 +20,7 @@ EARLIER_NAMES = (
 
 
 def current_snapshot(folder: Path) -> Path | None:
-    """The saved snapshot that equals the table; None where a feed was stopped."""
+    """Return the saved snapshot that equals the table; None where a feed was stopped."""
     try:
         stored = bounded_json.read(folder / CURRENT_FILE)
         return folder / str(stored["snapshot"])

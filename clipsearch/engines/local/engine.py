@@ -173,7 +173,7 @@ class LocalEngine:
         self._written = {}
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
-        """The documents of these ids, in their order; None where there is none."""
+        """Return the documents of these ids, in their order; None where there is none."""
         check_several(ids, "get")
 
         def found(reading: Reading, collection: Collection) -> list[Document | None]:
@@ -202,7 +202,7 @@ class LocalEngine:
         return replace(self._read(ranked), seconds=time.perf_counter() - start)
 
     def count(self) -> int:
-        """Number of documents."""
+        """Return the number of documents."""
         return self._read(lambda _, collection: collection.documents)
 
     def count_without_embedding(self) -> int:

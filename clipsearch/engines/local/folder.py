@@ -50,7 +50,7 @@ INDEX_FOLDER = FolderKind(
 
 
 def read_info(folder: Path) -> IndexInfo:
-    """What an index knows about itself. Raises EngineError where there is none to read."""
+    """Read what an index knows about itself. Raises EngineError where there is none to read."""
     path = folder / INFO_FILE
     try:
         stored = bounded_json.read(path)
@@ -102,7 +102,7 @@ def write_info(folder: Path, info: IndexInfo, *, earlier: bool = False) -> None:
 
 
 def info_digest(content: Mapping[str, object]) -> str:
-    """The SHA-256, in hex, of what index.json says, but for this itself."""
+    """Return the SHA-256, in hex, of what index.json says, apart from this digest itself."""
     # As it is stored, where a tuple is a list.
     said = json.loads(json.dumps({name: v for name, v in content.items() if name != "sha256"}))
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

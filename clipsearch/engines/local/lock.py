@@ -40,7 +40,10 @@ def index_lock(folder: Path, work: str) -> Iterator[None]:
 
 
 def _is_foreign(folder: Path) -> bool:
-    """Looked at without the lock, so each look is one step: others come and go between two."""
+    """Return whether the folder is neither unfinished nor an index.
+
+    It is looked at without the lock, so each look is one step: others come and go between two.
+    """
     try:
         unfinished = is_unfinished(folder)
     except FileNotFoundError:
@@ -52,7 +55,7 @@ def _is_foreign(folder: Path) -> bool:
 
 
 def _take(folder: Path, work: str) -> tuple[IO[bytes], list[Path]]:
-    """The lock, and the folders that were made for it, the innermost first."""
+    """Take the lock; return it and the folders made for it, the innermost first."""
     made: list[Path] = []
     while True:
         try:

@@ -32,7 +32,7 @@ class Placing:
 
     @classmethod
     def of(cls, state: State, collection: Collection, without: set[int] | None = None) -> "Placing":
-        """What is free in an index; `without` the blocks at these places."""
+        """Find what is free in an index, leaving out the blocks at the places `without`."""
         blocks = [block for block in state.blocks if block.place not in (without or set())]
         free = [
             block.first
@@ -60,7 +60,7 @@ class Placing:
         return taken
 
     def give_back(self, slots: Slots) -> None:
-        """These are free from now on: the commit by which their documents went is done."""
+        """Free these slots: the commit by which their documents went is done."""
         self._free = np.sort(np.concatenate([self._free, slots]))
 
     def by_block(self, slots: Slots) -> Iterator[tuple[Block, Slots, Slots]]:

@@ -30,12 +30,12 @@ class Reading(Protocol):
     """An open index. Methods raise EngineError."""
 
     def collection(self) -> Collection:
-        """The version of now."""
+        """Return the version of now."""
 
     def documents(
         self, collection: Collection, rows: Sequence[int], *, embeddings: bool, checked: bool = True
     ) -> list[Document]:
-        """The documents of rows, and with `checked` their vectors compared with their checksums.
+        """Return the documents of rows; with `checked`, compare their vectors with their checksums.
 
         Raises ChangedError where the index is another version by now.
         """

@@ -60,7 +60,7 @@ class Ranked:
     candidates: int | None = None
 
     def cut(self, start: int, end: int) -> "Ranked":
-        """The hits from `start` to `end`."""
+        """Return the hits from `start` to `end`."""
         part = slice(start, end)
         return replace(
             self,
@@ -78,7 +78,10 @@ def search(
     documents: Lookup,
     threads: Executor | None = None,
 ) -> Page:
-    """The page that a query asks for; with `threads`, words and vectors are looked for at once."""
+    """Return the page that a query asks for.
+
+    With `threads`, words and vectors are looked for at once.
+    """
     ranked = _Search(collection, query, info, threads).ranked()
     page = ranked.cut(query.offset, query.offset + query.k)
     facets = {}
@@ -182,7 +185,7 @@ class _Search:
         )
 
     def best(self, rows: RowNumbers, scores: Scores, count: int) -> npt.NDArray[np.int64]:
-        """The places of the `count` highest scores, best first, equal scores by id."""
+        """Return the places of the `count` highest scores, best first, equal scores by id."""
         if count <= 0 or not len(rows):
             return np.zeros(0, np.int64)
         places = np.arange(len(rows))
@@ -196,7 +199,10 @@ class _Search:
         return self._ties_by_id(rows, scores, order)
 
     def _first_by_id(self, rows: RowNumbers, places: RowNumbers, count: int) -> RowNumbers:
-        """The `count` of these places whose ids come first: in a segment, those of lowest rows."""
+        """Return the `count` of these places whose ids come first.
+
+        In a segment, these are the places of the lowest rows.
+        """
         bases = np.array(self.collection.bases)
         part = np.searchsorted(bases, rows[places], side="right")
         order = places[np.lexsort((rows[places], part))]
@@ -301,7 +307,7 @@ class _Search:
         return fused_weights(self.query, self.info) if RANKINGS[mode].weighted else Weights(1, 1)
 
     def _fused(self, mode: Mode, count: int) -> Ranked:
-        """The first `count` by `mode` over lexical matches and nearest by vector."""
+        """Fuse lexical matches and nearest by vector; return the first `count` by `mode`."""
         if self.allowed is not None:
             _ = self.passing  # before threads ask for both at once
         if self.threads is None:
@@ -333,7 +339,7 @@ class _Search:
         )
 
     def _reranked(self, first_by: Mode) -> Ranked:
-        """The first hits of the mode `first_by`, ordered anew."""
+        """Order anew the first hits of the mode `first_by`."""
         first = self._fused(first_by, RERANK_COUNT)
         assert first.bm25 is not None and first.cosine is not None
         mode = self.query.mode

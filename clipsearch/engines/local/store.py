@@ -66,7 +66,7 @@ class SegmentFile:
 
 
 def segment_path(folder: Path, number: int) -> Path:
-    """The file of the segment of this number."""
+    """Return the path of the segment of this number."""
     return folder / f"segment-{number:06}.seg"
 
 
@@ -110,12 +110,15 @@ class Stored:
     text: str
 
     def document(self, embedding: Embedding | None = None) -> Document:
-        """What was stored, with this embedding."""
+        """Return what was stored, with this embedding."""
         return Document.from_json(json.loads(self.text), embedding)
 
 
 def text_of(document: Document) -> str:
-    """The document as one JSON text; `Stored.document` gives it back, but for the embedding."""
+    """Write the document as one JSON text.
+
+    `Stored.document` gives it back, but for the embedding.
+    """
     return _ENCODER.encode(document.to_json())
 
 
@@ -159,7 +162,7 @@ class Store:
             return int(found)
 
     def state(self) -> State:
-        """What the index consists of now."""
+        """Read what the index consists of now."""
         with self._reading(), self._snapshot():
             execute = self._connection.execute
             facts = dict(execute("SELECT name, value FROM facts").fetchall())
@@ -204,7 +207,7 @@ class Store:
         return None if found is None else found[0]
 
     def fetch(self, keys: Sequence[int]) -> tuple[int, dict[int, Stored]]:
-        """(commits, those of the documents that exist by key), both of one moment.
+        """Return (commits, those of the documents that exist by key), both of one moment.
 
         Raises EngineError where a document is not as it was written.
         """
@@ -231,7 +234,7 @@ class Store:
         return int(rows[0][0])
 
     def all_after(self, key: int, count: int) -> list[Stored]:
-        """The first `count` documents whose keys are above `key`, by key."""
+        """Return the first `count` documents whose keys are above `key`, by key."""
         with self._reading():
             rows = self._connection.execute(
                 "SELECT key, slot, vector_sum, sum, document FROM documents WHERE key > ?"
@@ -241,7 +244,7 @@ class Store:
         return [self._stored(*row) for row in rows]
 
     def fault(self) -> str | None:
-        """What SQLite's own check of the file finds wrong; None where nothing is."""
+        """Return what SQLite's own check of the file finds wrong; None where nothing is."""
         try:
             with self._lock:
                 found = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
@@ -251,7 +254,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that only the one writer makes; it counts as a commit of the index."""
+        """Open a transaction that only the one writer makes; it counts as a commit of the index."""
         with self._lock, clear_errors(self._folder):
             self._connection.execute("BEGIN IMMEDIATE")
             try:

@@ -283,7 +283,7 @@ class Upkeep:
 
 
 def due(parts: Sequence[Part]) -> list[Part]:
-    """The segments that are to be one, in the index's order; none where all may stay."""
+    """Return the segments that are to be one, in the index's order; none where all may stay."""
     tiers: dict[int, list[Part]] = {}
     for part in parts:
         tiers.setdefault(_tier(part.live), []).append(part)
@@ -304,7 +304,7 @@ def _tier(rows: int) -> int:
 
 
 def to_give_up(blocks: Sequence[Block], collection: Collection) -> list[Block]:
-    """The files of vectors that are to be emptied: the emptiest, as far as others have room."""
+    """Return the files of vectors to empty: the emptiest, as far as others have room."""
     used = sum(block.used for block in blocks)
     free = used - collection.documents
     if free <= max(LEAST_FREE, MOST_FREE * used):

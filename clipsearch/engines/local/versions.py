@@ -36,7 +36,7 @@ class Versions:
         self.state: State | None = None
 
     def current(self) -> Collection:
-        """The version of the last commit. Raises EngineError."""
+        """Return the version of the last commit. Raises EngineError."""
         for attempt in range(_ATTEMPTS):
             if self._held is not None and self._held.version == self._store.commits():
                 return self._held
@@ -51,7 +51,7 @@ class Versions:
         raise EngineError(f"{self._folder}: changes faster than it can be read; try again")
 
     def lost(self, state: State) -> list[int]:
-        """The numbers of segments whose files are gone, cut, or cannot be read."""
+        """Return the numbers of segments whose files are gone, cut, or cannot be read."""
         return [each.number for each in state.segments if self._opened(each) is None]
 
     def _loaded(self, state: State) -> Collection:
@@ -117,7 +117,7 @@ class Versions:
         return found
 
     def _laid_out_anew(self, parts: Sequence[Part]) -> list[Part]:
-        """A segment in memory of the documents that none of `parts` holds."""
+        """Lay out a segment in memory of the documents that none of `parts` holds."""
         held = [part.segment.keys[part.kept] for part in parts]
         known = np.sort(np.concatenate(held)) if held else np.zeros(0, np.int64)
         rows: list[Row] = []
@@ -140,7 +140,7 @@ class _ChangedError(Exception):
 
 
 def row_of(stored: Stored, language: str) -> Row:
-    """The document as it stands in a segment."""
+    """Return the document as it stands in a segment."""
     document = stored.document()
     words = [token for caption in document.captions for token in tokens(caption, language)]
     return Row(document, words, stored.key, stored.slot)

@@ -136,7 +136,7 @@ class Writer:
         collection: Collection,
         refused: dict[str, str],
     ) -> list[_New]:
-        """The documents that are to be written; those that cannot be go to `refused`."""
+        """Return the documents to write; add those that cannot be written to `refused`."""
         found = []
         sound = _sound_embeddings(batch.values(), self._info.dimension)
         for operation in batch.values():
@@ -260,7 +260,7 @@ def _stacked(documents: Sequence[_New]) -> npt.NDArray[np.float32]:
 
 
 def _sound_embeddings(operations: Iterable[Operation], dimension: int) -> set[str]:
-    """The ids of those whose embedding an index can hold, compared all at once."""
+    """Return the ids of those whose embedding an index can hold, compared all at once."""
     whole = [
         (each.id, each.document.embedding)
         for each in operations
@@ -278,7 +278,7 @@ def _sound_embeddings(operations: Iterable[Operation], dimension: int) -> set[st
 
 
 def _document(operation: Upsert | Update, held: Stored | None) -> Document:
-    """The whole document that is to be written, without embedding where that stays."""
+    """Return the whole document to write, without embedding where that stays."""
     if isinstance(operation, Upsert):
         return operation.document
     if held is None:

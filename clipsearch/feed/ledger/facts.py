@@ -42,7 +42,10 @@ class LedgerFacts:
         return {name: tuple(paths) for name, paths in known.items()}
 
     def remember_place(self, data_set: str, paths: tuple[str, ...]) -> None:
-        """The data set is fed from here: what was fed from here before as another one is not it."""
+        """Remember that the data set is fed from here.
+
+        What was fed from here before as another one is not it.
+        """
         others = {
             name: [path for path in lay if path not in paths]
             for name, lay in self.places_fed.items()

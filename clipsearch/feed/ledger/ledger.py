@@ -125,7 +125,7 @@ class Ledger(LedgerFacts):
         self.commit()
 
     def compared(self, data_set: str, context: str) -> Compared | None:
-        """The digests of what the documents of a data set agree with; None where they do not hold.
+        """Return the digests that a data set's documents agree with; None where they do not hold.
 
         `context` is all beside its own digest that makes a record's document what it is.
         """
@@ -135,7 +135,7 @@ class Ledger(LedgerFacts):
             return compared.load(self._connection, data_set)
 
     def compared_ids(self, data_set: str, hashes: npt.NDArray[np.uint64]) -> list[str]:
-        """The ids of documents by their hashes in `compared`."""
+        """Return the ids of documents by their hashes in `compared`."""
         with explained(self.path):
             return list(compared.ids_at(self._connection, data_set, hashes))
 
@@ -162,7 +162,7 @@ class Ledger(LedgerFacts):
             self._set_fact(f"compared {data_set}", context)
 
     def known_manifest(self, data_set: str) -> str:
-        """What `remember_manifest` kept; empty where it does not hold any more."""
+        """Return what `remember_manifest` kept; empty where it no longer holds."""
         return self._fact(f"manifest {data_set}") or ""
 
     def remember_manifest(self, data_set: str, manifest: str) -> None:
@@ -188,7 +188,7 @@ class Ledger(LedgerFacts):
         return self.counts().documents
 
     def get(self, document_id: str) -> Entry | None:
-        """The entry of a document; None where nothing is known of it."""
+        """Return the entry of a document; None where nothing is known of it."""
         waiting = self._waiting.get(document_id)
         if waiting is not None:
             return waiting
@@ -206,7 +206,7 @@ class Ledger(LedgerFacts):
                 self._read_ahead[row[0]] = Entry.from_row(row)
 
     def holder(self, content: str, size: int, encoder: str) -> Entry | None:
-        """A document whose embedding was made from this content; None where there is none."""
+        """Find a document whose embedding was made from this content; None where there is none."""
         self._flush()
         return self._one(
             f"SELECT {COLUMNS} FROM documents"
@@ -219,14 +219,14 @@ class Ledger(LedgerFacts):
         return name in self.counts().by_data_set
 
     def ids_of(self, data_set: str) -> list[str]:
-        """The ids of all its documents."""
+        """Return the ids of all its documents."""
         with explained(self.path):
             self._flush()
             query = "SELECT id FROM documents WHERE data_set = ?"
             return [id for (id,) in self._connection.execute(query, (data_set,))]
 
     def stamps_of(self, data_set: str) -> Iterable[str]:
-        """The stamps of all its documents."""
+        """Return the stamps of all its documents."""
         with explained(self.path):
             self._flush()
             query = "SELECT stamp FROM documents WHERE data_set = ?"
@@ -291,11 +291,11 @@ class Ledger(LedgerFacts):
         return gone
 
     def id_set(self, ids: Iterable[str] = ()) -> "IdSet":
-        """An empty set of ids, on disk where it grows large; only one at a time."""
+        """Make an empty set of ids, on disk where it grows large; only one at a time."""
         return IdSet(self.path, self._connection, ids)
 
     def content_table(self) -> "ContentTable":
-        """An empty table of contents, on disk where it grows large; only one at a time."""
+        """Make an empty table of contents, on disk where it grows large; only one at a time."""
         return ContentTable(self.path, self._connection)
 
     def commit(self) -> None:
@@ -354,7 +354,7 @@ class Ledger(LedgerFacts):
         self._counts, self._counts_are_kept = None, False
 
     def _distrust(self, data_set: str | None) -> None:
-        """What was compared of a data set, or of all for None, holds no more."""
+        """Forget what was compared of a data set, or of all for None."""
         for name in ("compared", "manifest"):
             if data_set is not None:
                 self._set_fact(f"{name} {data_set}", None)
@@ -362,7 +362,7 @@ class Ledger(LedgerFacts):
                 self._connection.execute("DELETE FROM facts WHERE name GLOB ?", (f"{name} *",))
 
     def _change_each(self, statement: str, ids: Collection[str], row: Row | None) -> None:
-        """A statement for each id; `row` is what their digests become."""
+        """Run a statement for each id; `row` is what their digests become."""
         if len(ids) > FEW_CHANGES:
             with explained(self.path):
                 self._change()
@@ -401,7 +401,7 @@ class Ledger(LedgerFacts):
         self._waiting, self._read_ahead = {}, {}
 
     def _uncount_kept(self) -> None:
-        """Counts that are kept must not outlive what they count; part of the transaction."""
+        """Drop the kept counts, lest they outlive what they count; part of the transaction."""
         if self._counts is None or self._counts_are_kept:
             self._set_fact("counts", None)
             self._counts_are_kept = False

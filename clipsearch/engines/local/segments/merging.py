@@ -31,7 +31,7 @@ class Source:
 
 
 def merged(sources: Sequence[Source]) -> Sections:
-    """The sections of one segment with all rows that are kept, by id."""
+    """Return the sections of one segment with all rows that are kept, by id."""
     ids, hashes = [], []
     for source in sources:
         rows = np.flatnonzero(source.kept).tolist()

@@ -54,13 +54,13 @@ class Metadata:
         self.number_names = tuple(sections.facts["numbers"])
 
     def tag(self, column: str) -> TagColumn | None:
-        """The column, or None where no document has it."""
+        """Return the column, or None where no document has it."""
         if column not in self.tag_names:
             return None
         return self._column(f"tag/{self.tag_names.index(column)}")
 
     def data_sets(self) -> TagColumn:
-        """The data set of every row."""
+        """Return the data set of every row."""
         return self._column("data_set")
 
     def number(self, column: str) -> npt.NDArray[np.float64] | None:
@@ -105,7 +105,7 @@ class Metadata:
 
 
 def metadata_of(documents: Sequence[Document]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays and facts of `Metadata`, from the documents in the order of the rows."""
+    """Return the arrays and facts of `Metadata` for documents in the order of the rows."""
     rows = len(documents)
     tags: dict[str, tuple[npt.NDArray[np.int64], dict[str, int]]] = {}
     numbers: dict[str, npt.NDArray[np.float64]] = {}
@@ -130,7 +130,7 @@ def columns_as_arrays(
     numbers: Mapping[str, npt.NDArray[np.float64]],
     data_sets: tuple[npt.NDArray[np.integer], Sequence[str]],
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays and facts of `Metadata`, from codes and values by column."""
+    """Return the arrays and facts of `Metadata` for codes and values by column."""
     arrays: dict[str, Array] = {}
     counts: dict[str, int] = {}
     named = {f"tag/{place}": each for place, each in enumerate(tags.values())}

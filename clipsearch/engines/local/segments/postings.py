@@ -35,7 +35,7 @@ class Postings:
         return self._sections.array("lengths")
 
     def find(self, term: str) -> int | None:
-        """The number of a term; None where no row has it."""
+        """Return the number of a term; None where no row has it."""
         return self.terms.find(term.encode())
 
     def matching(self, number: int) -> int:
@@ -49,12 +49,14 @@ class Postings:
         return self._sections.part("rows", start, end), self._sections.part("pairs", start, end)
 
     def impacts(self, average_length: float) -> npt.NDArray[np.float32]:
-        """What each pair is worth: bm25 of such a match without its idf."""
+        """Return what each pair is worth: bm25 of such a match without its idf."""
         pairs = self._sections.array("pair_table").astype(np.int64)
         return term_impacts(pairs[:, 0], pairs[:, 1], average_length).astype(np.float32)
 
     def terms_of(self, rows: Ints, tokens: Sequence[Sequence[str]]) -> Ints:
-        """The numbers of the terms of these rows, row after row: what a deletion takes away.
+        """Return the numbers of the terms of these rows, row after row.
+
+        This is what a deletion takes away.
 
         `tokens` are those of the rows' documents. Where they are not what was cut when the rows
         were written (another version of Python may cut otherwise), the postings are looked
@@ -88,7 +90,7 @@ class Postings:
 
 
 def postings_of(tokens: Sequence[Sequence[str]]) -> dict[str, Array]:
-    """The arrays of `Postings` from the tokens of all rows, in their order."""
+    """Return the arrays of `Postings` for the tokens of all rows, in their order."""
     numbers: dict[str, int] = {}
     of_tokens = [numbers.setdefault(token, len(numbers)) for each in tokens for token in each]
     lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
@@ -109,7 +111,7 @@ def postings_of(tokens: Sequence[Sequence[str]]) -> dict[str, Array]:
 def arrays_of(
     terms: Sequence[bytes], term_of_match: Ints, rows: Ints, frequencies: Ints, lengths: Ints
 ) -> dict[str, Array]:
-    """The arrays of `Postings`.
+    """Return the arrays of `Postings`.
 
     Args:
         terms: Ascending.
@@ -132,5 +134,5 @@ def arrays_of(
 
 
 def smallest(count: int) -> type[np.unsignedinteger]:
-    """The smallest unsigned type for numbers from 0 to below `count`."""
+    """Return the smallest unsigned type for numbers from 0 to below `count`."""
     return np.uint8 if count <= 1 << 8 else np.uint16 if count <= 1 << 16 else np.uint32

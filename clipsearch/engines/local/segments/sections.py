@@ -104,7 +104,7 @@ class Sections:
         return self._path
 
     def array(self, name: str) -> Array:
-        """The whole array. Raises BrokenSegmentError where it is not as it was written."""
+        """Read the whole array. Raises BrokenSegmentError where it is not as it was written."""
         return self.part(name, 0, len(self._arrays[name]))
 
     def part(self, name: str, start: int, end: int) -> Array:

@@ -44,7 +44,7 @@ class Segment:
     """Read from `Sections`, in a file or in memory."""
 
     def __init__(self, sections: Sections, number: int) -> None:
-        """`number` is unique in the index; below 0 for one in memory."""
+        """Read the sections as segment `number`, unique in the index; below 0 for one in memory."""
         self.number = number
         self.sections = sections
         self.rows = int(sections.facts["rows"])
@@ -64,7 +64,7 @@ class Segment:
         return self.sections.array("slots")
 
     def find(self, hashes: Hashes, ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
-        """The row of each id, -1 where it has none; `hashes` are those of `id_hashes`."""
+        """Return the row of each id, -1 where it has none; `hashes` are those of `id_hashes`."""
         held = self.sections.array("hashes")
         found = np.full(len(ids), -1, np.int64)
         places = np.searchsorted(held, hashes)
@@ -87,7 +87,7 @@ def id_hashes(ids: Sequence[bytes]) -> Hashes:
 
 
 def sections_of(rows: Sequence[Row]) -> Sections:
-    """The sections of a segment of these documents, whose ids are distinct."""
+    """Return the sections of a segment of these documents, whose ids are distinct."""
     ordered = sorted(rows, key=lambda row: row.document.id)
     ids = [row.document.id.encode() for row in ordered]
     columns, facts = metadata_of([row.document for row in ordered])
@@ -111,7 +111,7 @@ def assembled(
     columns: dict[str, Array],
     facts: dict[str, Any],
 ) -> Sections:
-    """The sections of a segment from its parts, all in the order of `ids`, which ascend."""
+    """Assemble a segment's sections from its parts, all in the order of `ids`, which ascend."""
     by_hash = np.argsort(hashes, kind="stable")
     arrays = {
         **strings_as_arrays("ids", ids),

@@ -30,11 +30,11 @@ class Strings:
         return self._count
 
     def __getitem__(self, place: int) -> bytes:
-        """The text at a place, in UTF-8."""
+        """Return the text at a place, in UTF-8."""
         return self.slice(place, place + 1)[0]
 
     def slice(self, first: int, last: int) -> list[bytes]:
-        """The texts from place `first` to before `last`."""
+        """Return the texts from place `first` to before `last`."""
         starts = self._sections.part(self._starts, first, last + 1).tolist()
         data = self._sections.part(self._bytes, starts[0], starts[-1]).tobytes()
         base = starts[0]
@@ -45,7 +45,7 @@ class Strings:
         return self.slice(0, self._count)
 
     def find(self, text: bytes) -> int | None:
-        """The place of a text; None where it is not among them."""
+        """Return the place of a text; None where it is not among them."""
         try:
             return self._places[text]
         except KeyError:
@@ -76,7 +76,10 @@ class Strings:
 
 
 def strings_as_arrays(name: str, texts: Sequence[bytes]) -> dict[str, Array]:
-    """The arrays of `Strings` under a name; `facts["counts"][name]` is their number."""
+    """Return the arrays of `Strings` under a name.
+
+    `facts["counts"][name]` is to be the number of the texts.
+    """
     starts: npt.NDArray[np.int64] = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) for text in texts], out=starts[1:])
     small = starts.astype(np.uint32) if starts[-1] < 1 << 32 else starts

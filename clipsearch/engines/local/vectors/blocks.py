@@ -55,12 +55,12 @@ class Block:
 
 
 def vectors_path(folder: Path, number: int) -> Path:
-    """The file of vectors of this number."""
+    """Return the path of the file of vectors of this number."""
     return folder / f"vectors-{number:06}.f32"
 
 
 def codes_path(folder: Path, number: int) -> Path:
-    """The file of codes of this number."""
+    """Return the path of the file of codes of this number."""
     return folder / f"codes-{number:06}.bits"
 
 
@@ -98,7 +98,7 @@ class VectorStore:
         return cls(blocks, vectors.shape[1], centre)
 
     def at(self, slot: int) -> Vectors:
-        """The vector of a slot, float32[d]."""
+        """Return the vector of a slot, float32[d]."""
         for block in self.blocks:
             if block.first <= slot < block.end:
                 found: Vectors = block.vectors[slot - block.first]
@@ -149,7 +149,7 @@ class VectorFiles:
         self._codes: dict[int, tuple[int, Codes]] = {}
 
     def held(self, blocks: Sequence[Block], centre: Vectors) -> VectorStore:
-        """What lies in these blocks. Raises EngineError, naming the file, where one is cut."""
+        """Open what lies in these blocks. Raises EngineError, naming the file, where one is cut."""
         held = []
         for block in blocks:
             if block.used:
@@ -201,7 +201,7 @@ def lacks_codes(folder: Path, block: Block, dimension: int) -> bool:
 
 
 def codes_of(vectors: Vectors, centre: Vectors) -> Codes:
-    """The codes of float32[n, d], in memory."""
+    """Return the codes of float32[n, d], in memory."""
     codes = Codes.empty(len(vectors), vectors.shape[1])
     for start in range(0, len(vectors), _ENCODED_AT_ONCE):
         part = vectors[start : start + _ENCODED_AT_ONCE]

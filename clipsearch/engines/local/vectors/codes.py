@@ -60,7 +60,7 @@ def encode(vectors: Vectors, centre: Vectors) -> Words:
 
 
 def sums_of(codes: Words) -> npt.NDArray[np.uint32]:
-    """The CRC-32 of each code."""
+    """Return the CRC-32 of each code."""
     return np.array([zlib.crc32(code) for code in codes], np.uint32)
 
 

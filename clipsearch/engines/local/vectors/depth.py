@@ -96,7 +96,7 @@ def _limit(distances: npt.NDArray[np.uint16], count: int) -> int:
 def _depths(
     positions: Sequence[npt.NDArray[np.integer]], recalls: Sequence[float]
 ) -> tuple[int, ...]:
-    """The least depths at which the first of COUNTS have these recalls, never falling."""
+    """Return the least depths, never falling, at which the first of COUNTS have these recalls."""
     depths = []
     for count, recall in zip(COUNTS, recalls, strict=True):
         found = np.sort(np.concatenate([each[:count] for each in positions]))
@@ -119,7 +119,7 @@ def _queries(store: VectorStore, live: Slots) -> Vectors:
 def _nearest(
     store: VectorStore, live: npt.NDArray[np.bool_], queries: Vectors
 ) -> list[npt.NDArray[np.int64]]:
-    """The slots of the COUNTS[-1] nearest of each query, best first."""
+    """Return the slots of the COUNTS[-1] nearest of each query, best first."""
     slots: list[list[Slots]] = [[] for _ in queries]
     cosines: list[list[Vectors]] = [[] for _ in queries]
     for block in store.blocks:

@@ -30,7 +30,7 @@ class Comparison:
         allowed: npt.NDArray[np.bool_] | None = None,
         threads: Executor | None = None,
     ) -> None:
-        """`allowed`: of every slot; None where all may be found."""
+        """Measure the distance of every slot that is `allowed`; None allows all."""
         self._store = store
         self._question = Question.of(vector)
         self.signs = WORD_BITS * len(self._question.signs)
@@ -72,7 +72,7 @@ class Comparison:
         return found
 
     def _limit(self, wanted: int) -> int:
-        """A distance that at least `wanted` slots do not pass, or all that may be found."""
+        """Return a distance that at least `wanted` slots do not pass, or all that may be found."""
         sample = np.sort(self.distances[::_STRIDE])
         place = min(int(wanted / max(len(self.distances), 1) * len(sample)), len(sample) - 1)
         limit = min(int(sample[place]), self.signs)
