@@ -9,7 +9,7 @@ memory already, in two ways: "shared", a batch at a time, computed by all cores 
 Runtime's own default), and "apart", every core with a batch of its own. The feed reads, decodes,
 resizes, normalises, encodes and writes into a new embedded index; its ratio is to the faster way.
 Half of the tower's images run before the feed and half after it, pair by pair, so that a
-machine that is shared shows less. "cpu" is processor time a image, which shows still less of it.
+machine that is shared shows less. "cpu" is processor time an image, which shows still less of it.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 A JPEG that is much larger than needed can be decoded at 1/2, 1/4 or 1/8 of its size. The
 fraction is sharper than what bicubic resampling makes of the full image, so the embedding
 moves. Each row is a margin: how many times the size needed must be left after decoding; the last
-is the one that finetune.images uses. Times are CPU milliseconds a image, on one core, of
+is the one that finetune.images uses. Times are CPU milliseconds an image, on one core, of
 read, decode, resize and crop; cosines are between the embeddings of a ViT of large random
 weights, which are more sensitive than those of a trained one.
 """

@@ -62,7 +62,7 @@ class Document:
         return dict(zip(PARTS, _values_of(self), strict=True))
 
     def to_json(self) -> dict[str, Any]:
-        """All but the embedding, as what JSON can hold; `from_json` gives it back exactly."""
+        """Return all but the embedding as JSON can hold it; `from_json` gives it back exactly."""
         return {
             "id": self.id,
             **{
@@ -73,7 +73,7 @@ class Document:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], embedding: Embedding | None = None) -> Self:
-        """Of what `to_json` gave, now or in an earlier version, which had fewer fields."""
+        """Read what `to_json` gave, now or in an earlier version, which had fewer fields."""
         given = {
             name: known.kind.from_json(values[name])
             for name, known in PARTS.items()

@@ -413,9 +413,7 @@ class Engine(Protocol):
         """
 
     def count_by_data_set(self) -> Mapping[str, int]:
-        """Return data set to its number of documents; under "" those
-        that an earlier version wrote.
-        """
+        """Count the documents of each data set; under "" are those of an earlier version."""
 
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
         """Yield every document, each once, in no particular order."""

@@ -4,8 +4,7 @@ import unicodedata
 
 
 def fold(text: str) -> str:
-    """Return the text as tags are compared: without difference of case,
-    composed (Unicode form NFC).
+    """Return the text as tags are compared: without case, composed (Unicode form NFC).
 
     "Strand", "STRAND" and "strand" fold to one text, and so do an é of one character and one of
     two. Both engines, filters and facets compare by this alone. Folding twice changes nothing more.

@@ -8,8 +8,9 @@ T = TypeVar("T")
 
 
 def record(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Return a dataclass of the object that JSON has for it; keys
-    that it does not know are left out.
+    """Read a dataclass from the object that JSON has for it.
+
+    Keys that it does not know are left out.
 
     Raises TypeError where a field is missing or not of the kind that it is annotated with.
     """

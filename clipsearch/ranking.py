@@ -22,8 +22,9 @@ BM25_B = 0.75
 
 
 def inverse_document_frequency(documents: int, matching: int) -> float:
-    """Return ln(1 + (N - n + 0.5) / (n + 0.5)) of a term in `matching` of `documents`,
-    as in Vespa.
+    """Return ln(1 + (N - n + 0.5) / (n + 0.5)), as Vespa does.
+
+    n are the documents with the term, `matching`, and N all `documents`.
     """
     return float(np.log1p((documents - matching + 0.5) / (matching + 0.5)))
 
@@ -31,8 +32,7 @@ def inverse_document_frequency(documents: int, matching: int) -> float:
 def term_impacts(
     frequencies: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], average_length: float
 ) -> npt.NDArray[np.float64]:
-    """Return the part of bm25 that is not idf:
-    tf (k1 + 1) / (tf + k1 (1 - b + b length / average)).
+    """Return bm25 without its idf: tf (k1 + 1) / (tf + k1 (1 - b + b length / average)).
 
     Args:
         frequencies: Of the term in each document's captions together.
@@ -45,8 +45,9 @@ def term_impacts(
 
 
 def closeness(cosine: Scores) -> Scores:
-    """Return 1 / (2 - cosine): Vespa's closeness for prenormalized-angular,
-    rising with the cosine.
+    """Return 1 / (2 - cosine), which rises with the cosine.
+
+    It is Vespa's closeness for prenormalized-angular.
     """
     return 1.0 / (2.0 - cosine)
 

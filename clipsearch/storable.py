@@ -39,7 +39,10 @@ def blanked(text: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether the text surely holds no such character; most do not, which is told quickly."""
+    """Return whether the text surely holds no such character.
+
+    Most do not, which is told quickly.
+    """
     return text.isascii() and text.isprintable()
 
 

@@ -103,7 +103,7 @@ def cutoffs_with(more: Iterable[int], least: Iterable[int] = CUTOFFS) -> tuple[i
 
 
 def retrieval_figures(ks: Collection[int] = CUTOFFS) -> dict[str, Better]:
-    """By figure of retrieval at these cutoffs, which way is better; nDCG is told at the last."""
+    """Return, by figure of retrieval, which way is better; nDCG is told at the last cutoff."""
     last = tuple(dict.fromkeys((max(CUTOFFS), max(ks))))
     figures = {
         f"{name}@{k}": better
@@ -114,7 +114,7 @@ def retrieval_figures(ks: Collection[int] = CUTOFFS) -> dict[str, Better]:
 
 
 def class_figures_of(ks: Iterable[int] = CLASS_CUTOFFS) -> dict[str, Better]:
-    """By figure of classes at these cutoffs, which way is better."""
+    """Return, by figure of classes at these cutoffs, which way is better."""
     ks = tuple(ks)
     return {f"{name}@{k}": better for name, better in CLASSES_AT_CUTOFFS.items() for k in ks}
 
@@ -163,7 +163,7 @@ class Metric:
 
     @classmethod
     def parse(cls, name: str) -> "Metric":
-        """From what a user writes; "mrr@10" is "t2i_mrr@10", and "loss" is "val_loss".
+        """Read what a user writes; "mrr@10" is "t2i_mrr@10", and "loss" is "val_loss".
 
         What people write without a direction is meant as text to image: that is what a search does.
         Any cutoff will do: "i2t_recall@3".
@@ -188,7 +188,7 @@ class Metric:
 
 
 def metrics_at(ks: Collection[int] = CUTOFFS) -> dict[str, Metric]:
-    """By column of history.csv, all that an evaluation with these cutoffs measures."""
+    """Return, by column of history.csv, all that an evaluation with these cutoffs measures."""
     retrieval, classes = retrieval_figures(ks), class_figures_of(cutoffs_with(ks, CLASS_CUTOFFS))
     metrics = (
         *(Metric(name, better, task) for task in DIRECTIONS for name, better in retrieval.items()),
@@ -203,7 +203,7 @@ RETRIEVAL_COLUMNS = tuple(name for name, metric in METRICS.items() if metric.tas
 
 
 def is_evaluation(row: Mapping[str, float]) -> bool:
-    """Whether a row of history.csv is an evaluation's, not a step's."""
+    """Return whether a row of history.csv is an evaluation's, not a step's."""
     return "loss" not in row
 
 
@@ -216,7 +216,7 @@ class Estimate:
     high: float | None = None
 
     def as_dict(self) -> dict[str, float]:
-        """For JSON; the ends are there only where there is an interval."""
+        """Return it for JSON; the ends are there only where there is an interval."""
         ends = {"low": self.low, "high": self.high}
         return {"value": self.value} | {n: end for n, end in ends.items() if end is not None}
 
@@ -241,7 +241,7 @@ class Figure:
     p_value: float | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON; what compares is there only where there are two encoders."""
+        """Return it for JSON; what compares is there only where there are two encoders."""
         values: dict[str, object] = dict(self.estimate.as_dict())
         if self.against is not None and self.difference is not None:
             values["against"] = self.against.as_dict()
@@ -304,12 +304,13 @@ class Measurement:
         return figure.name if self.scope == GLOBAL else f"{figure.name} {self.scope}"
 
     def values(self) -> dict[str, float]:
-        """By full name, each figure's value."""
+        """Return each figure's value by its full name."""
         return {self.full_name(figure): figure.estimate.value for figure in self.figures}
 
     def as_flat_dict(self) -> FlatFigures:
-        """As metrics.json and checkpoints hold it, without intervals: direction (the task), scope,
-        pool, queries, then `mrr@10` and so on.
+        """Return the figures without intervals, as metrics.json and checkpoints hold them.
+
+        These are direction (the task), scope, pool, queries, then `mrr@10` and so on.
         """
         about = {"direction": self.task, "scope": self.scope}
         return {**about, "pool": self.pool, "queries": self.queries, **self.values()}

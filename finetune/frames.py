@@ -154,7 +154,8 @@ def _is_missing(value: object) -> bool:
 
 
 def _hashable(value: Any) -> object:
-    """Return what has the same `repr` only where it is equal:
-    long arrays have their middles left out.
+    """Return what has the same `repr` only where it is equal.
+
+    The `repr` of a long array leaves out its middle.
     """
     return value.tolist() if hasattr(value, "tolist") else value

@@ -174,7 +174,7 @@ def _footing(evaluation: "EncoderEvaluation") -> list[str]:
 
 
 def _verdict(measurement: "RankedMeasurement") -> str:
-    """Whether the encoder is better, by the figure that is tested."""
+    """Say whether the encoder is better, by the figure that is tested."""
     figure = measurement.figure(TASKS[measurement.task].tested)
     difference, p_value = figure.difference, figure.p_value
     if difference is None or p_value is None:

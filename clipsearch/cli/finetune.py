@@ -124,7 +124,7 @@ def finetune(
 def build_config(
     manifests: tuple[str, ...], recipe: str | None, options: dict[str, Any]
 ) -> TrainConfig:
-    """Defaults, then the recipe's settings, then the options that were given."""
+    """Join the defaults, then the recipe's settings, then the options that were given."""
     values: dict[str, object] = {}
     if recipe is not None:
         loaded = load_recipe(recipe)

@@ -17,8 +17,9 @@ class Utf8(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the text itself. Raises UsageError where the shell gave bytes
-        that are no UTF-8.
+        """Return the text itself.
+
+        Raises UsageError where the shell gave bytes that are no UTF-8.
         """
         text = str(value)
         try:

@@ -87,7 +87,7 @@ def facts_of(engine: "Engine") -> dict[str, object]:
 
 
 def _data_sets(engine: "Engine") -> list[dict[str, object]]:
-    """Each data set with its documents; last, without a name, what an earlier version wrote."""
+    """List each data set with its documents; last, without a name, an earlier version's."""
     counts = dict(engine.count_by_data_set())
     listed: list[dict[str, object]] = [
         asdict(each) | {"documents": counts.pop(each.name, 0)} for each in engine.info.data_sets

@@ -150,8 +150,9 @@ def make_folder(folder: Path, *, yes: bool = False) -> None:
 
 
 def compare(manifest: Path, encoder: Path, seed: int) -> tuple[Measurement, Measurement, str]:
-    """Return figures before and after training on the held-out split,
-    and a caption of it to search.
+    """Compare figures before and after training on the held-out split.
+
+    Returns them, and a caption of the split to search.
     """
     loaded = Encoder.load(encoder)
     with Manifest.open(manifest) as opened:
@@ -198,8 +199,9 @@ def report(before: Measurement, after: Measurement, echo: Callable[[str], None])
 
 
 def search(wanted: str, folder: Path, index: Path, run: Callable[..., None]) -> None:
-    """Ask one query in each mode, one with filter and facet, one by image,
-    and write contact sheets.
+    """Ask one query in each mode, one with filter and facet, and one by image.
+
+    Writes a contact sheet of words and one of an image.
     """
     for mode in MODES:
         run("query", wanted, "--mode", mode, "-k", "3", "--index", index)

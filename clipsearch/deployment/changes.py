@@ -139,7 +139,7 @@ def _file_changes(deployed: Mapping[str, str], package: Package) -> dict[str, st
 
 
 def info_changes(before: IndexInfo, after: IndexInfo) -> list[str]:
-    """Return in lines what the index would know that it does not know now."""
+    """Return, in lines, what the index would know that it does not know now."""
     lines = []
     if before.encoder_fingerprint != after.encoder_fingerprint:
         lines.append(f"encoder: {_encoder(before)} → {_encoder(after)}")

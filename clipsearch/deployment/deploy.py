@@ -196,8 +196,9 @@ class _Deployment:
         return Deployed(_shown(index), info, changes, message)
 
     def _known(self, server: ConfigServer, running: Running, index: str) -> _Known:
-        """Return what the index is where something is deployed; where nothing is,
-        there is no document.
+        """Return what the index is where something is deployed.
+
+        Where nothing is, there is no document.
         """
         if running.files == {}:
             return _Known(None, "", Documents(0))
@@ -228,9 +229,7 @@ class _Deployment:
         return _Known(as_deployed, "", count_documents(index))
 
     def _of_package(self, rendered: IndexInfo, running: Running) -> IndexInfo:
-        """Return what is known of an index from its package: the encoder,
-        by the text tower's md5.
-        """
+        """Return what is known of an index from its package: the encoder, by the tower's md5."""
         ours = render(self.wanted.values(rendered)).get(TEXT_TOWER_FILE)
         there = (running.files or {}).get(TEXT_TOWER_FILE)
         if there == (None if ours is None else md5_of(ours)):

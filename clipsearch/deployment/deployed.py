@@ -69,8 +69,7 @@ def other_application(files: Mapping[str, str] | None) -> str | None:
 
 
 def deployed_info(server: ConfigServer) -> IndexInfo:
-    """Return what our package that runs there was rendered with:
-    all but the encoder and the columns.
+    """Return what our package that runs there was rendered with, but for encoder and columns.
 
     Raises EngineError where it cannot be read.
     """
@@ -96,8 +95,9 @@ def deployed_info(server: ConfigServer) -> IndexInfo:
 
 
 def embedding_field(client: Client) -> EmbeddingField | None:
-    """Return the type of the embeddings that the index at `client` takes,
-    with documents or without.
+    """Return the type of the embeddings that the index at `client` takes.
+
+    It need not hold any document.
 
     Nothing is written: a vector is put that is too short, which Vespa refuses with the type of the
     field. Were it long enough, there is a condition that no document meets. None where Vespa's
@@ -126,9 +126,7 @@ def embedding_field(client: Client) -> EmbeddingField | None:
 def open_index(
     index: str, seconds: float = 10.0, settings: ConnectionSettings | None = None
 ) -> Iterator[Client]:
-    """Open a client of the index that asks once and no more,
-    and has so many seconds for an answer.
-    """
+    """Open a client of the index that asks once and waits so many seconds for an answer."""
     settings = ConnectionSettings.from_environment() if settings is None else settings
     # The client adds seconds in which an answer may be late.
     timeout = min(settings.timeout, max(seconds - 5.0, 0.5))

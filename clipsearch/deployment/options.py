@@ -98,8 +98,9 @@ def deploys(options: DeployOptions) -> bool:
 
 
 def index_address(options: DeployOptions) -> str | None:
-    """Return where the index answers; None
-    where that is known only when it is deployed, or never.
+    """Return where the index answers.
+
+    None where that is known only when it is deployed, or never.
     """
     if options.index is not None:
         return options.index.rstrip("/")
@@ -199,9 +200,7 @@ class Wanted:
         )
 
     def values(self, info: IndexInfo, allowed: tuple[str, ...] | None = None) -> PackageValues:
-        """Return what the package is filled in with;
-        `allowed` in place of what the options allow.
-        """
+        """Return what fills in the package, with `allowed` in place of what the options allow."""
         values = PackageValues(
             dimension=info.dimension,
             precision=info.precision,

@@ -88,8 +88,9 @@ class Services:
         self._stops: dict[tuple[str, str, int], int] = {}
 
     def behind(self, seconds: float) -> str | None:
-        """Return which services do not run what was activated last; None where all do,
-        or nobody knows.
+        """Return which services do not run what was activated last.
+
+        None where all do, or nobody knows.
         """
         if self._server is None:
             return None
@@ -114,9 +115,7 @@ class Services:
         return f"what was activated does not run yet on {named or 'every service'}{more}"
 
     def report(self) -> list[str]:
-        """Return a line for each service: what it runs, by the config server,
-        and its own health.
-        """
+        """Return a line for each service: what it runs by the config server, and its health."""
         if self._last is None:
             return [f"of the services nothing is known: {self._unknown}"]
 
@@ -150,7 +149,7 @@ class Services:
 def wait_for_services(
     attempt: Callable[[float], None], services: Services, index: str, waiting: Waiting
 ) -> None:
-    """Return when all services run what was activated, and `attempt` at the index succeeds.
+    """Wait until all services run what was activated, and `attempt` at the index succeeds.
 
     `attempt` is given seconds and raises EngineError where the index is not ready; after the last
     moment it is made once more, whatever services are behind. Raises EngineError with all that is
@@ -190,8 +189,9 @@ def _failure(attempt: Callable[[float], None], seconds: float) -> str | None:
 
 
 def short(reason: str, what: str = "") -> str:
-    """Return a failure without its question, and without `what` it begins with,
-    which was said before.
+    """Return a failure without its question and the `what` that it begins with.
+
+    Both were said before.
     """
     return reason.removeprefix(f"{what}: ").partition("; is Vespa running there")[0]
 

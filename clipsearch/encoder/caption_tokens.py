@@ -9,9 +9,7 @@ from finetune.text.composed import composed
 
 
 def tokenizer_of_encoder(folder: Path) -> CaptionTokenizer:
-    """Return the tokenizer of an encoder folder,
-    without loading its towers. Raises EncoderError.
-    """
+    """Load the tokenizer of an encoder folder without its towers. Raises EncoderError."""
     from clipsearch.encoder.encoder import load_tokenizer  # light path: numpy, Pillow
 
     description = read_description(folder)
@@ -26,7 +24,8 @@ def tokenizer_of_encoder(folder: Path) -> CaptionTokenizer:
 
 
 def tokenizer_of_model(name: str, captions: Sequence[str]) -> CaptionTokenizer:
-    """Return the tokenizer of a model that `clipsearch finetune --model` takes;
+    """Load the tokenizer of a model that `clipsearch finetune --model` takes.
+
     "tiny" learns words from `captions`.
 
     Raises UsageError and EncoderError, as training would.

@@ -271,8 +271,9 @@ class Encoder:
         return encodings
 
     def _pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Int64, Int64]:
-        """Return token ids and mask, int64[n, t]; t is the longest text's length,
-        or the maximum.
+        """Return token ids and mask, int64[n, t].
+
+        t is the longest text's length, or the maximum.
         """
         longest = max(1, *(len(ids) for ids in tokens))
         length = self.description.max_tokens if self.description.pad_to_max else longest

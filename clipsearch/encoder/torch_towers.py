@@ -81,8 +81,9 @@ class TorchTowers:
             return _array(self._model.embed_texts(ids.to(self._device), moved))
 
     def images(self, pixels: npt.NDArray[np.uint8]) -> Float32:
-        """Encode uint8[n, h, w, 3] as float32[n, d], unit length;
-        they become floats on the device.
+        """Encode uint8[n, h, w, 3] as float32[n, d], unit length.
+
+        The pixels become floats on the device.
         """
         with self._torch.inference_mode(), self._memory(), self._own_stream():
             moved = self._normalizer.moved(pixels)

@@ -17,8 +17,9 @@ def is_remote(target: str) -> bool:
 
 
 def index_exists(target: str) -> bool:
-    """Return whether there is something to open: not where a folder is missing,
-    empty or half made.
+    """Return whether there is something to open.
+
+    There is not where a folder is missing, empty or half made.
     """
     if is_remote(target):
         return True

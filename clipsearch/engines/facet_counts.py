@@ -8,8 +8,7 @@ Counts = tuple[tuple[str, int], ...]
 
 
 def counts_by_tag(spellings: Mapping[str, int] | Iterable[tuple[str, int]]) -> Counts:
-    """Return (value, documents), most frequent first, then by value,
-    from the counts of each spelling.
+    """Return (value, documents) from each spelling's counts, most frequent first, then by value.
 
     "Beach" and "beach" are one tag (`clipsearch.folding`); it is shown in its most frequent
     spelling, of equally frequent ones in the first by code points.

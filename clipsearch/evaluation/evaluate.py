@@ -137,7 +137,7 @@ class EncoderEvaluation:
         return not self.left_out and not self.problems
 
     def as_dict(self) -> dict[str, object]:
-        """Everything but the embeddings, for JSON."""
+        """Return everything but the embeddings, for JSON."""
         sampling = self.options.sampling
         return {
             "encoder": _encoder_dict(self.encoders[0]),

@@ -95,7 +95,7 @@ def measure_retrieval(
     sampling: Sampling,
     ks: tuple[int, ...] = CUTOFFS,
 ) -> list[RankedMeasurement]:
-    """Both directions over the whole pool, and in batches where asked for, at the cutoffs `ks`.
+    """Measure both directions over the whole pool, and in batches where asked, at `ks`.
 
     Images are drawn, each with its captions; one that several images share goes with the first.
     """
@@ -175,7 +175,7 @@ def _figures(
 
 
 def embed_classes(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Float32:
-    """One embedding a class, float32[c, d], the mean over the templates."""
+    """Return one embedding a class, float32[c, d], the mean over the templates."""
     return average_prompts(encoder.encode_texts(class_prompts(names, templates)), len(templates))
 
 
@@ -186,7 +186,7 @@ def measure_classes(
     sampling: Sampling,
     ks: tuple[int, ...] = CLASS_CUTOFFS,
 ) -> RankedMeasurement:
-    """Hits@k and reciprocal rank of each image's class among all.
+    """Measure hits@k and reciprocal rank of each image's class among all.
 
     Args:
         image_embeds: Of each encoder, float32[n, d].

@@ -64,7 +64,7 @@ def plot_evaluation(
 
 
 def recall_curve(ranks: Int64, pool: int) -> npt.NDArray[np.float64]:
-    """Return share of queries with a rank of at most k, for k from 1 to `pool`: float64[pool]."""
+    """Return the share of queries with a rank of at most 1, 2, … `pool`: float64[pool]."""
     counts = np.bincount(ranks, minlength=pool + 1)[1 : pool + 1]
     curve: npt.NDArray[np.float64] = np.cumsum(counts) / len(ranks)
     return curve

@@ -17,7 +17,9 @@ _STAMP = re.compile(r"(?s)(?P<path>.*)@(?P<offset>\d+) (?P<size>\d+) (?P<time>\d
 
 
 def stamp_of(image: ImageSource) -> str:
-    """Place, size, times and inode of the image's bytes; empty where they cannot be looked at.
+    """Return place, size, times and inode of the image's bytes.
+
+    Empty where they cannot be looked at.
 
     While the stamp is the same, the bytes are. The time of change (ctime) moves with every write
     and cannot be set back, as `exiftool -P` does with the time of modification; the inode tells
@@ -47,8 +49,9 @@ def size_of_stamp(stamp: str) -> int:
 
 
 def content_of(record: Record, *, encoded: bool) -> str | None:
-    """Return the sha256, in hex, of what the record's embedding is made from; None
-    where it has nothing.
+    """Return the sha256, in hex, of what the record's embedding is made from.
+
+    None where it has nothing.
 
     Args:
         record: Of the manifest.

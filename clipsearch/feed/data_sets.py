@@ -104,8 +104,9 @@ class ManifestPlace:
         return bool(here & {data_set.manifest, data_set.resolved})
 
     def may_be_moved(self, data_set: DataSet) -> bool:
-        """Return whether the data set may be here now: where it was there is nothing,
-        or all was moved.
+        """Return whether the data set may be here now.
+
+        It may where nothing is left in its earlier place, or all was moved.
         """
         if data_set.manifest.startswith(IN_MEMORY):
             return False
@@ -200,9 +201,7 @@ def about_data_set(
 
 
 def held_sentence(holder: str, fed: DataSet, manifests: Mapping[str, str]) -> str:
-    """Return why a record is rejected whose id another data set, or a file, holds;
-    with the mend.
-    """
+    """Return why a record is rejected whose id another data set or a file holds, and the mend."""
     if holder in manifests:
         whose = f"the data set {holder} ({manifests[holder]})"
         take_over = f"--data-set {holder}"
@@ -216,8 +215,9 @@ def held_sentence(holder: str, fed: DataSet, manifests: Mapping[str, str]) -> st
 
 
 def _known(info: IndexInfo, ledger: Ledger) -> list[DataSet]:
-    """Return the data sets of the index;
-    an earlier version may have dropped what it does not know.
+    """Return the data sets of the index.
+
+    An earlier version may have dropped what it does not know.
     """
     listed = {each.name for each in info.data_sets}
     lost = sorted(ledger.counts().by_data_set.keys() - listed - {UNCLAIMED})
@@ -249,8 +249,9 @@ def _find(
 def _agreements(
     manifest: Manifest, ledger: Ledger, prefixes: Mapping[str, str], *, encoded: bool
 ) -> dict[str, int]:
-    """Return data sets that agree with the manifest, and in how many records;
-    see the module's page.
+    """Return the data sets that agree with the manifest, and in how many records.
+
+    See the module's page.
     """
     held: dict[str, int] = dict.fromkeys(prefixes, 0)
     equal: dict[str, int] = dict.fromkeys(prefixes, 0)

@@ -4,7 +4,7 @@
    encoder's vectors.
 2. Bring the ledger to what the index holds, where others may have fed it (`feed_mark`), and find
    out which data set the manifest is (`data_sets`).
-3. Compare every record with the ledger: unchanged, changed in words only, or of a image whose
+3. Compare every record with the ledger: unchanged, changed in words only, or of an image whose
    embedding is there already (`reuse`), or is to be made.
 4. Decode, encode and write at the same time; the ledger follows each acknowledgement.
 5. With `prune`, remove what the manifest no longer has of its data set.

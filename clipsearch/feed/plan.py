@@ -74,8 +74,9 @@ class DocumentSource:
         return self.data_set.id_prefix + record.id
 
     def image(self, record: Record, place: int | None = None) -> PlannedImage:
-        """Return the record as a document and ledger entry,
-        both without what the image's bytes give.
+        """Return the record as a document and ledger entry.
+
+        Both lack what the image's bytes give.
 
         `place` is that of the record among all of the manifest.
 
@@ -135,8 +136,9 @@ class Plan:
 
     @classmethod
     def over(cls, count: int, looked_at: Places | None = None) -> Self:
-        """Make it before anything is compared: of `count` records,
-        all unless `looked_at` names some.
+        """Make the plan of `count` records before anything is compared.
+
+        All of them are looked at unless `looked_at` names some.
         """
         every = np.arange(count) if looked_at is None else looked_at
         return cls(bytearray([Work.UNCHANGED]) * count, every)

@@ -22,8 +22,9 @@ _is_report = is_report(",".join(HEADER))
 
 
 def report_path(target: str) -> Path:
-    """Return where the report lies unless named: in the index's folder; for a Vespa,
-    where we are.
+    """Return where the report lies unless named.
+
+    That is in the index's folder; for a Vespa, where we are.
     """
     return Path(REPORT_NAME) if is_remote(target) else Path(target) / REPORT_NAME
 

@@ -3,7 +3,7 @@
 Images are the same where the sha256 of their bytes is. Hashing means reading, so it is spent only
 where it may help:
 
-- A image of a size in bytes that no other has, in the index or in this feed, is new: it is read
+- An image of a size in bytes that no other has, in the index or in this feed, is new: it is read
   once, to be decoded. That is nearly every photograph.
 - One of a size that is known is hashed first. If a document of the same encoder was made from
   these bytes, its embedding is read from the index: one read of the file and one of a document (a
@@ -113,8 +113,9 @@ def _holder(
 
 
 def _is_from(document: Document, content: str, written: set[str]) -> bool:
-    """Return whether the embedding is that of this content; `written` are ids
-    that this feed has changed.
+    """Return whether the embedding is that of this content.
+
+    `written` are ids that this feed has changed.
 
     Documents of an earlier version do not say what they were made from: the ledger does.
     """

@@ -140,8 +140,9 @@ class Asked:
             self.files.stop()
 
     def unchanged(self, target: FeedTarget, ledger: Ledger) -> Unchanged | None:
-        """Return what there is to say where nothing has changed; None
-        where that has to be looked for.
+        """Return what there is to say where nothing has changed.
+
+        None where that has to be looked for.
         """
         engine, name = target.engine, fed_from(self.place, ledger, self.wish)
         if self.files is None or name is None:
@@ -212,8 +213,9 @@ def _about(info: IndexInfo, data_set: str) -> tuple[object, ...]:
 
 
 def _agree(ledger: Ledger, engine: Engine) -> bool:
-    """Return whether the ledger says what the index holds,
-    which is of today's form and lacks nothing.
+    """Return whether the ledger agrees with the index.
+
+    The index must be of today's form and lack nothing.
     """
     info = engine.info
     if info.document_form != DOCUMENT_FORM or info.may_lack_embeddings:

@@ -55,7 +55,7 @@ def _upserts(waiting: list[Looked]) -> Iterator[Step | Rejection]:
 
 
 def unit_vectors(vectors: list[Embedding]) -> list[Embedding | None]:
-    """Each at unit length, float32[d]; None for one that is all zeros."""
+    """Scale each to unit length, float32[d]; None for one that is all zeros."""
     if not vectors:
         return []
     block = np.stack(vectors)

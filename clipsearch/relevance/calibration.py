@@ -104,7 +104,7 @@ class Contest:
     gain: Estimate
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return it for JSON."""
         return {
             "name": self.name,
             "mode": self.contender.mode,
@@ -151,7 +151,7 @@ class Calibrated:
         return self.gain.low is not None and self.gain.low > 0
 
     def as_dict(self) -> dict[str, object]:
-        """Everything, for JSON."""
+        """Return everything, for JSON."""
         return {
             "index": self.options.index,
             "queries_from": self.source,

@@ -50,7 +50,7 @@ class Collection:
 
     @classmethod
     def of(cls, documents: Iterable[Document], dimension: int, language: str) -> "Collection":
-        """Of all documents of an index, in any order, with their embeddings."""
+        """Gather all documents of an index, in any order, with their embeddings."""
         ordered = sorted(documents, key=lambda document: document.id)
         embeddings = np.zeros((len(ordered), dimension), np.float32)
         embedded = np.zeros(len(ordered), np.bool_)
@@ -96,7 +96,10 @@ class Collection:
         return len(self._occurrences(word, removed)[0])
 
     def cosines(self, vectors: Float32) -> Float32:
-        """Of query vectors, float32[q, d], and all documents: float32[q, n]; -inf without one."""
+        """Return the cosines of query vectors, float32[q, d], and all documents: float32[q, n].
+
+        They are -inf for a document without a vector.
+        """
         cosines: Float32 = vectors @ self.embeddings.T
         cosines[:, ~self.embedded] = -np.inf
         return cosines

@@ -101,7 +101,7 @@ class IndexEvaluation:
         return first_right(self.run(mode).grades)
 
     def as_dict(self) -> dict[str, object]:
-        """Everything but the single queries, for JSON; times in milliseconds."""
+        """Return everything but the single queries, for JSON; times in milliseconds."""
         sampling = self.options.sampling
         return {
             "index": self.options.index,
@@ -124,7 +124,7 @@ class IndexEvaluation:
 
 
 def milliseconds(run: ModeRun) -> dict[str, float]:
-    """How long the engine took for an answer: the median, and what 99 of 100 keep."""
+    """Return how long answers took: the median, and what 99 of 100 keep."""
     middle, late = np.percentile(run.seconds * 1000, [50, 99])
     return {"p50": float(middle), "p99": float(late), "answers": float(len(run.seconds))}
 

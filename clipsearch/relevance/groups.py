@@ -84,7 +84,7 @@ class GroupFigures:
     modes: tuple[ModeFigures, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return it for JSON."""
         modes = [each.as_dict() for each in self.modes]
         return {"by": self.by, "name": self.name, "queries": self.queries, "modes": modes}
 

@@ -67,7 +67,7 @@ class Judgments:
         return list(dict.fromkeys(id_ for _, id_ in self.places))
 
     def queries(self, known: Mapping[str, str]) -> list[JudgedQuery]:
-        """Every topic that has something right, in the order of the topics.
+        """Return every topic that has something right, in the order of the topics.
 
         Args:
             known: Of `ids`, those that the index holds, with the id that it has them by.

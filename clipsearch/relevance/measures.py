@@ -66,7 +66,7 @@ def ideal_grades(grades: Sequence[Mapping[str, int]]) -> Int64:
 
 
 def is_single(mode: Mode) -> bool:
-    """Whether the mode ranks by words alone or by vector alone."""
+    """Return whether the mode ranks by words alone or by vector alone."""
     return RANKINGS[mode].uses_words != RANKINGS[mode].needs_vector
 
 
@@ -91,12 +91,12 @@ class ModeFigures:
         raise KeyError(name)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return it for JSON."""
         return {"mode": self.mode, "figures": {each.name: each.as_dict() for each in self.figures}}
 
 
 def best_single(per_query: Mapping[Mode, Mapping[str, Float64]], by: str = MRR) -> Mode:
-    """Of the modes that rank by words alone or by vector alone, the better one."""
+    """Return the better one of the modes that rank by words alone or by vector alone."""
     return max(filter(is_single, per_query), key=lambda mode: float(per_query[mode][by].mean()))
 
 

@@ -138,7 +138,10 @@ def with_cosines(
     queries: Sequence[JudgedQuery],
     modes: Sequence[Mode],
 ) -> Iterator[tuple[JudgedQuery, Float32 | None]]:
-    """Each query with its cosines to all documents, float32[n]; None where no mode needs them."""
+    """Yield each query with its cosines to all documents, float32[n].
+
+    They are None where no mode needs them.
+    """
     if not any(RANKINGS[mode].needs_vector for mode in modes):
         yield from ((query, None) for query in queries)
         return

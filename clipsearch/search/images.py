@@ -29,8 +29,9 @@ class ImageFolders:
         self._shards: dict[Path, dict[str, tuple[int, int]]] = {}
 
     def find(self, path: str) -> Path | None:
-        """Return the absolute path of the image file, or None
-        where there is none on this machine.
+        """Return the absolute path of the image file.
+
+        None where there is none on this machine.
         """
         if not path:
             return None
@@ -56,9 +57,7 @@ class ImageFolders:
         return None
 
     def _first(self, path: str) -> Path | None:
-        """Return the first root under which something of this name exists,
-        in whichever Unicode form.
-        """
+        """Return the first root under which this name exists, in whichever Unicode form."""
         for root, name in product(self._roots, forms(path)):
             try:
                 if (root / name).exists():
@@ -68,7 +67,7 @@ class ImageFolders:
         return None
 
     def _members(self, archive: Path) -> dict[str, tuple[int, int]]:
-        """Return member name to (offset, size) of its bytes."""
+        """Return the (offset, size) of each member's bytes by its name."""
         if archive not in self._shards:
             try:
                 with open_shard(archive) as tar:

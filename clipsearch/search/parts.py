@@ -99,8 +99,9 @@ def _is_text(value: str) -> bool:
 
 
 def words_only(parts: Sequence[Part], mode: Mode) -> list[str]:
-    """Return notes on what a query without a vector leaves out; UsageError
-    where nothing is left.
+    """Return notes on what a query without a vector leaves out.
+
+    Raises UsageError where nothing is left.
     """
     left_out = [part for part in parts if part.kind != "text" or part.weight <= 0]
     if len(left_out) == len(parts):

@@ -177,7 +177,7 @@ class Search:
         its words, and the vector is that of the other parts; a note says so.
 
         Raises UsageError for options that cannot work, DocumentNotFoundError for an unknown id,
-        ImageError for a image that cannot be read, EncoderError and EngineError.
+        ImageError for an image that cannot be read, EncoderError and EngineError.
         """
         check_several(parts, "parts")
         if crop is not None and image is None:

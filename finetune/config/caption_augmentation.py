@@ -125,8 +125,9 @@ def augment_captions(
 
 
 def _choose(caption: str, others: Iterable[str], chance: random.Random) -> str:
-    """Return one of the others that differs from the caption and has a word,
-    or the caption itself.
+    """Choose one of the others that differs from the caption and has a word.
+
+    Returns the caption itself where there is none.
     """
     new = [text for text in dict.fromkeys(others) if text != caption and text.strip()]
     return chance.choice(new) if new else caption

@@ -37,8 +37,8 @@ class AugmentConfig:
         rotation: Largest angle in degrees, either way; corners are filled by reflection.
         color_jitter: Strengths of brightness, contrast, saturation and hue; 0.2 is a factor of
             0.8 to 1.2, for the hue a shift of up to a fifth of the colour circle (0.5 at most).
-        color_jitter_p: Chance that a image's colours are jittered.
-        grayscale: Chance that a image becomes grey.
+        color_jitter_p: Chance that an image's colours are jittered.
+        grayscale: Chance that an image becomes grey.
     """
 
     horizontal_flip: float = 0.0

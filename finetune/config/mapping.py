@@ -17,8 +17,9 @@ NONE = "none"
 
 
 def config_from_mapping(values: Mapping[str, object]) -> TrainConfig:
-    """Return a configuration whose other fields have their defaults;
-    not yet checked by `config_check`.
+    """Make a configuration of `values`, with the defaults in its other fields.
+
+    `config_check` has not checked it yet.
 
     Args:
         values: By field name. Numbers may be written as text ("5e-6" is text in YAML), and tuples

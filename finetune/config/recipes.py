@@ -97,7 +97,7 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Of the packaged recipes, sorted."""
+    """Return the names of the packaged recipes, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -145,7 +145,7 @@ def recipe_report(
 def published_beside(
     recipe: Recipe, before: Iterable[Figures], after: Iterable[Figures]
 ) -> list[dict[str, str | int | float | None]]:
-    """Each published figure with ours beside it, as metrics.json and the model card hold it.
+    """Put each published figure beside ours, as metrics.json and the model card hold it.
 
     Args:
         recipe: The recipe.

@@ -45,7 +45,7 @@ class BaseModel:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "BaseModel":
-        """Make it of a run's settings."""
+        """Make it from a run's settings."""
         return cls(
             config.model, config.text_model, config.max_tokens, config.seed, config.transparency
         )
@@ -85,7 +85,7 @@ class Preparation:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Preparation":
-        """Make it of a run's settings."""
+        """Make it from a run's settings."""
         adapters = None
         if config.lora is not None:
             adapters = Adapters(
@@ -121,7 +121,7 @@ class Translation:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Translation":
-        """Make it of a run's settings."""
+        """Make it from a run's settings."""
         return cls(
             config.back_translate, config.back_translate_duplicates, config.back_translation_cache
         )
@@ -158,7 +158,7 @@ class Loading:
 
     @classmethod
     def of(cls, config: TrainConfig, spill: Path) -> "Loading":
-        """Make it of a run's settings."""
+        """Make it from a run's settings."""
         return cls(
             plan=config.batch_plan,
             batch_size=config.batch_size,
@@ -190,7 +190,7 @@ class Gradients:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Gradients":
-        """Make it of a run's settings."""
+        """Make it from a run's settings."""
         return cls(config.precision, config.chunk_size, config.accumulate_separate_batches)
 
 
@@ -217,7 +217,7 @@ class Optimization:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Optimization":
-        """Make it of a run's settings; the rate's default is the model's."""
+        """Make it from a run's settings; the rate's default is the model's."""
         rate = config.learning_rate
         if rate is None:
             is_new = config.model == TINY
@@ -255,7 +255,7 @@ class Start:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Start":
-        """Make it of a run's settings; the patience's default is none without evaluations."""
+        """Make it from a run's settings; the patience's default is none without evaluations."""
         patience = config.patience
         if patience is None:
             patience = DEFAULT_PATIENCE if config.evaluates else 0
@@ -293,7 +293,7 @@ class Course:
 
     @classmethod
     def of(cls, config: TrainConfig, steps_per_epoch: int) -> "Course":
-        """Make it of the settings of a run with so many steps in an epoch."""
+        """Make it from the settings of a run with so many steps in an epoch."""
         steps = config.epochs * steps_per_epoch
         every: int | None = None
         if config.evaluates:
@@ -338,7 +338,7 @@ class Tracking:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Tracking":
-        """Make it of a run's settings; the name's default is that of the encoder folder."""
+        """Make it from a run's settings; the name's default is that of the encoder folder."""
         return cls(
             config.trackers,
             config.trackers_folder,
@@ -374,7 +374,7 @@ class Finish:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Finish":
-        """Make it of a run's settings."""
+        """Make it from a run's settings."""
         return cls(
             out=Path(config.out),
             yes=config.yes,

@@ -126,7 +126,7 @@ def option_of(name: str, declared: Setting) -> str:
 
 
 def default_shown(default: object, declared: Setting) -> str:
-    """How the help tells the default; empty where there is none, and for a switch."""
+    """Return how the help tells the default; empty for a switch, and where there is none."""
     if declared.default or default is None or default is MISSING or isinstance(default, bool):
         return declared.default
     if isinstance(default, tuple):

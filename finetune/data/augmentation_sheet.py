@@ -33,10 +33,10 @@ def write_augmentation_sheet(
     images: int = IMAGES,
     variants: int = VARIANTS,
 ) -> None:
-    """Write a sheet, .png or .html: a row a image, first as it is, then its variations.
+    """Write a sheet, .png or .html: a row an image, first as it is, then its variations.
 
     Under variation v stands the caption that training shows the image with in epoch v, varied
-    as there. A image that cannot be read has a row that says why.
+    as there. An image that cannot be read has a row that says why.
 
     Args:
         path: Of the sheet.

@@ -180,7 +180,7 @@ class BackTranslations:
     counts: Mapping[str, int]
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
         total = sum(self.counts.values())
         dropped = ", ".join(
             f"{self.counts[outcome]:,} {outcome}"
@@ -354,7 +354,7 @@ class Translator:
 
 
 def wanted_for_duplicates(data: CaptionedImages) -> dict[str, int]:
-    """How many translations each caption of these images needs, so that no image has it twice."""
+    """Return how many translations each caption needs, so that no image has it twice."""
     repeated = np.flatnonzero(data.repeats > 1)
     wanted: dict[str, int] = {}
     for row in repeated.tolist():

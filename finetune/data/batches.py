@@ -157,7 +157,7 @@ def _grouped(
 
 
 def positives(data: CaptionedImages, batch: Batch) -> npt.NDArray[np.bool_]:
-    """bool[b, b]: true where text (column) describes the image (row).
+    """Return bool[b, b], true where text (column) describes the image (row).
 
     That is so where a caption of equal key is among those of the image, or of another of the batch
     with the same content. So the captions of one image are never each other's negatives, and

@@ -88,12 +88,12 @@ class CaptionedImages:
         return replace(self, keys=joined_keys(self.keys, token_keys))
 
     def alike(self, token_keys: Int64) -> int:
-        """How many different captions are equal to an earlier one by `token_keys`, int64[t]."""
+        """Count the captions that equal an earlier, different one by `token_keys`, int64[t]."""
         joined = joined_keys(self.keys, token_keys)
         return len(np.unique(self.keys)) - len(np.unique(joined))
 
     def fingerprint(self) -> str:
-        """sha256, in hex, over ids, captions, and what is equal or merged, in order."""
+        """Return the sha256, in hex, over ids, captions, and what is equal or merged, in order."""
         total = hashlib.sha256()
         for i, image_id in enumerate(self.ids):
             texts = self.captions[self.starts[i] : self.starts[i + 1]]
@@ -144,7 +144,7 @@ def captioned_images(
 
 
 def caption_keys(captions: Iterable[str]) -> Int64:
-    """int64[t]: the same number for captions that differ only in case and white space."""
+    """Return int64[t], equal for captions that differ only in case and white space."""
     numbers: dict[str, int] = {}
     keys = [
         numbers.setdefault(" ".join(caption.casefold().split()), len(numbers))
@@ -163,7 +163,7 @@ def numbered(keys: Int64) -> Int64:
 
 
 def position_in_run(values: Int64) -> Int64:
-    """int64[s]: how many equal values come right before each."""
+    """Return how many equal values come right before each: int64[s]."""
     starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
     lengths = np.diff(np.append(starts, len(values)))
     positions: Int64 = np.arange(len(values), dtype=np.int64) - np.repeat(starts, lengths)
@@ -171,7 +171,7 @@ def position_in_run(values: Int64) -> Int64:
 
 
 def joined_keys(left: Int64, right: Int64) -> Int64:
-    """int64[t]: equal for entries that are linked by equal values of either array."""
+    """Return int64[t], equal for entries that are linked by equal values of either array."""
     width = int(left.max(initial=0)) + 1
     if len(np.unique(right * width + left)) == len(np.unique(right)):
         return numbered(left)  # what is equal on the right is equal on the left already

@@ -60,7 +60,7 @@ class CroppedPixels:
     seed: int
 
     def batches(self, first: int, steps: Iterable[tuple[Int64, Int64]]) -> Iterator[Pixels]:
-        """uint8[k, h, w, 3] for each step from `first` on.
+        """Yield uint8[k, h, w, 3] for each step from `first` on.
 
         `steps` gives the images of a whole step, int64[b], and which of them are wanted, int64[k].
         Raises TrainingError where an image that could be read before no longer can.

@@ -52,8 +52,9 @@ def spread_apart(
 
 
 def _nodes(keys: Int64, batch_of: Int64, batches: int) -> Int64:
-    """Return int64[s]: the key's number,
-    with a key of more than `batches` samples cut into several.
+    """Return the number of each sample's key, int64[s].
+
+    A key of more than `batches` samples is cut into several.
     """
     _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
     nodes: Int64 = group.astype(np.int64)
@@ -144,8 +145,9 @@ class _Coloring:
         raise AssertionError("a larger batch has a path with one more sample than a smaller one")
 
     def _vacancy(self, *tables: dict[int, int]) -> int | None:
-        """Return a batch with a place free, in none of the tables; None
-        where a few tries find none.
+        """Return a batch with a place free, in none of the tables.
+
+        None where a few tries find none.
         """
         for _ in range(TRIES):
             if not self._vacant:
@@ -168,8 +170,9 @@ class _Coloring:
         return min(free) if free else None
 
     def _path(self, sample: int, side: int, first: int, second: int) -> list[int]:
-        """Return the samples beyond one's caption (side 0) or image (side 1),
-        by turns in both batches.
+        """Return the samples beyond one's caption (side 0) or image (side 1).
+
+        They lie in the two batches by turns.
 
         A path that comes back to the sample ends with it.
         """
@@ -207,9 +210,7 @@ class _Coloring:
         self._size[batch] -= 1
 
     def _table(self, side: int, sample: int) -> dict[int, int]:
-        """Return the batches of the samples
-        that share a sample's caption (side 0) or image (side 1).
-        """
+        """Return the batches of the samples that share its caption (side 0) or image (side 1)."""
         node = int(self._nodes[side][sample])
         table = self._tables[side].get(node)
         if table is None:

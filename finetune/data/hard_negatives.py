@@ -71,8 +71,9 @@ def nearest_neighbours(
 
 
 def _largest(values: Float32, k: int) -> tuple[Int64, Float32]:
-    """Return the columns of each row's k largest values, and these;
-    equal ones in order of column.
+    """Return the columns of each row's k largest values, and these values.
+
+    Equal ones come in order of column.
     """
     columns = np.sort(np.argpartition(values, values.shape[1] - k, axis=1)[:, -k:], axis=1)
     chosen = np.take_along_axis(values, columns, axis=1)
@@ -114,8 +115,9 @@ class _Index:
 
 
 def _ranges(starts: Int64, ends: Int64) -> tuple[Int64, Int64]:
-    """Return all of starts[0]..ends[0]-1, starts[1]..ends[1]-1, …,
-    and the number of the range of each.
+    """Return all of starts[0]..ends[0]-1, starts[1]..ends[1]-1, ….
+
+    Returns the number of the range of each, too.
     """
     lengths = ends - starts
     number = np.repeat(np.arange(len(starts), dtype=np.int64), lengths)

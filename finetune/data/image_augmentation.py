@@ -58,7 +58,7 @@ class Draws:
     gray: Bools
 
     def take(self, rows: slice | Int64) -> "Draws":
-        """Those of some of the images: a process's share of a joint batch."""
+        """Return those of some of the images: a process's share of a joint batch."""
         return Draws(
             self.horizontal[rows],
             self.vertical[rows],

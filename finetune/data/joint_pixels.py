@@ -48,7 +48,7 @@ class Processes(Protocol):
         ...
 
     def share(self, count: int) -> slice:
-        """Which of so many rows are this one's."""
+        """Return which of so many rows are this one's."""
         ...
 
     def from_first(self, make: Callable[[], Answer]) -> Answer:
@@ -61,7 +61,7 @@ class Processes(Protocol):
 
 
 def reads_jointly(world: Processes, cache: int | str) -> bool:
-    """Whether each process is to decode its share alone.
+    """Return whether each process is to decode its share alone.
 
     Pixels that are kept are shared on one machine only; those of several decode all, each for
     itself. What is decoded again in each epoch is a process's own anyway.
@@ -79,7 +79,7 @@ def load_jointly(
     progress: Progress,
     world: Processes,
 ) -> LoadedPixels:
-    """As `finetune.data.pixel_store.load_all`, called by all processes with the same sources.
+    """Load as `finetune.data.pixel_store.load_all` does, called by all with equal sources.
 
     Raises UsageError in the first process where the pixels fit neither in memory nor on the disk,
     and TrainingError in the others.

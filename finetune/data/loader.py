@@ -164,7 +164,7 @@ class TrainingData:
         return lambda pixels, rows: vary(pixels, own[rows])
 
     def own(self, count: int) -> Int64:
-        """Which of the `count` pairs of a step are this process's, part after part."""
+        """Return which of a step's `count` pairs are this process's, part after part."""
         share = self.world.share
         rows = np.arange(count, dtype=np.int64)
         return np.concatenate(
@@ -318,7 +318,7 @@ def _cut_notes(
 
 
 def joined_columns(matches: npt.NDArray[np.bool_], keys: Int64) -> npt.NDArray[np.bool_]:
-    """bool[n, m]: texts of equal keys are positives of the same images.
+    """Return bool[n, m]: texts of equal keys are positives of the same images.
 
     Different captions may lose the words in which they differ; an equal text is no negative.
     """

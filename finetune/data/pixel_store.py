@@ -29,7 +29,7 @@ class PixelStore(Protocol):
     """Pixels of n images."""
 
     def batches(self, indices: Iterable[Int64]) -> Iterator[Pixels]:
-        """uint8[b, h, w, 3] for each int64[b] of indices, in order."""
+        """Yield uint8[b, h, w, 3] for each int64[b] of indices, in order."""
         ...
 
 
@@ -46,7 +46,7 @@ class CachedPixels:
     rows: Int64 | None = None
 
     def batches(self, indices: Iterable[Int64]) -> Iterator[Pixels]:
-        """uint8[b, h, w, 3] for each int64[b] of indices, in order."""
+        """Yield uint8[b, h, w, 3] for each int64[b] of indices, in order."""
         for chosen in indices:
             yield self.pixels[chosen if self.rows is None else self.rows[chosen]]
 
@@ -59,16 +59,16 @@ class StreamedPixels:
     sources: Sequence[ImageSource]
 
     def batches(self, indices: Iterable[Int64]) -> Iterator[Pixels]:
-        """uint8[b, h, w, 3] for each int64[b] of indices, in order.
+        """Yield uint8[b, h, w, 3] for each int64[b] of indices, in order.
 
-        Raises TrainingError where a image that could be read before no longer can.
+        Raises TrainingError where an image that could be read before no longer can.
         """
         chunks = ([self.sources[i] for i in chosen] for chosen in indices)
         return decoded_batches(self.decoder, chunks)
 
 
 def decoded_batches(decoder: Decoder, batches: Iterable[Sequence[Wanted]]) -> Iterator[Pixels]:
-    """uint8[b, h, w, 3] for each batch of readable images, a few batches ahead.
+    """Yield uint8[b, h, w, 3] for each batch of readable images, a few batches ahead.
 
     Raises TrainingError where an image that could be read before no longer can.
     """

@@ -80,7 +80,7 @@ class Normalizer:
         return to_device(pixels, self.device).permute(0, 3, 1, 2)
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return float32 of uint8[b, 3, h, w]."""
+        """Turn uint8[b, 3, h, w] into float32."""
         return pixels.contiguous().float().mul_(self._scale).sub_(self._shift)
 
     def normalized_shares(self, pixels: torch.Tensor) -> torch.Tensor:

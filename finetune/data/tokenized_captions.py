@@ -29,8 +29,9 @@ class TokenizedCaptions:
     cut: int = 0
 
     def keys(self) -> Int64:
-        """Return int64[t]: equal for captions of equal tokens,
-        which the model cannot tell apart.
+        """Return int64[t], equal for captions of equal tokens.
+
+        The model cannot tell such captions apart.
         """
         numbers: dict[bytes, int] = {}
         bounds = (self.starts * self.tokens.itemsize).tolist()

@@ -14,8 +14,9 @@ from finetune.errors import TrainingError
 
 
 def even_slices(count: int, parts: int) -> list[slice]:
-    """Return `parts` ranges that cover range(count) in order;
-    their lengths differ by one at most.
+    """Cut range(count) into `parts` ranges in order.
+
+    Their lengths differ by one at most.
     """
     bounds = [count * part // parts for part in range(parts + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]

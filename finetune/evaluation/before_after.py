@@ -116,9 +116,7 @@ def nearest(queries: Float32, gallery: Float32, count: int) -> Int64:
 
 
 def best_positives(pool: Pool, text_embeds: Float32, image_embeds: Float32) -> Int64:
-    """Return of each caption's own images the one with the highest score,
-    the first of equal: int64[q].
-    """
+    """Return the best-scored of each caption's own images, the first of equal: int64[q]."""
     captions, images = pool.pairs
     scores = np.empty(len(captions), np.float32)
     step = max(1, BLOCK // text_embeds.shape[1])

@@ -121,8 +121,9 @@ def measure(
 def _figures(
     names: Sequence[str], values: Float64, samples: Float64, confidence: float
 ) -> list[Figure]:
-    """Return figures from values float64[e * m] and samples float64[r, e * m],
-    the encoder's first.
+    """Make figures of values float64[e * m] and samples float64[r, e * m].
+
+    The encoder's come first.
     """
     own = slice(0, len(names))
     estimates = _estimates(values, samples, confidence)

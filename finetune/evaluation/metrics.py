@@ -38,7 +38,7 @@ def text_to_image(
     *,
     chunk: tuple[int, int] = CHUNK,
 ) -> Measurement:
-    """Every caption looks for its one image among all images.
+    """Let every caption look for its one image among all images.
 
     Args:
         text_embeds: Unit vectors, float32[t, d].
@@ -143,7 +143,7 @@ def batch_ranks(
 
 
 def batches_scope(batch: int, *, in_file_order: bool = False) -> str:
-    """How figures within batches are named."""
+    """Return how figures within batches are named."""
     return f"in batches of {batch}" + (" in file order" if in_file_order else "")
 
 
@@ -154,7 +154,7 @@ def best_ranks(
     *,
     chunk: tuple[int, int] = CHUNK,
 ) -> Int64:
-    """Rank, from 1, of each query's best positive: int64[q]. See `positive_ranks`."""
+    """Return the rank, from 1, of each query's best positive: int64[q]. See `positive_ranks`."""
     return positive_ranks(queries, gallery, positives, 1, chunk=chunk)[:, 0]
 
 
@@ -166,7 +166,7 @@ def positive_ranks(
     *,
     chunk: tuple[int, int] = CHUNK,
 ) -> Int64:
-    """Ranks, from 1, of each query's `most` best positives, ascending: int64[q, most].
+    """Return the ranks, from 1, of each query's `most` best positives: int64[q, most], ascending.
 
     Args:
         queries: Unit vectors, float32[q, d].

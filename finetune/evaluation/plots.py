@@ -88,8 +88,7 @@ def plot_history(
 
 
 def plot_ranks(pools: Sequence[RankedPool], path: Path) -> Path:
-    """Return how the ranks of the best positives are distributed before and after,
-    a panel a direction.
+    """Plot the ranks of the best positives before and after, a panel a direction.
 
     Bins are as wide as one rank at first, then wider, on a logarithmic axis.
     """
@@ -156,14 +155,15 @@ def plot_similarity(
 
 
 def rank_bins(pool: int) -> npt.NDArray[np.float64]:
-    """Return edges of bins over the ranks 1 to `pool`: single ranks first, then wider ones."""
+    """Return the edges of bins over the ranks 1 to `pool`: single ranks first, then wider bins."""
     edges = np.unique(np.round(np.geomspace(1, pool + 1, MOST_BINS)))
     return edges - 0.5
 
 
 def scale_ranks(axes: Any, pool: int) -> None:
-    """Set a log scale for large pools, since the first ranks matter most;
-    ticks as plain numbers.
+    """Set a log scale for large pools, with plain numbers at the ticks.
+
+    The first ranks matter most.
     """
     if pool > LINEAR_POOL:
         axes.set_xscale("log")

@@ -42,7 +42,7 @@ class Pool:
 
 
 def pool_of(data: CaptionedImages) -> Pool:
-    """Who belongs to whom in a split."""
+    """Return who belongs to whom in a split."""
     _, first, text = np.unique(data.keys, return_index=True, return_inverse=True)
     pairs = np.unique(np.stack([text.astype(np.int64), data.image_of_caption], axis=1), axis=0)
     return Pool(
@@ -56,7 +56,7 @@ def pool_of(data: CaptionedImages) -> Pool:
 def pool_ranks(
     pool: Pool, text_embeds: Float32, image_embeds: Float32, most: int = max(CUTOFFS)
 ) -> tuple[Int64, Int64]:
-    """`finetune.evaluation.metrics.positive_ranks` of every caption and of every image.
+    """Return the `positive_ranks` of every caption and of every image.
 
     Args:
         pool: q distinct captions and n images.
@@ -76,7 +76,7 @@ def pool_ranks(
 def pool_figures(
     pool: Pool, ranks: tuple[Int64, Int64], ks: Sequence[int] = CUTOFFS
 ) -> tuple[Measurement, Measurement]:
-    """Text-to-image and image-to-text figures over the whole pool.
+    """Return text-to-image and image-to-text figures over the whole pool.
 
     Args:
         pool: The pool.

@@ -117,7 +117,7 @@ def sign_flip_p_values(
 
 
 def _numbered(clusters: Int64 | None, queries: int) -> tuple[Int64, int]:
-    """Return clusters as 0, 1, ..., and how many there are."""
+    """Return the clusters as numbers 0, 1, ..., and how many clusters there are."""
     if queries == 0:
         raise ValueError("there is no query to draw")
     if clusters is None:
@@ -129,7 +129,7 @@ def _numbered(clusters: Int64 | None, queries: int) -> tuple[Int64, int]:
 
 
 def _sums(values: Float64, labels: Int64, count: int) -> Float64:
-    """Return sums of the rows of each cluster, float64[count, m]."""
+    """Return the sums of the rows of each cluster, float64[count, m]."""
     columns = [np.bincount(labels, weights=column, minlength=count) for column in values.T]
     return np.stack(columns, axis=1)
 

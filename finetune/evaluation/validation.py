@@ -71,7 +71,7 @@ class ValidationResult:
     metrics: Mapping[str, Metric]
 
     def row(self) -> dict[str, float]:
-        """By column of history.csv."""
+        """Return the figures by column of history.csv."""
         measured = {each.task: each for each in (*self.retrieval, self.zero_shot) if each}
         others = {VALIDATION_LOSS: self.loss}
         return {
@@ -154,7 +154,10 @@ class Evaluator:
         return Answers.of(self.pool, embedded.texts, embedded.images, evaluation.ranks)
 
     def measurements(self, evaluation: ValidationResult) -> tuple[Measurement, ...]:
-        """For metrics.json and the card: over the pool by direction, of classes, in batches."""
+        """Return the measurements for metrics.json and the card.
+
+        These are over the pool by direction, of classes, and in batches.
+        """
         found = list(evaluation.retrieval)
         if evaluation.zero_shot is not None:
             found.append(evaluation.zero_shot)
@@ -232,7 +235,7 @@ def evaluator(
     cutoffs: tuple[int, ...] = CUTOFFS,
     metrics: Mapping[str, Metric] | None = None,
 ) -> Evaluator:
-    """Of a run's validation split; see `Evaluator`, whose `templates` these prompts are."""
+    """Make the evaluator of a run's validation split, whose `templates` these prompts are."""
     classes = data.splits.classes
     prompts = None
     if classes is not None:
@@ -266,7 +269,7 @@ def embed_images(
     check: Callable[[], None] = lambda: None,
     batch_size: int = SMALLEST_BATCH,
 ) -> Float32:
-    """float32[n, d], of the images of these indices."""
+    """Embed the images of these indices: float32[n, d]."""
     found = []
     for chunk in pixels.batches(_chunks(indices, batch_size)):
         check()
@@ -282,7 +285,7 @@ def embed_captions(
     check: Callable[[], None] = lambda: None,
     batch_size: int = SMALLEST_BATCH,
 ) -> Float32:
-    """float32[n, d], of the captions of these indices."""
+    """Embed the captions of these indices: float32[n, d]."""
     device = dual.logit_scale.device
     found = []
     for chunk in _chunks(indices, batch_size):

@@ -25,8 +25,7 @@ TEMPLATES = (f"a photo of a {PLACEHOLDER}",)
 
 
 def class_prompts(classes: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[str]:
-    """Return every class in every template, c * t prompts: all of the first class,
-    then of the next.
+    """Return every class in every template: all c * t prompts, class after class.
 
     Underscores of a class's name become blanks: "tennis_court" is written as people would.
 
@@ -110,7 +109,7 @@ def zero_shot(
     class_of_image: Int64,
     ks: Sequence[int] = CLASS_CUTOFFS,
 ) -> Measurement:
-    """Return figures of every image choosing among all classes; see `class_ranks`."""
+    """Return the figures of every image choosing among all classes; see `class_ranks`."""
     ranks = class_ranks(image_embeds, class_embeds, class_of_image)
     values = {name: float(each.mean()) for name, each in class_figures(ranks, ks).items()}
     values[MEAN_RANK] = float(ranks.mean())

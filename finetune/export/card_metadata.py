@@ -70,8 +70,9 @@ def is_hub_id(base_model: str) -> bool:
 
 
 def measured(metrics: Mapping[str, Any], when: str) -> list[Measurement]:
-    """Return what was measured "before" or "after" training;
-    keys of `finetune.export.card.model_card`.
+    """Return what was measured "before" or "after" training.
+
+    The keys are those of `finetune.export.card.model_card`.
     """
     return [Measurement.from_flat_dict(flat) for flat in metrics.get(when) or ()]
 
@@ -87,8 +88,9 @@ def manifest_names(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def without_places(value: Any) -> Any:
-    """Return `value` with only the last part of every path on somebody's disk,
-    for others to see.
+    """Return `value` with every path on somebody's disk cut to its last part.
+
+    So others may see it.
     """
     if isinstance(value, Mapping):
         return {key: without_places(item) for key, item in value.items()}

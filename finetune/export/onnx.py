@@ -36,8 +36,7 @@ MOST_TOWER_BYTES = 2**31 - 2**20
 def compare_towers(
     folder: Path, dual: DualEncoder, texts: Sequence[str], pixels: Pixels | None
 ) -> dict[str, float]:
-    """Return the largest absolute difference of a value in ONNX's and torch's unit
-    vectors, by tower.
+    """Return by tower the largest difference of a value in ONNX's and torch's unit vectors.
 
     Texts are compared alone and in a padded batch, images alone and in a batch.
     Raises ClipsearchError where one is above 1e-3.
@@ -57,7 +56,7 @@ def compare_towers(
 def tower_differences(
     folder: Path, dual: DualEncoder, texts: Sequence[str], pixels: Pixels | None
 ) -> dict[str, float]:
-    """As `compare_towers`, however large they are."""
+    """Return what `compare_towers` does, however large the differences are."""
     differences = {
         "text": _compare_texts(folder / TEXT_TOWER, dual, texts),
         "image": _compare_images(folder / IMAGE_TOWER, dual, dual.embed_images, pixels),
@@ -155,8 +154,9 @@ def _trace(
 
 
 def made_up_images(preprocessing: Preprocessing, count: int) -> Pixels:
-    """Return noise over gradients, uint8[count, h, w, 3],
-    where there are no real images to compare.
+    """Return noise over gradients, uint8[count, h, w, 3].
+
+    They stand in where there are no real images to compare.
     """
     random = np.random.default_rng(0)
     height, width = preprocessing.height, preprocessing.width

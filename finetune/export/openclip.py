@@ -95,8 +95,9 @@ def check_open_clip_out(out: Path, *, yes: bool = False) -> None:
 
 
 def open_clip_config(dual: DualEncoder, *, hub_id: str | None = None) -> dict[str, Any]:
-    """Return the content of open_clip_config.json. Raises UsageError
-    where OpenCLIP cannot follow.
+    """Return the content of open_clip_config.json.
+
+    Raises UsageError where OpenCLIP cannot follow.
     """
     if dual.family != "clip":
         raise UsageError(

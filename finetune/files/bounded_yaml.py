@@ -11,8 +11,7 @@ MAX_FILE_BYTES = 1 << 20
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a YAML file without aliases,
-    of at most MAX_FILE_BYTES and MAX_DEPTH levels.
+    """Read a YAML file without aliases, of at most MAX_FILE_BYTES and MAX_DEPTH levels.
 
     Raises OSError (no regular file, too large), UnicodeDecodeError, yaml.YAMLError where it is no
     YAML, and ValueError, which tells the limit.

@@ -9,8 +9,9 @@ _SQLITE = b"SQLite format 3\0"
 
 
 def foreign_database(path: Path, tables: Collection[str]) -> str | None:
-    """Return why a file that is there is no SQLite database of just our tables; None
-    where it may be.
+    """Return why a file that is there is no SQLite database of just our tables.
+
+    None where it may be.
 
     SQLite itself would add our tables to those of anybody. Raises OSError.
     """

@@ -69,8 +69,9 @@ def what_it_is(status: os.stat_result) -> str | None:
 
 
 def what_lies_at(path: Path) -> str | None:
-    """Return why a path cannot be read as a regular file, in words; None
-    where nothing lies there.
+    """Return in words why a path cannot be read as a regular file.
+
+    None where nothing lies there.
     """
     try:
         return what_it_is(path.stat())

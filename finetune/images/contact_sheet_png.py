@@ -72,8 +72,9 @@ def _font() -> _Font:
 
 
 def _one_line(title: str, width: int, font: _Font) -> str:
-    """Return `title`, shortened in its middle: a score begins it,
-    and the end of an id tells most.
+    """Return `title`, shortened in its middle.
+
+    A score begins it, and the end of an id tells most.
     """
     if font.getlength(title) <= width:
         return title

@@ -13,7 +13,7 @@ from finetune.images.source import ImageSource, read_bytes
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A image that was read, or the reason why it was not.
+    """An image that was read, or the reason why it was not.
 
     Attributes:
         pixels: uint8[height, width, 3]; None where the image cannot be read.

@@ -143,7 +143,7 @@ class Decoder:
             self._pool = None
 
     def decode(self, sources: Sequence[Wanted]) -> Iterator[Decoded]:
-        """Each source's pixels or the reason why there are none, in order.
+        """Yield each source's pixels, or the reason why there are none, in order.
 
         Raises ClipsearchError where a worker was killed.
         """
@@ -166,7 +166,7 @@ class Decoder:
     ) -> Generator[list[Decoded], None, None]:
         """Decode by batch, while at most `ahead` of them are decoded or waiting.
 
-        All workers share a batch, as long as it has a image for each.
+        All workers share a batch, as long as it has an image for each.
         """
         if not self._workers:
             for batch in batches:

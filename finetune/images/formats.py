@@ -1,4 +1,4 @@
-"""Which image formats are read, by which suffixes they go, and what else looks like a image."""
+"""Which image formats are read, by which suffixes they go, and what else looks like an image."""
 
 import importlib.util
 from functools import cache
@@ -80,7 +80,7 @@ def reads_heic() -> bool:
 
 
 def image_suffixes() -> tuple[str, ...]:
-    """Return suffixes of files that can be read, in lower case, with their dot."""
+    """Return the suffixes of files that can be read, in lower case, with their dot."""
     return (*_SUFFIXES, *HEIC_SUFFIXES) if reads_heic() else _SUFFIXES
 
 
@@ -95,7 +95,7 @@ def why_not_read(suffix: str) -> str | None:
 
 
 def suffix_of_content(head: bytes) -> str | None:
-    """Return the suffix that a image's first bytes deserve; None where they are no image's.
+    """Return the suffix that an image's first bytes deserve; None where they are no image's.
 
     Formats without clear first bytes (TGA, PCX …) are not recognised.
     """
@@ -142,8 +142,9 @@ def what_else(data: bytes) -> str:
 
 
 def formats_for(data: bytes) -> tuple[str, ...]:
-    """Return Pillow's names of the formats to try for these bytes; makes Pillow read HEIC
-    where it can.
+    """Return Pillow's names of the formats to try for these bytes.
+
+    Makes Pillow read HEIC where it can.
     """
     if not (is_heic(data[:12]) and reads_heic()):
         return FORMATS

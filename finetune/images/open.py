@@ -59,7 +59,7 @@ def open_image(
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A image as it was decoded.
+    """An image as it was decoded.
 
     Attributes:
         image: Upright, in mode RGB.
@@ -80,7 +80,10 @@ def decode_image(
     name: str | None = None,
     transparency: Transparency = "white",
 ) -> DecodedImage:
-    """As open_image, with what is known beside; with alpha "dropped", transparency is not seen."""
+    """Open as `open_image` does, with what is known beside.
+
+    With alpha "dropped", transparency is not seen.
+    """
     name = shown_name(source) if name is None else name
     data = read_bytes(source)
     try:

@@ -26,7 +26,7 @@ DRAFT_MARGIN = 2.5
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     """Return the part of an image that the tower sees.
 
-    Sizes round as in transformers: the long side down, the crop's offset down; a image that
+    Sizes round as in transformers: the long side down, the crop's offset down; an image that
     is smaller than the crop is centred on black.
 
     Returns:
@@ -39,7 +39,7 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> npt.NDA
 def resize_whole(
     image: Image.Image, box: tuple[int, int, int, int], preprocessing: Preprocessing
 ) -> npt.NDArray[np.uint8]:
-    """All of a part of an image in the tower's size; nothing of it is cropped.
+    """Resize all of a part of an image to the tower's size; crop nothing of it.
 
     Args:
         image: In mode RGB.
@@ -57,7 +57,7 @@ def resize_whole(
 def normalize(
     pixels: npt.NDArray[np.uint8], preprocessing: Preprocessing
 ) -> npt.NDArray[np.float32]:
-    """(pixel / 255 - mean) / std, channels first.
+    """Return (pixel / 255 - mean) / std, channels first.
 
     Args:
         pixels: uint8[..., h, w, 3].
@@ -78,7 +78,7 @@ def normalize(
 
 
 def pixel_values(image: Image.Image, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
-    """float32[3, height, width]: what the image tower takes, of one decoded image."""
+    """Return float32[3, height, width]: what the image tower takes, of one decoded image."""
     return normalize(resize_and_crop(image, preprocessing), preprocessing)
 
 
@@ -113,7 +113,10 @@ def load_image(
     draft_margin: float = DRAFT_MARGIN,
     crop: RandomCrop | None = None,
 ) -> tuple[npt.NDArray[np.uint8], str | None]:
-    """As load_pixels, with the note of `DecodedImage`; `crop` takes a part, of all pixels."""
+    """Load as `load_pixels` does, with the note of `DecodedImage`.
+
+    `crop` takes a part, of all pixels.
+    """
     if crop is not None:
         image = decode_image(source, name=name, transparency=preprocessing.transparency)
         return _cropped(image.image, crop, preprocessing), image.note

@@ -42,8 +42,9 @@ def without_needless_chunks(data: bytes) -> bytes:
 
 
 def significant_bits(data: bytes) -> tuple[int, ...] | None:
-    """Return bits of each channel that mean something, as the chunk sBIT says; None
-    where it does not.
+    """Return how many bits of each channel mean something, as the chunk sBIT says.
+
+    None where it does not.
     """
     for kind, first, end in _chunks(data):
         if kind == b"IDAT":
@@ -78,7 +79,7 @@ def _is_needed(kind: bytes, content: memoryview, checksum: memoryview) -> bool:
 
 
 def _unpacked_size(kind: bytes, content: bytes) -> int | None:
-    """Return of a text, in bytes; None above the limit, or where it cannot be unpacked."""
+    """Return a text's size, in bytes; None above the limit, or where it cannot be unpacked."""
     _, _, rest = content.partition(b"\0")
     if kind == b"iTXt":
         if len(rest) < 2:

@@ -39,7 +39,7 @@ class RandomCrop:
         return self.area is not None
 
     def box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom in pixels, of an image of this width and height."""
+        """Return left, top, right and bottom in pixels of an image of this width and height."""
         outer = [min(self.pixels, side) if self.pixels else self.share * side for side in size]
         starts = [
             (side - part) * (1 + place) / 2

@@ -88,7 +88,7 @@ def statement(image: Image.Image, data: bytes = b"") -> Statement:
 
 
 def grey_to_8_bits(image: Image.Image, said: Statement) -> tuple[Image.Image, str | None]:
-    """Return a image of one of GREY_MODES in mode L, and the note where its own range was taken.
+    """Return an image of one of GREY_MODES in mode L, and the note where its own range was taken.
 
     A transparent grey (PNG's tRNS) becomes white.
     """
@@ -108,12 +108,12 @@ def grey_to_8_bits(image: Image.Image, said: Statement) -> tuple[Image.Image, st
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Return whether a image that is not yet loaded has more than 8 bits a sample."""
+    """Return whether an image that is not yet loaded has more than 8 bits a sample."""
     return image.mode in GREY_MODES or is_deep_colour(image)
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Return whether a image that is not yet loaded has several channels of 16 bits."""
+    """Return whether an image that is not yet loaded has several channels of 16 bits."""
     rawmodes = {_rawmode(tile) for tile in getattr(image, "tile", ())}
     return len(rawmodes) == 1 and rawmodes <= {*_SWAPPED, _GREY_AND_ALPHA}
 
@@ -161,7 +161,7 @@ def deep_colour_to_8_bits(
 
 
 class _Samples:
-    """The 16-bit samples of a image, from its upper and its lower bytes, in strips."""
+    """The 16-bit samples of an image, from its upper and its lower bytes, in strips."""
 
     def __init__(self, upper: Image.Image, lower: Image.Image, is_grey: bool) -> None:
         self._upper, self._lower, self._is_grey = upper, lower, is_grey
@@ -178,7 +178,7 @@ class _Samples:
             yield top, samples.astype(np.float32)
 
     def greatest(self) -> npt.NDArray[np.float32]:
-        """Return of each channel."""
+        """Return the greatest sample of each channel."""
         most = [samples.max(axis=(0, 1)) for _, samples in self]
         greatest: npt.NDArray[np.float32] = np.max(most, axis=0)
         return greatest
@@ -254,7 +254,7 @@ def _white(high: float, stated: SampleRange | None) -> tuple[float, str | None]:
 
 
 def _alpha_white(high: float, bits: int | None) -> float:
-    """Return what is opaque: a image that is nowhere half opaque uses a part of the range alone."""
+    """Return what is opaque: an image nowhere half opaque uses a part of the range alone."""
     if bits is not None and high <= (1 << bits) - 1:
         return float((1 << bits) - 1)
     return _FULL if high == 0 or 2 * high >= _FULL else high
@@ -270,7 +270,7 @@ def _own_range(low: float, high: float) -> str:
 
 
 def _extrema(image: Image.Image, said: Statement) -> SampleRange:
-    """Return least and greatest finite sample; 0 and 0 where there is none."""
+    """Return the least and the greatest finite sample; 0 and 0 where there is none."""
     low, high = np.inf, -np.inf
     for _, values in _strips(image, said):
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values

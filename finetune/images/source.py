@@ -15,7 +15,7 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Where the bytes of a image lie: a file, or a part of a tar shard.
+    """Where the bytes of an image lie: a file, or a part of a tar shard.
 
     Attributes:
         path: The image's file, or the tar shard.
@@ -54,7 +54,7 @@ ImageSourceLike = ImageSource | Path | bytes | BinaryIO
 
 
 def read_bytes(source: ImageSourceLike) -> bytes:
-    """Return all bytes of a image's file.
+    """Return all bytes of an image's file.
 
     Raises ImageError where it is missing, no regular file, empty, or above MAX_FILE_BYTES.
     """
@@ -70,7 +70,7 @@ def read_bytes(source: ImageSourceLike) -> bytes:
 
 
 def shown_name(source: ImageSourceLike) -> str:
-    """Return what errors call a image: its path, or words where it has none."""
+    """Return what errors call an image: its path, or words where it has none."""
     if isinstance(source, (ImageSource, Path)):
         return str(source)
     return "the picture" if isinstance(source, bytes) else getattr(source, "name", "the picture")

@@ -79,7 +79,7 @@ class ManifestSummary:
     tokens: CutCaptions | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return for JSON."""
+        """Return the report as JSON has it."""
         return asdict(self)
 
 
@@ -93,7 +93,7 @@ def check_manifest(
     """Open every image of a manifest and count what there is; adds to `manifest.problems`.
 
     Memory is 8 bytes an image and SQLite's cache. Without `decode`, headers alone are read, so
-    that a image that is cut off behind its header goes unnoticed; images of more than 8 bits
+    that an image that is cut off behind its header goes unnoticed; images of more than 8 bits
     a sample are decoded, to tell whether they are stretched. Only files of equal size are
     read in full, to compare their SHA-256.
     """

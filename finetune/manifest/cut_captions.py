@@ -63,7 +63,7 @@ class CutCaptionCounter:
             self._count()
 
     def result(self) -> CutCaptions:
-        """Return of all captions so far."""
+        """Return what was found in all captions so far."""
         self._count()
         tokenizer = self._tokenizer
         return CutCaptions(

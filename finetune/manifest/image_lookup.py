@@ -63,8 +63,7 @@ class ImageLookup:
         self._statuses: dict[str, os.stat_result | None] = {}
 
     def id_of(self, image: str) -> str:
-        """Return the default id of a normalised image path: relative, with `/`,
-        never absolute; composed.
+        """Return the default id of a normalised image path: relative, with `/`, and composed.
 
         A relative path is its own id. An absolute one is made relative to the folder of the
         lookup that holds it; one that lies elsewhere becomes the file name with the first 8
@@ -73,9 +72,7 @@ class ImageLookup:
         return self._relative(composed(image), self._composed_prefixes)
 
     def earlier_id_of(self, image: str) -> str:
-        """Return the same as an earlier clipsearch gave it,
-        in whatever Unicode form the path has.
-        """
+        """Return the id that an earlier clipsearch gave the path, whatever its Unicode form."""
         return self._relative(image, self._own_prefixes)
 
     def _relative(self, image: str, prefixes: Sequence[str]) -> str:
@@ -191,9 +188,7 @@ class ImageLookup:
 
 
 def normalise(image: str) -> str:
-    """Return an image path with `/` for a backslash and without ".",
-    ".." within and doubled slashes.
-    """
+    """Return the path with `/` for a backslash, without ".", inner ".." and doubled slashes."""
     if "\\" in image:
         image = image.replace("\\", "/")
     if "//" in image or "./" in image or image.endswith(("/", "/.")):
@@ -244,9 +239,7 @@ def _listed_stems(folder: str) -> frozenset[str] | None:
 
 
 def _spellings(folder: str, name: str) -> Iterator[str]:
-    """Yield paths below `folder` (with its `/`) of
-    which every part exists in some form of its name.
-    """
+    """Yield paths below `folder` (with its `/`) that exist in some form of each part's name."""
     part, slash, rest = name.partition("/")
     for form in forms(part):
         path = folder + form

@@ -65,9 +65,7 @@ def is_same_place(one: Path, other: Path) -> bool:
 
 
 def _would_be_read(path: Path, folder: Path) -> bool:
-    """Return whether the folder, of a manifest or an encoder,
-    would have the file for a part of itself.
-    """
+    """Return whether the folder, a manifest's or an encoder's, would take the file for its own."""
     if not path.resolve().is_relative_to(folder.resolve()):
         return False
     if (folder / DESCRIPTION_FILE).is_file() or read_mark(folder) is not None:

@@ -279,7 +279,7 @@ class Manifest:
         return frame
 
     def columns(self) -> dict[str, str]:
-        """Each metadata column with what it holds, "number" or "tag".
+        """Return what each metadata column holds, "number" or "tag".
 
         A column holds numbers if the text of its every non-empty value, read as a double and
         printed in full, is the same number again; see `finetune.text.numerals`.

@@ -68,7 +68,7 @@ class RecordDigests:
         self._rows += row[:ROW_BYTES]
 
     def finished(self) -> Digests:
-        """Of all records that were taken in."""
+        """Return the digests of all records that were taken in."""
         return Digests(
             np.array(self._numbers, np.int64),
             np.frombuffer(bytes(self._ids), np.uint64),
@@ -77,7 +77,7 @@ class RecordDigests:
 
 
 def hash_of_id(id: str) -> bytes:
-    """8 bytes of a hash of an id."""
+    """Return 8 bytes of a hash of an id."""
     return _hash_of_name(id.encode())
 
 

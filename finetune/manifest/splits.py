@@ -17,9 +17,7 @@ _SPLIT_OF_WORD = {word: split for split, words in _SPELLINGS.items() for word in
 
 
 def split_of_word(word: str) -> str | None:
-    """Return the split that a word means ("validation", "dev", "restval" …), None
-    where it means none.
-    """
+    """Return the split that a word means ("validation", "dev", "restval" …), or None."""
     return _SPLIT_OF_WORD.get(word.strip().lower())
 
 

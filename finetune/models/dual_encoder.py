@@ -148,8 +148,9 @@ class DualEncoder(nn.Module):
         return self.logit_bias
 
     def tokenize(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return token ids and attention mask, int64[n, t]: cut at `max_tokens`,
-        filled on the right.
+        """Return token ids and attention mask, int64[n, t], cut at `max_tokens`.
+
+        Shorter texts are filled on the right.
 
         t is the longest text's length, or `max_tokens` where the family needs it.
         """
@@ -164,7 +165,7 @@ class DualEncoder(nn.Module):
         return batch["input_ids"], batch["attention_mask"]
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Return tokens of each text before any cut, begin and end of the text included."""
+        """Return how many tokens each text has before any cut, its begin and end included."""
         if not texts:
             return []
         # Not verbose: a text longer than the tower is what is asked about.
@@ -174,8 +175,9 @@ class DualEncoder(nn.Module):
     def mask_on_host(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor | None:
-        """Return the mask that `embed_texts` needs of these texts,
-        for the same embeddings to the bit.
+        """Return the mask that `embed_texts` needs of these texts.
+
+        With it the embeddings are the same to the bit.
 
         Transformers looks into a mask on its device, for which the host waits in every step. What
         can be found out beforehand is found out here: that none is needed, or what becomes of it.
@@ -333,8 +335,9 @@ def _assemble(pretrained: Pretrained, name: str, max_tokens: int | None) -> Dual
 def _token_limit(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, asked: int | None
 ) -> int:
-    """Return the longest text in tokens: the tower's positions, the tokenizer's limit,
-    what was asked.
+    """Return the longest text in tokens.
+
+    It is what was asked, or else what the tower's positions and the tokenizer allow.
     """
     limit = min(_positions(model), int(tokenizer.model_max_length))
     if asked is None:

@@ -114,9 +114,7 @@ def has_lora(dual: DualEncoder) -> bool:
 
 
 def attention_layers(dual: DualEncoder, tower: TowerName) -> list[str]:
-    """Return names of the linear layers within the attention of a tower's layers, in
-    `dual.model`.
-    """
+    """Return the names in `dual.model` of the linear layers of a tower's attention."""
     stack, _ = layer_stack(dual, tower)
     return [
         f"{stack}.{name}"

@@ -92,8 +92,9 @@ def has_standard_vocabulary(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 
 def _fetch(source: str, file: str) -> Path | None:
-    """Return a file of a folder, or of a hub repository (downloaded once); None
-    where there is none.
+    """Return a file of a folder, or of a hub repository (downloaded once).
+
+    None where there is none.
     """
     if Path(source).is_dir():
         path = Path(source) / file

@@ -140,8 +140,9 @@ def load_weights(
 
 
 def load_tokenizer(name: str, source: str) -> PreTrainedTokenizerFast:
-    """Return the fast tokenizer of a folder or id. Raises EncoderError
-    where it cannot fill texts.
+    """Load the fast tokenizer of a folder or id.
+
+    Raises EncoderError where it cannot fill texts.
     """
     try:
         tokenizer = _fast_tokenizer(source)

@@ -74,8 +74,9 @@ class _QuickGELU(torch.autograd.Function):
 
 
 def _class_token(mlp: nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    """Make float[n, 1, d] of float[n, t, d]; the layer adds it to all tokens, of
-    which one is read.
+    """Cut float[n, t, d] to float[n, 1, d].
+
+    The layer adds it to all tokens, of which one is read.
     """
     return (given[0][:, :1],)
 

@@ -97,7 +97,7 @@ def _preprocessing(size: TinySize) -> Preprocessing:
 def caption_tokenizer(
     captions: Iterable[str], *, vocabulary: int = 4096, max_tokens: int = 77
 ) -> CLIPTokenizer:
-    """CLIP's lower-casing byte-level BPE, with merges learned from `captions`.
+    """Learn CLIP's lower-casing byte-level BPE from `captions`.
 
     Every byte is in the vocabulary, with and without the mark of a word's end, so that no text
     has an unknown token. As in CLIP's own vocabulary begin and end of the text are the two

@@ -42,8 +42,9 @@ def adam(groups: ParameterGroups, moments: Moments) -> "Optimizer":
 
 
 def adafactor(groups: ParameterGroups, moments: Moments) -> "Optimizer":
-    """Make Adafactor (arXiv:1804.04235):
-    steps relative to each parameter's size, without `moments`.
+    """Make Adafactor (arXiv:1804.04235), without `moments`.
+
+    Its steps are relative to each parameter's size.
     """
     import torch  # as above
 

@@ -76,8 +76,9 @@ def resolve_device(device: str, precision: str) -> str:
 
 
 def resolve_precision(name: str, device: str) -> Precision:
-    """Return the precision of that name, one of PRECISIONS; "auto" is bf16
-    where CUDA has it, else fp32.
+    """Return the precision of that name, one of PRECISIONS.
+
+    "auto" is bf16 where CUDA has it, else fp32.
 
     `device` is torch's name of it, or of its type.
     """

@@ -60,8 +60,9 @@ def constant(schedule: Schedule, after_warmup: int) -> float:
 
 
 def inverse_sqrt(schedule: Schedule, after_warmup: int) -> float:
-    """Return 1 / sqrt(step / warmup), as in arXiv:1706.03762, equation 3;
-    without warm-up 1 / sqrt(step).
+    """Return 1 / sqrt(step / warmup), as in arXiv:1706.03762, equation 3.
+
+    Without warm-up it is 1 / sqrt(step).
 
     Steps are counted from 1 here, so that the first one after warm-up is just below the top.
     """

@@ -4,8 +4,9 @@ import unicodedata
 
 
 def composed(text: str) -> str:
-    """Return the text in the composed form (NFC),
-    as nearly all programs but macOS's file names write it.
+    """Return the text in the composed form (NFC).
+
+    Nearly all programs write it so, but for macOS's file names.
 
     https://www.unicode.org/reports/tr15/
     """

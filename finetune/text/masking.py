@@ -34,9 +34,7 @@ _IN_HEADER = re.compile(r"(\bBearer|(?:['\"]|uthorization\W{1,4})Basic)\s+(?:[^\
 
 
 def masked(text: str) -> str:
-    """Return `text` without secrets: known ones, those of Authorization headers,
-    those in addresses.
-    """
+    """Return `text` without known secrets and those of Authorization headers and addresses."""
     for value in _known():
         text = text.replace(value, MASK)
     text = _IN_ADDRESS.sub(f"{MASK}@", text)
@@ -44,8 +42,9 @@ def masked(text: str) -> str:
 
 
 def has_control_characters(text: str) -> bool:
-    """Return whether something is in it that no header may hold, as a line end
-    that was copied along.
+    """Return whether it has a character that no header may hold.
+
+    A line end that was copied along is one.
     """
     return any(unicodedata.category(character) == "Cc" for character in text)
 
@@ -64,8 +63,9 @@ def check_token(variable: str) -> None:
 
 
 def _known() -> list[str]:
-    """Return the secrets of the environment, longest first,
-    also as python shows their odd characters.
+    """Return the secrets of the environment, longest first.
+
+    Their odd characters are given as python shows them, too.
     """
     values = {os.environ.get(name, "") for name in SECRET_VARIABLES}
     values |= {value.strip() for value in values}

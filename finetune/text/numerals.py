@@ -34,8 +34,9 @@ _DIGITS_UP_TO = 1e21
 
 
 def exact_number(value: NumberOrText) -> float | None:
-    """Return the value as a double
-    where nothing is lost by it (see the module's page); None elsewhere.
+    """Return the value as a double where nothing is lost by it.
+
+    None elsewhere; see the module's page.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -70,8 +71,9 @@ def read_number(value: NumberOrText) -> float | None:
 
 
 def number_text(number: float) -> str:
-    """Return the number in full: whole ones without ".0",
-    others with as many digits as they need.
+    """Write the number in full.
+
+    Whole ones have no ".0", others as many digits as they need.
     """
     number = float(number)
     if number.is_integer() and abs(number) < _DIGITS_UP_TO:
@@ -90,8 +92,9 @@ def whole_or_float(number: float) -> int | float:
 
 
 def without_point_zero(text: str) -> str | None:
-    """Return "101" of "101.0",
-    as data frames write whole numbers beside a missing one; else None.
+    """Return "101" of "101.0", and None of any other text.
+
+    Data frames write whole numbers so beside a missing one.
     """
     whole = _WHOLE_FLOAT.fullmatch(text)
     return None if whole is None else whole[1]

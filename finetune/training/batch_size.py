@@ -131,7 +131,7 @@ def largest_batch(peak: Callable[[int], int], limit: int, largest: int, fixed: i
 
 
 def cuda_peak(device: torch.device, step: Callable[[int], None], size: int) -> int:
-    """Return bytes that a step takes on the GPU at most. Raises torch.OutOfMemoryError."""
+    """Return the most bytes that a step takes on the GPU. Raises torch.OutOfMemoryError."""
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -158,8 +158,9 @@ def cpu_peak(before: int, step: Callable[[int], None], size: int) -> int:
 
 
 def process_memory(field: str) -> int:
-    """Return bytes in memory: now ("VmRSS") or at most ("VmHWM";
-    elsewhere than on Linux always).
+    """Return bytes in memory: now ("VmRSS") or at most ("VmHWM").
+
+    Elsewhere than on Linux it is always the most.
     """
     status = Path("/proc/self/status")
     if not status.exists():

@@ -315,8 +315,9 @@ def _damaged(path: Path) -> TrainingError:
 
 
 def random_states() -> State:
-    """Return the states of all random number generators,
-    as torch.load reads them without pickle.
+    """Return the states of all random number generators.
+
+    torch.load reads them without pickle.
     """
     name, keys, *rest = np.random.get_state(legacy=True)
     return {

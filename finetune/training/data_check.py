@@ -68,7 +68,7 @@ class DataCheck:
         return not self.warnings and all(each.is_met for each in self.comparisons)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return it for JSON."""
         rows = [asdict(each) | {"as_expected": each.is_met} for each in self.comparisons]
         return {
             "recipe": self.recipe,

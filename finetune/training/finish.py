@@ -194,8 +194,9 @@ def figures(wanted: Finish, state: TrainState, measured: Sequence[Measurement]) 
 def counts_by_manifest(
     manifests: Sequence[ManifestPath], weights: Sequence[float] | None, train: CaptionedImages
 ) -> list[dict[str, Any]]:
-    """Return name, images and captions of each manifest's split train, and its weight
-    where it has one.
+    """Count images and captions of each manifest's split train.
+
+    Each has its name, and its weight where it has one.
     """
     captions = train.datasets[train.image_of_caption]
     found: list[dict[str, Any]] = []

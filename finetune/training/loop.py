@@ -165,8 +165,9 @@ class Batches:
 
 
 def find_neighbours(run: Run, state: TrainState, epoch: int) -> Int32:
-    """Find those of the training images,
-    by the model as it is and the captions of the epoch before.
+    """Find the neighbours of the training images.
+
+    They follow from the model as it is and the captions of the epoch before.
     """
     data, seed = run.data, run.data.plan.seed
     run.progress.message("Looking for hard negatives.")
@@ -220,8 +221,9 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
 def measured(
     run: Run, evaluate: Evaluator, step: int, check: Callable[[], None]
 ) -> tuple[HistoryRow, tuple[Measurement, ...]]:
-    """Return `ValidationResult.row` and `Evaluator.measurements`:
-    what every process needs, without embeddings.
+    """Return `ValidationResult.row` and `Evaluator.measurements`.
+
+    Every process needs these, and no embeddings.
 
     What was answered before training is kept in the working folder.
     """

@@ -47,7 +47,7 @@ class TrainState:
     neighbours: Int32 | None = None
 
     def state_dict(self, data: TrainingData) -> dict[str, Any]:
-        """All but the kept weights, which have files of their own."""
+        """Return all but the kept weights, which have files of their own."""
         near = self.neighbours
         return {
             "step": self.step,

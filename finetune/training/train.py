@@ -273,7 +273,10 @@ def seed_process(seed: int, world: World, step: int) -> None:
 
 @contextmanager
 def cpu_threads(count: int | None, *, is_small: bool) -> Iterator[None]:
-    """Torch's threads on the CPU during training, by themselves for None; as before afterwards."""
+    """Set torch's threads on the CPU during training; None chooses by the model's size.
+
+    They are as before afterwards.
+    """
     before = torch.get_num_threads()
     # a small model spends more time handing work to a second thread than the thread saves
     torch.set_num_threads(count or (1 if is_small else before))

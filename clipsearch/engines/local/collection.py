@@ -47,7 +47,7 @@ class Part:
 
     @classmethod
     def of(cls, segment: Segment) -> "Part":
-        """Nothing of it is gone."""
+        """Make the part of a segment of which nothing is gone."""
         nothing = np.zeros(0, np.int32)
         return cls(segment, nothing, nothing, segment.slots.astype(np.int32, copy=False))
 
@@ -110,7 +110,7 @@ class Collection:
     def of(
         cls, documents: Sequence[Document], language: str = "en", dimension: int = 0
     ) -> "Collection":
-        """In memory, of documents with embeddings; rows are in the order of ids."""
+        """Make one in memory of documents with embeddings; rows are in the order of ids."""
         rows = [
             Row(document, _tokens(document, language), place, place)
             for place, document in enumerate(documents)
@@ -180,7 +180,7 @@ class Collection:
         return total / self.documents if total else 1.0
 
     def bm25(self, query: Iterable[str]) -> npt.NDArray[np.float32]:
-        """float32[rows]: bm25 of each, above 0 exactly where a token matches."""
+        """Return the bm25 of each row, float32[rows], above 0 exactly where a token matches."""
         scores = np.zeros(self.rows, np.float32)
         is_first = True
         for token, repeats in Counter(query).items():
@@ -236,7 +236,7 @@ class Collection:
         return np.concatenate(keys) if keys else np.zeros(0, np.int64)
 
     def passing(self, filters: Sequence[Filter]) -> Mask:
-        """bool[rows]: not gone, and every filter holds."""
+        """Return which rows are not gone and pass every filter, bool[rows]."""
         mask = np.concatenate(
             [part.segment.metadata.passing(filters) for part in self.parts] or [np.zeros(0, bool)]
         )
@@ -272,7 +272,7 @@ class Collection:
         return tuple(enumerate(self.parts))
 
     def _places(self, rows: RowNumbers) -> Iterable[tuple[int, int]]:
-        """(part, row in it) of each row."""
+        """Yield (part, row in it) of each row."""
         places = np.searchsorted(self.bases, rows, side="right") - 1
         return zip(places.tolist(), (rows - np.array(self.bases)[places]).tolist(), strict=True)
 

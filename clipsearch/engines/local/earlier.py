@@ -29,7 +29,7 @@ _ROWS_AT_ONCE = 2048
 
 
 def earlier_documents(folder: Path) -> Iterator[Document]:
-    """Every document of the index, with its embedding. Raises EngineError."""
+    """Yield every document of the index, with its embedding. Raises EngineError."""
     snapshot = current_snapshot(folder)
     if snapshot is not None and _is_whole(snapshot):
         return _of_snapshot(snapshot)

@@ -206,7 +206,7 @@ class LocalEngine:
         return self._read(lambda _, collection: collection.documents)
 
     def count_without_embedding(self) -> int:
-        """None: a document comes with its embedding, whose dimension never changes."""
+        """Return None: a document comes with its embedding, whose dimension never changes."""
         return 0
 
     def count_by_data_set(self) -> Mapping[str, int]:
@@ -214,7 +214,7 @@ class LocalEngine:
         return self._read(lambda _, collection: collection.data_sets())
 
     def visit(self, *, embeddings: bool = False) -> Iterator[Document]:
-        """Every document, each once."""
+        """Yield every document, each once."""
         yield from self._opened().visit(embeddings=embeddings)
 
     def close(self) -> None:
@@ -291,7 +291,7 @@ class _Session:
         return outcomes
 
     def is_finished(self) -> bool:
-        """Whether nothing is left to be done since the last feed that ended."""
+        """Return whether nothing is left to be done since the last feed that ended."""
         state = self._store.state()
         return state.finished == state.commits and self.upkeep.is_whole(state)
 

@@ -88,7 +88,7 @@ def read_info(folder: Path) -> IndexInfo:
 
 
 def is_earlier(folder: Path) -> bool:
-    """Whether the index is still of the format before this one. Raises EngineError."""
+    """Return whether the index is still of the format before this one. Raises EngineError."""
     try:
         return bool(bounded_json.read(folder / INFO_FILE)["format"] == EARLIER_FORMAT)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -122,7 +122,7 @@ def replace_json(path: Path, content: object) -> None:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether the folder is empty, or is what a killed `LocalEngine.create` left.
+    """Return whether the folder is empty, or is what a killed `LocalEngine.create` left.
 
     Nothing was ever fed to it: the first write takes a lock file of its own. A store counts only
     where the mark of the folder says that we are making it: anybody may have a database.

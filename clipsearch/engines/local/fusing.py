@@ -50,10 +50,10 @@ class Query(Protocol):
     collection: Collection
 
     def cosines(self, rows: RowNumbers) -> Embedding:
-        """Return float32 of some rows."""
+        """Return the cosines of some rows, float32."""
 
     def all_products(self) -> Embedding:
-        """Return float32 of every slot, to about 1e-6."""
+        """Return the cosine of every slot, float32, to about 1e-6."""
 
 
 def fused(

@@ -46,7 +46,7 @@ class Placing:
         return cls(blocks, slots, state.next_number, taken)
 
     def take(self, count: int) -> Slots:
-        """So many slots, ascending."""
+        """Take so many slots; they ascend."""
         parts = [self._free[:count]]
         self._free = self._free[count:]
         missing = count - len(parts[0])
@@ -64,7 +64,7 @@ class Placing:
         self._free = np.sort(np.concatenate([self._free, slots]))
 
     def by_block(self, slots: Slots) -> Iterator[tuple[Block, Slots, Slots]]:
-        """(block, places in `slots`, places in the block) of each block that has any of them."""
+        """Yield (block, places in `slots`, places in the block) of each block that has any."""
         for place in np.unique(slots // BLOCK).tolist():
             at = np.flatnonzero(slots // BLOCK == place)
             yield self._blocks[place], at, slots[at] - place * BLOCK

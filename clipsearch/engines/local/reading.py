@@ -41,7 +41,7 @@ class Reading(Protocol):
         """
 
     def visit(self, *, embeddings: bool) -> Iterator[Document]:
-        """Every document, each once."""
+        """Yield every document, each once."""
 
     def close(self) -> None:
         """Free what is held."""

@@ -121,7 +121,7 @@ class _Search:
         self.last = self.query.offset + self.query.k
 
     def ranked(self) -> Ranked:
-        """At least the hits up to the page's last."""
+        """Rank at least the hits up to the page's last."""
         ranking = self.query.ranking
         if not ranking.needs_vector:
             return self._bm25()
@@ -154,7 +154,7 @@ class _Search:
         return self.collection.documents if allowed is None else int(np.count_nonzero(allowed))
 
     def _lexical(self) -> npt.NDArray[np.float32]:
-        """bm25 of every row; 0 where no token matches or a filter does not hold."""
+        """Return the bm25 of every row; 0 where no token matches or a filter does not hold."""
         scores = self.collection.bm25(self.query.tokens)
         if self.allowed is not None:
             scores[~self.allowed] = 0
@@ -235,7 +235,7 @@ class _Search:
         return np.ascontiguousarray(self.query.vector, np.float32)
 
     def nearest(self, count: int) -> tuple[RowNumbers, Embedding, Comparison | None]:
-        """(rows, cosines, what the codes say): the nearest that may be hits, nearest first."""
+        """Return (rows, cosines, what the codes say) of the nearest that may be hits, in order."""
         collection = self.collection
         depth = None
         if collection.depths is not None and not self.query.exact:
@@ -256,7 +256,7 @@ class _Search:
         return rows[best], cosines[best], compared
 
     def cosines(self, rows: RowNumbers) -> Embedding:
-        """float32 of some rows."""
+        """Return the cosines of some rows, float32."""
         return self.collection.vectors.cosines(
             self.vector, self.collection.slots[rows].astype(np.int64)
         )
@@ -287,7 +287,7 @@ class _Search:
         return near
 
     def all_products(self) -> Embedding:
-        """float32 of every slot: the cosine to about 1e-6, -inf where no document has it."""
+        """Return every slot's cosine, float32, to about 1e-6; -inf where no document has it."""
         collection = self.collection
         products = np.empty(collection.vectors.size, np.float32)
         if sum(len(block.vectors) for block in collection.vectors.blocks) < len(products):

@@ -154,7 +154,7 @@ class Store:
             self._connection.close()
 
     def commits(self) -> int:
-        """How many there were."""
+        """Return how many commits there were."""
         with self._reading():
             (found,) = self._connection.execute(
                 "SELECT value FROM facts WHERE name = 'commits'"
@@ -198,7 +198,7 @@ class Store:
             )  # fmt: skip
 
     def gone(self, number: int) -> tuple[Ints, Ints] | None:
-        """(rows, terms) of a deletion; None where it is there no more."""
+        """Return (rows, terms) of a deletion; None where it is there no more."""
         return self._arrays("SELECT rows, terms FROM gone WHERE number = ?", number)
 
     def moved(self, number: int) -> Ints | None:
@@ -328,7 +328,7 @@ def put_block(connection: sqlite3.Connection, block: Block) -> None:
 
 
 def depths_as_text(depths: Depths | None) -> str:
-    """As the fact `depths` has it."""
+    """Write the depths as the fact `depths` has them."""
     if depths is None:
         return "null"
     return json.dumps(
@@ -358,7 +358,7 @@ def clear_errors(folder: Path) -> Iterator[None]:
 
 
 def storage_error(folder: Path, error: BaseException) -> str:
-    """One sentence for a failure of the disk or of SQLite."""
+    """Describe a failure of the disk or of SQLite in one sentence."""
     number = error.errno if isinstance(error, OSError) else None
     text = str(error)
     if is_too_little(error):

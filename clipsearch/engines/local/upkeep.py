@@ -80,7 +80,7 @@ class Upkeep:
         self._versions = versions
 
     def is_whole(self, state: State) -> bool:
-        """Whether every file is there that can be laid out anew, and none is cut."""
+        """Return whether every file is there that can be laid out anew, and none is cut."""
         return not self._versions.lost(state) and not self._without_codes(state)
 
     def repair(self) -> None:
@@ -95,7 +95,9 @@ class Upkeep:
         self._replace_segments(lost, parts, state)
 
     def finish(self, written: Mapping[int, int]) -> None:
-        """All steps; `written` are the slots that the feed wrote, and the CRC-32 of each vector.
+        """Take all steps.
+
+        `written` are the slots that the feed wrote, and the CRC-32 of each vector.
 
         Raises EngineError where the disk is full, or gives back something else than was written;
         all documents are kept.

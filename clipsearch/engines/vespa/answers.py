@@ -174,8 +174,9 @@ def is_foreign_package(message: str) -> bool:
 
 
 def is_missing(status: int, content: Json) -> bool:
-    """Return whether a get says that there is no such document, and not
-    that nobody knows the path.
+    """Return whether a get says that there is no such document.
+
+    That nobody knows the path is another answer.
     """
     return status == 404 and isinstance(content, dict) and "pathId" in content
 

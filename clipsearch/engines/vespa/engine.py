@@ -191,9 +191,7 @@ class VespaEngine:
         self._client.close()
 
     def _look_for_upgrade(self) -> None:
-        """Look whether a feed has brought the documents to this form since it was last
-        looked at.
-        """
+        """Look whether a feed has brought the documents to this form since the last look."""
         if time.monotonic() - self._info_read > UPGRADE_SECONDS:
             self._info = read_info(self._client) or self._info
             self._info_read = time.monotonic()

@@ -48,8 +48,7 @@ def tag_values(tags: Mapping[str, str]) -> list[str]:
 
 
 def number_key(place: int, value: float) -> int:
-    """Return the entry of `number_keys` for a finite number in the column at `place`,
-    1 to MOST_COLUMNS.
+    """Return a finite number's entry of `number_keys` in column `place`, 1 to MOST_COLUMNS.
 
     Of two values in one column, the greater never has the smaller key.
     """
@@ -60,8 +59,9 @@ def number_key(place: int, value: float) -> int:
 
 
 def number_keys(numbers: Mapping[str, float], places: Mapping[str, int]) -> list[int]:
-    """Return the field `number_keys` of a document; columns without a place
-    that fits have no entry.
+    """Return the field `number_keys` of a document.
+
+    Columns without a place that fits have no entry.
     """
     return [
         number_key(places[column], value)
@@ -81,5 +81,5 @@ def key_range(place: int, condition: NumberFilter) -> tuple[int, int]:
 
 
 def places_of(column_order: Sequence[str]) -> dict[str, int]:
-    """Return column to its place, from 1, in `IndexInfo.column_order`."""
+    """Return the place of each column, from 1, in `IndexInfo.column_order`."""
     return {column: place for place, column in enumerate(column_order, start=1)}

@@ -95,8 +95,9 @@ class ColumnPlaces:
         self._lock = threading.Lock()
 
     def of(self, columns: Iterable[str]) -> Mapping[str, int]:
-        """Return column to its place, these columns among them;
-        new ones are written to the index first.
+        """Return the place of each column, these among them.
+
+        New ones are written to the index first.
 
         Raises EngineError where that cannot be done.
         """

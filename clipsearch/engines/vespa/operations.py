@@ -65,8 +65,9 @@ def shown_fields(form: int, *, embeddings: bool) -> tuple[str, ...]:
 
 
 def hit_fields(form: int) -> tuple[str, ...]:
-    """Return the fields that a search asks for, of a schema
-    that has those of `form` for certain.
+    """Return the fields that a search asks for.
+
+    The schema has those of `form` for certain.
     """
     return _id_and_path_first(
         name for name, part in PARTS.items() if part.in_hits and part.form <= form
@@ -129,9 +130,7 @@ def update_fields(update: Update, places: Mapping[str, int]) -> dict[str, Json]:
 
 
 def _fields(parts: Mapping[str, Any], places: Mapping[str, int]) -> dict[str, Json]:
-    """Return the parts as Vespa's fields, and what filters look at beside those
-    that it follows from.
-    """
+    """Return the parts as Vespa's fields, and the fields for filters that follow from them."""
     fields = {name: PARTS[name].kind.to_json(value) for name, value in parts.items()}
     if "tags" in parts:
         fields[TAG_VALUES] = tag_values(parts["tags"])

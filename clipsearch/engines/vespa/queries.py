@@ -171,8 +171,9 @@ def _nearest(
 
 
 def _words(query: EngineQuery, body: dict[str, Json]) -> str:
-    """Return the clause for all documents with a word of the query;
-    adds its parameters to `body`.
+    """Return the clause for all documents with a word of the query.
+
+    Adds its parameters to `body`.
     """
     for number, token in enumerate(query.tokens):
         body[f"t{number}"] = token

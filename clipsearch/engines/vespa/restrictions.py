@@ -23,8 +23,9 @@ from clipsearch.storable import why_no_id
 
 
 def restricted_to(query: EngineQuery, info: IndexInfo, body: dict[str, Json]) -> list[str]:
-    """Return the clauses that must all hold beside what is searched;
-    adds their parameters to `body`.
+    """Return the clauses that must all hold beside what is searched.
+
+    Adds their parameters to `body`.
     """
     clauses = []
     for number, one in enumerate(query.filters):
@@ -63,8 +64,9 @@ def _is_tight(one: Filter, info: IndexInfo) -> bool:
 
 
 def _place(column: str, info: IndexInfo) -> int | None:
-    """Return the column's place; none where the documents have no keys for it,
-    as far as is known here.
+    """Return the column's place.
+
+    None where the documents have no keys for it, as far as is known here.
     """
     place = places_of(info.column_order).get(column)
     return place if _of_this_form(info) and place and place <= MOST_COLUMNS else None
@@ -83,8 +85,9 @@ def _tag_clause(one: TagFilter, number: int, body: dict[str, Json]) -> str:
 
 
 def _map_clause(one: TagFilter, number: int, body: dict[str, Json]) -> str:
-    """Return the clause on the map itself, for documents of an earlier form;
-    their tags may be of either form.
+    """Return the clause on the map itself, for documents of an earlier form.
+
+    Their tags may be of either form.
     """
     body[f"f{number}"] = one.column
     spellings = [

@@ -35,8 +35,9 @@ class Searcher:
     ask: Callable[[dict[str, Json]], SearchAnswer]
 
     def page(self, query: EngineQuery) -> Page:
-        """Return the answer. Raises UsageError for a query that cannot work,
-        and what `ask` raises.
+        """Return the answer.
+
+        Raises UsageError for a query that cannot work, and what `ask` raises.
         """
         start = time.monotonic()
         query.check(self.info)
@@ -97,14 +98,14 @@ class Searcher:
 
     @staticmethod
     def _too_few(found: SearchAnswer, wanted: int) -> bool:
-        """Return whether an approximate search left candidates out;
-        one cut short would be so again.
+        """Return whether an approximate search left candidates out.
+
+        One cut short would be so again.
         """
         return found.partial is None and found.total < wanted
 
     def _least_cosine(self, query: EngineQuery) -> float | None:
-        """Return a bound between the last candidate and the next document; None
-        where there is no next.
+        """Return a bound between the last candidate and the next document, None without a next.
 
         An exact search matches documents beyond the nearest, which are no candidates: they would
         be among the hits, and change what the hybrids of ranks make of the others.
@@ -120,9 +121,7 @@ class Searcher:
     def _page(
         self, query: EngineQuery, answer: SearchAnswer, counted: SearchAnswer | None = None
     ) -> Page:
-        """Return the hits of `answer`,
-        with the total and the facets of `counted` or else its own.
-        """
+        """Return the hits of `answer`, with total and facets of `counted`, or else its own."""
         listed = counted or answer
         return Page(
             # Vespa orders equal scores as it likes; within the page they are put in order.

@@ -44,8 +44,9 @@ def reconcile(ledger: Ledger, engine: Engine, mark: FeedMark, data_set: str | No
 
 
 def _places_here(ledger: Ledger, engine: Engine) -> dict[str, tuple[str, ...]]:
-    """Return the places of data sets that the index knows too: it was emptied,
-    and is not another one.
+    """Return the places of data sets that the index knows too.
+
+    An index that knows them was emptied, and is not another one.
     """
     lie = {each.name: {each.manifest, each.resolved} for each in engine.info.data_sets}
     return {
@@ -85,8 +86,9 @@ def _visit(ledger: Ledger, engine: Engine) -> list[str]:
 
 
 def _differs(known: Entry, document: Document) -> bool:
-    """Return whether the document is another one than the ledger says,
-    apart from how it says it.
+    """Return whether the document is another one than the ledger says.
+
+    A digest of the earlier form is no difference.
     """
     return known.fields not in ("", hash_of_fields(document), hash_of_fields_before(document))
 

@@ -47,7 +47,10 @@ class Entry:
     size: int = 0
 
     def to_row(self) -> tuple[str | bytes | int, ...]:
-        """As SQLite keeps it, in the order of the fields: hashes as their bytes, half as many."""
+        """Return it as SQLite keeps it, in the order of the fields.
+
+        Hashes are kept as their bytes, half as many.
+        """
         return (
             self.id,
             self.stamp,
@@ -60,7 +63,7 @@ class Entry:
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Self:
-        """Of what `to_row` gave, or what an earlier version wrote, with hashes in hex."""
+        """Read what `to_row` gave, or an earlier version wrote, with hashes in hex."""
         id, stamp, content, encoder, fields, data_set, size = row
         return cls(
             id, stamp, _unpacked(content), _unpacked(encoder), _unpacked(fields), data_set, size

@@ -172,7 +172,7 @@ class Ledger(LedgerFacts):
             self._set_fact(f"manifest {data_set}", manifest)
 
     def counts(self) -> Counts:
-        """Of all documents."""
+        """Return the counts of all documents."""
         if self._counts is None:
             with explained(self.path):
                 self._flush()
@@ -215,7 +215,7 @@ class Ledger(LedgerFacts):
         )
 
     def has_data_set(self, name: str) -> bool:
-        """Whether any document is of this data set; with "", whether any is unclaimed."""
+        """Return whether any document is of this data set; with "", whether any is unclaimed."""
         return name in self.counts().by_data_set
 
     def ids_of(self, data_set: str) -> list[str]:
@@ -234,7 +234,7 @@ class Ledger(LedgerFacts):
                 yield stamp
 
     def has_size(self, size: int) -> bool:
-        """Whether any document may have been made from a image of so many bytes."""
+        """Return whether any document may have been made from an image of so many bytes."""
         self._flush()
         return self._has(
             "SELECT 1 FROM documents WHERE size IN (0, ?) AND content != '' AND encoder != ''", size

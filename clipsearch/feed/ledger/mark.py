@@ -55,9 +55,7 @@ class FeedMark:
         return self._ledger.last_feed == info.last_feed
 
     def goes_on(self, data_set: str | None) -> bool:
-        """Return whether it does, but for documents of `data_set`
-        that its own stopped feed wrote.
-        """
+        """Return whether the ledger lacks only what its own stopped feed of `data_set` wrote."""
         info, pending = self._engine.info, self._ledger.pending
         if pending is None or pending.agreed_after is None or pending.data_set != data_set:
             return False
@@ -92,8 +90,9 @@ class FeedMark:
         self._engine.change_info(begun)
 
     def end(self) -> None:
-        """Take steps 4 and 5, after the last write; where nothing was written,
-        only what was found.
+        """Take steps 4 and 5, after the last write.
+
+        Where nothing was written, only what was found is kept.
         """
         if not self._token:
             info = self._engine.info

@@ -73,8 +73,9 @@ class ContentTable:
             self._connection.execute("INSERT INTO temp.sizes VALUES (?, ?, ?, ?)", values)
 
     def take_unhashed(self, size: int) -> ImageSource | None:
-        """Return the first image of so many bytes, if nobody has hashed it:
-        the caller does it now.
+        """Return the first image of so many bytes, if nobody has hashed it.
+
+        The caller does it now.
         """
         with explained(self._path):
             found = self._connection.execute(

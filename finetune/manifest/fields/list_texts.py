@@ -23,8 +23,7 @@ _PYTHON_TEXT = re.compile(
 
 
 def listed_texts(text: str) -> tuple[str, ...] | None:
-    """Return the texts of a list, as they stand there, without missing ones;
-    None for any other text.
+    """Return the texts of a list as they stand, without missing ones; None for any other text.
 
     A tuple, and a set, of Python are lists too; a text in parentheses is none without a comma.
     """

@@ -73,9 +73,7 @@ def batch_rows(metadata: Any, names: Iterable[str]) -> int:
 
 
 def batches(file: Any, names: Iterable[str], paths: Iterable[str]) -> Iterator[Any]:
-    """Yield the record batches of a pyarrow.parquet.ParquetFile
-    that reads `paths` as dictionaries.
-    """
+    """Yield the record batches of a Parquet file, with `paths` read as dictionaries."""
     names, rows = list(names), batch_rows(file.metadata, names)
     if not any("." in path for path in paths):
         yield from file.iter_batches(rows, columns=names)
@@ -102,7 +100,7 @@ def values_of(column: Any) -> list[Any]:
 
 
 def text_size(values: Iterable[Any]) -> int:
-    """Return characters of text in a row.
+    """Return how many characters of text a row has.
 
     Raises ValueError where one value has above MAX_TEXT_BYTES.
     """

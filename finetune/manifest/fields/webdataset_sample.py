@@ -32,8 +32,9 @@ _NUMBER = re.compile(r"[._-]?\d+$")
 
 
 def purpose(extension: str, suffixes: Iterable[str]) -> str | None:
-    """Return what stands before the suffix, "input" of ".input.jpg"; None
-    where it has none of them.
+    """Return what stands before the suffix, "input" of ".input.jpg".
+
+    None where it has none of them.
     """
     for suffix in sorted(suffixes, key=len, reverse=True):
         if extension.endswith(suffix):
@@ -42,8 +43,7 @@ def purpose(extension: str, suffixes: Iterable[str]) -> str | None:
 
 
 def chosen_image(extensions: list[str], where: str, problems: Problems) -> int:
-    """Return the place of the image among the extensions of a sample's images, of
-    which there is one.
+    """Return the place of the image among the extensions of a sample's images.
 
     What becomes of the others is told.
     """
@@ -98,8 +98,6 @@ def merged(objects: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """Return a name without a number or an s at its end:
-    "caption" of "captions" and of "caption.2".
-    """
+    """Return a name without number or s at its end: "caption" of "captions" and "caption.2"."""
     name = _NUMBER.sub("", name)
     return name if name in _CAPTIONS else name.removesuffix("s")

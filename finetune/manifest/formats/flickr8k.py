@@ -54,8 +54,9 @@ class Flickr8kTokens:
 
 
 def recognise(path: Path, head: bytes) -> Flickr8kTokens | None:
-    """Return the file as Flickr8k's token file; None
-    where most of its first lines are of another form.
+    """Recognise the file as Flickr8k's token file.
+
+    None where most of its first lines are of another form.
     """
     lines = first_lines(head)
     matching = sum(_LINE.match(line.strip()) is not None for line in lines)

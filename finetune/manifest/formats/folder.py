@@ -1,7 +1,7 @@
 """A folder of images, without a manifest; captions may lie beside them as `name.txt`.
 
-What looks like a image and is not taken, and what cannot be looked into, is a problem that names
-it; a image without a text file beside it is a note, since most folders have few or none.
+What looks like an image and is not taken, and what cannot be looked into, is a problem that names
+it; an image without a text file beside it is a note, since most folders have few or none.
 """
 
 import os
@@ -88,7 +88,7 @@ class ImageFolder:
 
 @dataclass(frozen=True, slots=True)
 class NotTaken:
-    """What looks like a image, or may hold some, and is passed over.
+    """What looks like an image, or may hold some, and is passed over.
 
     Attributes:
         kind: "image not taken", "linked folder", "unreadable folder", or "text without image",
@@ -164,8 +164,9 @@ def _walk(root: Path, *, looks_closely: bool = True) -> Iterator[_Found | NotTak
 
 
 def _texts(names: list[str]) -> dict[str, str]:
-    """Return the text file of each stem, composed; one in capitals counts
-    where there is no other.
+    """Return the text file of each stem, composed.
+
+    One in capitals counts where there is no other.
     """
     texts: dict[str, str] = {}
     for name in sorted(names):
@@ -176,7 +177,7 @@ def _texts(names: list[str]) -> dict[str, str]:
 
 
 def _why_not_taken(path: Path) -> str | None:
-    """Return why a file without a image's suffix is passed over, where its content is a image's."""
+    """Return why a file is passed over that has an image's content, but not its suffix."""
     try:
         with open_regular(path) as file:
             suffix = suffix_of_content(file.read(HEAD_BYTES))

@@ -266,7 +266,7 @@ class ManifestColumns:
 
 
 def caption_values(value: object, *, lists: bool = True) -> tuple[str, ...]:
-    """Return captions of a value: a text or a list of texts; stripped, none empty.
+    """Return the captions of a value, a text or a list of texts; stripped, none empty.
 
     A text may itself be a list of texts, as CSV has to write several (see `list_texts`): with
     `lists`, as in a column "captions", of any number; else of two at least, since one caption may

@@ -215,8 +215,9 @@ def _row(sample: _Sample, shard: str, number: int, position: int, problems: Prob
 def _json_objects(
     texts: Mapping[str, bytes], where: str, problems: Problems
 ) -> Iterator[dict[str, Any]]:
-    """Yield the sample's JSON objects, `.json` itself first; another
-    that is none becomes a note.
+    """Yield the sample's JSON objects, `.json` itself first.
+
+    One that is no object becomes a note.
     """
     found = [extension for extension in texts if extension.endswith(JSON_SUFFIXES)]
     for extension in sorted(found, key=lambda each: each not in JSON_SUFFIXES):

@@ -64,7 +64,7 @@ class Metadata:
         return self._column("data_set")
 
     def number(self, column: str) -> npt.NDArray[np.float64] | None:
-        """float64 of every row, NaN where it has none; None where no document has the column."""
+        """Return float64 of every row, NaN where it has no number; None for an unknown column."""
         if column not in self.number_names:
             return None
         return self._sections.array(f"number/{self.number_names.index(column)}")

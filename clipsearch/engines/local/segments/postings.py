@@ -44,7 +44,7 @@ class Postings:
         return end - start
 
     def of_term(self, number: int) -> tuple[Ints, Ints]:
-        """Rows, ascending, that hold the term, and the pair of each."""
+        """Return the rows, ascending, that hold the term, and the pair of each."""
         start, end = self._range(number)
         return self._sections.part("rows", start, end), self._sections.part("pairs", start, end)
 

@@ -108,7 +108,7 @@ class Sections:
         return self.part(name, 0, len(self._arrays[name]))
 
     def part(self, name: str, start: int, end: int) -> Array:
-        """`array(name)[start:end]`, of which alone the checksums are compared."""
+        """Read `array(name)[start:end]`, comparing the checksums of this part alone."""
         array = self._arrays[name]
         if self._path is not None and end > start:
             item = array.nbytes // len(array)
@@ -117,7 +117,7 @@ class Sections:
         return array[start:end]
 
     def items(self) -> Mapping[str, Array]:
-        """All arrays, compared with their checksums."""
+        """Read all arrays, comparing them with their checksums."""
         return {name: self.array(name) for name in self._arrays}
 
     def check_all(self) -> None:

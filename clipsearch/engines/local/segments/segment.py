@@ -81,7 +81,7 @@ class Segment:
 
 
 def id_hashes(ids: Sequence[bytes]) -> Hashes:
-    """uint64 of each id, the same in every process."""
+    """Return the uint64 of each id, the same in every process."""
     digests = b"".join([hashlib.blake2b(each, digest_size=8).digest() for each in ids])
     return np.frombuffer(digests, "<u8")
 

@@ -41,7 +41,7 @@ class Strings:
         return [data[start - base : end - base] for start, end in itertools.pairwise(starts)]
 
     def all(self) -> list[bytes]:
-        """All of them."""
+        """Return all texts."""
         return self.slice(0, self._count)
 
     def find(self, text: bytes) -> int | None:

@@ -89,7 +89,7 @@ class VectorStore:
 
     @classmethod
     def of(cls, vectors: Vectors) -> "VectorStore":
-        """In memory: float32[n, d], in slots from 0 on."""
+        """Make one in memory of float32[n, d], in slots from 0 on."""
         centre = vectors.mean(axis=0) if len(vectors) else np.zeros(vectors.shape[1], np.float32)
         blocks = []
         for first in range(0, len(vectors), BLOCK):
@@ -106,14 +106,14 @@ class VectorStore:
         raise EngineError(f"no vector is in slot {slot}")
 
     def gathered(self, slots: Slots) -> Vectors:
-        """float32[n, d]: the vectors of these slots."""
+        """Return the vectors of these slots, float32[n, d]."""
         found = np.empty((len(slots), self.dimension), np.float32)
         for block, at in self.by_block(slots):
             found[at] = block.vectors.take(slots[at] - block.first, axis=0)
         return found
 
     def cosines(self, vector: Vectors, slots: Slots) -> Vectors:
-        """float32[n]: of the vector and those of these slots; equal vectors have equal ones."""
+        """Return the vector's cosines to these slots, float32[n]; equal ones for equal vectors."""
         found = np.empty(len(slots), np.float32)
         for block, at in self.by_block(slots):
             rows = block.vectors.take(slots[at] - block.first, axis=0)
@@ -127,7 +127,7 @@ class VectorStore:
             np.dot(block.vectors, vector, out=out[block.first : block.end])
 
     def by_block(self, slots: Slots) -> list[tuple[HeldBlock, Slots]]:
-        """Each block that has any of the slots, with the places of these in `slots`."""
+        """Return each block that has any of the slots, with the places of these in `slots`."""
         if len(self.blocks) == 1 and self.blocks[0].first == 0:
             return [(self.blocks[0], np.arange(len(slots)))] if len(slots) else []
         places = slots // BLOCK
@@ -192,7 +192,7 @@ class VectorFiles:
 
 
 def lacks_codes(folder: Path, block: Block, dimension: int) -> bool:
-    """Whether the file of codes is gone or cut."""
+    """Return whether the file of codes is gone or cut."""
     path = codes_path(folder, block.codes)
     try:
         return path.stat().st_size < -(-block.used // PAGE) * page_bytes(dimension)

@@ -35,7 +35,7 @@ Distances = npt.NDArray[np.uint16]
 
 @lru_cache(maxsize=4)
 def rotation(dimension: int) -> npt.NDArray[np.float32]:
-    """float32[d, d], orthogonal and random, the same everywhere."""
+    """Return an orthogonal, random float32[d, d], the same everywhere."""
     # The stream of RandomState never changes (NEP 19); of the newer generators it may.
     gaussian = np.random.RandomState(1).standard_normal((dimension, dimension))
     q, r = np.linalg.qr(gaussian)
@@ -45,7 +45,7 @@ def rotation(dimension: int) -> npt.NDArray[np.float32]:
 
 
 def words_of(dimension: int) -> int:
-    """64-bit words of a code."""
+    """Return how many 64-bit words a code has."""
     return -(-dimension // WORD_BITS)
 
 
@@ -55,7 +55,7 @@ def page_bytes(dimension: int) -> int:
 
 
 def encode(vectors: Vectors, centre: Vectors) -> Words:
-    """uint64[n, words]: the codes of float32[n, d]."""
+    """Return the codes of float32[n, d]: uint64[n, words]."""
     return _packed((vectors - centre) @ rotation(vectors.shape[1]) > 0)
 
 
@@ -89,7 +89,7 @@ class Question:
 
     @classmethod
     def of(cls, vector: Vectors) -> "Question":
-        """Of float32[d]."""
+        """Prepare the question that float32[d] asks."""
         turned = vector @ rotation(len(vector))
         largest = float(np.abs(turned).max()) or 1.0
         levels = (1 << STEP_BITS) - 1
@@ -112,7 +112,7 @@ class Codes:
 
     @classmethod
     def empty(cls, count: int, dimension: int) -> "Codes":
-        """In memory, for at least `count` vectors."""
+        """Make empty codes in memory, for at least `count` vectors."""
         return cls(np.zeros(-(-count // PAGE) * page_bytes(dimension), np.uint8), dimension)
 
     def put(self, places: Slots, codes: Words) -> None:
@@ -122,7 +122,7 @@ class Codes:
         self._sums[page, offset] = sums_of(codes)
 
     def are_whole(self) -> bool:
-        """Whether all codes are as they were written, or never were."""
+        """Return whether all codes are as they were written, or never were."""
         for codes, sums in zip(self._pages.transpose(0, 2, 1), self._sums, strict=True):
             changed = np.flatnonzero(sums_of(np.ascontiguousarray(codes)) != sums)
             if codes[changed].any() or sums[changed].any():
@@ -158,7 +158,7 @@ class Codes:
             out[start:end] = total.reshape(-1)[: end - start]
 
     def estimates(self, question: Question, places: Slots) -> npt.NDArray[np.float32]:
-        """float32 of the codes at these places: rises with the inner product, about linearly."""
+        """Return a float32 a place that rises with the inner product, about linearly."""
         page, offset = np.divmod(places, PAGE)
         at = page * (self._pages.strides[0] // 8) + offset
         count = len(places)

@@ -44,7 +44,7 @@ class Depths:
     by_steps: tuple[int, ...]
 
     def of(self, count: int, vectors: int) -> tuple[int, int]:
-        """(by signs, by steps) for the first `count` of `vectors`."""
+        """Return the depths (by signs, by steps) for the first `count` of `vectors`."""
         growth = max(1.0, vectors / max(self.vectors, 1))
         found = []
         for depths in (self.by_signs, self.by_steps):
@@ -55,7 +55,7 @@ class Depths:
         return found[0], min(found)
 
     def still_hold(self, vectors: int, written: int) -> bool:
-        """Whether the index has about as many vectors as when it was measured, and about those."""
+        """Return whether the index has about as many vectors as when measured, and about those."""
         grown = self.vectors / GROWTH <= vectors <= self.vectors * GROWTH
         return grown and written - self.written <= self.vectors * (GROWTH - 1)
 

@@ -65,7 +65,7 @@ class Comparison:
         return near[np.sort(kept)]
 
     def estimates(self, slots: Slots) -> npt.NDArray[np.float32]:
-        """float32 of these slots: rises with the cosine, about linearly."""
+        """Return a float32 a slot that rises with the cosine, about linearly."""
         found = np.empty(len(slots), np.float32)
         for block, at in self._store.by_block(slots):
             found[at] = block.codes.estimates(self._question, slots[at] - block.first)

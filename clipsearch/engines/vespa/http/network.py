@@ -21,8 +21,9 @@ class Proxy:
 
     @classmethod
     def of_environment(cls, scheme: str, host: str) -> "Proxy | None":
-        """Return the proxy that the environment names (https_proxy, no_proxy);
-        none for this machine.
+        """Return the proxy that the environment names (https_proxy, no_proxy).
+
+        There is none for this machine itself.
 
         Raises EngineError where it is of a kind that is not known here.
         """

@@ -51,7 +51,7 @@ class Limit:
         return Limit(min(seconds, remaining), self._left)
 
     def slice(self) -> float:
-        """Return seconds to wait now. Raises TimeoutError or LeftError where there are none."""
+        """Return the seconds to wait now. Raises TimeoutError or LeftError where none are left."""
         if self._left is not None and self._left.is_set():
             raise LeftError
         remaining = self._until - time.monotonic()
@@ -206,8 +206,9 @@ def _connect(sock: socket.socket, place: Any, limit: Limit) -> None:
 
 
 def _look_up(host: str, port: int, limit: Limit) -> Addresses:
-    """Look up a host's addresses. The system's own call knows no deadline,
-    and goes on in a thread.
+    """Look up a host's addresses.
+
+    The system's own call knows no deadline, and goes on in a thread.
     """
     found: queue.SimpleQueue[Addresses | OSError] = queue.SimpleQueue()
 
