@@ -4,7 +4,7 @@ Training, `clipsearch evaluate`, history.csv, metrics.json and the model card ta
 A new figure to steer training by is one entry of RETRIEVAL_AT_CUTOFFS, CLASSES_AT_CUTOFFS, RANKS or
 OTHERS, and its computation: in `finetune.evaluation.metrics.query_figures` (of ranks),
 `finetune.evaluation.zero_shot.class_figures` (of classes) or
-`finetune.evaluation.validation.Evaluation.row` (of anything else). Imports nothing heavy.
+`finetune.evaluation.validation.ValidationResult.row` (of anything else). Imports nothing heavy.
 """
 
 import re

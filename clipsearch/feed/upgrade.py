@@ -13,6 +13,8 @@ def upgraded(engine: Engine, stream: TextIO | None) -> list[str]:
         return []
     with Progress("upgrade", engine.count(), unit="documents", stream=stream) as progress:
         changed = engine.upgrade(progress.advance)
+    if not changed:
+        return []
     return [
         f"an earlier version fed this index: {changed:,} documents were brought to today's form,"
         f" and nothing was encoded for it"

@@ -14,13 +14,12 @@ What is listed and hashed:
     a finished demo                                   every file, those of its index too
     a run's training folder                           nothing, since each step changes it; the mark
                                                       and the names decide
-    an index                                          what `clipsearch.engines.local.checksums`
-    says; the
-                                                      mark tells that the table was made by us
+    an index                                          what its engine says; the mark tells that we
+                                                      made it
 
-Single files (reports, contact sheets, plots) carry their mark in themselves:
-`finetune.files.outputs`;
-databases (ledger, back-translations) are known by their tables: `finetune.files.databases`.
+Single files (reports, contact sheets, plots) carry their mark in themselves
+(`finetune.files.outputs`); databases (ledger, back-translations) are known by their tables
+(`finetune.files.databases`).
 """
 
 import hashlib

@@ -154,8 +154,14 @@ class LocalEngine:
                 self._written |= session.writer.written
 
     def upgrade(self, advance: Callable[[], None]) -> int:
-        """Convert an index of the format before, whose documents lay in a table of LanceDB."""
+        """Convert an index of the format before, whose documents lay in a table of LanceDB.
+
+        One of this format needs no more than to say that it is of today's form: a field that came
+        later is read as empty.
+        """
         if not is_earlier(self._folder):
+            if self._info.document_form != DOCUMENT_FORM:
+                self.change_info(lambda info: replace(info, document_form=DOCUMENT_FORM))
             return 0
         with write_lock(self._folder), clear_errors(self._folder):
             return self._convert(advance)

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import pandas as pd
 import pytest
 from small_pictures import Manifest, counts, paint
 
+from clipsearch.documents import DOCUMENT_FORM
+from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
 from clipsearch.feed.unchanged import FilesHash, all_as_stamped
 from finetune.manifest import manifest as manifest_module
@@ -72,6 +76,22 @@ def test_nothing_is_parsed_and_nothing_written(
         assert report.complete
     assert parsed == []
     assert contents(tmp_path) == before
+
+
+def test_an_index_of_fewer_fields_becomes_one_of_today_once(
+    feed_vectors: Callable[..., FeedReport], tmp_path: Path, parsed: Parsed
+) -> None:
+    feed_vectors()
+    engine = LocalEngine.open(tmp_path / "v.index")
+    engine.change_info(lambda info: replace(info, document_form=DOCUMENT_FORM - 1))
+    engine.close()
+    report = feed_vectors()
+    assert (counts(report), report.notes) == ((0, 0, 20, 0, 0), ())
+    with closing(LocalEngine.open(tmp_path / "v.index")) as engine:
+        assert engine.info.document_form == DOCUMENT_FORM
+    parsed.clear()
+    feed_vectors()
+    assert parsed == []
 
 
 @pytest.mark.parametrize("name", ["vectors.csv", "vectors.npy"])
