@@ -156,7 +156,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from finetune.files import ownership
-KIND = ownership.Kind("encoder folder", {names!r})
+KIND = ownership.FolderKind("encoder folder", {names!r})
 left = {steps}
 def count(*arguments):
     global left
