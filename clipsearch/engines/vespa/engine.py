@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Self
 
@@ -26,6 +26,7 @@ from clipsearch.engines.vespa.http.connection import (
     LeavableTransport,
     connect,
 )
+from clipsearch.engines.vespa.http.timed import SLICE_SECONDS
 from clipsearch.engines.vespa.index_info import ColumnPlaces, change_info, read_info
 from clipsearch.engines.vespa.searching import Searcher
 from clipsearch.engines.vespa.unembedded import UnembeddedCount, embedded_body
@@ -143,7 +144,14 @@ class VespaEngine:
             return [get_one(id_) for id_ in ids]
         pool = ThreadPoolExecutor(_GETS_AT_ONCE)
         try:
-            return list(pool.map(get_one, ids))
+            found = [pool.submit(get_one, id_) for id_ in ids]
+            waiting = set(found)
+            while waiting:
+                # In slices: a Ctrl-C just before a wait is heard only when that ends.
+                done, waiting = wait(waiting, SLICE_SECONDS, FIRST_EXCEPTION)
+                for each in done:
+                    each.result()
+            return [each.result() for each in found]
         finally:
             left.set()
             pool.shutdown(wait=True, cancel_futures=True)

@@ -29,6 +29,7 @@ from clipsearch.engines.vespa.http.connection import (
     LeavableTransport,
 )
 from clipsearch.engines.vespa.http.throttle import Throttle, ThrottledTransport
+from clipsearch.engines.vespa.http.timed import SLICE_SECONDS
 from clipsearch.engines.vespa.index_info import ColumnPlaces
 from clipsearch.engines.vespa.operations import (
     FilterFields,
@@ -98,7 +99,11 @@ def feed(
     def collect(wait: bool) -> Iterator[Outcome]:
         nonlocal failure
         while wait or not done.empty():
-            report = done.get()
+            try:
+                # In slices: a Ctrl-C just before a wait is heard only when that ends.
+                report = done.get(timeout=SLICE_SECONDS)
+            except queue.Empty:
+                continue
             under_way.discard(report.operation.id)
             wait = False
             if report.outcome is not None:

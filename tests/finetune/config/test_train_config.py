@@ -119,7 +119,7 @@ def test_every_field_is_an_option_whose_help_tells_the_default() -> None:
     more = options.keys() - {item.name for item in fields(TrainConfig)}
     assert more == {
         "manifests", "print_config", "find_batch_size", "show_augmentation", "word_drop",
-        "caption_case", "caption_punctuation", "as_json",
+        "caption_case", "caption_punctuation", "as_json", "check",
     }  # fmt: skip
 
 

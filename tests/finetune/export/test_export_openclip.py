@@ -138,7 +138,7 @@ def test_only_an_open_clip_folder_is_replaced(tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "out", "thesis"]
 
 
-@pytest.mark.parametrize("moment", ["save_file", "_write_card", "_check"])
+@pytest.mark.parametrize("moment", ["save_file", "_card", "_check"])
 def test_a_full_disk_leaves_the_old_folder_whole(tmp_path, monkeypatch, moment: str) -> None:
     dual = checkpoint(tmp_path)
     export_open_clip(dual, tmp_path / "out")
