@@ -163,7 +163,7 @@ def storable(document: Document) -> Document:
 
 
 def storable_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of PARTS, by name, with blanks for characters that no engine can hold."""
+    """Return values of PARTS, by name, with blanks for characters that no engine can hold."""
     return {name: PARTS[name].kind.storable(value) for name, value in parts.items()}
 
 

@@ -52,7 +52,7 @@ def blanked_path(path: str) -> str:
 
 
 def why_no_id(id_: str) -> str | None:
-    """Why no document can have this id, as the end of a sentence; None where one can."""
+    """Return why no document can have this id, as the end of a sentence; None where one can."""
     if id_.isascii() and id_.isprintable() and 2 < len(id_) <= _SURELY_SHORT:
         return None  # most ids, and ten times as quick
     if not id_:

@@ -27,7 +27,7 @@ class Range:
     words: str = ""
 
     def __contains__(self, value: float) -> bool:
-        """Whether the number is finite and within the bounds."""
+        """Return whether the number is finite and within the bounds."""
         return (self.or_zero and value == 0) or (
             math.isfinite(value)
             and (self.least is None or value >= self.least)

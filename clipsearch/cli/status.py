@@ -107,7 +107,7 @@ def _count_without_embedding(engine: "Engine") -> int | None:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Bytes of all files under `folder`."""
+    """Count the bytes of all files under `folder`."""
     total = 0
     for path in folder.rglob("*"):
         try:

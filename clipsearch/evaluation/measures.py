@@ -168,7 +168,10 @@ def _measure_batches(
 def _figures(
     ranks: Int64, counts: Int64, ks: tuple[int, ...]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """MRR and recall at every cutoff, nDCG at the last alone: the first say little more."""
+    """Return MRR and recall at every cutoff, nDCG at the last alone.
+
+    At the first ones it says little more.
+    """
     told = retrieval_figures(ks)
     figures = query_figures(ranks, counts, ks)
     return {name: values for name, values in figures.items() if name in told}

@@ -35,7 +35,7 @@ class Cosines:
 
     @classmethod
     def of(cls, found: Float32, expected: Float32) -> "Cosines":
-        """Of float32[n, d] and float32[n, d], of unit length."""
+        """Compare float32[n, d] with float32[n, d], both of unit length."""
         each = (found.astype(np.float64) * expected).sum(axis=1)
         return cls(float(each.min()), float(each.mean()), len(each))
 

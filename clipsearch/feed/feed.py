@@ -255,7 +255,7 @@ class _Feed:
     writing_seconds: float = 0.0
 
     def manifest_into_index(self, columns: MetadataColumns, absolute_paths: bool) -> None:
-        """Everything from the comparison to the last mark."""
+        """Do everything from the comparison to the last mark."""
         options, engine, ledger = self.options, self.target.engine, self.ledger
         notes = self.tally.notes
         notes += upgraded(engine, self.stream)
@@ -372,7 +372,7 @@ class _Feed:
         return writing if plan.count(*WRITTEN) else None
 
     def _remember_manifest(self, data_set: str) -> None:
-        """So that the same one need not be read the next time."""
+        """Remember the manifest, so that the same one need not be read the next time."""
         whole = not (self.rejections.count or self.rejections.note_count)
         if whole and not self.manifest.problems.counts and not self.options.splits:
             said = Unchanged(len(self.manifest), self.plan.blanked, tuple(self.lasting_notes))

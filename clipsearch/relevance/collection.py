@@ -105,7 +105,7 @@ class Collection:
         return cosines
 
     def _occurrences(self, word: str, removed: Removed) -> tuple[Int64, Int64, Int64]:
-        """Rows with the word, how often each has it, and the rows' lengths."""
+        """Return the rows with the word, how often each has it, and the rows' lengths."""
         nothing = np.zeros(0, np.int64)
         rows, frequencies = self.postings.get(word, (nothing, nothing))
         lengths = self.lengths[rows]

@@ -39,7 +39,10 @@ class Traits:
         language: str,
         knows: Callable[[JudgedQuery, str], bool],
     ) -> "Traits":
-        """Of the queries; `knows` says of each word of a query whether the index has it."""
+        """Return the queries' traits.
+
+        `knows` says of each word of a query whether the index has it.
+        """
         words = [tokens(query.text, language) for query in queries]
         others = [query.other_captions for query in queries]
         return cls(

@@ -60,7 +60,7 @@ def _query(
 
 
 def _holders(collection: Collection) -> dict[_Key, dict[int, list[Words]]]:
-    """Each different caption to the rows that have it, with the tokens of all its copies there."""
+    """Map each different caption to the rows that have it, with the tokens of all its copies."""
     found: dict[_Key, dict[int, list[Words]]] = {}
     for row, document in enumerate(collection.documents):
         for caption, words in zip(document.captions, collection.caption_words[row], strict=True):

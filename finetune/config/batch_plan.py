@@ -26,7 +26,7 @@ class Pairs(Protocol):
         """int[images]: the index of each image's dataset."""
 
     def __len__(self) -> int:
-        """Images."""
+        """Return the number of images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class BatchPlan:
         return wanted if is_whole else wanted - wanted % self.batch_size
 
     def steps_per_epoch(self, data: Pairs) -> int:
-        """Batches of an epoch: as few as `batch_size` allows."""
+        """Return the number of batches of an epoch: as few as `batch_size` allows."""
         return -(-self.samples(data) // self.batch_size)
 
     def short_batch(self, data: Pairs) -> int:

@@ -94,7 +94,7 @@ def write_augmentation_sheet(
 
 
 def _varied(pixels: Pixels, augment: AugmentConfig, seed: int, step: int) -> Pixels:
-    """uint8[n, h, w, 3], varied as the batch of a step would be."""
+    """Return uint8[n, h, w, 3], varied as the batch of a step would be."""
     if not augment.is_on:
         return pixels
     import torch  # seconds, and only where pixels change

@@ -270,7 +270,10 @@ def _words(text: str) -> tuple[str, ...]:
 def _round_trips(
     route: Route, captions: Sequence[str], batch_size: int, beams: int, device: str
 ) -> Iterator[dict[str, str]]:
-    """Batches of caption and translation, long captions first: what needs most memory fails now."""
+    """Yield batches of caption and translation, long captions first.
+
+    So what needs most memory fails at once.
+    """
     forward = Translator.load(route.forward, beams=beams, device=device)
     back = Translator.load(route.back, beams=beams, device=device)
     ordered = sorted(captions, key=len, reverse=True)

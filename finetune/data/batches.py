@@ -82,7 +82,7 @@ def _even_batches(
     samples: Samples,
     neighbours: Int32 | None,
 ) -> list[Batch]:
-    """`epoch_batches` of these samples, in batches of equal size."""
+    """Return `epoch_batches` of these samples, in batches of equal size."""
     rng = np.random.default_rng([plan.seed, epoch])
     captions, images = data.keys[samples.captions], data.image_keys[samples.images]
     count = -(-len(samples) // plan.batch_size)
@@ -116,7 +116,7 @@ def _even_batches(
 def _card_order(
     captions: Int64, images: Int64, datasets: Int64 | None, rng: np.random.Generator
 ) -> Int64:
-    """int64[s]: the samples in the order in which they are dealt."""
+    """Return the samples in the order in which they are dealt, int64[s]."""
     group, image_group = (np.unique(side, return_inverse=True)[1] for side in (captions, images))
     if _pairs(image_group) > _pairs(group):
         group = image_group
@@ -126,7 +126,7 @@ def _card_order(
 
 
 def _pairs(group: Int64) -> int:
-    """How many pairs of samples are of the same group."""
+    """Count the pairs of samples that are of the same group."""
     counts = np.bincount(group)
     return int((counts * (counts - 1) // 2).sum())
 

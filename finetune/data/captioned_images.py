@@ -113,7 +113,7 @@ def captioned_images(
     rows: Iterable[tuple[str, ImageSource, Sequence[str]]],
     repeats: Mapping[str, Sequence[int]] | None = None,
 ) -> CaptionedImages:
-    """Columns from rows of id, source and captions (at least one).
+    """Gather the columns from rows of id, source and captions (at least one).
 
     `repeats` are those of the captions, by id, of images of which not each caption is there once;
     read when all rows are.

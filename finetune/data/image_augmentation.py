@@ -150,7 +150,7 @@ def _draw_affine(
 
 @torch.no_grad()
 def apply_draws(pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Images [n, 3, h, w], uint8 or float32 in 0..1, varied: new float32 in 0..1."""
+    """Vary images [n, 3, h, w], uint8 or float32 in 0..1; return new float32 in 0..1."""
     is_bytes = pixels.dtype == torch.uint8
     varied = pixels.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if is_bytes:

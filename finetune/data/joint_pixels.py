@@ -117,7 +117,7 @@ def load_jointly(
 def _mapped_by_all(
     shape: tuple[int, ...], cache: int | str, spill: Path, world: Processes
 ) -> Pixels:
-    """uint8 of that shape, the same in every process."""
+    """Map uint8 of that shape, the same in every process."""
     needed = int(np.prod(shape, dtype=np.int64))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 

@@ -193,7 +193,7 @@ class TrainingData:
             yield chosen, ids, mask, matches
 
     def _pixels(self, first: int, batches: Iterable[Batch]) -> Iterator[Pixels]:
-        """Of this process's share of each step's batch, from step `first` on."""
+        """Yield this process's share of each step's batch, from step `first` on."""
         if self.cropped is not None:
             steps = ((batch.images, self.own(len(batch))) for batch in batches)
             return self.cropped.batches(first, steps)

@@ -180,12 +180,15 @@ def reserve(path: Path, size: int) -> None:
 
 
 def auto_budget() -> int:
-    """Bytes for pixels: half of what is free, shared with the other processes of the machine."""
+    """Return the bytes for pixels: half of what is free, shared with the machine's processes."""
     return available_memory() // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def available_memory() -> int:
-    """Bytes that this process may still take: the system's, or its container's where less."""
+    """Return the bytes that this process may still take.
+
+    These are the system's, or its container's where less.
+    """
     available = 2 << 30
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

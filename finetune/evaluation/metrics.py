@@ -197,7 +197,10 @@ def positive_ranks(
 def _ranks_of_block(
     queries: Float32, gallery: Float32, counts: Int64, positives: Int64, most: int, width: int
 ) -> Int64:
-    """`positive_ranks` of a block of queries; `positives` of all of them, one after the other."""
+    """Return the `positive_ranks` of a block of queries.
+
+    `positives` are those of all of them, one after the other.
+    """
     row_of = np.repeat(np.arange(len(queries)), counts)
     # Only the best `most` positives of a query can have the ranks that are wanted.
     scores = _paired_scores(queries, gallery, row_of, positives)
@@ -222,7 +225,7 @@ def _ranks_of_block(
 
 
 def _paired_scores(queries: Float32, gallery: Float32, rows: Int64, columns: Int64) -> Float32:
-    """Scores of (row, column) pairs, in parts, since a query may have thousands of positives."""
+    """Score (row, column) pairs in parts, since a query may have thousands of positives."""
     scores = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), CHUNK[1]):
         part = slice(start, start + CHUNK[1])
@@ -239,7 +242,7 @@ def summarize(
     *,
     scope: str = GLOBAL,
 ) -> Measurement:
-    """Means of `query_figures`, and of the best positives' ranks."""
+    """Take the means of `query_figures`, and of the best positives' ranks."""
     best = ranks[:, 0]
     values = {name: float(each.mean()) for name, each in query_figures(ranks, counts, ks).items()}
     values |= {MEAN_RANK: float(best.mean()), MEDIAN_RANK: float(np.median(best))}

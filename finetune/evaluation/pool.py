@@ -91,7 +91,7 @@ def pool_figures(
 
 
 def _csr(rows: Int64, columns: Int64, count: int) -> tuple[Int64, Int64]:
-    """(indptr, indices) of pairs in any order."""
+    """Return (indptr, indices) of pairs in any order."""
     order = np.lexsort((columns, rows))
     indptr = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(rows, minlength=count), out=indptr[1:])

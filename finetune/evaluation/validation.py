@@ -126,7 +126,7 @@ class Evaluator:
 
     @torch.no_grad()
     def __call__(self, check: Callable[[], None] = lambda: None) -> ValidationResult:
-        """Figures of the model as it is, in float32, whatever precision it trains in.
+        """Measure the model as it is, in float32, whatever precision it trains in.
 
         Leaves the model in evaluation mode. `check` is called between batches; what it raises
         ends the evaluation.
@@ -166,7 +166,7 @@ class Evaluator:
         return tuple(found)
 
     def _in_batches(self, embedded: Embedded, batch: int) -> list[Measurement]:
-        """Both directions within batches of so many pairs, as some papers count."""
+        """Measure both directions within batches of so many pairs, as some papers count."""
         indptr, images = self.pool.text_positives
         texts, owners = embedded.texts, images[indptr[:-1]]
         if self.batches_in_file_order:
@@ -188,7 +188,10 @@ class Evaluator:
         return [measured(direction) for direction in DIRECTIONS]
 
     def _loss(self, embedded: Embedded) -> float:
-        """Over batches of images in an order that never changes, each with its first caption."""
+        """Return the loss over batches of images, each with its first caption.
+
+        The order of the batches never changes.
+        """
         order = np.random.default_rng(0).permutation(len(self.val))
         parts = np.array_split(order, -(-len(order) // self.batch_size))
         _, text_of = np.unique(self.val.keys, return_inverse=True)

@@ -194,7 +194,10 @@ class Decoder:
 
 
 def _pixels_below(sources: Iterable[ImageSource], limit: int) -> bool:
-    """Whether all of them together have fewer pixels; those that cannot be read have none."""
+    """Return whether all of them together have fewer pixels.
+
+    Those that cannot be read have none.
+    """
     left = limit
     for source in sources:
         left -= count_pixels(source)
@@ -204,7 +207,7 @@ def _pixels_below(sources: Iterable[ImageSource], limit: int) -> bool:
 
 
 def _request_size(images: int, workers: int) -> int:
-    """How many to ask for at once, so that so many images keep every worker busy."""
+    """Return how many to ask for at once, so that so many images keep every worker busy."""
     return max(1, min(REQUEST, images // (REQUESTS_PER_WORKER * max(workers, 1))))
 
 

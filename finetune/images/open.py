@@ -107,7 +107,7 @@ def decode_image(
 
 
 def count_pixels(source: ImageSourceLike) -> int:
-    """Pixels of the image as its file says, which is not decoded; 0 where it does not say."""
+    """Count the image's pixels as its file says, without decoding; 0 where it does not say."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -190,7 +190,7 @@ def _decoded_to_rgb(
 
 
 def _turn_box(box: Box, size: tuple[int, int], orientation: int) -> Box:
-    """Where a box at the image's upper left lies once the image is upright."""
+    """Return where a box at the image's upper left lies once the image is upright."""
     right, bottom = box[2:]
     width, height = size
     horizontal = (width - right, float(width)) if orientation in (2, 3, 7, 8) else (0.0, right)

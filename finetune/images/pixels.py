@@ -160,7 +160,7 @@ def _resize_and_crop(
 
 
 def _resized_size(size: tuple[float, float], shortest_edge: int) -> tuple[int, int]:
-    """Width and height with the short side at shortest_edge, as transformers rounds them."""
+    """Return width and height with the short side at shortest_edge, rounded as in transformers."""
     width, height = size
     if width <= height:
         return shortest_edge, int(shortest_edge * height / width)

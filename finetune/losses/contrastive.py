@@ -126,7 +126,7 @@ def _one_way(logits: Tensor, positives: Tensor, smoothing: float, beta: float) -
 def _log_sum_of_weighted_negatives(
     logits: Tensor, positives: Tensor, beta: float, lowest: float
 ) -> Tensor:
-    """float[n, 1]: the logarithm of |N| sum(exp((1 + beta) s)) / sum(exp(beta s))."""
+    """Return the logarithm of |N| sum(exp((1 + beta) s)) / sum(exp(beta s)): float[n, 1]."""
     count = (~positives).sum(dim=1, keepdim=True)
     tilted = ((1 + beta) * logits).masked_fill(positives, lowest).logsumexp(dim=1, keepdim=True)
     weights = (beta * logits).masked_fill(positives, lowest).logsumexp(dim=1, keepdim=True)
@@ -135,7 +135,9 @@ def _log_sum_of_weighted_negatives(
 
 
 def _distance_from_even_target(logits: Tensor, positives: Tensor) -> Tensor:
-    """float[n, m]: s_ip less the mean of s_ip and all negatives' logits, where p is a positive.
+    """Return s_ip less the mean of s_ip and all negatives' logits, where p is a positive.
+
+    The result is float[n, m].
 
     Cross-entropy is linear in its target, so this is what an even target adds to a certain one.
     """

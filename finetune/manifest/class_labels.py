@@ -45,7 +45,9 @@ class ClassLabels:
 
 
 def read_class_labels(manifest: Manifest, source: str) -> ClassLabels:
-    """Classes of all images of the manifest, whatever their split, so that every split has as many.
+    """Read the classes of all images of the manifest, whatever their split.
+
+    So every split has as many.
 
     Args:
         manifest: An open one.
@@ -67,7 +69,7 @@ def read_class_labels(manifest: Manifest, source: str) -> ClassLabels:
 
 
 def read_joint_class_labels(manifests: Sequence[Manifest], source: str) -> list[ClassLabels]:
-    """Classes of the images of each manifest; one of them may have none, but not all.
+    """Read the classes of the images of each manifest; one may have none, but not all.
 
     Arguments and errors are those of `read_class_labels`. `names` are each manifest's own.
     """
@@ -128,7 +130,7 @@ def _name(value: MetadataValue) -> str:
 
 
 def _read_file(path: Path) -> tuple[frozenset[str], ClassOf]:
-    """All classes that a file or folder names, and what says the class of a record."""
+    """Read all classes that a file or folder names, and what says the class of a record."""
     if path.is_dir():
         return _lookup(path, _folder_rows(path))
     lines = _lines(path)
@@ -171,7 +173,7 @@ def _table_rows(path: Path, lines: list[str], delimiter: str) -> Iterator[tuple[
 
 
 def _lookup(path: Path, rows: Iterable[tuple[str, str]]) -> tuple[frozenset[str], ClassOf]:
-    """By id, else path, else file name as `rows` of image and class name them."""
+    """Look up by id, else path, else file name, as `rows` of image and class name them."""
     named: dict[str, str] = {}
     for image, name in rows:
         key = composed(image.replace("\\", "/"))
@@ -189,7 +191,7 @@ def _lookup(path: Path, rows: Iterable[tuple[str, str]]) -> tuple[frozenset[str]
 
 
 def _by_place(names: Iterable[str]) -> ClassOf:
-    """By the folder that an image lies in, else by its file's name up to the number."""
+    """Tell by the folder that an image lies in, else by its file's name up to the number."""
     known = {_plain(name): name for name in names}
 
     def class_of(record: Record) -> str | None:

@@ -350,7 +350,10 @@ class Merger:
     def _find(
         self, row: Row, id: str, has_vector: bool
     ) -> tuple[ImagePlace, os.stat_result | None] | None:
-        """Where the image lies; None, and a problem, without an image that a vector stands for."""
+        """Find where the image lies.
+
+        None, and a problem, where it is not found and no vector stands for it.
+        """
         if row.shard is not None:
             place = ImagePlace(0, row.image, True, row.shard, row.offset, row.size)
             return place, None if self.digests is None else self._lookup.status_of(row.shard)

@@ -158,7 +158,7 @@ def _count(manifests: list[Manifest]) -> tuple[_Counts, _Train]:
 
 
 def _classes(config: TrainConfig, manifests: list[Manifest]) -> tuple[int | None, list[str]]:
-    """How many classes there are, None without any; and what is wrong with them."""
+    """Count the classes, None without any, and say what is wrong with them."""
     if config.zero_shot_classes is None:
         return None, []
     try:

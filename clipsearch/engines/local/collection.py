@@ -76,7 +76,7 @@ class Part:
         return mask
 
     def matching(self, term: int) -> int:
-        """Rows that hold the term and are not gone."""
+        """Count the rows that hold the term and are not gone."""
         found = self.segment.postings.matching(term)
         return found - (int(self._gone_matches[term]) if len(self.gone_terms) else 0)
 
@@ -245,7 +245,7 @@ class Collection:
         return mask
 
     def facets(self, column: str, matches: Mask | None) -> Counts:
-        """Values of the tag and their numbers of rows, among `matches` or all documents."""
+        """Return the tag's values and their numbers of rows, among `matches` or all documents."""
         summed: Counter[str] = Counter()
         for place, part in self._numbered:
             tags = part.segment.metadata.tag(column)

@@ -233,7 +233,7 @@ class LocalEngine:
             self._reading = self._threads = None
 
     def _read(self, read: Callable[[Reading, Collection], T]) -> T:
-        """`read` of the version of now; once more where a commit comes between."""
+        """Return `read` of the version of now; read once more where a commit comes between."""
         for _ in range(_ATTEMPTS):
             reading = self._opened()
             try:
@@ -259,7 +259,10 @@ class LocalEngine:
             return self._threads
 
     def _convert(self, advance: Callable[[], None]) -> int:
-        """Everything stands beside the earlier files before these go: killed, it begins again."""
+        """Convert the earlier files.
+
+        Everything stands beside them before these go: killed, it begins again.
+        """
         check_earlier(self._folder)
         for path in (*stray_files(self._folder, None), *map(self._folder.joinpath, STORE_NAMES)):
             path.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from finetune.files.lock import HeldElsewhereError, hold
 
 @contextmanager
 def index_lock(folder: Path, work: str) -> Iterator[None]:
-    """Hold the folder, which is made where it is missing, and goes again if no index came of it.
+    """Hold the folder, made where it is missing, and removed if no index came of it.
 
     A file, and a folder that holds anything but an index, are left as they are, without a lock:
     no index can be opened or made there.

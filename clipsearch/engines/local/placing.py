@@ -70,7 +70,7 @@ class Placing:
             yield self._blocks[place], at, slots[at] - place * BLOCK
 
     def changed(self) -> list[Block]:
-        """Blocks that are new or longer since this was asked last."""
+        """Return the blocks that are new or longer since this was asked last."""
         found = list(self._changed.values())
         self._changed = {}
         return found

@@ -216,7 +216,7 @@ class _Search:
         return first[by_id[:count]]
 
     def _ties_by_id(self, rows: RowNumbers, scores: Scores, order: RowNumbers) -> RowNumbers:
-        """`order`, with runs of equal scores by id."""
+        """Return `order` with runs of equal scores sorted by id."""
         ordered = scores[order]
         tied = np.zeros(len(order) + 1, bool)
         tied[1:-1] = ordered[1:] == ordered[:-1]
@@ -271,7 +271,7 @@ class _Search:
         return mask
 
     def _all_near(self, count: int) -> RowNumbers:
-        """Rows that hold the `count` nearest, by comparing every vector that may be a hit."""
+        """Return the rows that hold the `count` nearest of every vector that may be a hit."""
         collection = self.collection
         if self.passing * VECTORS_PER_GATHERED_VECTOR < collection.vectors.size:
             assert self.allowed is not None or collection.documents == self.passing
@@ -303,7 +303,7 @@ class _Search:
         return mask
 
     def weights(self, mode: Mode) -> Weights:
-        """Of bm25 and the vector in `mode`; (1, 1) where it weighs nothing."""
+        """Return the weights of bm25 and the vector in `mode`; (1, 1) where it weighs nothing."""
         return fused_weights(self.query, self.info) if RANKINGS[mode].weighted else Weights(1, 1)
 
     def _fused(self, mode: Mode, count: int) -> Ranked:

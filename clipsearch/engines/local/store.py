@@ -202,7 +202,7 @@ class Store:
         return self._arrays("SELECT rows, terms FROM gone WHERE number = ?", number)
 
     def moved(self, number: int) -> Ints | None:
-        """Slots of a move; None where it is there no more."""
+        """Return the slots of a move; None where it is there no more."""
         found = self._arrays("SELECT slots, slots FROM moved WHERE number = ?", number)
         return None if found is None else found[0]
 
@@ -270,7 +270,7 @@ class Store:
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
-        """One moment for several reads."""
+        """Hold one moment for several reads."""
         if self._connection.in_transaction:
             yield
             return

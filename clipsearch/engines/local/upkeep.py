@@ -144,7 +144,7 @@ class Upkeep:
     def _replace_segments(
         self, numbers: Sequence[int], parts: Sequence[Part], state: State
     ) -> None:
-        """One segment of what `parts` hold, in place of those of these numbers."""
+        """Put one segment of what `parts` hold in place of those of these numbers."""
         number, size, rows = state.next_number, 0, sum(part.live for part in parts)
         if rows:
             sources = [Source(part.segment, part.kept, part.slots) for part in parts]
@@ -325,7 +325,10 @@ def to_give_up(blocks: Sequence[Block], collection: Collection) -> list[Block]:
 
 
 def stray_files(folder: Path, state: State | None) -> list[Path]:
-    """Files of vectors, codes and segments that the index does not name; without one, all."""
+    """Return the files of vectors, codes and segments that the index does not name.
+
+    Without an index, these are all of them.
+    """
     blocks, segments = ((), ()) if state is None else (state.blocks, state.segments)
     named = (
         (_VECTORS, {block.number for block in blocks}),

@@ -229,7 +229,7 @@ class Writer:
 
 
 def _freed(gone: list[tuple[int, Stored]], documents: list[_New]) -> npt.NDArray[np.int64]:
-    """Slots whose documents went, or have another vector now."""
+    """Return the slots whose documents went, or have another vector now."""
     kept = {each.before.key for each in documents if each.before is not None and each.keeps_vector}
     return np.array([held.slot for _, held in gone if held.key not in kept], np.int64)
 
@@ -237,7 +237,7 @@ def _freed(gone: list[tuple[int, Stored]], documents: list[_New]) -> npt.NDArray
 def _deletions(
     collection: Collection, gone: list[tuple[int, Stored]], language: str
 ) -> Iterator[tuple[int, npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
-    """(segment, its rows that go, the terms of these) of each segment that loses any."""
+    """Yield (segment, its rows that go, their terms) of each segment that loses any."""
     by_part: dict[int, list[tuple[int, Stored]]] = {}
     bases = np.array(collection.bases)
     for row, stored in gone:

@@ -61,7 +61,7 @@ class LedgerFacts:
         return None if row is None else str(row[0])
 
     def _set_fact(self, name: str, value: str | None) -> None:
-        """None takes it away. What is so already is not written."""
+        """Set a fact, unless it is so already; None takes it away."""
         with explained(self.path):
             if self._fact(name) == value:
                 return

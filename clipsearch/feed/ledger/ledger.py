@@ -116,7 +116,7 @@ class Ledger(LedgerFacts):
         self.commit()
 
     def end_feed(self, last_feed: str) -> None:
-        """No feed is pending any more; after `last_feed` index and ledger said the same."""
+        """Note that no feed is pending: after `last_feed` index and ledger said the same."""
         with explained(self.path):
             self._begin()
             self._set_fact("pending feed", "")

@@ -115,7 +115,7 @@ def _columns(sources: Sequence[Source], order: Codes) -> tuple[dict[str, Array],
 
 
 def _tag(sources: Sequence[Source], name: str | None) -> tuple[Codes, list[str]]:
-    """Codes of a tag column, or of the data sets, over all sources, and its values in use."""
+    """Return a tag column's codes, or the data sets', over all sources, and its values in use."""
     known: dict[str, int] = {}
     parts = []
     for source in sources:

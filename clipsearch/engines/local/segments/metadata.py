@@ -31,13 +31,13 @@ class TagColumn:
         self.codes = sections.array(f"{name}/codes")
 
     def matching(self, wanted: Iterable[str]) -> Mask:
-        """Rows whose whole value is one of `wanted`, whatever case and Unicode form."""
+        """Return the rows whose whole value is one of `wanted`, in any case and Unicode form."""
         folded = {fold(value) for value in wanted}
         hits = np.array([False, *(fold(value) in folded for value in self.values)])
         return hits[self.codes]
 
     def counts(self, rows: npt.NDArray[np.integer] | Mask | None) -> dict[str, int]:
-        """Value to its number of rows, among those of `rows`."""
+        """Return the number of rows of each value, among those of `rows`."""
         codes = self.codes if rows is None else self.codes[rows]
         counted = np.bincount(codes, minlength=len(self.values) + 1)[1:]
         return {self.values[place]: int(counted[place]) for place in np.flatnonzero(counted)}
@@ -70,7 +70,7 @@ class Metadata:
         return self._sections.array(f"number/{self.number_names.index(column)}")
 
     def passing(self, filters: Iterable[Filter]) -> Mask:
-        """Rows for which every filter holds."""
+        """Return the rows for which every filter holds."""
         mask = np.ones(self.rows, bool)
         for condition in filters:
             if isinstance(condition, TagFilter):

@@ -39,7 +39,7 @@ class Postings:
         return self.terms.find(term.encode())
 
     def matching(self, number: int) -> int:
-        """Rows that hold the term, deleted ones included."""
+        """Count the rows that hold the term, deleted ones included."""
         start, end = self._range(number)
         return end - start
 

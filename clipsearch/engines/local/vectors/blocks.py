@@ -179,7 +179,7 @@ class VectorFiles:
         return known[: block.used]
 
     def _of_codes(self, block: Block, vectors: Vectors, centre: Vectors) -> Codes:
-        """Those of the file; worked out anew where that is gone or cut."""
+        """Return the codes of the file, worked out anew where that is gone or cut."""
         pages = -(-block.used // PAGE)
         known = self._codes.get(block.codes)
         if known is None or known[0] < pages:
@@ -262,7 +262,7 @@ def _flushed(file: BinaryIO) -> None:
 
 
 def _runs(places: Slots) -> list[tuple[int, int]]:
-    """Where runs of places, one after another, begin and end."""
+    """Return where runs of places, one after another, begin and end."""
     cuts = np.flatnonzero(np.diff(places) != 1) + 1
     edges = [0, *cuts.tolist(), len(places)]
     return [(start, end) for start, end in itertools.pairwise(edges) if end > start]

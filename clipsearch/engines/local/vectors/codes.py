@@ -50,7 +50,7 @@ def words_of(dimension: int) -> int:
 
 
 def page_bytes(dimension: int) -> int:
-    """Bytes of a page, checksums included."""
+    """Return the bytes of a page, checksums included."""
     return PAGE * (8 * words_of(dimension) + 4)
 
 
@@ -130,7 +130,7 @@ class Codes:
         return True
 
     def distances(self, question: Question, out: Distances) -> None:
-        """Signs that differ, of as many codes as `out` has places."""
+        """Count the signs that differ, of as many codes as `out` has places."""
         count = len(out)
         pages = -(-count // PAGE)
         shape = (_PAGES_AT_ONCE, PAGE)

@@ -53,7 +53,7 @@ class Comparison:
             list(threads.map(compare, store.blocks))
 
     def nearest(self, by_signs: int, by_steps: int) -> Slots:
-        """About `by_steps` slots, ascending: the nearest by the query's steps.
+        """Return about `by_steps` slots, ascending: the nearest by the query's steps.
 
         Of `by_signs` that are near by their signs alone.
         """
