@@ -14,8 +14,7 @@ from finetune.export.card_metadata import (
     without_places,
 )
 from finetune.figures import TASKS
-from finetune.models.dual_encoder import TWO_TOWERS
-from finetune.towers import FP32
+from finetune.towers import FP32, TWO_TOWERS
 
 # As the hub writes what nobody has said yet.
 NEEDED = "[More Information Needed]"

@@ -13,7 +13,7 @@ import yaml
 
 from finetune.encoder_folder import EncoderDescription
 from finetune.figures import GLOBAL, TASKS, Measurement
-from finetune.models.dual_encoder import TWO_TOWERS
+from finetune.towers import TWO_TOWERS
 
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 CHARTED_FIGURES = ("mrr@10", "recall@1", "recall@5", "recall@10", "ndcg@10", "hits@")

@@ -15,8 +15,9 @@ from finetune.config.settings import TINY
 from finetune.encoder_folder import DESCRIPTION_FILE, HISTORY_FILE, read_description
 from finetune.errors import EncoderError, UsageError
 from finetune.files import bounded_json, bounded_yaml
-from finetune.models.dual_encoder import TWO_TOWERS, DualEncoder, load_dual_encoder, load_two_towers
+from finetune.models.dual_encoder import DualEncoder, load_dual_encoder, load_two_towers
 from finetune.models.wise_ft import check_alpha, interpolate_with_base
+from finetune.towers import TWO_TOWERS
 
 
 @dataclass(frozen=True, slots=True)

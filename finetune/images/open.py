@@ -17,7 +17,7 @@ from finetune.images import png_chunks, sample_depth
 from finetune.images.preprocessing import Transparency
 from finetune.images.source import ImageSourceLike, read_bytes, shown_name
 
-# Refused before anything is decoded; a image of MAX_PIXELS takes 0.7 GB of memory.
+# Refused before anything is decoded; an image of MAX_PIXELS takes 0.7 GB of memory.
 # It is also the size at which Pillow itself refuses (twice its Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 178_956_970
 

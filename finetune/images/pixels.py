@@ -12,13 +12,13 @@ from finetune.images.preprocessing import Preprocessing
 from finetune.images.random_crop import RandomCrop
 from finetune.images.source import ImageSourceLike
 
-# A image longer than this many times its width is not resized whole, of which only the
+# An image longer than this many times its width is not resized whole, of which only the
 # centre would be kept: 1x100,000 pixels would become 224x22,400,000.
 MAX_WHOLE_ASPECT = 100
 
 # A JPEG is decoded at a fraction of its size only where so many times the size needed is left.
 # Of 400 textbook figures and a ViT of random weights, the least cosine between the embeddings of
-# a image decoded so and in full was 0.9992; with 2.0 it was 0.9988, and with 1.0 0.994, since
+# an image decoded so and in full was 0.9992; with 2.0 it was 0.9988, and with 1.0 0.994, since
 # the fraction is sharper than what the resampling filter makes of the full image.
 DRAFT_MARGIN = 2.5
 

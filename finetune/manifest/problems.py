@@ -12,7 +12,7 @@ EXAMPLES_OF_A_KIND = 5
 PACKED_AT_ONCE = 1000
 HEADER = ("kind", "where", "reason")
 
-# The kind of note about a image that was read by `finetune.images.sample_depth`'s last rule.
+# The kind of note about an image that was read by `finetune.images.sample_depth`'s last rule.
 OWN_RANGE = "own range"
 
 

@@ -32,9 +32,7 @@ from finetune.models.pretrained import (
 )
 from finetune.models.tiny import tiny_clip
 from finetune.models.two_towers import DEFAULT_PROJECTION, load_vision_text
-
-# Between the two names of a dual encoder's base models.
-TWO_TOWERS = " + "
+from finetune.towers import TWO_TOWERS
 
 
 @dataclass(frozen=True, slots=True)
