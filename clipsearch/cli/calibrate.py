@@ -5,8 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsearch.cli.options import NamedPath, images_option, index_option, json_option
-from finetune.evaluation.significance import RESAMPLES
+from clipsearch.cli.measuring_options import qrels_option, resamples_option
+from clipsearch.cli.options import (
+    NamedPath,
+    device_option,
+    images_option,
+    index_option,
+    json_option,
+)
 from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
@@ -30,12 +36,7 @@ TABLE_WIDTH = 130
     help="Learn from these, with judgments: a CSV of query, id and grade; a folder like BEIR's; or"
     " topics with their --qrels.",
 )
-@click.option(
-    "--qrels",
-    metavar="FILE",
-    type=NamedPath(path_type=Path),
-    help="TREC's judgments of the topics in --queries.",
-)
+@qrels_option
 @click.option(
     "--folds",
     metavar="K",
@@ -65,21 +66,8 @@ TABLE_WIDTH = 130
     type=NamedPath(path_type=Path),
     help="The encoder's folder, if it has moved since the feed.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where the encoder runs.",
-)
-@click.option(
-    "--resamples",
-    metavar="N",
-    type=click.IntRange(100),
-    default=RESAMPLES,
-    show_default=True,
-    help="Bootstrap resamples of the intervals, and sign flips of the test.",
-)
+@device_option
+@resamples_option
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of resamples and parts."
 )

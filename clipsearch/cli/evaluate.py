@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from clipsearch.cli.evaluate_encoder import run_encoder_evaluation
 from clipsearch.cli.evaluate_index import run_index_evaluation
+from clipsearch.cli.measuring_options import qrels_option, resamples_option
 from clipsearch.cli.options import (
     UTF8,
     NamedPath,
@@ -17,7 +18,6 @@ from clipsearch.cli.options import (
     optional_index_option,
 )
 from finetune.errors import UsageError
-from finetune.evaluation.significance import RESAMPLES
 
 # Of `EvaluateOptions` alone, its arguments first; of both; and of an index alone.
 ENCODER_OPTIONS = (
@@ -46,12 +46,7 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
     help="With --index: ask these, with judgments: a CSV of query, id and grade; a folder like"
     " BEIR's; or topics with their --qrels.",
 )
-@click.option(
-    "--qrels",
-    metavar="FILE",
-    type=NamedPath(path_type=Path),
-    help="TREC's judgments of the topics in --queries.",
-)
+@qrels_option
 @click.option(
     "--encoder",
     "encoder_folder",
@@ -108,14 +103,7 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
     ' [default: "a photo of a {category}"]',
 )
 @images_option
-@click.option(
-    "--resamples",
-    metavar="N",
-    type=click.IntRange(100),
-    default=RESAMPLES,
-    show_default=True,
-    help="Bootstrap resamples of the intervals, and sign flips of the test.",
-)
+@resamples_option
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of resamples and batches."
 )

@@ -12,6 +12,7 @@ from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import (
     UTF8,
     NamedPath,
+    device_option,
     images_option,
     index_option,
     json_option,
@@ -90,13 +91,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     help="Processes that decode; one a core, with a GPU two fewer, or none for a few images.",
 )
 @click.option("--batch-size", metavar="N", type=int, help="Images at once; 32, or 256 on a GPU.")
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where the encoder runs.",
-)
+@device_option
 @click.option(
     "--precision",
     type=click.Choice(ENCODING_PRECISIONS),

@@ -36,14 +36,6 @@ def earlier_documents(folder: Path) -> Iterator[Document]:
     return _of_table(folder)
 
 
-def earlier_count(folder: Path) -> int:
-    """Return the number of documents."""
-    snapshot = current_snapshot(folder)
-    if snapshot is not None and _is_whole(snapshot):
-        return len(np.load(snapshot / "document_starts.npy", mmap_mode="r")) - 1
-    return int(_table(folder).count_rows())
-
-
 def remove_earlier(folder: Path) -> None:
     """Remove the files of format 1 that are ours, once the documents stand elsewhere."""
     (folder / CURRENT_FILE).unlink(missing_ok=True)

@@ -12,10 +12,10 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from killing import Killed, killer
 from local_collection import DIMENSION, feed, make_document, make_embedding
 from PIL import Image
 
@@ -204,24 +204,11 @@ def test_files_of_others_among_those_of_an_index_stay(work: Path) -> None:
     assert (work / "i" / "segment-999999.seg").is_dir()
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("steps", range(5))
 def test_an_index_whose_making_was_killed_is_made_by_the_next_feed(
     tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = [steps]
-
-    def killed_after(action: Any) -> Any:
-        def act(*arguments: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return action(*arguments, **options)
-
-        return act
+    killed_after = killer(steps)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed_after(Path.replace))

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,23 +24,6 @@ from finetune.encoder_folder import (
     read_description,
 )
 from finetune.errors import EncoderError, EngineError, UsageError
-
-
-@pytest.fixture
-def encoder(tmp_path: Path) -> Path:
-    return make_encoder(tmp_path / "encoder")
-
-
-@pytest.fixture
-def vespa() -> Iterator[StubVespa]:
-    with StubVespa(dimension=8) as stub:
-        yield stub
-
-
-@pytest.fixture
-def server(vespa: StubVespa) -> Iterator[StubConfigServer]:
-    with StubConfigServer(on_activate=vespa.redeployed) as stub:
-        yield stub
 
 
 def test_the_first_deployment(server: StubConfigServer, vespa: StubVespa, encoder: Path) -> None:

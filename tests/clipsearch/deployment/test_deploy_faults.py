@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,26 +29,9 @@ INFO = ("index_info", "index")
 
 
 @pytest.fixture
-def encoder(tmp_path: Path) -> Path:
-    return make_encoder(tmp_path / "encoder")
-
-
-@pytest.fixture
 def wider(tmp_path: Path) -> Path:
     """An encoder of another dimension."""
     return make_encoder(tmp_path / "wider", name="wider", dimension=12)
-
-
-@pytest.fixture
-def vespa() -> Iterator[StubVespa]:
-    with StubVespa(dimension=8) as stub:
-        yield stub
-
-
-@pytest.fixture
-def server(vespa: StubVespa) -> Iterator[StubConfigServer]:
-    with StubConfigServer(on_activate=vespa.redeployed) as stub:
-        yield stub
 
 
 def feed(vespa: StubVespa, count: int) -> None:

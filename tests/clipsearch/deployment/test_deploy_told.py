@@ -1,7 +1,6 @@
 """`clipsearch deploy --index` alone: what it is told is compared with what is deployed."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,6 @@ from clipsearch.deployment.deployed import EmbeddingField, embedding_field
 from clipsearch.deployment.options import DeployOptions
 from clipsearch.engines.vespa.http.connection import connect
 from finetune.errors import UsageError
-
-
-@pytest.fixture
-def encoder(tmp_path: Path) -> Path:
-    return make_encoder(tmp_path / "encoder")
-
-
-@pytest.fixture
-def vespa() -> Iterator[StubVespa]:
-    with StubVespa(dimension=8) as stub:
-        yield stub
-
-
-@pytest.fixture
-def server(vespa: StubVespa) -> Iterator[StubConfigServer]:
-    with StubConfigServer(on_activate=vespa.redeployed) as stub:
-        yield stub
 
 
 @pytest.fixture

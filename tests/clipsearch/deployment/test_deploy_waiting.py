@@ -2,13 +2,12 @@
 
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from config_server_stub import StubConfigServer
-from deploying import Asked, make_encoder, options, quiet, run
+from deploying import Asked, options, quiet, run
 from test_deploy_faults import known
 from vespa_stub import StubVespa
 
@@ -17,23 +16,6 @@ from clipsearch.deployment.deploy import deploy
 from clipsearch.deployment.options import DeployOptions
 from clipsearch.deployment.waiting import Services, Waiting, wait_for_services
 from finetune.errors import EngineError
-
-
-@pytest.fixture
-def encoder(tmp_path: Path) -> Path:
-    return make_encoder(tmp_path / "encoder")
-
-
-@pytest.fixture
-def vespa() -> Iterator[StubVespa]:
-    with StubVespa(dimension=8) as stub:
-        yield stub
-
-
-@pytest.fixture
-def server(vespa: StubVespa) -> Iterator[StubConfigServer]:
-    with StubConfigServer(on_activate=vespa.redeployed) as stub:
-        yield stub
 
 
 def test_a_container_that_restarts_in_a_loop(

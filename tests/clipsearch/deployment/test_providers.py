@@ -2,7 +2,6 @@
 
 import sys
 import types
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,6 @@ from vespa_stub import StubVespa
 from clipsearch.deployment.deploy import deploy
 from clipsearch.deployment.options import DeployOptions
 from finetune.errors import EngineError, UsageError
-
-
-@pytest.fixture
-def encoder(tmp_path: Path) -> Path:
-    return make_encoder(tmp_path / "encoder")
-
-
-@pytest.fixture
-def vespa() -> Iterator[StubVespa]:
-    with StubVespa(dimension=8) as stub:
-        yield stub
-
-
-@pytest.fixture
-def server(vespa: StubVespa) -> Iterator[StubConfigServer]:
-    with StubConfigServer(on_activate=vespa.redeployed) as stub:
-        yield stub
 
 
 def fake_pyvespa(monkeypatch: pytest.MonkeyPatch, **classes: type) -> None:

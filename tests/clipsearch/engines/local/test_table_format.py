@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killing import Killed, killer
 from local_collection import same
 
 from clipsearch.documents import Document
@@ -112,10 +113,6 @@ def test_a_delete_converts_it_too(folder: Path) -> None:
     assert engine.count() == 59 and engine.get([gone]) == [None]
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("step", range(6))
 def test_killed_while_it_is_converted(
     folder: Path, step: int, monkeypatch: pytest.MonkeyPatch
@@ -124,16 +121,7 @@ def test_killed_while_it_is_converted(
     from clipsearch.engines.local import write
 
     monkeypatch.setattr(write, "BATCH_OPERATIONS", 25)
-    left = [step]
-
-    def killed_after(action: Any) -> Any:
-        def act(*arguments: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return action(*arguments, **options)
-
-        return act
+    killed_after = killer(step)
 
     with monkeypatch.context() as patch:
         patch.setattr(write, "write_sections", killed_after(write.write_sections))
