@@ -5,17 +5,15 @@ Everything above (feed, query, server, commands) speaks to an engine through thi
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 from clipsearch.documents import (
     DOCUMENT_FORM,
-    PARTS,
     Document,
     Embedding,
     check_embedding,
     frame_of_documents,
-    storable_parts,
 )
 from clipsearch.json_records import record
 from clipsearch.modes import (
@@ -27,6 +25,11 @@ from clipsearch.modes import (
     Weights,
     ranking_of,
 )
+from clipsearch.operations import Delete as Delete
+from clipsearch.operations import Operation as Operation
+from clipsearch.operations import Outcome as Outcome
+from clipsearch.operations import Update as Update
+from clipsearch.operations import Upsert as Upsert
 from finetune.errors import DocumentError, UsageError
 
 if TYPE_CHECKING:
@@ -291,71 +294,6 @@ class Page:
             "cosine": [math.nan if hit.cosine is None else hit.cosine for hit in self.hits],
         }
         return frame_of_documents(columns, [hit.document for hit in self.hits])
-
-
-@dataclass(frozen=True, slots=True)
-class Upsert:
-    """Put the whole document, new or not."""
-
-    document: Document
-
-    @property
-    def id(self) -> str:
-        """The document's id."""
-        return self.document.id
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Update:
-    """Change the named parts of a document that exists, each as a whole.
-
-    >>> Update("a.jpg", captions=("two dogs",), tags={"class": "beach"})
-
-    Attributes:
-        id: The document's.
-        parts: New values by name, of `clipsearch.documents.PARTS`; others stay as they are.
-    """
-
-    id: str
-    parts: Mapping[str, Any]
-
-    def __init__(self, id: str, **parts: Any) -> None:
-        """Raise TypeError for a part that no document has; None leaves one as it is."""
-        for name in parts.keys() - PARTS.keys():
-            raise TypeError(f"a document has no part {name!r}: only {', '.join(PARTS)}")
-        object.__setattr__(self, "id", id)
-        kept = {name: value for name, value in parts.items() if value is not None}
-        object.__setattr__(self, "parts", kept)
-
-    def applied_to(self, document: Document) -> Document:
-        """Return the document with the new values."""
-        return replace(document, **self.parts)
-
-    def storable(self) -> "Update":
-        """Return the same with blanks for characters that no engine can hold."""
-        return Update(self.id, **storable_parts(self.parts))
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Remove the document; one that is not there counts as removed."""
-
-    id: str
-
-
-Operation = Upsert | Update | Delete
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one operation.
-
-    `error` is None once the engine has acknowledged it: the write is durable and visible to the
-    next search. Otherwise it is one sentence with the reason.
-    """
-
-    operation: Operation
-    error: str | None = None
 
 
 class Engine(Protocol):

@@ -44,6 +44,7 @@ CLIPSEARCH = [
     "document_fields",
     "json_records",
     "documents",
+    "operations",
     "modes",
     "engine",
     "ranking",
