@@ -27,8 +27,9 @@ import numpy as np
 from made_up.documents import KINDS, Collection, make_collection
 
 from clipsearch.documents import Document
-from clipsearch.engine import Delete, IndexInfo, Operation, Update, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.operations import Delete, Operation, Update, Upsert
 
 ROUNDS = 9
 COLD = """

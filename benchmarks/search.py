@@ -26,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 from made_up.documents import KINDS, Collection, make_collection
 
-from clipsearch.engine import EngineQuery, IndexInfo, Upsert
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.modes import Mode
+from clipsearch.operations import Upsert
 
 MODES: tuple[Mode, ...] = ("bm25", "vector", "hybrid", "hybrid-rrf", "hybrid-normalized")
 WANTED = {10: 0.99, 100: 0.95}

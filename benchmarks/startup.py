@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.documents import Document
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines import create_engine
+from clipsearch.operations import Upsert
 
 HELP_LIMIT = 0.25
 QUERY_LIMIT = 1.0

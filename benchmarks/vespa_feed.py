@@ -44,7 +44,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from clipsearch.documents import Document, Embedding
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import (
     Body,
@@ -57,6 +57,7 @@ from clipsearch.engines.vespa.http.connection import (
 )
 from clipsearch.engines.vespa.operations import NAMESPACE, put_fields
 from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.operations import Upsert
 
 DIMENSION = 512
 STUB = Path(__file__).parent / "servers" / "document_api.py"

@@ -25,11 +25,7 @@ from clipsearch.modes import (
     Weights,
     ranking_of,
 )
-from clipsearch.operations import Delete as Delete
-from clipsearch.operations import Operation as Operation
-from clipsearch.operations import Outcome as Outcome
-from clipsearch.operations import Update as Update
-from clipsearch.operations import Upsert as Upsert
+from clipsearch.operations import Operation, Outcome
 from finetune.errors import DocumentError, UsageError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.engine import Operation, Upsert
 from clipsearch.feed.ledger.entry import Entry
+from clipsearch.operations import Operation, Upsert
 from finetune.images.decode import Decoded
 from finetune.images.decode_workers import decode_ahead
 from finetune.images.source import ImageSource

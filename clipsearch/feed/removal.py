@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from clipsearch.engine import Delete, Engine, Outcome
+from clipsearch.engine import Engine
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import IdSet
+from clipsearch.operations import Delete, Outcome
 from finetune.several import check_several
 
 # Problems of a manifest that take no record away; any other may hide one.

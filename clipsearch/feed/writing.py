@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TextIO
 
-from clipsearch.engine import Operation, Outcome, Upsert
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import ContentTable
 from clipsearch.feed.pipeline import PlannedImage, Rejection, Step, encode
@@ -14,6 +13,7 @@ from clipsearch.feed.plan import DocumentSource, Plan, Work, updates
 from clipsearch.feed.report import Rejections
 from clipsearch.feed.reuse import reused
 from clipsearch.feed.target import FeedTarget
+from clipsearch.operations import Operation, Outcome, Upsert
 from finetune.console import Progress
 from finetune.cores import available_cores
 from finetune.images.source import ImageSource

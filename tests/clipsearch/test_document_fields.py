@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsearch.documents import DOCUMENT_FORM, PARTS, Document
-from clipsearch.engine import DataSet, IndexInfo, OpenFeed, Update
+from clipsearch.engine import DataSet, IndexInfo, OpenFeed
 from clipsearch.engines.vespa.answers import parse_document
 from clipsearch.engines.vespa.operations import hit_fields, put_fields, shown_fields, update_fields
 from clipsearch.engines.vespa.queries import LATER_FIELDS
 from clipsearch.feed.ledger.entry import hash_of_fields, hash_of_fields_before
+from clipsearch.operations import Update
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
 DOCUMENTS = st.builds(

@@ -13,18 +13,10 @@ import pytest
 from local_collection import in_segments, through_codes
 
 from clipsearch.documents import Document
-from clipsearch.engine import (
-    Delete,
-    EngineQuery,
-    IndexInfo,
-    Operation,
-    Page,
-    TagFilter,
-    Update,
-    Upsert,
-)
+from clipsearch.engine import EngineQuery, IndexInfo, Page, TagFilter
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.modes import Mode
+from clipsearch.operations import Delete, Operation, Update, Upsert
 from clipsearch.text import tokens
 
 TOLERANCE = 1e-4

@@ -9,16 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clipsearch.documents import Document, check_document
-from clipsearch.engine import (
-    Delete,
-    EngineQuery,
-    IndexInfo,
-    Operation,
-    Outcome,
-    Page,
-    Update,
-    Upsert,
-)
+from clipsearch.engine import EngineQuery, IndexInfo, Page
+from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
 from finetune.errors import DocumentError, EngineError
 
 

@@ -9,9 +9,10 @@ import requests
 from vespa_stub import Request, StubVespa
 
 from clipsearch.documents import Document
-from clipsearch.engine import Delete, EngineQuery, Operation, Update, Upsert
+from clipsearch.engine import EngineQuery
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import ConnectionSettings
+from clipsearch.operations import Delete, Operation, Update, Upsert
 
 KINDS = ("503", "429", "502", "504", "reset", "lost", "half", "not-json")
 SHARE = 0.3

@@ -22,11 +22,11 @@ from clipsearch.deployment.deploy import Deployed, deploy
 from clipsearch.deployment.options import DeployOptions
 from clipsearch.deployment.providers import CONTAINER_NAME, DOCKER_CONFIG_SERVER, DOCKER_INDEX
 from clipsearch.documents import Document
-from clipsearch.engine import Delete, Upsert
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import read_info
 from clipsearch.engines.vespa.operations import NAMESPACE, put_fields
+from clipsearch.operations import Delete, Upsert
 from finetune.errors import EngineError
 
 NAME = "clipsearch live tests"

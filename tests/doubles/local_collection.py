@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from clipsearch.documents import Document, Embedding
-from clipsearch.engine import IndexInfo, Operation, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.local import engine as local
 from clipsearch.engines.local import fusing, search, upkeep
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.store import Store
 from clipsearch.engines.local.vectors.depth import COUNTS, Depths
+from clipsearch.operations import Operation, Upsert
 
 DIMENSION = 16
 WORDS = ("red", "dog", "river", "the", "of", "bridge", "snow", "old", "café", "日本語", "running")

@@ -12,14 +12,13 @@ from clipsearch.engine import (
     Hit,
     IndexInfo,
     NumberFilter,
-    Operation,
-    Outcome,
     Page,
     fused_weights,
     target_hits,
 )
 from clipsearch.engines.facet_counts import counts_by_tag
 from clipsearch.folding import fold
+from clipsearch.operations import Operation, Outcome
 from clipsearch.text import tokens
 
 

@@ -25,15 +25,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from clipsearch.documents import DOCUMENT_FORM, Document
-from clipsearch.engine import (
-    EngineQuery,
-    IndexInfo,
-    Operation,
-    Outcome,
-    Page,
-    Upsert,
-    check_weights,
-)
+from clipsearch.engine import EngineQuery, IndexInfo, Page, check_weights
 from clipsearch.engines.local.collection import NOBODY, Collection
 from clipsearch.engines.local.earlier import check_earlier, earlier_documents, remove_earlier
 from clipsearch.engines.local.folder import (
@@ -58,6 +50,7 @@ from clipsearch.engines.local.store import Store, clear_errors
 from clipsearch.engines.local.upkeep import MOST_SEGMENTS, Upkeep, stray_files
 from clipsearch.engines.local.versions import Versions
 from clipsearch.engines.local.write import Writer, in_batches
+from clipsearch.operations import Operation, Outcome, Upsert
 from clipsearch.text import check_language
 from finetune.cores import available_cores
 from finetune.errors import EngineError, UsageError

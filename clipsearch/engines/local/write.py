@@ -20,7 +20,7 @@ from clipsearch.documents import (
     check_fields,
     storable,
 )
-from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.collection import NOBODY, Collection
 from clipsearch.engines.local.placing import Placing
 from clipsearch.engines.local.segments.sections import write_sections
@@ -37,6 +37,7 @@ from clipsearch.engines.local.store import (
 )
 from clipsearch.engines.local.vectors.blocks import write_codes, write_vectors
 from clipsearch.engines.local.versions import Versions
+from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
 from clipsearch.text import tokens
 from finetune.errors import DocumentError
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Self
 
 from clipsearch.documents import DOCUMENT_FORM, PARTS, Document
-from clipsearch.engine import EngineQuery, IndexInfo, Operation, Outcome, Page
+from clipsearch.engine import EngineQuery, IndexInfo, Page
 from clipsearch.engines.vespa import operations, queries
 from clipsearch.engines.vespa.answers import (
     SearchAnswer,
@@ -32,6 +32,7 @@ from clipsearch.engines.vespa.searching import Searcher
 from clipsearch.engines.vespa.unembedded import UnembeddedCount, embedded_body
 from clipsearch.engines.vespa.upgrade import upgrade
 from clipsearch.engines.vespa.visiting import visit
+from clipsearch.operations import Operation, Outcome
 from clipsearch.storable import why_no_id
 from finetune.errors import EngineError
 from finetune.several import check_several

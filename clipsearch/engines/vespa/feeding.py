@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from clipsearch.documents import check_document, storable
-from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.answers import (
     TOO_LONG,
     failure_sentence,
@@ -38,6 +38,7 @@ from clipsearch.engines.vespa.operations import (
     put_fields,
     update_fields,
 )
+from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
 from clipsearch.storable import shown_id, why_no_id
 from finetune.errors import DocumentError, EngineError
 

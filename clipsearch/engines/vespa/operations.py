@@ -8,9 +8,10 @@ from urllib.parse import quote
 import numpy as np
 
 from clipsearch.documents import PARTS, Document, Embedding, check_id
-from clipsearch.engine import EmbeddingPrecision, Update
+from clipsearch.engine import EmbeddingPrecision
 from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, number_keys, tag_values
 from clipsearch.engines.vespa.http.connection import Json
+from clipsearch.operations import Update
 
 CLUSTER = "images"
 NAMESPACE = "images"

@@ -17,9 +17,10 @@ from PIL import Image
 
 from clipsearch import cli
 from clipsearch.documents import Document
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines import create_engine
 from clipsearch.modes import MODES, RANKINGS, Mode
+from clipsearch.operations import Upsert
 
 DIMENSION = 4
 

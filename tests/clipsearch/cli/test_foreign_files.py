@@ -20,12 +20,13 @@ from local_collection import DIMENSION, feed, make_document, make_embedding
 from PIL import Image
 
 from clipsearch.deployment.package import PackageValues, render, write_folder
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.local import checksums
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.folder import INDEX_FOLDER, is_unfinished
 from clipsearch.engines.local.store import Store
 from clipsearch.evaluation.plots import check_plots
+from clipsearch.operations import Upsert
 from finetune.config.settings import TrainConfig
 from finetune.errors import UsageError
 from finetune.export.encoder import export_encoder

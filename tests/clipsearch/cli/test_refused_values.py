@@ -20,9 +20,10 @@ from clipsearch.deployment.options import DeployOptions, check_destination
 from clipsearch.documents import Document, check_document
 from clipsearch.encoder import onnx_towers
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.engine import MAX_WEIGHT, EngineQuery, IndexInfo, Upsert, fused_weights
+from clipsearch.engine import MAX_WEIGHT, EngineQuery, IndexInfo, fused_weights
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.feed.feed import FeedOptions
+from clipsearch.operations import Upsert
 from clipsearch.search.parts import Part, unit_vector
 from clipsearch.search.search import Search
 from finetune.config.settings import TrainConfig

@@ -12,12 +12,13 @@ import pytest
 from raw_server import RawServer, http_answer
 from vespa_stub import StubVespa, numbered_document
 
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.address import Address, without_credentials
 from clipsearch.engines.vespa.http.connection import ConnectionSettings, connect
 from clipsearch.engines.vespa.index_info import write_info
 from clipsearch.feed.ledger.file import ledger_path
+from clipsearch.operations import Upsert
 from finetune.errors import EngineError
 from finetune.text.masking import SECRET_VARIABLES, masked
 

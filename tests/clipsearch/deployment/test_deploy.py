@@ -16,10 +16,10 @@ from clipsearch.deployment.changes import describe
 from clipsearch.deployment.config_server import ConfigServer
 from clipsearch.deployment.deploy import deploy
 from clipsearch.deployment.options import DeployOptions
-from clipsearch.engine import Upsert
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import read_info, write_info
+from clipsearch.operations import Upsert
 from finetune.encoder_folder import (
     read_description,
 )

@@ -15,10 +15,11 @@ from vespa_stub import StubVespa, numbered_document
 
 from clipsearch.deployment.deploy import deploy
 from clipsearch.deployment.refusals import Documents, explain, free_overrides
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import read_info, write_info
+from clipsearch.operations import Upsert
 from finetune.errors import EngineError, IndexVersionError
 
 MUSIC = {

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from local_collection import make_document
 
-from clipsearch.engine import EngineQuery, TagFilter, Upsert
+from clipsearch.engine import EngineQuery, TagFilter
 from clipsearch.engines.facet_counts import counts_by_tag
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.answers import parse_search
 from clipsearch.folding import fold
+from clipsearch.operations import Upsert
 
 SPELLINGS = {"beach": 3, "Beach": 5, "BEACH": 1, "caf\u00e9": 2, "Cafe\u0301": 2, "sea": 4}
 TOGETHER = (("Beach", 9), ("Cafe\u0301", 4), ("sea", 4))

@@ -14,7 +14,7 @@ import pytest
 from fake_engine import FakeEngine
 
 from clipsearch.documents import Document
-from clipsearch.engine import IndexInfo, Operation
+from clipsearch.engine import IndexInfo
 from clipsearch.feed import plan as feed_plan
 from clipsearch.feed import target as indexing
 from clipsearch.feed import vectors as feed_vectors
@@ -22,6 +22,7 @@ from clipsearch.feed.feed import FeedOptions, FeedReport, feed
 from clipsearch.feed.ledger import compared
 from clipsearch.feed.ledger.compared import NOT_LOOKED_AT, Compared, Row, document_hashes
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.operations import Operation
 
 DIMENSION = 4
 

@@ -18,10 +18,10 @@ from small_pictures import Manifest, counts, documents, paint
 
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.engine import Upsert
 from clipsearch.engines import open_engine
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.operations import Upsert
 from finetune.errors import EngineError
 
 KEPT = Path(__file__).resolve().parents[2] / "fixtures" / "first-format"

@@ -17,10 +17,10 @@ from PIL import Image
 
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.engine import Delete
 from clipsearch.engines import open_engine
 from clipsearch.feed import pipeline
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
+from clipsearch.operations import Delete
 from finetune.errors import EncoderMismatchError, EngineError, ManifestError, UsageError
 from finetune.images.source import ImageSource
 

@@ -22,13 +22,14 @@ from PIL import Image
 
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.engine import IndexInfo, Operation
+from clipsearch.engine import IndexInfo
 from clipsearch.engines import open_engine
 from clipsearch.engines.local import engine as local
 from clipsearch.feed import pipeline
 from clipsearch.feed import target as indexing
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.operations import Operation
 from finetune.errors import EngineError
 
 # An engine that fails

@@ -11,9 +11,9 @@ from PIL import Image
 
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.engine import Upsert
 from clipsearch.feed.ledger.entry import Entry
 from clipsearch.feed.pipeline import PlannedImage, Rejection, Step, encode
+from clipsearch.operations import Upsert
 from finetune.images.source import ImageSource
 
 COUNT = 23

@@ -19,11 +19,12 @@ from vespa_stub import Request, StubVespa
 
 from clipsearch.deployment.deploy import deploy
 from clipsearch.deployment.options import DeployOptions
-from clipsearch.engine import EngineQuery, Update
+from clipsearch.engine import EngineQuery
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import ConnectionSettings
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
 from clipsearch.modes import Mode
+from clipsearch.operations import Update
 from clipsearch.search.search import Search
 from finetune.errors import EngineError
 

@@ -13,12 +13,13 @@ from vespa_stub import StubVespa
 from clipsearch.cli import cli
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
 from clipsearch.modes import Calibration, Weights
+from clipsearch.operations import Upsert
 from clipsearch.relevance.learning import (
     RRF_KS,
     Contender,

@@ -17,12 +17,13 @@ from vespa_stub import StubVespa
 
 from clipsearch.cli import cli
 from clipsearch.demo.shapes import draw, scenes
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
 from clipsearch.modes import MODES
+from clipsearch.operations import Upsert
 from clipsearch.relevance.judged_queries import JudgedQuery
 from clipsearch.relevance.runs import ask_index
 from clipsearch.search.search import Search

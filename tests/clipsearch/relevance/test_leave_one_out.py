@@ -9,9 +9,10 @@ import pytest
 from local_collection import DIMENSION, feed, make_document, make_embedding
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, IndexInfo, Upsert, fused_weights
+from clipsearch.engine import EngineQuery, IndexInfo, fused_weights
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.modes import MODES, Weights
+from clipsearch.operations import Upsert
 from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
 from clipsearch.relevance.leave_one_out import caption_queries

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from local_collection import DIMENSION, feed, make_document, make_embedding
 
-from clipsearch.engine import EngineQuery, IndexInfo, NumberFilter, Upsert
+from clipsearch.engine import EngineQuery, IndexInfo, NumberFilter
 from clipsearch.engines.local import checksums, upkeep
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.folder import INDEX_FOLDER, INFO_FILE
 from clipsearch.modes import MODES, Mode
+from clipsearch.operations import Upsert
 from finetune.errors import EngineError
 
 

@@ -17,10 +17,11 @@ import pytest
 from local_collection import DIMENSION, feed, make_document, make_embedding, same
 
 from clipsearch.documents import Document
-from clipsearch.engine import Delete, EngineQuery, IndexInfo, Update, Upsert
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines import create_engine, open_engine
 from clipsearch.engines.local import checksums, upkeep
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.operations import Delete, Update, Upsert
 from finetune.errors import EngineError, UsageError
 
 
@@ -98,7 +99,7 @@ import sys
 sys.path[:0] = {path!r}
 import local_collection as t
 from pathlib import Path
-from clipsearch.engine import Upsert
+from clipsearch.operations import Upsert
 from clipsearch.engines.local import write as batches
 from clipsearch.engines.local.engine import LocalEngine
 from finetune.errors import EngineError

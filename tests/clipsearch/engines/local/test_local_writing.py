@@ -11,12 +11,13 @@ import pytest
 from local_collection import DIMENSION, feed, make_document, same
 
 from clipsearch.documents import Document
-from clipsearch.engine import Delete, EngineQuery, IndexInfo, Operation, Update, Upsert
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.local import checksums, placing, upkeep
 from clipsearch.engines.local import write as batches
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.store import Store
 from clipsearch.engines.local.vectors import blocks
+from clipsearch.operations import Delete, Operation, Update, Upsert
 
 
 def test_documents_come_back_exactly(engine: LocalEngine, collection: list[Document]) -> None:

@@ -18,11 +18,12 @@ import pytest
 from local_collection import DIMENSION, make_document, make_embedding
 
 from clipsearch.documents import Document
-from clipsearch.engine import Delete, EngineQuery, IndexInfo, Operation, Update, Upsert
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.local import checksums, placing, upkeep, write
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.vectors import blocks
 from clipsearch.modes import MODES
+from clipsearch.operations import Delete, Operation, Update, Upsert
 from finetune.errors import EngineError
 
 ROUNDS = 3
@@ -227,7 +228,7 @@ sys.path[:0] = {path!r}
 from dataclasses import replace
 from pathlib import Path
 import local_collection as t
-from clipsearch.engine import Upsert
+from clipsearch.operations import Upsert
 from clipsearch.engines.local.engine import LocalEngine
 engine = LocalEngine.open(Path(sys.argv[1]))
 for version in range(10_000):

@@ -13,9 +13,10 @@ from killing import Killed, killer
 from local_collection import same
 
 from clipsearch.documents import Document
-from clipsearch.engine import Delete, EngineQuery, NumberFilter
+from clipsearch.engine import EngineQuery, NumberFilter
 from clipsearch.engines.local import checksums, earlier
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.operations import Delete
 from finetune.errors import EngineError
 
 KEPT = Path(__file__).resolve().parents[3] / "fixtures" / "table-format"

@@ -9,7 +9,7 @@ import pytest
 from raw_server import RawServer, http_answer
 from vespa_stub import numbered_document
 
-from clipsearch.engine import Delete, IndexInfo, Operation, Outcome, Update, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.feeding import FeedStoppedError
 from clipsearch.engines.vespa.http import connection
@@ -21,6 +21,7 @@ from clipsearch.engines.vespa.http.connection import (
     Reply,
 )
 from clipsearch.engines.vespa.index_info import read_info, write_info
+from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
 from finetune.errors import EngineError
 
 INFO = IndexInfo(dimension=8)

@@ -19,14 +19,7 @@ from vespa_replies import (
 )
 
 from clipsearch.documents import DOCUMENT_FORM, Document
-from clipsearch.engine import (
-    Delete,
-    EngineQuery,
-    IndexInfo,
-    Operation,
-    Update,
-    Upsert,
-)
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.vespa.answers import (
     failure_sentence,
     is_missing,
@@ -37,6 +30,7 @@ from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.feeding import FeedStoppedError
 from clipsearch.engines.vespa.http.connection import Client, Reply
 from clipsearch.engines.vespa.operations import hex_values, shown_fields
+from clipsearch.operations import Delete, Operation, Update, Upsert
 from finetune.errors import EngineError
 
 

@@ -16,7 +16,7 @@ import pytest
 from raw_server import RawServer, Step, for_ever
 from vespa_stub import Request, StubVespa, numbered_document
 
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http import connection, timed
 from clipsearch.engines.vespa.http.connection import (
@@ -27,6 +27,7 @@ from clipsearch.engines.vespa.http.connection import (
     connect,
 )
 from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.operations import Upsert
 
 SETTINGS = ConnectionSettings(connections=4)
 HEAD = b"HTTP/1.1 200 OK\r\n"

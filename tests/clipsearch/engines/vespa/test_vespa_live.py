@@ -18,8 +18,9 @@ from vespa_recorded import INFO, assert_same_pages, load_cases, load_documents, 
 from clipsearch.deployment.changes import Changes
 from clipsearch.deployment.deploy import Deployed, deploy
 from clipsearch.documents import Document
-from clipsearch.engine import Delete, EngineQuery, IndexInfo, Update, Upsert
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.operations import Delete, Update, Upsert
 from finetune.errors import EngineError
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]

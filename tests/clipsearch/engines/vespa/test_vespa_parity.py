@@ -20,7 +20,6 @@ from vespa_recorded import (
 from vespa_stub import StubVespa
 
 from clipsearch.documents import Document
-from clipsearch.engine import Upsert
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import (
@@ -31,6 +30,7 @@ from clipsearch.engines.vespa.http.connection import (
     connect,
 )
 from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.operations import Upsert
 
 # Forms that were recorded to learn from, and that clipsearch does not send.
 OTHER_FORMS = ("bm25-weakand", "vector-ann")

@@ -5,7 +5,7 @@ import threading
 import pytest
 from vespa_stub import StubVespa, numbered_document
 
-from clipsearch.engine import IndexInfo, Upsert
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http import connection
 from clipsearch.engines.vespa.http.connection import (
@@ -16,6 +16,7 @@ from clipsearch.engines.vespa.http.connection import (
 )
 from clipsearch.engines.vespa.http.throttle import FIRST_LIMIT, SHRINK, Throttle, ThrottledTransport
 from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.operations import Upsert
 
 
 def run_rounds(throttle: Throttle, capacity: int, rounds: int) -> list[tuple[int, int]]:

@@ -17,15 +17,7 @@ from PIL import Image
 from vespa_stub import Request, StubVespa, numbered_document
 
 from clipsearch.documents import DOCUMENT_FORM, Document
-from clipsearch.engine import (
-    EngineQuery,
-    Filter,
-    IndexInfo,
-    NumberFilter,
-    TagFilter,
-    Update,
-    Upsert,
-)
+from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, TagFilter
 from clipsearch.engines.vespa import engine as vespa_engine
 from clipsearch.engines.vespa import index_info
 from clipsearch.engines.vespa.engine import VespaEngine
@@ -41,6 +33,7 @@ from clipsearch.engines.vespa.http.connection import ConnectionSettings, connect
 from clipsearch.engines.vespa.index_info import change_info, read_info, write_info
 from clipsearch.engines.vespa.searching import EARLIER_FORM
 from clipsearch.modes import MODES, Mode
+from clipsearch.operations import Update, Upsert
 from finetune.errors import EngineError
 
 KEPT = Path(__file__).resolve().parents[3] / "fixtures" / "first-format"

@@ -8,7 +8,7 @@ import pytest
 from local_collection import feed, make_document
 
 from clipsearch.documents import Embedding
-from clipsearch.engine import Delete, EngineQuery, IndexInfo, TagFilter, Upsert
+from clipsearch.engine import EngineQuery, IndexInfo, TagFilter
 from clipsearch.engines.local import search as searching
 from clipsearch.engines.local import upkeep
 from clipsearch.engines.local.engine import LocalEngine
@@ -19,6 +19,7 @@ from clipsearch.engines.local.vectors.codes import PAGE, Codes, Question, encode
 from clipsearch.engines.local.vectors.depth import COUNTS, Depths, measure
 from clipsearch.engines.local.vectors.nearest import FARTHEST, Comparison
 from clipsearch.modes import Mode
+from clipsearch.operations import Delete, Upsert
 
 
 def unit(vectors: np.ndarray) -> Embedding:
