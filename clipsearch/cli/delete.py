@@ -37,6 +37,7 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
     from clipsearch.feed.ledger.ledger import Ledger
     from clipsearch.feed.ledger.mark import FeedMark
     from clipsearch.feed.removal import delete as remove
+    from clipsearch.feed.upgrade import upgraded
     from clipsearch.search.finding import find_documents
 
     from_stdin = ids == ("-",)
@@ -55,6 +56,8 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
             feed_lock(index, "delete"),
             Ledger.open(ledger or ledger_path(index), "delete") as known,
         ):
+            for note in upgraded(engine, None):
+                click.echo(f"Note: {note}.", err=True)
             mark = FeedMark(engine, known, alone=not is_remote(index))
             if known.index_id == engine.info.index_id and mark.is_current():
                 mark.agree()

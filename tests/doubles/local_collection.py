@@ -10,10 +10,11 @@ import pytest
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.local import engine as local
-from clipsearch.engines.local import fusing, search, upkeep
+from clipsearch.engines.local import fusing, search
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.store import Store
 from clipsearch.engines.local.vectors.depth import COUNTS, Depths
+from clipsearch.engines.local.writing import upkeep
 from clipsearch.operations import Operation, Upsert
 
 DIMENSION = 16

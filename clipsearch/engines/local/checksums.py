@@ -22,7 +22,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsearch.engines.local.earlier import verify_earlier
+from clipsearch.engines.local.earlier.documents import verify_earlier
 from clipsearch.engines.local.folder import (
     INFO_FILE,
     LEDGER_FILE,

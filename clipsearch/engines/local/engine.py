@@ -10,7 +10,7 @@
     <index>/.clipsearch.json    the mark: an index, made by us
 
 A batch of a feed writes its vectors and one segment, flushes them, and is there with one
-transaction of the store (write.py); the end of the feed merges segments and measures (upkeep.py).
+transaction of the store; the end of the feed merges segments and measures (writing/).
 A reader looks before each query whether there was a commit, and loads what it changed
 (versions.py). Where one came while it ranked, it ranks again: a page is of one moment.
 """
@@ -27,7 +27,11 @@ from typing import Self, TypeVar
 from clipsearch.documents import DOCUMENT_FORM, Document
 from clipsearch.engine import EngineQuery, IndexInfo, Page, check_weights
 from clipsearch.engines.local.collection import NOBODY, Collection
-from clipsearch.engines.local.earlier import check_earlier, earlier_documents, remove_earlier
+from clipsearch.engines.local.earlier.documents import (
+    check_earlier,
+    earlier_documents,
+    remove_earlier,
+)
 from clipsearch.engines.local.folder import (
     STORE_NAMES,
     clear_unfinished,
@@ -47,9 +51,9 @@ from clipsearch.engines.local.reading import (
 )
 from clipsearch.engines.local.search import search
 from clipsearch.engines.local.store import Store, clear_errors
-from clipsearch.engines.local.upkeep import MOST_SEGMENTS, Upkeep, stray_files
 from clipsearch.engines.local.versions import Versions
-from clipsearch.engines.local.write import Writer, in_batches
+from clipsearch.engines.local.writing.upkeep import MOST_SEGMENTS, Upkeep, stray_files
+from clipsearch.engines.local.writing.write import Writer, in_batches
 from clipsearch.operations import Operation, Outcome, Upsert
 from clipsearch.text import check_language
 from finetune.cores import available_cores

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipsearch.engine import IndexInfo
-from clipsearch.engines.local.earlier_files import EARLIER_NAMES, TABLE_FOLDER
+from clipsearch.engines.local.earlier.files import EARLIER_NAMES, TABLE_FOLDER
 from finetune.errors import EngineError
 from finetune.files import bounded_json
 from finetune.files.lock import HeldElsewhereError, hold

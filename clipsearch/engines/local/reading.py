@@ -12,7 +12,7 @@ import numpy as np
 from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.collection import Collection
-from clipsearch.engines.local.earlier import earlier_documents
+from clipsearch.engines.local.earlier.documents import earlier_documents
 from clipsearch.engines.local.store import Store, Stored
 from clipsearch.engines.local.vectors.blocks import BLOCK, VectorStore, vectors_path
 from clipsearch.engines.local.versions import Versions

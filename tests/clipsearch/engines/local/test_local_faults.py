@@ -19,8 +19,9 @@ from local_collection import DIMENSION, feed, make_document, make_embedding, sam
 from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines import create_engine, open_engine
-from clipsearch.engines.local import checksums, upkeep
+from clipsearch.engines.local import checksums
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.engines.local.writing import upkeep
 from clipsearch.operations import Delete, Update, Upsert
 from finetune.errors import EngineError, UsageError
 
@@ -100,7 +101,7 @@ sys.path[:0] = {path!r}
 import local_collection as t
 from pathlib import Path
 from clipsearch.operations import Upsert
-from clipsearch.engines.local import write as batches
+from clipsearch.engines.local.writing import write as batches
 from clipsearch.engines.local.engine import LocalEngine
 from finetune.errors import EngineError
 """
@@ -282,7 +283,7 @@ heavy = ("lancedb", "pyarrow", "pandas", "torch", "transformers", "onnxruntime")
 print([name for name in heavy if name in sys.modules])
 """
     light = CHILD.format(path=[]).replace("import local_collection as t\n", "")
-    light = light.replace("from clipsearch.engines.local import write as batches\n", "")
+    light = light.replace("from clipsearch.engines.local.writing import write as batches\n", "")
     program = [sys.executable, "-c", light + code, engine.target]
     answer = subprocess.run(program, capture_output=True, text=True, check=False)
     assert answer.stdout.strip() == "[]", answer.stderr

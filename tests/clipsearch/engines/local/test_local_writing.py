@@ -12,11 +12,12 @@ from local_collection import DIMENSION, feed, make_document, same
 
 from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, IndexInfo
-from clipsearch.engines.local import checksums, placing, upkeep
-from clipsearch.engines.local import write as batches
+from clipsearch.engines.local import checksums
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.store import Store
 from clipsearch.engines.local.vectors import blocks
+from clipsearch.engines.local.writing import placing, upkeep
+from clipsearch.engines.local.writing import write as batches
 from clipsearch.operations import Delete, Operation, Update, Upsert
 
 

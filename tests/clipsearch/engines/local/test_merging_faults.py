@@ -19,9 +19,10 @@ from local_collection import DIMENSION, make_document, make_embedding
 
 from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, IndexInfo
-from clipsearch.engines.local import checksums, placing, upkeep, write
+from clipsearch.engines.local import checksums
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.vectors import blocks
+from clipsearch.engines.local.writing import placing, upkeep, write
 from clipsearch.modes import MODES
 from clipsearch.operations import Delete, Operation, Update, Upsert
 from finetune.errors import EngineError

@@ -14,9 +14,9 @@ from local_collection import same
 
 from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, NumberFilter
-from clipsearch.engines.local import checksums, earlier
+from clipsearch.engines.local import checksums
+from clipsearch.engines.local.earlier import documents as earlier
 from clipsearch.engines.local.engine import LocalEngine
-from clipsearch.operations import Delete
 from finetune.errors import EngineError
 
 KEPT = Path(__file__).resolve().parents[3] / "fixtures" / "table-format"
@@ -106,11 +106,12 @@ def test_the_next_feed_converts_it_with_one_line(folder: Path) -> None:
     assert "unchanged 20" in done.stdout and LINE not in done.stdout + done.stderr
 
 
-def test_a_delete_converts_it_too(folder: Path) -> None:
-    engine = LocalEngine.open(folder / "index")
+def test_a_delete_converts_it_too_with_one_line(folder: Path) -> None:
     gone = kept_documents()[3].id
-    assert [outcome.error for outcome in engine.feed([Delete(gone)])] == [None]
-    engine.finish_feed()
+    done = clipsearch(folder, "delete", gone, "--index", "index", "--yes")
+    assert done.returncode == 0 and done.stdout == "removed 1\n", done.stderr
+    assert done.stderr.count(LINE) == 1
+    engine = LocalEngine.open(folder / "index")
     assert engine.count() == 59 and engine.get([gone]) == [None]
 
 
@@ -119,7 +120,7 @@ def test_killed_while_it_is_converted(
     folder: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from clipsearch.engines.local import engine as local
-    from clipsearch.engines.local import write
+    from clipsearch.engines.local.writing import write
 
     monkeypatch.setattr(write, "BATCH_OPERATIONS", 25)
     killed_after = killer(step)

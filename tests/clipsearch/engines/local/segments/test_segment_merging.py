@@ -19,8 +19,8 @@ from clipsearch.engines.local.segments.sections import (
     write_sections,
 )
 from clipsearch.engines.local.segments.segment import Row, Segment, id_hashes, sections_of
-from clipsearch.engines.local.upkeep import FACTOR, SMALL, due
 from clipsearch.engines.local.vectors.blocks import VectorStore
+from clipsearch.engines.local.writing.upkeep import FACTOR, SMALL, due
 from clipsearch.text import tokens
 
 

@@ -10,7 +10,6 @@ from local_collection import feed, make_document
 from clipsearch.documents import Embedding
 from clipsearch.engine import EngineQuery, IndexInfo, TagFilter
 from clipsearch.engines.local import search as searching
-from clipsearch.engines.local import upkeep
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.store import Store
 from clipsearch.engines.local.vectors import blocks
@@ -18,6 +17,7 @@ from clipsearch.engines.local.vectors.blocks import VectorStore
 from clipsearch.engines.local.vectors.codes import PAGE, Codes, Question, encode, rotation
 from clipsearch.engines.local.vectors.depth import COUNTS, Depths, measure
 from clipsearch.engines.local.vectors.nearest import FARTHEST, Comparison
+from clipsearch.engines.local.writing import upkeep
 from clipsearch.modes import Mode
 from clipsearch.operations import Delete, Upsert
 

@@ -22,7 +22,6 @@ from clipsearch.documents import (
 )
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.collection import NOBODY, Collection
-from clipsearch.engines.local.placing import Placing
 from clipsearch.engines.local.segments.sections import write_sections
 from clipsearch.engines.local.segments.segment import Row, sections_of
 from clipsearch.engines.local.store import (
@@ -37,6 +36,7 @@ from clipsearch.engines.local.store import (
 )
 from clipsearch.engines.local.vectors.blocks import write_codes, write_vectors
 from clipsearch.engines.local.versions import Versions
+from clipsearch.engines.local.writing.placing import Placing
 from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
 from clipsearch.text import tokens
 from finetune.errors import DocumentError

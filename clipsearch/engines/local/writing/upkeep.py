@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.engines.local.collection import NOBODY, Collection, Part
-from clipsearch.engines.local.placing import Placing
 from clipsearch.engines.local.segments.merging import Source, merged
 from clipsearch.engines.local.segments.sections import Sections, write_sections
 from clipsearch.engines.local.store import (
@@ -45,6 +44,7 @@ from clipsearch.engines.local.vectors.blocks import (
 )
 from clipsearch.engines.local.vectors.depth import measure
 from clipsearch.engines.local.versions import LOST, Versions
+from clipsearch.engines.local.writing.placing import Placing
 from finetune.errors import EngineError
 
 SMALL = 2048

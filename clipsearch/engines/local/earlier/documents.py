@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from clipsearch.documents import Document
-from clipsearch.engines.local.earlier_files import (
+from clipsearch.engines.local.earlier.files import (
     CURRENT_FILE,
     SNAPSHOT_NAME,
     SNAPSHOT_NAMES,
