@@ -26,6 +26,7 @@ from clipsearch.modes import (
     ranking_of,
 )
 from clipsearch.operations import Operation, Outcome
+from clipsearch.terms import NO_TERMS, Term, Terms
 from finetune.errors import DocumentError, UsageError
 
 if TYPE_CHECKING:
@@ -172,8 +173,10 @@ class EngineQuery:
 
     Attributes:
         mode: The ranking.
-        tokens: Of the query text by `clipsearch.text.tokens`, repeats kept; empty where the text
-            has none.
+        tokens: The plain words of the query text by `clipsearch.text.tokens`, repeats kept; each
+            finds documents by itself.
+        terms: Phrases, beginnings of words, and what is required or left out, beside these. What
+            restricts (`Terms.restrict`) does so in every mode, as filters do.
         vector: float32[d], unit length; None for a bm25 query.
         k: Hits wanted, at least 1.
         offset: Hits skipped.
@@ -197,6 +200,18 @@ class EngineQuery:
     vector_weight: float | None = None
     exact: bool = False
     exclude_ids: tuple[str, ...] = ()
+    terms: Terms = NO_TERMS
+
+    @property
+    def scored(self) -> tuple[Term, ...]:
+        """What counts in bm25: words and phrases, in a fixed order, repeats kept."""
+        words = (Term((token,)) for token in self.tokens)
+        return (*words, *(term for term in self.terms.looked_for if not term.is_prefix))
+
+    @property
+    def has_words(self) -> bool:
+        """Whether documents can be found by words at all."""
+        return bool(self.tokens or self.terms.looked_for)
 
     @property
     def ranking(self) -> Ranking:

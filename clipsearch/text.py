@@ -66,6 +66,21 @@ def token_spans(text: str, language: str = "en") -> list[Token]:
     return [Token(stem(_normalize(text[start:end])), start, end) for start, end in _cut(text)]
 
 
+def words(text: str) -> list[str]:
+    """Return what `tokens` stems: the words of `text` in lower case and without accents, in order.
+
+    As many as `tokens` gives, and in its order, whatever the language.
+    """
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    return [_normalize(text[start:end]) for start, end in _cut(text)]
+
+
+def is_separator(character: str) -> bool:
+    """Return whether the character is part of no token."""
+    return _kind(character) == "separator"
+
+
 def check_language(language: str) -> None:
     """Raise UsageError unless the language is one whose tokens equal Vespa's."""
     if language not in LANGUAGES:

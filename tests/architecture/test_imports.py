@@ -46,6 +46,7 @@ CLIPSEARCH = [
     "documents",
     "operations",
     "modes",
+    "terms",
     "engine",
     "ranking",
     "encoder",
