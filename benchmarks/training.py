@@ -14,6 +14,7 @@ own, round by round, every other round in reverse; the table so far is printed a
     ours            `finetune.training.train.train` as it is, without evaluation and export
     ours, varied    the same with flips, crops and colour jitter
     ours, compiled  the same with --compile; its first epoch compiles
+    ours, graphs    the same with --compile-mode reduce-overhead: CUDA graphs
     Trainer         transformers' own over CLIPModel with return_loss: the dataset opens an image
                     with Pillow and calls CLIPProcessor, the collator fills captions to the batch's
                     longest. With one worker a core; on the CPU also with none in the first round,
@@ -47,6 +48,7 @@ from trainers.ours import VARIED, ours
 from trainers.peers import bare, trainer
 
 from finetune.config.image_augmentation import AugmentConfig
+from finetune.config.settings import CUDA_GRAPHS
 from finetune.cores import available_cores
 
 WANTED = {
@@ -60,6 +62,7 @@ WAYS: Mapping[str, Callable[[Options], Measured]] = {
     "ours, varied": lambda options: ours(options, VARIED),
     "Trainer, 0 workers": lambda options: trainer(options, 0),
     "ours, compiled": lambda options: ours(options, AugmentConfig(), compiled=True),
+    "ours, graphs": lambda options: ours(options, AugmentConfig(), compiled=True, mode=CUDA_GRAPHS),
 }
 OURS = [way for way in WAYS if way.startswith("ours")]
 TRAINERS = [way for way in WAYS if way.startswith("Trainer")]

@@ -35,7 +35,9 @@ class Enough(Exception):  # noqa: N818  (no error: a way out of the loop)
     """The last step is done; what comes after is not measured."""
 
 
-def ours(options: Options, augment: AugmentConfig, *, compiled: bool = False) -> Measured:
+def ours(
+    options: Options, augment: AugmentConfig, *, compiled: bool = False, mode: str = "default"
+) -> Measured:
     """The whole of `train`, with marks before the first image and after each epoch."""
     import finetune.training.loop
     import finetune.training.train
@@ -80,6 +82,7 @@ def ours(options: Options, augment: AugmentConfig, *, compiled: bool = False) ->
             threads=options.threads,
             augment=augment,
             compile=compiled,
+            compile_mode=mode,
         )
         try:
             with (

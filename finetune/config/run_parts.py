@@ -72,7 +72,7 @@ class Preparation:
         last_layers: Of "image" and "text" tower, how many layers learn; None is all.
         adapters: None trains the weights themselves.
         gradient_checkpointing: Whether activations are recomputed.
-        compiled: Whether the towers' layers are compiled.
+        compile_mode: How the towers' layers are compiled, one of COMPILE_MODES; None does not.
     """
 
     loss: str
@@ -81,7 +81,7 @@ class Preparation:
     last_layers: Mapping[Literal["image", "text"], int | None]
     adapters: Adapters | None
     gradient_checkpointing: bool
-    compiled: bool
+    compile_mode: str | None
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Preparation":
@@ -101,7 +101,7 @@ class Preparation:
             },
             adapters=adapters,
             gradient_checkpointing=config.gradient_checkpointing,
-            compiled=config.compile,
+            compile_mode=config.compile_mode if config.compile else None,
         )
 
 

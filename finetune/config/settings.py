@@ -30,6 +30,10 @@ DEFAULT_LEARNING_RATE = 1e-5
 # A model that starts from random weights has further to go.
 DEFAULT_LEARNING_RATE_TINY = 1e-3
 
+# Of torch.compile.
+CUDA_GRAPHS = "reduce-overhead"
+COMPILE_MODES = ("default", CUDA_GRAPHS)
+
 PathLike = str | Path
 
 in_model = partial(setting, Group.MODEL)
@@ -146,7 +150,14 @@ class TrainConfig(EvaluationSettings):
     gradient_checkpointing: bool = in_batches(
         False, "Recompute activations instead of keeping them."
     )
-    compile: bool = in_batches(False, "torch.compile the layers of the towers.")
+    compile: bool = in_batches(False, "torch.compile the layers of the towers.", operational=True)
+    compile_mode: str = in_batches(
+        "default",
+        f"With --compile: {CUDA_GRAPHS} replays a layer's kernels as CUDA graphs, for small models"
+        " on a GPU; it takes more memory.",
+        choices=COMPILE_MODES,
+        operational=True,
+    )
 
     optimizer: str = in_optimization("adamw", "What takes the steps.", choices=OPTIMIZERS)
     learning_rate: float | None = in_optimization(

@@ -78,6 +78,10 @@ class World:
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return bool(raised.item())
 
+    def later(self) -> "Later":
+        """Return what tells all processes a flag of any, without waiting for one another's GPU."""
+        return Later(self)
+
     def from_first(self, make: Callable[[], T]) -> T:
         """Return what `make` returns in the first process, in every process; the others only wait.
 
@@ -120,6 +124,34 @@ class World:
                 "the processes hold different weights; start them with the same options, seed"
                 " and versions"
             )
+
+
+class Later:
+    """A flag of any process, which all of them know one call later, and all at the same call.
+
+    Nobody waits for a GPU: flags go between the hosts, while the step between two calls is taken.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._sent: tuple[torch.Tensor, dist.Work] | None = None
+
+    def any(self, flag: bool) -> bool:
+        """Return whether it was true in any process at the call before; a single one knows now.
+
+        Every process calls it equally often. What comes between two calls may itself talk.
+        """
+        if self._world.size == 1:
+            return flag
+        known = False
+        if self._sent is not None:
+            raised, work = self._sent
+            work.wait()
+            known = bool(raised.item())
+        # on the CPU, whatever the device: to read it there asks no GPU
+        own = torch.tensor(int(flag))
+        self._sent = own, dist.all_reduce(own, dist.ReduceOp.MAX, async_op=True)
+        return known
 
 
 def _pieces(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -1,5 +1,4 @@
-"""The same towers in less time or memory: cheaper arithmetic, compiled layers, recomputed
-activations.
+"""The same towers in less time or memory: cheaper arithmetic, recomputed activations.
 
 CLIP's towers stay the same up to rounding. QuickGELU is x sigmoid(1.702 x)
 (https://github.com/hendrycks/GELUs). Left to autograd it takes five passes over the widest tensors
@@ -13,7 +12,6 @@ time, and memory for one layer's activations instead of all layers'.
 """
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -93,79 +91,6 @@ def cast_layers(tower: nn.Module, dtype: torch.dtype) -> list[tuple[nn.Parameter
                 before.append((parameter, parameter.data))
                 parameter.data = parameter.data.to(dtype)
     return before
-
-
-def compile_layers(
-    dual: DualEncoder, tell: Callable[[str], None] = warnings.warn, *, backend: str = "inductor"
-) -> int:
-    """Compile each transformer layer of both towers in place; returns how many.
-
-    Compilation itself happens at the first batch. The layers of a tower are equal, so that one
-    compilation serves them all, and names of parameters stay as they are. Texts differ in length
-    from batch to batch, which makes the second batch of another length compile once more. Where
-    compilation fails (no C compiler, no Triton), all layers go on as they are.
-
-    Args:
-        dual: The model.
-        tell: Takes a sentence for the user where compilation fails.
-        backend: Of `torch.compile`.
-
-    Raises UsageError where a tower's layers cannot be found.
-    """
-    compiled = 0
-    attempt = _Attempt(tell)
-    for tower in (dual.model.vision_model, dual.model.text_model):
-        layers = _layers(tower)
-        if layers is None:
-            raise UsageError(
-                f"--compile does not know the layers of {dual.base_model}"
-                f" ({type(tower).__name__}); leave it out"
-            )
-        for layer in layers:
-            layer.compile(backend=backend)
-            layer._compiled_call_impl = attempt.of(layer)
-        compiled += len(layers)
-    return compiled
-
-
-class _Attempt:
-    """The compilation of a model's layers, which is given up for all of them or for none."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._is_over = False
-
-    def of(self, layer: nn.Module) -> Callable[..., Any]:
-        """Return what calls a compiled layer, and the layer itself from the first failure on."""
-        from torch._dynamo.exc import TorchDynamoException  # a second, and for --compile alone
-
-        compiled: Any = layer._compiled_call_impl
-        plain: Any = layer._call_impl
-
-        def call(*values: Any, **named: Any) -> Any:
-            if not self._is_over:
-                try:
-                    return compiled(*values, **named)
-                except TorchDynamoException as error:
-                    self._give_up(error)
-            return plain(*values, **named)
-
-        return call
-
-    def _give_up(self, error: Exception) -> None:
-        self._is_over = True
-        reason = str(error).partition("\n")[0]
-        self._tell(
-            f"--compile does not work here ({reason}); going on without it. It needs a C++ compiler"
-            f" on the CPU (CXX names it), and on a GPU Triton and a C compiler"
-        )
-
-
-def _layers(tower: nn.Module) -> nn.ModuleList | None:
-    """Return the longest list of modules of one class."""
-    lists = [module for module in tower.modules() if isinstance(module, nn.ModuleList)]
-    equal = [each for each in lists if len({type(layer) for layer in each}) == 1]
-    return max(equal, key=len, default=None)
 
 
 def enable_gradient_checkpointing(dual: DualEncoder) -> None:

@@ -197,8 +197,8 @@ def report_largest_batch(config: TrainConfig) -> str:
     ) as manifests:
         train = manifests.splits(plan, batch_size=2, evaluates=False).train
     dual = load_model(BaseModel.of(config), train.captions).to(device)
-    loss = prepare(dual, Preparation.of(config))
-    backward = backward_of(Gradients.of(config), loss, World(0, 1, device))
+    prepared = prepare(dual, Preparation.of(config))
+    backward = backward_of(Gradients.of(config), prepared, World(0, 1, device))
     dual.train()
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     found = find_batch_size(

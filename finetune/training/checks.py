@@ -6,7 +6,7 @@ Imports without torch, but for the question which devices there are.
 import importlib.util
 from pathlib import Path
 
-from finetune.config.settings import SETTINGS, TINY, TrainConfig, option
+from finetune.config.settings import CUDA_GRAPHS, SETTINGS, TINY, TrainConfig, option
 from finetune.data.back_translation import parse_routes
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import UsageError
@@ -119,6 +119,21 @@ def _check_memory(config: TrainConfig) -> None:
             "--chunk-size takes the whole batch's gradients in parts, and"
             " --accumulate-separate-batches takes those of separate batches; give one of them"
         )
+    if config.compile_mode != CUDA_GRAPHS:
+        return
+    if not config.compile:
+        raise UsageError(f"--compile-mode {CUDA_GRAPHS} is of --compile; give that too")
+    in_parts = {
+        "--chunk-size": config.chunk_size is not None,
+        "--accumulate-separate-batches": config.accumulate_separate_batches > 1,
+        "--gradient-checkpointing": config.gradient_checkpointing,
+    }
+    for name, is_given in in_parts.items():
+        if is_given:
+            raise UsageError(
+                f"--compile-mode {CUDA_GRAPHS} takes a step in one pass, whose memory the next one"
+                f" uses again, and {name} takes it in several; give one of them"
+            )
 
 
 def _check_images(config: TrainConfig) -> None:

@@ -69,6 +69,7 @@ def fit(run: Run, state: TrainState, history: History) -> None:
     course = run.course
     log = step_log(run, state, history)
     saved_at = time.monotonic()
+    stops = run.world.later()
     with Interruption() as interruption, closing(Batches(run)) as batches:
         try:
             while True:
@@ -78,7 +79,7 @@ def fit(run: Run, state: TrainState, history: History) -> None:
                     evaluate(run, state, history, interruption)
                 if state.stopping.stop or state.step == course.steps:
                     break
-                if run.world.any(interruption.requested):
+                if stops.any(interruption.requested):
                     raise Interrupted
                 if time.monotonic() - saved_at >= course.checkpoint_seconds:
                     save(run, state, history, log)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -12,9 +13,10 @@ from finetune.losses.loss import Loss
 from finetune.models.dual_encoder import DualEncoder, load_dual_encoder, load_two_towers
 from finetune.models.freezing import freeze, parameter_groups
 from finetune.models.lora import add_lora, merge_lora
-from finetune.models.speed import compile_layers, enable_gradient_checkpointing, speed_up
+from finetune.models.speed import enable_gradient_checkpointing, speed_up
 from finetune.models.wise_ft import interpolate_with_base
 from finetune.optimization.optimizers import OPTIMIZERS
+from finetune.training.gradients.compilation import Compilation, compile_layers
 
 
 def load_model(base: BaseModel, captions: tuple[str, ...]) -> DualEncoder:
@@ -32,12 +34,25 @@ def load_model(base: BaseModel, captions: tuple[str, ...]) -> DualEncoder:
     return dual
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a prepared model is trained with.
+
+    Attributes:
+        loss: For it.
+        compilation: Of its layers; None where they are as they are.
+    """
+
+    loss: Loss
+    compilation: Compilation | None
+
+
 def prepare(
     dual: DualEncoder, preparation: Preparation, tell: Callable[[str], None] = warnings.warn
-) -> Loss:
-    """Make the model, on its device, the one that is trained, and give the loss for it.
+) -> Prepared:
+    """Make the model, on its device, the one that is trained.
 
-    `tell` takes a sentence for the user, where at the first batch layers cannot be compiled.
+    `tell` takes a sentence for the user, where in a step layers cannot be compiled.
 
     Raises UsageError where the model cannot be frozen, adapted or compiled so.
     """
@@ -55,9 +70,10 @@ def prepare(
         )
     if preparation.gradient_checkpointing:
         enable_gradient_checkpointing(dual)
-    if preparation.compiled:
-        compile_layers(dual, tell)
-    return loss_of
+    compilation = None
+    if preparation.compile_mode is not None:
+        compilation = compile_layers(dual, tell, mode=preparation.compile_mode)
+    return Prepared(loss_of, compilation)
 
 
 def build_optimizer(dual: DualEncoder, wanted: Optimization) -> torch.optim.Optimizer:

@@ -10,6 +10,7 @@ from finetune.data.world import World
 from finetune.losses.loss import ScoresBatch
 from finetune.models.dual_encoder import DualEncoder
 from finetune.training.gradients.backward import accumulated_backward, whole_backward
+from finetune.training.gradients.compilation import Compilation, CompiledBackward
 from finetune.training.gradients.distributed import GatheredLoss
 from finetune.training.gradients.gradcache import cached_backward
 from finetune.training.gradients.weight_copies import WeightCopies
@@ -26,6 +27,7 @@ def build_backward(
     *,
     chunk_size: int | None = None,
     parts: int = 1,
+    compilation: Compilation | None = None,
 ) -> Backward:
     """Return how a run takes a batch's gradients: `f(dual, batch, scaler=…)` gives the loss.
 
@@ -35,6 +37,7 @@ def build_backward(
         dtype: Of autocast; float32 is without.
         chunk_size: Pairs whose activations are held at a time; None holds all.
         parts: Separate batches that a batch is cut into.
+        compilation: Of the model's layers, which may fail in any step.
     """
     loss = loss_of if world.size == 1 else GatheredLoss(loss_of, world)
     backward: Backward
@@ -46,7 +49,9 @@ def build_backward(
         )
     else:
         backward = partial(whole_backward, loss_of=loss, dtype=dtype)
-    return backward if dtype == torch.float32 else WithWeightCopies(backward, dtype)
+    if dtype != torch.float32:
+        backward = WithWeightCopies(backward, dtype)
+    return backward if compilation is None else CompiledBackward(backward, compilation, world)
 
 
 class WithWeightCopies:

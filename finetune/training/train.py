@@ -45,7 +45,6 @@ from finetune.evaluation.validation import Evaluator, evaluator
 from finetune.export.encoder import check_out
 from finetune.figures import FlatFigures, HistoryRow, flat_by_key
 from finetune.images.decode_workers import Decoder
-from finetune.losses.loss import Loss
 from finetune.optimization.precisions import resolve_device, resolve_precision
 from finetune.trackers import start_trackers
 from finetune.trackers.background import Trackers
@@ -54,7 +53,7 @@ from finetune.training.checks import check_config, unfinished_warmup
 from finetune.training.finish import finish
 from finetune.training.gradients.distributed import join_world
 from finetune.training.loop import Run, fit
-from finetune.training.prepare import load_model, prepare
+from finetune.training.prepare import Prepared, load_model, prepare
 from finetune.training.state import start_or_resume
 from finetune.training.step import Backward, build_backward
 
@@ -137,7 +136,7 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
         )
         seed_everything(config.seed)
         dual = load_model(BaseModel.of(config), splits.train.captions).to(world.device)
-        loss = prepare(dual, Preparation.of(config), progress("Compiling", 0).message)
+        prepared = prepare(dual, Preparation.of(config), progress("Compiling", 0).message)
         source = DataSource(
             splits,
             manifests.problems,
@@ -168,13 +167,13 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
                     shown.message(note)
                 if state.step:
                     shown.message(f"Continuing after step {state.step:,} of {course.steps:,}.")
-                backward = backward_of(Gradients.of(config), loss, world)
+                backward = backward_of(Gradients.of(config), prepared, world)
                 evaluate: Evaluator | None = None
                 if config.evaluates:
                     evaluate = evaluator(
                         data,
                         dual,
-                        loss,
+                        prepared.loss,
                         batch_size=config.batch_size,
                         templates=config.zero_shot_template,
                         batches_of=config.batches_of,
@@ -182,7 +181,9 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
                         cutoffs=config.cutoffs,
                         metrics=config.measured,
                     )
-                run = Run(course, data, work, world, loss, backward, evaluate, trackers, shown)
+                run = Run(
+                    course, data, work, world, prepared.loss, backward, evaluate, trackers, shown
+                )
                 fit(run, state, history)
                 metrics = world.from_first(
                     lambda: finish(run, Finish.of(config), state, history, rejected)
@@ -216,14 +217,15 @@ def trackers_of(tracking: Tracking, step: int, warn: Callable[[str], None]) -> T
     )
 
 
-def backward_of(gradients: Gradients, loss: Loss, world: World) -> Backward:
+def backward_of(gradients: Gradients, prepared: Prepared, world: World) -> Backward:
     """Make what takes a run's gradients."""
     return build_backward(
-        loss,
+        prepared.loss,
         world,
         resolve_precision(gradients.precision, world.device.type).dtype,
         chunk_size=gradients.chunk_size,
         parts=gradients.parts,
+        compilation=prepared.compilation,
     )
 
 

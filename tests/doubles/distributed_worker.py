@@ -4,14 +4,21 @@ As a program: `torchrun --nproc-per-node 2 distributed_worker.py FOLDER`.
 """
 
 import os
+import signal
 import sys
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from random_batch import gradients, random_batch, small_dual
+from squares import write_squares
 
+import finetune.training.loop
+import finetune.training.train
+from finetune.config.settings import TrainConfig
 from finetune.data import world as processes
 from finetune.data.world import World, even_slices
 from finetune.errors import TrainingError
@@ -19,6 +26,7 @@ from finetune.losses import build_loss
 from finetune.training.gradients.backward import whole_backward
 from finetune.training.gradients.distributed import GatheredLoss, gather, join_world
 from finetune.training.gradients.gradcache import cached_backward
+from finetune.training.loop import Run
 
 STEPS = 3
 
@@ -81,6 +89,9 @@ def talk(world: World) -> list[str]:
     right: list[str] = []
     if [world.any(rank == 1), world.any(False)] == [True, False]:
         right.append("any")
+    later = world.later()
+    if [later.any(flag) for flag in (rank == 1, False, False)] == [False, True, False]:
+        right.append("later")
 
     if world.from_first(lambda: {"mrr": 0.5, "rank": rank}) == {"mrr": 0.5, "rank": 0}:
         right.append("from first")
@@ -126,11 +137,41 @@ def talk(world: World) -> list[str]:
     return right
 
 
+def stopped(world: World, folder: Path) -> tuple[int, int]:
+    """Steps taken, and those in the checkpoint, where SIGTERM comes to the last process alone."""
+    manifest = folder / f"squares-{world.rank}"
+    config = TrainConfig(
+        manifest=write_squares(manifest, train=16, val=8), model="tiny", batch_size=8,
+        out=folder / f"encoder-{world.rank}", epochs=20, eval_every="never",
+    )  # fmt: skip
+    taken = 0
+    take_step = finetune.training.loop.take_step
+
+    def counted(run: Run, *others: object) -> None:
+        nonlocal taken
+        take_step(run, *others)
+        taken += 1
+        if taken == 3 and world.rank == world.size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with (
+        mock.patch("finetune.training.loop.take_step", counted),
+        mock.patch("finetune.training.train.join_world", lambda device: nullcontext(world)),
+        suppress(KeyboardInterrupt),
+    ):
+        finetune.training.train.train(config, quiet=True)
+    saved = 0
+    if world.is_first:
+        saved = torch.load(config.work_folder / "checkpoint.pt", weights_only=True)["step"]
+    return taken, saved
+
+
 def main(folder: str) -> None:
     torch.set_num_threads(1)
     with join_world("cpu") as world:
         found: dict[str, object] = {case.name: train(case, world) for case in CASES}
         found["talk"] = talk(world)
+        found["stopped"] = stopped(world, Path(folder))
         torch.save(found, Path(folder) / f"{world.rank}-of-{world.size}.pt")
 
 

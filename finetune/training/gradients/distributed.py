@@ -60,7 +60,8 @@ def join_world(device: str) -> Iterator[World]:
         own = torch.device("cuda", local_rank)
         torch.cuda.set_device(own)
     # torch names the address and the port that it could not reach
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=TIMEOUT)
+    # and what the hosts tell each other goes beside the GPUs
+    dist.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield World(rank, size, own)
     finally:

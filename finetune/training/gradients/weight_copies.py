@@ -65,6 +65,11 @@ class WeightCopies:
             use.layer._parameters[use.name] = use.copy
         try:
             yield
+        except BaseException:
+            # what a backward pass left behind when it failed must not join the next one's
+            for copy in self._copies:
+                copy.grad = None
+            raise
         finally:
             for use in self._uses:
                 use.layer._parameters[use.name] = use.weight

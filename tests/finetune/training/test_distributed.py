@@ -20,8 +20,8 @@ from finetune.training.gradients.distributed import GatheredLoss, gather, join_w
 
 WORKER = Path(distributed_worker.__file__)
 TALK = [
-    "any", "from first", "from all", "failure of the first", "average", "different weights",
-    "gather", "wrong share",
+    "any", "later", "from first", "from all", "failure of the first", "average",
+    "different weights", "gather", "wrong share",
 ]  # fmt: skip
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -62,6 +62,12 @@ def test_processes_talk(two_processes) -> None:
         assert found["talk"] == TALK
 
 
+def test_a_signal_to_one_process_stops_all_after_the_same_step(two_processes) -> None:
+    (taken, saved), (taken_by_other, _) = (found["stopped"] for found in two_processes)
+    # what is sent after the third step is known to all after the fourth
+    assert taken == taken_by_other == saved == 4
+
+
 def test_one_process_is_the_loss_itself() -> None:
     images = torch.nn.functional.normalize(torch.randn(4, 3), dim=1)
     pairs, scale = torch.eye(4, dtype=torch.bool), torch.tensor(1.0)
@@ -69,6 +75,7 @@ def test_one_process_is_the_loss_itself() -> None:
     assert torch.equal(loss, contrastive_loss(images, images, scale, pairs))
     assert ALONE.from_first(lambda: 7) == 7
     assert ALONE.any(True) and not ALONE.any(False)
+    assert ALONE.later().any(True)
     with pytest.raises(ValueError, match="share of 5 is 5"):
         gather(images, 5, ALONE)
 

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ from finetune.errors import UsageError
 from finetune.losses.contrastive import contrastive_loss
 from finetune.models.dual_encoder import DualEncoder, load_two_towers
 from finetune.models.layers import layer_stack
-from finetune.models.speed import checkpointed_layers, compile_layers, enable_gradient_checkpointing
+from finetune.models.speed import checkpointed_layers, enable_gradient_checkpointing
+from finetune.training.checks import check_config
 from finetune.training.gradients.backward import whole_backward
+from finetune.training.gradients.compilation import Compilation, compile_layers
 from finetune.training.step import build_backward
 from finetune.training.train import train
 
@@ -122,7 +125,7 @@ def check_compiled(dual: DualEncoder, backend: str, tolerance: float) -> None:
         whole_backward(dual, batch, contrastive_loss)
         expected.append(gradients(dual))
     torch._dynamo.reset()
-    assert compile_layers(dual, backend=backend) == 4
+    assert compile_layers(dual, backend=backend).layers == 4
     for batch, wanted in zip(batches, expected, strict=True):
         whole_backward(dual, batch, contrastive_loss)
         assert_close(gradients(dual), wanted, tolerance)
@@ -167,6 +170,91 @@ def test_where_nothing_can_be_compiled_a_run_says_so_once_and_goes_on(
     assert told.getvalue().count("--compile does not work here") == 1
     assert "no-compiler" in told.getvalue()
     assert compiled.history == plain.history
+
+
+def no_backward(graph, inputs):
+    """A backend whose code for backward passes cannot be made, which is found out late."""
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._inductor.exc import InductorError
+
+    def fail(graph, inputs):
+        raise InductorError(RuntimeError("no Triton"), None)
+
+    forward = aot_autograd(fw_compiler=lambda made, _: make_boxed_func(made), bw_compiler=fail)
+    return forward(graph, inputs)
+
+
+@pytest.mark.slow
+def test_where_a_backward_pass_cannot_be_compiled_no_step_is_lost(tmp_path, monkeypatch) -> None:
+    manifest = write_squares(tmp_path / "squares", train=16, val=8)
+    monkeypatch.setattr("finetune.training.finish.export_encoder", lambda *values, **named: None)
+    monkeypatch.setattr(
+        "finetune.training.prepare.compile_layers", partial(compile_layers, backend=no_backward)
+    )
+    torch._dynamo.reset()
+    config = TrainConfig(
+        manifest=manifest, model="tiny", out=tmp_path / "a", batch_size=8, epochs=2
+    )
+    plain = train(config, quiet=True)
+    told = io.StringIO()
+    compiled = train(replace(config, out=tmp_path / "b", compile=True), stream=told)
+    assert told.getvalue().count("--compile does not work here") == 1
+    assert "no Triton" in told.getvalue()
+    assert (compiled.steps, compiled.history) == (plain.steps, plain.history)
+
+
+@pytest.mark.parametrize(("dtype", "chunk_size"), [(torch.float32, None), (torch.bfloat16, 3)])
+def test_gradients_are_taken_again_from_the_same_random_state(dtype, chunk_size, tmp_path) -> None:
+    save_clip(tmp_path / "clip")
+    save_roberta(tmp_path / "roberta")
+    dual = load_two_towers(tmp_path / "clip", tmp_path / "roberta", projection=16).train()
+    assert any(isinstance(each, torch.nn.Dropout) and each.p for each in dual.modules())
+    batch, alone = random_batch(dual, 6), World(0, 1, torch.device("cpu"))
+
+    def taken(compilation: Compilation | None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        torch.manual_seed(1)
+        backward = build_backward(
+            contrastive_loss, alone, dtype, chunk_size=chunk_size, compilation=compilation
+        )
+        backward(dual, batch)
+        return gradients(dual), torch.get_rng_state()
+
+    expected, state = taken(None)
+    torch._dynamo.reset()
+    told: list[str] = []
+    compilation = compile_layers(dual, told.append, backend=no_backward)
+    found, after = taken(compilation)
+    assert compilation.is_over and len(told) == 1
+    assert torch.equal(state, after)
+    assert_close(found, expected, 0)
+
+
+def test_what_graphs_fail_with_is_told_from_what_a_batch_fails_with(tmp_path) -> None:
+    graphed, plain = (Compilation(print, mode) for mode in ("reduce-overhead", "default"))
+    error = RuntimeError("Error: accessing tensor output of CUDAGraphs that has been overwritten")
+    assert graphed.has_failed(error) and not plain.has_failed(error)
+    assert not graphed.has_failed(torch.OutOfMemoryError("CUDA out of memory"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"compile": False}, "is of --compile; give that too"),
+        ({"chunk_size": 4}, "--chunk-size takes it in several"),
+        ({"accumulate_separate_batches": 2}, "--accumulate-separate-batches takes it in several"),
+        ({"gradient_checkpointing": True}, "--gradient-checkpointing takes it in several"),
+    ],
+)
+def test_graphs_are_of_steps_in_one_pass(settings, message) -> None:
+    config = TrainConfig(
+        manifest="a.csv",
+        model="tiny",
+        compile_mode="reduce-overhead",
+        **{"compile": True} | settings,
+    )
+    with pytest.raises(UsageError, match=message):
+        check_config(config, with_device=False, writes=False)
 
 
 def test_weights_that_are_copied_each_step_do_not_compile_again() -> None:
