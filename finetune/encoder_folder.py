@@ -7,7 +7,7 @@ Imports without torch.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,13 +32,17 @@ IMAGE_TOWER = "onnx/image.onnx"
 # no part of the fingerprint, and folders of earlier versions have none.
 PATCH_TOWER = "onnx/patches.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+# Of torch; a folder that was fetched from the hub with its ONNX towers has none.
+WEIGHTS_FILE = "model.safetensors"
+# The output of a text tower that a Vespa's embedder asks for; see vespa_app/services.xml.
+TEXT_OUTPUT, IMAGE_OUTPUT = "text_embeds", "image_embeds"
 # The sheet of queries that training changed most, which holds images of the user's.
 CHANGES_PAGE, CHANGES_IMAGE = "changes.html", "changes.png"
 
 # Files of which a changed byte changes embeddings. The card, plots and histories do not count.
 EMBEDDING_FILES = (
     "config.json",
-    "model.safetensors",
+    WEIGHTS_FILE,
     "preprocessor_config.json",
     "tokenizer.json",
     TEXT_TOWER,
@@ -81,6 +85,10 @@ class EncoderDescription:
         fingerprint: sha256 over the hashes of every file that affects embeddings.
         base_model: Id or folder that training started from.
         precision: Of the ONNX towers: "fp32", "fp16" or "int8". The checkpoint is in float32.
+        tower_outputs: By tower, the name of the ONNX output that is the embedding; where it names
+            none, the tower has one output.
+        unit_length: Whether the ONNX towers give vectors of unit length. Where they do not, as
+            those of the hub, whoever runs them divides.
     """
 
     family: str
@@ -94,6 +102,8 @@ class EncoderDescription:
     fingerprint: str
     base_model: str = ""
     precision: str = FP32
+    tower_outputs: Mapping[str, str] = field(default_factory=dict)
+    unit_length: bool = True
     format_version: int = FORMAT_VERSION
 
 
@@ -123,6 +133,10 @@ def write_description(folder: Path, description: EncoderDescription) -> None:
         del values["preprocessing"]["transparency"]
     if description.precision == FP32:
         del values["precision"]
+    if not description.tower_outputs:
+        del values["tower_outputs"]
+    if description.unit_length:
+        del values["unit_length"]
     text = dumps(values, indent=2)
     (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -135,7 +149,10 @@ def read_description(folder: Path) -> EncoderDescription:
     """
     path = folder / DESCRIPTION_FILE
     if not folder.is_dir():
-        raise EncoderError(f"{folder}: no such encoder folder; make one with: clipsearch finetune")
+        raise EncoderError(
+            f"{folder}: no such encoder folder; fetch one with: clipsearch"
+            f" encoder get, or make one with: clipsearch finetune"
+        )
     if not path.is_file():
         raise EncoderError(
             f"{folder}: is no encoder folder (no {DESCRIPTION_FILE});"

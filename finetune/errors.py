@@ -33,6 +33,10 @@ class EncoderMismatchError(EncoderError):
     """The index was filled by another encoder; both fingerprints are named."""
 
 
+class HubError(ClipsearchError):
+    """The Hugging Face hub is out of reach, refused, or sent something else than it named."""
+
+
 class EngineError(ClipsearchError):
     """The engine refused, is out of reach, or answered something that we cannot trust."""
 

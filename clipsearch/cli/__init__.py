@@ -36,6 +36,7 @@ _TOO_LITTLE_MEMORY = (
 COMMANDS = {
     "finetune": "Train an encoder on your own captions.",
     "export": "Turn MODEL into an encoder folder without training it.",
+    "encoder": "Fetch ready encoders from the Hugging Face hub, and look into encoder folders.",
     "deploy": "Deploy the application package to Vespa, and make the index that `feed` then fills.",
     "feed": "Write the captioned images of MANIFEST into an index.",
     "query": "Search by TEXT, by pictures, or by a weighted mix.",

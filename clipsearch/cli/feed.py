@@ -34,10 +34,11 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 @index_option
 @click.option(
     "--encoder",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The encoder folder. Left out: the one that the index knows, or, for a new index, the"
-    " manifest's own vectors (a column named embedding).",
+    metavar="DIR_OR_ID",
+    type=NamedPath(),
+    help="The encoder folder, or the id of a model on the Hugging Face hub, fetched once. Left out:"
+    " the one that the index knows, or, for a new index, the manifest's own vectors (a column named"
+    " embedding), else the default encoder of: clipsearch encoder list.",
 )
 @images_option
 @click.option(
@@ -119,6 +120,7 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
 
     \b
     Examples:
+      clipsearch feed ~/Pictures --index pictures.index
       clipsearch feed photos.csv --encoder encoder --index photos.index
       clipsearch feed photos.csv --index photos.index --prune --yes
       clipsearch feed birds.csv --index photos.index --id-prefix birds/

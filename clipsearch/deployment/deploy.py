@@ -51,8 +51,13 @@ from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.address import without_credentials
 from clipsearch.engines.vespa.http.connection import Client, ConnectionSettings
 from clipsearch.engines.vespa.index_info import UnreadableInfoError, change_info, read_info
-from finetune.encoder_folder import check_fingerprint, read_description
-from finetune.errors import EngineError, IndexVersionError, UsageError
+from finetune.encoder_folder import (
+    TEXT_OUTPUT,
+    EncoderDescription,
+    check_fingerprint,
+    read_description,
+)
+from finetune.errors import EncoderError, EngineError, IndexVersionError, UsageError
 
 LONGEST_WAIT_FOR_CONFIG_SERVER = 60.0
 LONGEST_WAIT_FOR_DOCKER = 180.0
@@ -95,9 +100,21 @@ def deploy(
     if options.encoder is not None:
         description = read_description(options.encoder)
         check_fingerprint(options.encoder, description)
+        _check_text_output(options.encoder, description)
     check_dimension(options, description)
     wanted = Wanted(options, description)
     return _Deployment(wanted, consent, say, Waiting(options.wait, say)).run()
+
+
+def _check_text_output(folder: Path, description: EncoderDescription) -> None:
+    """Raise EncoderError where Vespa's embedder would not find the text tower's output."""
+    name = description.tower_outputs.get("text", TEXT_OUTPUT)
+    if name != TEXT_OUTPUT:
+        raise EncoderError(
+            f"{folder}: its text tower gives its vectors as {name}, but Vespa's embedder takes"
+            f" {TEXT_OUTPUT}; make a folder of the original's weights: clipsearch export ID --out"
+            f" NEW"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from finetune.data.tokenized_captions import TokenizedCaptions, tokenized
 from finetune.encoder_folder import (
     PATCH_TOWER,
     TOKENIZER_FILE,
+    WEIGHTS_FILE,
     EncoderDescription,
     read_description,
 )
@@ -324,8 +325,14 @@ def _towers(
     if device == "cpu":
         from clipsearch.encoder.onnx_towers import OnnxTowers
 
-        return OnnxTowers(folder, description.preprocessing, threads)
+        return OnnxTowers(folder, description, threads)
     if device in ("cuda", "torch-cpu"):
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise EncoderError(
+                f"{folder}: has ONNX towers alone, as fetched from the hub, and --device {device}"
+                f" needs weights of torch; take --device cpu, or make a folder with weights of the"
+                f" original: clipsearch export ID --out NEW"
+            )
         from clipsearch.encoder.torch_towers import TorchTowers
 
         return TorchTowers(folder, "cuda" if device == "cuda" else "cpu", precision)

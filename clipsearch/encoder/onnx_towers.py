@@ -8,10 +8,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from finetune.arrays import Float32, Int64
-from finetune.encoder_folder import IMAGE_TOWER, PATCH_TOWER, TEXT_TOWER
+from finetune.encoder_folder import IMAGE_TOWER, PATCH_TOWER, TEXT_TOWER, EncoderDescription
 from finetune.errors import EncoderError
 from finetune.images.pixels import normalize
-from finetune.images.preprocessing import Preprocessing
 from finetune.memory import raise_too_little
 
 FATAL = 4
@@ -20,9 +19,12 @@ FATAL = 4
 class OnnxTowers:
     """All towers, each loaded at its first use. Runs may overlap, from several threads."""
 
-    def __init__(self, folder: Path, preprocessing: Preprocessing, threads: int) -> None:
+    def __init__(self, folder: Path, description: EncoderDescription, threads: int) -> None:
         self._folder = folder
-        self._preprocessing = preprocessing
+        self._preprocessing = description.preprocessing
+        outputs = description.tower_outputs
+        self._outputs = {TEXT_TOWER: outputs.get("text"), IMAGE_TOWER: outputs.get("image")}
+        self._divides = not description.unit_length
         self._threads = threads
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._lock = threading.Lock()
@@ -54,13 +56,19 @@ class OnnxTowers:
         # A SigLIP text tower attends to its padding, and its graph may have no mask at all.
         names = {node.name for node in session.get_inputs()}
         try:
-            (output,) = session.run(None, {k: v for k, v in inputs.items() if k in names})
+            output_name = self._outputs.get(tower)
+            wanted = None if output_name is None else [output_name]
+            (output,) = session.run(wanted, {k: v for k, v in inputs.items() if k in names})
         except Exception as error:
             # The runtime's exceptions share no class of their own.
             raise_too_little(error, str(self._folder / tower))
             reason = " ".join(str(error).split())
             raise EncoderError(f"{self._folder / tower}: failed ({reason})") from error
         embeddings: Float32 = output.astype(np.float32, copy=False)
+        if self._divides:
+            # A vector that is no direction stays as it is, and is refused by its length.
+            lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+            embeddings = embeddings / np.where(lengths > 0, lengths, np.float32(1))
         return embeddings
 
     def _session(self, tower: str) -> onnxruntime.InferenceSession:

@@ -71,8 +71,8 @@ class FeedOptions:
             `data_set` must name the data set that a DataFrame is, since it lies nowhere. Its
             relative image paths are meant from the current folder.
         index: A folder (embedded engine, made at the first feed) or an http(s) address (Vespa).
-        encoder: Its folder. None takes the index's own, or feeds the manifest's ready-made
-            vectors.
+        encoder: Its folder, or its id on the Hugging Face hub. None takes the index's own, else the
+            manifest's ready-made vectors, else (`clipsearch.hub`) the default one.
         images: Where relative paths are looked for last.
         splits: Of "train", "val", "test"; all where empty.
         tags, numbers: New metadata columns to keep as that kind, whatever their values suggest.
@@ -93,7 +93,7 @@ class FeedOptions:
 
     manifest: str | Path | DataFrame | FrameManifest
     index: str
-    encoder: Path | None = None
+    encoder: str | Path | None = None
     images: Path | None = None
     splits: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -433,7 +433,8 @@ def _prepare(
     columns = choose_columns(
         manifest.columns(), target.columns, tags=options.tags, numbers=options.numbers
     )
-    vector = None if target.fingerprint else _first_vector(manifest)
+    if (vector := None if target.fingerprint else _first_vector(manifest)) is None:
+        target.take_default_encoder()
     if not target.fingerprint and vector is None:
         mend = "name the encoder with --encoder"
         if not target.is_new:
@@ -441,7 +442,7 @@ def _prepare(
         raise UsageError(
             f"{options.manifest}: has no ready-made vectors (a column named embedding), so {mend}"
         )
-    root = None if manifest.root is None else os.fspath(manifest.root.absolute())
+    root = manifest.root and os.fspath(manifest.root.absolute())
     return columns, target.settle(columns, root, None if vector is None else vector.size)
 
 

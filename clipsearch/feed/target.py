@@ -9,8 +9,9 @@ from typing import Self
 
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import Engine, IndexInfo
-from clipsearch.engines import create_engine, index_exists, open_engine
+from clipsearch.engines import create_engine, index_exists, is_remote, open_engine
 from clipsearch.feed.columns import MetadataColumns
+from clipsearch.hub.fetching import default_encoder, encoder_folder
 from clipsearch.text import LANGUAGES
 from finetune.encoder_folder import EncoderDescription, read_description
 from finetune.errors import EncoderError, EncoderMismatchError, EngineError, UsageError
@@ -50,7 +51,7 @@ class FeedTarget:
     def open(
         cls,
         index: str,
-        encoder: Path | None,
+        encoder: str | Path | None,
         language: str | None = None,
         device: str = "cpu",
         precision: str = FP32,
@@ -72,7 +73,7 @@ class FeedTarget:
                     f"--language {language}: {index} cuts words in {engine.info.language!r};"
                     f" another language needs a new index"
                 )
-            folder = encoder or _encoder_of(engine)
+            folder = _encoder_of(engine) if encoder is None else encoder_folder(encoder)
             description = None if folder is None else _description(folder, encoder, index)
             if engine is not None:
                 _check_same_encoder(engine, description)
@@ -105,6 +106,15 @@ class FeedTarget:
     def fingerprint(self) -> str:
         """Of the encoder; empty for ready-made vectors."""
         return "" if self._description is None else self._description.fingerprint
+
+    def take_default_encoder(self) -> None:
+        """Take the default encoder for an embedded index that is still to be made without one.
+
+        Raises HubError where it must be fetched first and cannot be.
+        """
+        if self._engine is None and self._folder is None and not is_remote(self._index):
+            self._folder = default_encoder()
+            self._description = read_description(self._folder)
 
     @property
     def columns(self) -> MetadataColumns:
@@ -224,7 +234,7 @@ def _encoder_of(engine: Engine | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _description(folder: Path, asked: Path | None, index: str) -> EncoderDescription:
+def _description(folder: Path, asked: str | Path | None, index: str) -> EncoderDescription:
     if asked is None and not folder.is_dir():
         raise EncoderError(
             f"{folder}: the encoder that filled {index} is no longer there;"

@@ -50,6 +50,7 @@ CLIPSEARCH = [
     "engine",
     "ranking",
     "encoder",
+    "hub",
     "localization",
     "engines",
     "search",

@@ -96,7 +96,7 @@ def test_an_index_of_ready_made_vectors(
     assert "leave --encoder out and give such vectors, or feed a new index" in said
     done("feed", images, "--index", new, "--encoder", encoder_folder)
     said = refused("feed", images, "--index", tmp_path / "third.index")
-    assert "so name the encoder with --encoder" in said
+    assert "name an encoder folder that is here already with --encoder" in said
     done("feed", images, "--index", tmp_path / "third.index", "--encoder", encoder_folder)
     said = refused("query", "--image", tmp_path / "p.png", "--index", index)
     assert "or search for words with --mode bm25" in said

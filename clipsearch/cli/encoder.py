@@ -1,0 +1,124 @@
+"""`clipsearch encoder`: fetch ready encoders, and look into encoder folders."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from clipsearch.cli.options import NamedPath, json_option
+from clipsearch.hub.known import DEFAULT, KNOWN
+from finetune.encoder_folder import EncoderDescription, check_fingerprint, read_description
+from finetune.text.strict_json import dumps
+from finetune.towers import FP32, ONNX_PRECISIONS
+
+
+@click.group()
+def encoder() -> None:
+    """Fetch ready encoders from the Hugging Face hub, and look into encoder folders.
+
+    They need no torch: the models of `clipsearch encoder list` have ONNX towers on the hub.
+    """
+
+
+@encoder.command()
+@click.argument("model", metavar="ID")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=NamedPath(path_type=Path),
+    help="The encoder folder to write; one in your cache unless given.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(ONNX_PRECISIONS),
+    default=FP32,
+    show_default=True,
+    help="Of the towers, where the hub has them so: fp16 is half as large, int8 a quarter.",
+)
+@click.option("--overwrite", is_flag=True, help="Fetch anew what is there already.")
+@json_option
+def get(model: str, out: Path | None, precision: str, overwrite: bool, as_json: bool) -> None:
+    """Fetch the encoder ID (OWNER/NAME) from the Hugging Face hub.
+
+    The hub is the one that HF_ENDPOINT names, or the public one; HF_TOKEN is sent to it. A
+    download that broke off goes on, and every file is checked by the hash that the hub names. A
+    model without ONNX towers is exported from its weights, which needs clipsearch[finetune].
+
+    \b
+    Examples:
+      clipsearch encoder get Xenova/clip-vit-base-patch32
+      clipsearch encoder get openai/clip-vit-base-patch32 --out encoder
+      clipsearch encoder get Xenova/clip-vit-base-patch16 --precision int8
+    """
+    from clipsearch.hub.fetching import get_encoder  # light path: onnxruntime
+
+    folder = get_encoder(model, out, precision=precision, overwrite=overwrite)
+    _tell(folder, read_description(folder), as_json)
+
+
+@encoder.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List encoders of the hub that are known to fit; the first is the default.
+
+    Sizes are of the towers in float32. Images a second are of one layer of random weights in
+    NumPy, times the layers of the image tower, on this machine now: an idea of it, no measurement.
+
+    \b
+    Example:
+      clipsearch encoder list
+    """
+    from clipsearch.hub.speed import images_per_second  # light path: numpy
+
+    speeds = [images_per_second(each.shape) for each in KNOWN]
+    if as_json:
+        rows = [
+            {**asdict(each), "default": each is DEFAULT, "images_per_second": round(speed, 1)}
+            for each, speed in zip(KNOWN, speeds, strict=True)
+        ]
+        click.echo(dumps(rows, indent=2))
+        return
+    width = max(len(each.id) for each in KNOWN) + 2
+    click.echo(
+        f"{'id':{width}}{'licence':12}{'size':>9}{'dim':>6}  {'languages':10}{'images/s':>9}"
+    )
+    for each, speed in zip(KNOWN, speeds, strict=True):
+        size = f"{each.megabytes:,} MB"
+        click.echo(
+            f"{each.id:{width}}{each.license:12}{size:>9}{each.dimension:>6}  {each.languages:10}"
+            f"{speed:>9.1f}"
+        )
+    click.echo(
+        f"Taken where a first feed names none: {DEFAULT.id}. Images/s: of random weights in that"
+        f" shape in NumPy, here and now."
+    )
+
+
+@encoder.command()
+@click.argument("folder", type=NamedPath(path_type=Path))
+@json_option
+def show(folder: Path, as_json: bool) -> None:
+    """Show what an encoder folder is, and check its files against its fingerprint.
+
+    \b
+    Example:
+      clipsearch encoder show encoder
+    """
+    description = read_description(folder)
+    check_fingerprint(folder, description)
+    _tell(folder, description, as_json)
+
+
+def _tell(folder: Path, description: EncoderDescription, as_json: bool) -> None:
+    if as_json:
+        click.echo(dumps({"folder": str(folder), **asdict(description)}, ensure_ascii=True))
+        return
+    preprocessing = description.preprocessing
+    bytes_in_all = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    click.echo(
+        f"{folder}: {description.name}, {description.family}, {description.dimension} dimensions,"
+        f" {preprocessing.width}×{preprocessing.height} pixels, {description.max_tokens} tokens,"
+        f" {description.precision}, {bytes_in_all / 1e6:,.0f} MB\n"
+        f"base model: {description.base_model or 'unknown'}\n"
+        f"fingerprint: {description.fingerprint}"
+    )

@@ -1,0 +1,1 @@
+"""Encoders of the Hugging Face hub with ONNX towers: fetched, checked, made a folder."""
