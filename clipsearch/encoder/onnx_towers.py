@@ -68,7 +68,8 @@ class OnnxTowers:
         if self._divides:
             # A vector that is no direction stays as it is, and is refused by its length.
             lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
-            embeddings = embeddings / np.where(lengths > 0, lengths, np.float32(1))
+            lengths[lengths == 0] = 1
+            embeddings = embeddings / lengths
         return embeddings
 
     def _session(self, tower: str) -> onnxruntime.InferenceSession:

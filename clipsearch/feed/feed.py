@@ -436,13 +436,12 @@ def _prepare(
     if (vector := None if target.fingerprint else _first_vector(manifest)) is None:
         target.take_default_encoder()
     if not target.fingerprint and vector is None:
-        mend = "name the encoder with --encoder"
-        if not target.is_new:
-            mend = f"{options.index} takes no others: give some, or feed a new index with --encoder"
+        others = f"{options.index} takes no others: give some, or feed a new index with --encoder"
+        mend = "name the encoder with --encoder" if target.is_new else others
         raise UsageError(
             f"{options.manifest}: has no ready-made vectors (a column named embedding), so {mend}"
         )
-    root = manifest.root and os.fspath(manifest.root.absolute())
+    root = None if manifest.root is None else os.fspath(manifest.root.absolute())
     return columns, target.settle(columns, root, None if vector is None else vector.size)
 
 
