@@ -11,11 +11,11 @@ from clipsearch.cli.evaluate_encoder import run_encoder_evaluation
 from clipsearch.cli.evaluate_index import run_index_evaluation
 from clipsearch.cli.measuring_options import qrels_option, resamples_option
 from clipsearch.cli.options import (
-    UTF8,
     NamedPath,
     images_option,
     json_option,
     optional_index_option,
+    templates_option,
 )
 from finetune.errors import UsageError
 
@@ -93,14 +93,12 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
     " columns image and class; from a list of classes, where folder or file names tell an image's"
     " class; or from a folder of lists of images, CLASS.txt.",
 )
+@templates_option
 @click.option(
-    "--template",
-    "templates",
-    type=UTF8,
-    metavar="TEXT",
-    multiple=True,
-    help='A class prompt, such as "An aerial photograph of {category}"; several are averaged.'
-    ' [default: "a photo of a {category}"]',
+    "--predictions",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --zero-shot: write a row a picture, with the probability of every class (CSV).",
 )
 @images_option
 @resamples_option
@@ -190,7 +188,11 @@ def _of_encoder(context: click.Context, resamples: int, seed: int, values: dict[
         sampling=Sampling(resamples=resamples, seed=seed), **{name: values[name] for name in names}
     )
     return run_encoder_evaluation(
-        options, as_json=values["as_json"], plots=values["plots"], sheet=values["sheet"]
+        options,
+        as_json=values["as_json"],
+        plots=values["plots"],
+        sheet=values["sheet"],
+        predictions=values["predictions"],
     )
 
 
@@ -208,7 +210,7 @@ def _of_index(context: click.Context, resamples: int, seed: int, values: dict[st
         )
     _refuse(
         context,
-        (*ENCODER_OPTIONS[2:], "sheet"),
+        (*ENCODER_OPTIONS[2:], "sheet", "predictions"),
         "measures an encoder: leave it out, or give ENCODER and MANIFEST instead of --index",
     )
     options = IndexEvaluateOptions(

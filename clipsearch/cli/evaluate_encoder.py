@@ -19,7 +19,12 @@ TABLE_WIDTH = 110
 
 
 def run_encoder_evaluation(
-    options: "EvaluateOptions", *, as_json: bool, plots: Path | None, sheet: Path | None
+    options: "EvaluateOptions",
+    *,
+    as_json: bool,
+    plots: Path | None,
+    sheet: Path | None,
+    predictions: Path | None,
 ) -> int:
     """Measure, print, and write what was asked for; the exit code.
 
@@ -28,10 +33,12 @@ def run_encoder_evaluation(
         as_json: JSON instead of tables.
         plots: Folder of the plots.
         sheet: Contact sheet of what changed.
+        predictions: Table of the classes' probabilities.
     """
     # Light path: these bring numpy, Pillow and onnxruntime.
     from clipsearch.evaluation.evaluate import evaluate
     from clipsearch.evaluation.plots import check_plots, plot_evaluation
+    from clipsearch.evaluation.predictions import check_predictions, write_predictions
     from clipsearch.evaluation.sheet import write_comparison
     from finetune.evaluation.comparison_sheet import MOST_CELLS
     from finetune.manifest.inputs import check_sheet
@@ -46,6 +53,10 @@ def run_encoder_evaluation(
         check_sheet(sheet, MOST_CELLS, inputs=inputs)
     if plots is not None:
         check_plots(plots, inputs)
+    if predictions is not None:
+        if options.zero_shot is None:
+            raise UsageError("--predictions are of classes: name them with --zero-shot")
+        check_predictions(predictions, inputs)
     evaluation = evaluate(options)
     if as_json:
         click.echo(dumps(evaluation.as_dict(), indent=2, ensure_ascii=True))
@@ -60,6 +71,9 @@ def run_encoder_evaluation(
             raise UsageError("--sheet compares captions, and there are none")
         write_comparison(sheet, evaluation.retrieval, evaluation.measurements[0])
         click.echo(f"Wrote {sheet}", err=True)
+    if predictions is not None and evaluation.predictions is not None:
+        write_predictions(predictions, evaluation.predictions)
+        click.echo(f"Wrote {predictions}", err=True)
     return 0 if evaluation.complete else EXIT_SOME_REJECTED
 
 

@@ -8,8 +8,8 @@ import click
 
 from clipsearch.cli.options import (
     UTF8,
-    NamedPath,
     device_option,
+    index_of_encoder_option,
     json_option,
     moved_encoder_option,
 )
@@ -40,14 +40,7 @@ _BOXES_SHOWN = 5
     help="Encode parts of several sizes like pictures (windows), or all patches at once (dense)."
     f" [default: {DEFAULT_METHOD}]",
 )
-@click.option(
-    "--index",
-    metavar="TARGET",
-    type=NamedPath(),
-    envvar="CLIPSEARCH_INDEX",
-    show_envvar=True,
-    help="The index: it knows the encoder, and pictures by id.",
-)
+@index_of_encoder_option
 @moved_encoder_option
 @device_option
 @click.option(

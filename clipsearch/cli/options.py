@@ -107,6 +107,31 @@ def moved_encoder_option(command: Command) -> Command:
     )(command)
 
 
+def index_of_encoder_option(command: Command) -> Command:
+    """Add `--index TARGET` of what looks at pictures: it knows the encoder, and pictures by id."""
+    return click.option(
+        "--index",
+        metavar="TARGET",
+        type=NamedPath(),
+        envvar="CLIPSEARCH_INDEX",
+        show_envvar=True,
+        help="The index: it knows the encoder, and pictures by id.",
+    )(command)
+
+
+def templates_option(command: Command) -> Command:
+    """Add `--template TEXT`, which may be given several times."""
+    return click.option(
+        "--template",
+        "templates",
+        type=UTF8,
+        metavar="TEXT",
+        multiple=True,
+        help='A class prompt, such as "An aerial photograph of {category}"; several are averaged.'
+        ' [default: "a photo of a {category}"]',
+    )(command)
+
+
 def device_option(command: Command) -> Command:
     """Add `--device`: where the encoder runs."""
     return click.option(

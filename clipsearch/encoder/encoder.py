@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from clipsearch.encoder.logit_scale import read_logit_scale
 from clipsearch.encoder.verification import verify as verify_files
 from finetune.arrays import Float32, Int64
 from finetune.cores import available_cores
@@ -147,6 +148,14 @@ class Encoder:
     def preprocessing(self) -> Preprocessing:
         """From decoded images to pixels."""
         return self.description.preprocessing
+
+    @property
+    def logit_scale(self) -> float | None:
+        """The factor on cosines before a softmax, as it was trained; None without a checkpoint.
+
+        Raises EncoderError for a checkpoint that cannot be read.
+        """
+        return read_logit_scale(self.folder)
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> Float32:
         """Embed texts; what is longer than the tower's limit of tokens is cut.

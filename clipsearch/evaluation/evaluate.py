@@ -24,10 +24,11 @@ from clipsearch.evaluation.measures import (
     Batches,
     Retrieval,
     embed_captions,
-    embed_classes,
     measure_classes,
     measure_retrieval,
 )
+from clipsearch.evaluation.predictions import Predictions
+from clipsearch.recognition.classify import embed_classes, scale_of
 from finetune.errors import ManifestError, UsageError
 from finetune.evaluation.intervals import RankedMeasurement, Sampling
 from finetune.evaluation.zero_shot import TEMPLATES, check_templates
@@ -119,6 +120,7 @@ class EncoderEvaluation:
         left_out: Images of the split without a readable image.
         problems: Of the whole manifest, in a line; empty where there are none.
         notes: Sentences for the user.
+        predictions: Of the encoder (not of what it is compared with); None without zero-shot.
     """
 
     options: EvaluateOptions
@@ -130,6 +132,7 @@ class EncoderEvaluation:
     left_out: tuple[Problem, ...]
     problems: str
     notes: tuple[str, ...]
+    predictions: Predictions | None = None
 
     @property
     def complete(self) -> bool:
@@ -223,6 +226,7 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
     elif labels is not None:
         notes.append("fewer than two images have captions: only the classes are measured")
     templates = (options.templates or TEMPLATES) if labels is not None else ()
+    predictions = None
     if labels is not None:
         class_embeds = [embed_classes(encoder, labels.names, templates) for encoder in encoders]
         measurements.append(
@@ -233,6 +237,9 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
                 options.sampling,
                 cutoffs_with(options.ks, CLASS_CUTOFFS),
             )
+        )
+        predictions = Predictions(
+            images, image_embeds[0], labels.names, class_embeds[0], scale_of(encoders[0])[0]
         )
         without = int(np.count_nonzero(images.classes == NO_CLASS))
         if without:
@@ -247,6 +254,7 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
         left_out=tuple(left_out),
         problems=problems,
         notes=tuple(notes),
+        predictions=predictions,
     )
 
 

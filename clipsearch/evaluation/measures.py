@@ -13,7 +13,7 @@ from finetune.data.captioned_images import CaptionedImages, captioned_images
 from finetune.evaluation.intervals import RankedMeasurement, Sampling, measure
 from finetune.evaluation.metrics import batch_ranks, batches_scope, query_figures
 from finetune.evaluation.pool import Pool, pool_of, pool_ranks
-from finetune.evaluation.zero_shot import average_prompts, class_figures, class_prompts, class_ranks
+from finetune.evaluation.zero_shot import class_figures, class_ranks
 from finetune.figures import (
     CLASS_CUTOFFS,
     CUTOFFS,
@@ -175,11 +175,6 @@ def _figures(
     told = retrieval_figures(ks)
     figures = query_figures(ranks, counts, ks)
     return {name: values for name, values in figures.items() if name in told}
-
-
-def embed_classes(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Float32:
-    """Return one embedding a class, float32[c, d], the mean over the templates."""
-    return average_prompts(encoder.encode_texts(class_prompts(names, templates)), len(templates))
 
 
 def measure_classes(

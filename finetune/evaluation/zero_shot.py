@@ -18,6 +18,7 @@ from finetune.arrays import Float32, Float64, Int64
 from finetune.errors import ClipsearchError, UsageError
 from finetune.evaluation.metrics import best_ranks
 from finetune.figures import CLASS_CUTOFFS, MEAN_RANK, ZERO_SHOT, Measurement
+from finetune.manifest.class_labels import class_words
 from finetune.several import check_several
 
 PLACEHOLDER = "{category}"
@@ -32,7 +33,7 @@ def class_prompts(classes: Sequence[str], templates: Sequence[str] = TEMPLATES) 
     Raises UsageError for a template without {category}, or where there is none.
     """
     check_templates(templates)
-    names = [" ".join(name.replace("_", " ").split()) for name in classes]
+    names = [class_words(name) for name in classes]
     return [template.replace(PLACEHOLDER, name) for name in names for template in templates]
 
 
@@ -65,6 +66,24 @@ def average_prompts(prompt_embeds: Float32, templates: int) -> Float32:
         raise ClipsearchError("the prompts of a class cancel each other out; use fewer templates")
     averaged: Float32 = (means / lengths).astype(np.float32)
     return averaged
+
+
+def class_probabilities(
+    image_embeds: Float32, class_embeds: Float32, logit_scale: float
+) -> Float64:
+    """Return how likely each class is for each image, float64[n, c]: each row sums to 1.
+
+    The softmax of the cosines times `logit_scale`, which is what CLIP's loss taught the encoder.
+
+    Args:
+        image_embeds: float32[n, d], unit length.
+        class_embeds: float32[c, d], unit length.
+        logit_scale: Above 0: exp of the encoder's own parameter.
+    """
+    logits = logit_scale * (image_embeds.astype(np.float64) @ class_embeds.astype(np.float64).T)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Float64 = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def class_ranks(image_embeds: Float32, class_embeds: Float32, class_of_image: Int64) -> Int64:

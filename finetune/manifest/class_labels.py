@@ -113,6 +113,33 @@ def class_file(source: str) -> Path | None:
     return shipped if shipped.parent == CLASS_LISTS and shipped.is_file() else None
 
 
+def class_names(path: Path) -> tuple[str, ...]:
+    """Return the classes that a file or folder names; see `read_class_labels` for what it may be.
+
+    A list's are in its order, others sorted. Raises ManifestError where it cannot be read, or a
+    list has a class twice.
+    """
+    if not path.is_dir() and _delimiter(lines := _lines(path)) is None:
+        return _listed(path, lines)
+    return tuple(sorted(_read_file(path)[0]))
+
+
+def class_words(name: str) -> str:
+    """Return a class's name as people would write it: with blanks for underscores."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def check_distinct(names: Iterable[str], where: str) -> None:
+    """Raise ManifestError where two names are one class, whatever their case and underscores."""
+    known: dict[str, str] = {}
+    for name in names:
+        words = class_words(name).casefold()
+        if words in known:
+            twice = f"{name!r} twice" if known[words] == name else f"{known[words]!r} and {name!r}"
+            raise ManifestError(f"{where}: has the class {twice}; leave one of them out")
+        known[words] = name
+
+
 def _labels(
     manifest: Manifest, known: frozenset[str], class_of: ClassOf, source: str
 ) -> ClassLabels:
@@ -134,10 +161,21 @@ def _read_file(path: Path) -> tuple[frozenset[str], ClassOf]:
     if path.is_dir():
         return _lookup(path, _folder_rows(path))
     lines = _lines(path)
-    delimiter = next((mark for mark in ("\t", ",") if lines and mark in lines[0]), None)
+    delimiter = _delimiter(lines)
     if delimiter is not None:
         return _lookup(path, _table_rows(path, lines, delimiter))
-    return frozenset(lines), _by_place(lines)
+    names = _listed(path, lines)
+    return frozenset(names), _by_place(names)
+
+
+def _delimiter(lines: list[str]) -> str | None:
+    """Return what separates the columns of a table; None for a list."""
+    return next((mark for mark in ("\t", ",") if lines and mark in lines[0]), None)
+
+
+def _listed(path: Path, lines: list[str]) -> tuple[str, ...]:
+    check_distinct(lines, str(path))
+    return tuple(lines)
 
 
 def _lines(path: Path) -> list[str]:

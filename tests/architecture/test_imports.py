@@ -54,6 +54,7 @@ CLIPSEARCH = [
     "localization",
     "engines",
     "search",
+    "recognition",
     "deployment",
     "feed",
     "evaluation",

@@ -1,0 +1,1 @@
+"""What an image shows: which of several labels it has, and which captions of an index fit it."""
