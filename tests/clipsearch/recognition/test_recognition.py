@@ -19,7 +19,7 @@ from vespa_stub import StubVespa
 from clipsearch import cli
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.encoder.logit_scale import read_logit_scale
-from clipsearch.engine import Upsert
+from clipsearch.operations import Upsert
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
