@@ -19,11 +19,11 @@ from vespa_stub import StubVespa
 from clipsearch import cli
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.encoder.logit_scale import read_logit_scale
-from clipsearch.operations import Upsert
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.operations import Upsert
 from clipsearch.recognition.describe import describe
 from clipsearch.search.parts import Part
 from clipsearch.search.search import Search
