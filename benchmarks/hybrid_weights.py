@@ -1,6 +1,6 @@
 """How to weigh words and vector where nobody calibrated: candidates side by side, MRR@10.
 
-    python benchmarks/hybrid_weights.py --shapes shapes     # the demo's, two captions an image
+    python benchmarks/hybrid_weights.py --shapes shapes     # the demo's
     clipsearch finetune shapes/captions.csv --model tiny --epochs 12 --out encoder
     clipsearch feed shapes/captions.csv --encoder encoder --index shapes.index
     python benchmarks/hybrid_weights.py shapes.index [MORE.index …] [--split test]
@@ -23,7 +23,6 @@ are the 95 % interval (images are drawn) and the p value of a sign-flip test.
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.demo.shapes import COUNTS, Scene, scenes, write_shapes
+from clipsearch.demo.shapes import write_shapes
 from clipsearch.feed.columns import SPLIT_COLUMN
 from clipsearch.modes import Mode, Weights
 from clipsearch.ranking import BM25_K1, inverse_document_frequency
@@ -166,29 +165,6 @@ def difference(values: Values, clusters: npt.NDArray[np.int64]) -> str:
     return f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}], {p_value:.4f}"
 
 
-def write_shapes_in_other_words(folder: Path, seed: int = 0) -> Path:
-    """The demo's images, each with a second caption that says the same in other words."""
-    manifest = write_shapes(folder, seed)
-    told = {f"images/{scene.file_name}": in_other_words(scene) for scene in scenes(seed)}
-    with manifest.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    with manifest.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(row)
-            writer.writerow({**row, "caption": told[row["image"]]})
-    return manifest
-
-
-def in_other_words(scene: Scene) -> str:
-    """Half of the words are those of the first caption."""
-    number = {1: "a single", 2: "a pair of", 3: "three"}[scene.count]
-    assert set(COUNTS) == {1, 2, 3}
-    place = {"left": "west", "right": "east", "top": "upper edge", "bottom": "lower edge"}
-    return f"{place[scene.position]}: {number} {scene.shape}, painted {scene.colour}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("indexes", nargs="*", metavar="INDEX")
@@ -197,7 +173,7 @@ def main() -> None:
     parser.add_argument("--shapes", type=Path, metavar="DIR", help="write the images, and nothing")
     options = parser.parse_args()
     if options.shapes is not None:
-        print(write_shapes_in_other_words(options.shapes))
+        print(write_shapes(options.shapes))
         return
     names = ["index", "queries", "pool", "d'", *WAYS]
     names += ["likelihood − better part, p", "pairs − better part, p", "pairs − today, p"]

@@ -62,7 +62,7 @@ class DemoResult:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The test split: one caption an image, each caption different.
+    """The test split: the first caption of each image, each caption different.
 
     Attributes:
         ids: Of the images.

@@ -32,6 +32,9 @@ POSITIONS = {
     "top": ((0.5, 0.26), (1.0, 0.0)),
     "bottom": ((0.5, 0.74), (1.0, 0.0)),
 }
+# The same in other words.
+OTHER_COUNTS = {1: "a single", 2: "a pair of", 3: "a group of three"}
+OTHER_POSITIONS = {"left": "west", "right": "east", "top": "upper edge", "bottom": "lower edge"}
 RADIUS = {1: 0.22, 2: 0.185, 3: 0.15}
 STEP = {1: 0.0, 2: 0.42, 3: 0.32}
 PIXELS = 96
@@ -61,12 +64,21 @@ class Scene:
     @property
     def caption(self) -> str:
         """As a person would write it."""
-        plural = {"cross": "crosses"}.get(self.shape, f"{self.shape}s")
-        noun = self.shape if self.count == 1 else plural
         place = {"left": "on the left", "right": "on the right"}.get(
             self.position, f"at the {self.position}"
         )
-        return f"{COUNTS[self.count]} {self.colour} {noun} {place}"
+        return f"{COUNTS[self.count]} {self.colour} {self._noun} {place}"
+
+    @property
+    def other_caption(self) -> str:
+        """The same in other words: it shares colour and shape with `caption`."""
+        place, number = OTHER_POSITIONS[self.position], OTHER_COUNTS[self.count]
+        return f"{place}: {number} {self._noun}, painted {self.colour}"
+
+    @property
+    def _noun(self) -> str:
+        plural = {"cross": "crosses"}.get(self.shape, f"{self.shape}s")
+        return self.shape if self.count == 1 else plural
 
 
 def scenes(seed: int = 0) -> list[Scene]:
@@ -89,7 +101,10 @@ def scenes(seed: int = 0) -> list[Scene]:
 
 
 def write_shapes(folder: Path, seed: int = 0) -> Path:
-    """Draw every scene into `folder` and return the manifest, `folder`/captions.csv."""
+    """Draw every scene into `folder` and return the manifest, `folder`/captions.csv.
+
+    Each image has two captions, the second in other words.
+    """
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     manifest = folder / "captions.csv"
@@ -98,12 +113,9 @@ def write_shapes(folder: Path, seed: int = 0) -> Path:
         writer.writerow(["image", "caption", "split", "shape", "colour", "position", "count"])
         for scene in scenes(seed):
             draw(scene, seed).save(images / scene.file_name, compress_level=1)
-            writer.writerow(
-                (
-                    *(f"images/{scene.file_name}", scene.caption, scene.split),
-                    *(scene.shape, scene.colour, scene.position, scene.count),
-                )
-            )
+            tags = (scene.split, scene.shape, scene.colour, scene.position, scene.count)
+            for caption in (scene.caption, scene.other_caption):
+                writer.writerow((f"images/{scene.file_name}", caption, *tags))
     return manifest
 
 
