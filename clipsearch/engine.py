@@ -325,6 +325,9 @@ class Engine(Protocol):
         was opened, and is called again where one comes in between. The dimension cannot change.
         """
 
+    def refresh_info(self) -> IndexInfo:
+        """Read anew what the index knows about itself: another process may have changed it."""
+
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         """Apply operations, yielding one Outcome each as it is acknowledged or refused.
 

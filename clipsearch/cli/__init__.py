@@ -44,6 +44,7 @@ COMMANDS = {
     "locate": "Show where in a picture TEXT is: how strongly each part of it answers.",
     "classify": "Say which of several labels a picture has: how likely each is.",
     "describe": "Show the captions of the index that lie nearest to a picture.",
+    "serve": "Answer over HTTP: a page for people, an API for programs.",
     "evaluate": "Measure how well ENCODER finds the pictures of MANIFEST by their captions.",
     "calibrate": "Learn how an index best joins words and vector, and keep it if surely better.",
     "get": "Show what an index holds of documents.",

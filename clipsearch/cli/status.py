@@ -75,6 +75,7 @@ def facts_of(engine: "Engine") -> dict[str, object]:
     engine reads all rows to count them.
     """
     from clipsearch.engines import is_remote
+    from clipsearch.engines.local.folder import disk_bytes
 
     size = None if is_remote(engine.target) else disk_bytes(Path(engine.target))
     facts = {
@@ -104,17 +105,6 @@ def _count_without_embedding(engine: "Engine") -> int | None:
         return engine.count_without_embedding()
     except EngineError:
         return None
-
-
-def disk_bytes(folder: Path) -> int:
-    """Count the bytes of all files under `folder`."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # a feed at work cleans up old versions
-            continue
-    return total
 
 
 def _as_text(facts: dict[str, object]) -> str:

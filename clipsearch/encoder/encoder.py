@@ -125,6 +125,11 @@ class Encoder:
         return cls(folder, description, _towers(folder, description, device, threads, precision))
 
     @property
+    def towers(self) -> Towers:
+        """What computes the embeddings."""
+        return self._towers
+
+    @property
     def dimension(self) -> int:
         """Values in an embedding."""
         return self.description.dimension

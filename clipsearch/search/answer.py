@@ -4,11 +4,12 @@ The question, the page of hits with the marked words and the image files, facets
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clipsearch.documents import Document
 from clipsearch.engine import DEFAULT_CANDIDATES, Hit, IndexInfo, Page
 from clipsearch.modes import Mode
 from clipsearch.search.filters import Filters
@@ -21,6 +22,9 @@ from finetune.text.strict_json import dumps
 # Legal in JSON, but a terminal may obey them, line readers may split at them, and half a
 # surrogate pair has no UTF-8.
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+# What an answer says of the image of a document: at least `image`.
+ImageJson = Callable[[Document], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ def answer_similar(
 def question_json(text: str | None, parts: Iterable[Part], mode: Mode) -> dict[str, Any]:
     """Return what was asked: the words, the parts beside them, and the mode."""
     listed = [
-        {"kind": each.kind, "value": str(each.value), "weight": each.weight}
+        {"kind": each.kind, "value": _shown_value(each), "weight": each.weight}
         | ({} if each.crop is None else {"crop": asdict(each.crop)})
         for each in parts
     ]
@@ -127,19 +131,28 @@ def question_json(text: str | None, parts: Iterable[Part], mode: Mode) -> dict[s
 def heading_of(parts: Iterable[Part]) -> str:
     """Return the question in a few words."""
     return " + ".join(
-        f"{each.value!s}{'' if each.crop is None else f' ({each.crop})'}"
+        f"{_shown_value(each) or f'the {each.kind}'}"
+        f"{'' if each.crop is None else f' ({each.crop})'}"
         f"{'' if each.weight == 1 else f' x {each.weight:g}'}"
         for each in parts
     )
 
 
-def answer_json(answer: Answer) -> dict[str, Any]:
+def _shown_value(part: Part) -> str | None:
+    """Return what a part looks for; None for pixels and numbers."""
+    return str(part.value) if isinstance(part.value, str | Path) else None
+
+
+def answer_json(answer: Answer, image_json: ImageJson | None = None) -> dict[str, Any]:
     """Return everything about the answer, as what JSON can hold.
 
     `highlights` has a list of [start, end] for each caption, in Unicode characters; `image` is
-    the absolute path of the image file, null where it is not on this machine.
+    the absolute path of the image file, null where it is not on this machine, unless
+    `image_json` says otherwise where it can be had.
     """
-    page, folders = answer.page, ImageFolders(answer.info, answer.images)
+    page = answer.page
+    if image_json is None:
+        image_json = _image_on_disk(ImageFolders(answer.info, answer.images))
     return {
         "query": dict(answer.asked),
         "total": page.total,
@@ -148,7 +161,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "k": answer.k,
         "seconds": page.seconds,
         "hits": [
-            _hit_dict(page.offset + number, hit, answer, folders)
+            _hit_dict(page.offset + number, hit, answer, image_json)
             for number, hit in enumerate(page.hits, 1)
         ],
         "facets": {
@@ -160,9 +173,16 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: ImageFolders) -> dict[str, Any]:
+def _image_on_disk(folders: ImageFolders) -> ImageJson:
+    def found(document: Document) -> dict[str, Any]:
+        path = folders.find(document.path)
+        return {"image": None if path is None else str(path)}
+
+    return found
+
+
+def _hit_dict(rank: int, hit: Hit, answer: Answer, image_json: ImageJson) -> dict[str, Any]:
     document = hit.document
-    image = folders.find(document.path)
     shown = document.to_show(as_hit=True)
     return {
         "rank": rank,
@@ -176,7 +196,7 @@ def _hit_dict(rank: int, hit: Hit, answer: Answer, folders: ImageFolders) -> dic
             for caption in document.captions
         ],
         "path": shown.pop("path"),
-        "image": None if image is None else str(image),
+        **image_json(document),
         **shown,
     }
 

@@ -1,5 +1,6 @@
 """The encoder that filled an index: found, compared, loaded."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,12 @@ from finetune.errors import EncoderError, EncoderMismatchError
 if TYPE_CHECKING:
     from clipsearch.encoder.encoder import Encoder
 
+# As `load_encoder`: of target, what the index knows, folder and device.
+EncoderLoader = Callable[[str, IndexInfo, Path | None, str], "Encoder"]
+
 
 def load_encoder(target: str, info: IndexInfo, folder: Path | None, device: str) -> "Encoder":
-    """Load the encoder of an index, of the folder that it names unless `folder` was checked.
+    """Load the encoder of an index, of the folder that it names unless `folder` is given.
 
     Raises EncoderError where the index names none or its folder is gone, and EncoderMismatchError
     where the folder holds another one.
@@ -30,7 +34,7 @@ def load_encoder(target: str, info: IndexInfo, folder: Path | None, device: str)
                 f"the encoder of {target} is no longer at {folder}:"
                 f" say where it is with --encoder DIR"
             )
-        check_encoder(folder, read_description(folder), info)
+    check_encoder(folder, read_description(folder), info)
     from clipsearch.encoder.encoder import Encoder  # light path: bm25 needs no ONNX Runtime
 
     return Encoder.load(folder, device=device)

@@ -34,7 +34,7 @@ from clipsearch.modes import MODES_WITHOUT_VECTOR, WEIGHTED_MODES, Mode, ranking
 from clipsearch.search.filters import Filters, check_facets, parse_filters
 from clipsearch.search.finding import find_documents
 from clipsearch.search.images import ImageFolders
-from clipsearch.search.index_encoder import check_encoder, load_encoder
+from clipsearch.search.index_encoder import EncoderLoader, check_encoder, load_encoder
 from clipsearch.search.parts import (
     Part,
     check_parts,
@@ -84,14 +84,20 @@ class Search:
         *,
         encoder: "Encoder | str | Path | None" = None,
         device: str = "cpu",
+        load: EncoderLoader = load_encoder,
+        texts_remembered: int = _TEXTS_REMEMBERED,
     ) -> None:
-        """Search `engine`, which is closed with this; see `open`. `encoder` may be loaded."""
+        """Search `engine`, which is closed with this; see `open`. `encoder` may be loaded.
+
+        `load` loads the encoder at its first use; of so many texts the embeddings are kept.
+        """
         self.engine = engine
         self._device = device
+        self._load = load
         self._encoder: Encoder | None = None
         self._folder: Path | None = None
         self._loading = threading.Lock()
-        self._embed_text = lru_cache(maxsize=_TEXTS_REMEMBERED)(self._encode_text)
+        self._embed_text = lru_cache(maxsize=texts_remembered)(self._encode_text)
         if isinstance(encoder, str | Path):
             self._folder = Path(encoder)
             check_encoder(self._folder, read_description(self._folder), self.info)
@@ -143,10 +149,32 @@ class Search:
         """
         with self._loading:
             if self._encoder is None:
-                self._encoder = load_encoder(
+                self._encoder = self._load(
                     self.engine.target, self.info, self._folder, self._device
                 )
             return self._encoder
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether texts and images can be embedded, as far as is known before it is loaded."""
+        return not self._is_without_encoder()
+
+    @property
+    def texts_looked_up(self) -> tuple[int, int]:
+        """How many texts had their embedding remembered, and how many were to be encoded."""
+        found = self._embed_text.cache_info()
+        return found.hits, found.misses
+
+    def refresh(self) -> None:
+        """Learn what others have changed of an open index: its columns, its encoder.
+
+        New documents are found without it. Raises EngineError.
+        """
+        before = self.info.encoder_fingerprint
+        if self.engine.refresh_info().encoder_fingerprint != before:
+            with self._loading:
+                self._encoder = None  # loaded and checked anew
+                self._embed_text.cache_clear()
 
     def query(
         self,

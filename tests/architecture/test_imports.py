@@ -59,6 +59,7 @@ CLIPSEARCH = [
     "feed",
     "evaluation",
     "relevance",
+    "server",
     "demo",
     "cli",
     "__main__",

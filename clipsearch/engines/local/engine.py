@@ -140,6 +140,11 @@ class LocalEngine:
         self._info = info
         return info
 
+    def refresh_info(self) -> IndexInfo:
+        """See `Engine.refresh_info`."""
+        self._info = read_info(self._folder)
+        return self._info
+
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         """Apply operations in batches; see `Engine.feed`. One process may write at a time."""
         self.upgrade(lambda: None)

@@ -168,3 +168,14 @@ def write_lock(folder: Path) -> Iterator[None]:
         raise EngineError(f"{folder}: cannot write there: {error.strerror}") from error
     with lock:
         yield
+
+
+def disk_bytes(folder: Path) -> int:
+    """Count the bytes of all files under `folder`."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:  # a feed at work cleans up old versions
+            continue
+    return total

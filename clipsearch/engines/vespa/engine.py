@@ -101,6 +101,12 @@ class VespaEngine:
         self._info = change_info(self._client, checked, patience=patience)
         return self._info
 
+    def refresh_info(self) -> IndexInfo:
+        """See `Engine.refresh_info`."""
+        self._info = read_info(self._client) or self._info
+        self._info_read = time.monotonic()
+        return self._info
+
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         """See `Engine.feed`."""
         return feed(self._client, operations, self._info, self._places())
@@ -202,8 +208,7 @@ class VespaEngine:
     def _look_for_upgrade(self) -> None:
         """Look whether a feed has brought the documents to this form since the last look."""
         if time.monotonic() - self._info_read > UPGRADE_SECONDS:
-            self._info = read_info(self._client) or self._info
-            self._info_read = time.monotonic()
+            self.refresh_info()
 
     def _places(self) -> ColumnPlaces:
         patience = self._client.settings.feed_patience

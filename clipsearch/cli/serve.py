@@ -1,0 +1,123 @@
+"""`clipsearch serve`: the HTTP API and the page."""
+
+import signal
+from pathlib import Path
+
+import click
+
+from clipsearch.cli import EXIT_INTERRUPTED
+from clipsearch.cli.options import device_option, index_option, moved_encoder_option
+from finetune.errors import UsageError
+from finetune.files.user_folders import user_cache
+
+_EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_client", "uvicorn")
+
+
+@click.command()
+@index_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port; 0 takes a free one.",
+)
+@click.option(
+    "--token",
+    envvar="CLIPSEARCH_TOKEN",
+    show_envvar=True,
+    help="Answer only who has it. Better in the environment: others see command lines.",
+)
+@click.option(
+    "--write-token",
+    envvar="CLIPSEARCH_WRITE_TOKEN",
+    show_envvar=True,
+    help="Let who has it put and delete documents.",
+)
+@click.option(
+    "--cors",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of this origin read answers, as https://photos.example.",
+)
+@click.option(
+    "--images",
+    multiple=True,
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Folder of the pictures, beside the one that the index was fed from.",
+)
+@click.option(
+    "--uploads",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for pictures that are put; made where it is missing.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for thumbnails. [default: your folder for caches]",
+)
+@moved_encoder_option
+@device_option
+def serve(
+    index: str,
+    host: str,
+    port: int,
+    token: str | None,
+    write_token: str | None,
+    cors: tuple[str, ...],
+    images: tuple[Path, ...],
+    uploads: Path | None,
+    cache: Path | None,
+    encoder: str | None,
+    device: str,
+) -> int:
+    """Answer over HTTP: a page for people, an API for programs.
+
+    Only this machine is listened to unless --host says otherwise. Ctrl-C or SIGTERM ends it, once
+    what is under way has been answered.
+
+    \b
+    clipsearch serve --index photos.index
+    CLIPSEARCH_TOKEN=$(openssl rand -hex 32) clipsearch serve --host 0.0.0.0
+    curl 'http://127.0.0.1:8000/v1/search?text=two+dogs&k=3'
+    """
+    try:
+        from clipsearch.server.running import serve as run  # FastAPI takes half a second to import
+        from clipsearch.server.settings import ServerSettings
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise
+        raise UsageError(
+            f"serving needs {error.name}, which is not installed;"
+            f' install it with: pip install "clipsearch[serve]"'
+        ) from error
+    settings = ServerSettings(
+        index=index,
+        cache=user_cache() if cache is None else cache,
+        host=host,
+        port=port,
+        token=token or None,
+        write_token=write_token or None,
+        cors=cors,
+        encoder=encoder,
+        device=device,
+        images=images,
+        uploads=uploads,
+    )
+    settings.check()
+
+    def tell(address: str) -> None:
+        click.echo(f"Serving {index} at {address} (API: {address}/docs)", err=True)
+        click.echo(_who_may(settings.is_local, settings.token is not None), err=True)
+
+    ended_by = run(settings, tell)
+    return EXIT_INTERRUPTED if ended_by == signal.SIGINT else 0
+
+
+def _who_may(is_local: bool, has_token: bool) -> str:
+    if is_local:
+        return "Only this machine can ask; --host 0.0.0.0 lets others, best with --token."
+    if has_token:
+        return "Other machines can ask with the token; put a server with TLS before it."
+    return "Warning: every machine that reaches this address can ask and see all pictures; --token."

@@ -1,0 +1,64 @@
+"""Answers on their way out: JSON with its tag, images with theirs."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from clipsearch.search.answer import Answer, answer_json, json_text
+from clipsearch.server.service import Service
+
+JSON = "application/json"
+# A browser may keep an answer, and asks before each use whether it is still the same.
+_ASK_FIRST = "private, no-cache"
+_NOT_TAGGED = ("seconds",)
+
+
+def json_answer(request: Request, content: Mapping[str, Any]) -> Response:
+    """Return JSON with a tag by what it says; 304 where the client has the same."""
+    told = {name: value for name, value in content.items() if name not in _NOT_TAGGED}
+    tag = tag_of(json_text(told).encode())
+    headers = {"ETag": tag, "Cache-Control": _ASK_FIRST}
+    if has_tag(request, tag):
+        return Response(None, 304, headers)
+    return Response(json_text(content), 200, headers, JSON)
+
+
+async def hits_answer(
+    request: Request, service: Service, sizes: bool, ask: Callable[[], Answer]
+) -> Response:
+    """Ask in one of the service's threads, and return the page of hits."""
+
+    def asked() -> dict[str, Any]:
+        return answer_json(ask(), lambda document: service.image_json(document, sizes=sizes))
+
+    return json_answer(request, await service.run(asked))
+
+
+def image_answer(
+    request: Request, data: Callable[[], bytes], media_type: str, stamp: str, modified: float
+) -> Response:
+    """Return an image's bytes with its tag, or 304 without reading it. Blocks."""
+    tag = tag_of(stamp.encode())
+    headers = {
+        "ETag": tag,
+        "Last-Modified": formatdate(modified, usegmt=True),
+        "Cache-Control": _ASK_FIRST,
+    }
+    if has_tag(request, tag):
+        return Response(None, 304, headers)
+    return Response(data(), 200, headers, media_type)
+
+
+def tag_of(content: bytes) -> str:
+    """Return an entity tag."""
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+def has_tag(request: Request, tag: str) -> bool:
+    """Return whether the client says that it has what this tag names."""
+    known = request.headers.get("if-none-match", "")
+    return any(each.strip().removeprefix("W/") in (tag, "*") for each in known.split(","))

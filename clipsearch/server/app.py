@@ -1,0 +1,109 @@
+"""The application: routes, what stands before them, and the page."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+
+from clipsearch.server import problems
+from clipsearch.server.middleware import Admission, BodyLimits, Headers, RawPaths
+from clipsearch.server.questions import Question
+from clipsearch.server.routes import documentation, images, page, searching, state
+from clipsearch.server.service import Service
+from clipsearch.server.shapes import ProblemShape
+from clipsearch.version import __version__
+
+HERE = Path(__file__).parent
+_GZIP_FROM_BYTES = 1024
+_GZIP_LEVEL = 4
+_SUMMARY = "Search images by words, by image and by both."
+_NO_PARAMETERS = ("HTTPValidationError", "ValidationError")
+
+
+def make_app(service: Service) -> FastAPI:
+    """Return the application that answers for `service`, which it starts and closes."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        try:
+            yield
+        finally:
+            service.close()
+
+    app = FastAPI(
+        title="clipsearch",
+        version=__version__,
+        summary=_SUMMARY,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=documentation.OPENAPI_ADDRESS,
+        lifespan=lifespan,
+        middleware=_middleware(service),
+    )
+    app.state.service = service
+    app.state.templates = Jinja2Templates(
+        env=Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape())
+    )
+    problems.add_handlers(app)
+    for router in (state.router, searching.router, images.router):
+        app.include_router(router)
+    app.include_router(documentation.router, include_in_schema=False)
+    app.include_router(page.router, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.mount("/docs/assets", documentation.assets(), name="docs-assets")
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _middleware(service: Service) -> list[Middleware]:
+    """Return what stands before the handlers, the outermost first."""
+    settings = service.settings
+    limits = settings.limits
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors),
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "If-None-Match"],
+        expose_headers=["ETag", "Retry-After"],
+    )
+    return [
+        Middleware(Headers),
+        *([cors] if settings.cors else []),
+        Middleware(Admission, metrics=service.metrics, most=limits.requests),
+        Middleware(GZipMiddleware, minimum_size=_GZIP_FROM_BYTES, compresslevel=_GZIP_LEVEL),
+        Middleware(BodyLimits, limits=limits),
+        Middleware(RawPaths),
+    ]
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return OpenAPI, with our problems in place of FastAPI's, and bodies that are read by hand."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes
+        )
+        components = schema.setdefault("components", {}).setdefault("schemas", {})
+        for name in _NO_PARAMETERS:
+            components.pop(name, None)
+        template = "#/components/schemas/{model}"
+        for name, model in (("Problem", ProblemShape), ("Question", Question)):
+            described = model.model_json_schema(ref_template=template)
+            components |= described.pop("$defs", {})
+            components[name] = described
+        schema["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "basic": {"type": "http", "scheme": "basic"},
+        }
+        schema["security"] = [{}, {"bearer": []}, {"basic": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,287 @@
+"""Questions as requests bring them, and what `Search` is asked for them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from clipsearch.engine import DEFAULT_CANDIDATES, Filter, NumberFilter, TagFilter
+from clipsearch.modes import Mode
+from clipsearch.search.filters import Filters
+from clipsearch.search.parts import Part, parse_part
+from clipsearch.search.search import MAX_CANDIDATES
+from clipsearch.server.problems import RefusedError
+from clipsearch.server.settings import DEEPEST, MOST_HITS, ServerLimits
+from finetune.errors import ImageError, UsageError
+from finetune.images.open import count_pixels
+from finetune.images.pixel_box import PixelBox
+
+MOST_PARTS = 32
+MOST_FILTERS = 64
+LONGEST_TEXT = 2000
+_LONGEST_JSON = 2**20
+JSON, FORM = "application/json", "multipart/form-data"
+QUESTION_FIELD = "question"
+
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Column = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Asked(BaseModel):
+    """What a request brings: no field that is not known."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Crop(Asked):
+    """A part of an upright image, in whole pixels from its upper left."""
+
+    x: int = Field(ge=0, lt=10**9)
+    y: int = Field(ge=0, lt=10**9)
+    width: int = Field(ge=1, lt=10**9)
+    height: int = Field(ge=1, lt=10**9)
+
+
+class QuestionPart(Asked):
+    """One part of a question.
+
+    `value` is the text, the id of an indexed image, the vector's numbers, or for an image the
+    name of the form's field that holds its file.
+    """
+
+    kind: Literal["text", "image", "id", "vector"]
+    value: Text | Annotated[list[Number], Field(max_length=65_536)]
+    weight: Number = 1.0
+    crop: Crop | None = None
+
+
+class TagFilterAsked(Asked):
+    """Keep images whose tag is one of these values, or none of them."""
+
+    column: Column
+    values: Annotated[list[Text], Field(min_length=1, max_length=1000)]
+    exclude: bool = False
+
+
+class NumberFilterAsked(Asked):
+    """Keep images whose number lies in the range; null leaves a side open."""
+
+    column: Column
+    low: Number | None = None
+    high: Number | None = None
+    low_open: bool = False
+    high_open: bool = False
+
+
+FilterValue = Text | Number | list[Text | Number | None] | None
+AskedFilters = (
+    Annotated[list[Text | TagFilterAsked | NumberFilterAsked], Field(max_length=MOST_FILTERS)]
+    | Annotated[dict[Column, FilterValue], Field(max_length=MOST_FILTERS)]
+)
+Facets = Annotated[list[Column], Field(max_length=MOST_FILTERS)]
+_EXAMPLE: dict[str, Any] = {
+    "text": "two dogs on a beach",
+    "parts": [{"kind": "text", "value": "people", "weight": -0.5}],
+    "k": 5,
+    "filters": ["class=beach", "year>=2010"],
+    "facets": ["class"],
+}
+
+
+class Question(Asked):
+    """A question, as `Search.query` takes it."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
+
+    text: Text | None = None
+    parts: Annotated[list[QuestionPart], Field(max_length=MOST_PARTS)] = []
+    mode: Mode | None = None
+    k: int = Field(10, ge=1, le=MOST_HITS)
+    page: int = Field(1, ge=1, le=DEEPEST)
+    filters: AskedFilters = []
+    facets: Facets = []
+    candidates: int = Field(DEFAULT_CANDIDATES, ge=1, le=MAX_CANDIDATES)
+    exact: bool = False
+    bm25_weight: Number | None = None
+    vector_weight: Number | None = None
+    sizes: bool = Field(False, description="Tell width and height of the images found.")
+
+
+class PageParameters(Asked):
+    """Which hits are wanted; as on the command line."""
+
+    k: int = Field(10, ge=1, le=MOST_HITS, description="Hits a page.")
+    page: int = Field(1, ge=1, le=DEEPEST, description="From 1.")
+    filter: Annotated[list[Text], Field(max_length=MOST_FILTERS)] = Field(
+        [], description="`class=beach`, `class=a|b`, `class!=x`, `year=2010..2014`, `year>=2010`."
+    )
+    facet: Facets = Field([], description="Count the values of this tag over all matches.")
+    exact: bool = Field(False, description="Compare the vector with every document.")
+    sizes: bool = Field(False, description="Tell width and height of the images found.")
+
+
+class SearchParameters(PageParameters):
+    """A question in an address, as the command line takes it."""
+
+    text: Text | None = Field(None, examples=["two dogs on a beach"])
+    id: Annotated[list[Text], Field(max_length=MOST_PARTS)] = Field(
+        [], description="An indexed image to search by, as `ID` or `ID:WEIGHT`."
+    )
+    mode: Mode | None = Field(None, description="Hybrid unless given, or vector without text.")
+    candidates: int = Field(DEFAULT_CANDIDATES, ge=1, le=MAX_CANDIDATES)
+    bm25_weight: Number | None = None
+    vector_weight: Number | None = None
+
+
+def query_options(asked: Question | SearchParameters, limits: ServerLimits) -> dict[str, Any]:
+    """Return what `answer_query` is asked beside the parts. Raises UsageError beyond the depth."""
+    named = ("mode", "candidates", "bm25_weight", "vector_weight")
+    return page_options(asked, limits) | {name: getattr(asked, name) for name in named}
+
+
+def page_options(asked: Question | PageParameters, limits: ServerLimits) -> dict[str, Any]:
+    """Return what any question is asked: which hits, of what. Raises UsageError as above."""
+    check_page(asked.k, asked.page, limits)
+    filters = filters_of(asked.filters) if isinstance(asked, Question) else asked.filter
+    facets = asked.facets if isinstance(asked, Question) else asked.facet
+    return {
+        "k": asked.k,
+        "page": asked.page,
+        "filters": filters,
+        "facets": facets,
+        "exact": asked.exact,
+    }
+
+
+def check_page(k: int, page: int, limits: ServerLimits) -> None:
+    """Raise UsageError for more hits, or hits further down, than the service gives."""
+    if k > limits.hits:
+        raise UsageError(f"k is {k}; this service gives at most {limits.hits:,} hits a page")
+    if k * page > limits.depth:
+        raise UsageError(
+            f"page {page} of {k} hits ends at hit {k * page:,}, but this service goes no further"
+            f" than {limits.depth:,}; narrow the question with a filter"
+        )
+
+
+def id_parts(ids: Sequence[str]) -> list[Part]:
+    """Return indexed images to search by."""
+    return [parse_part("id", each) for each in ids]
+
+
+def filters_of(asked: AskedFilters) -> Filters:
+    """Return filters as `Search` takes them: from JSON, a pair of numbers is a list."""
+    if isinstance(asked, Mapping):
+        return {
+            column: tuple(value) if isinstance(value, list) else value
+            for column, value in asked.items()
+        }
+    return [each if isinstance(each, str) else _ready(each) for each in asked]
+
+
+def _ready(asked: TagFilterAsked | NumberFilterAsked) -> Filter:
+    if isinstance(asked, TagFilterAsked):
+        return TagFilter(asked.column, tuple(asked.values), asked.exclude)
+    return NumberFilter(asked.column, asked.low, asked.high, asked.low_open, asked.high_open)
+
+
+def parts_of(asked: Sequence[QuestionPart], uploads: Mapping[str, bytes]) -> list[Part]:
+    """Return the parts that are named, then the uploads that no part names, each of weight 1.
+
+    Raises UsageError for a value of another kind, or an upload that did not come.
+    """
+    parts = [_part(each, uploads) for each in asked]
+    named = {each.value for each in asked if each.kind == "image"}
+    return parts + [Part("image", data) for name, data in uploads.items() if name not in named]
+
+
+def _part(asked: QuestionPart, uploads: Mapping[str, bytes]) -> Part:
+    value: Any = asked.value
+    if isinstance(value, str) == (asked.kind == "vector"):
+        wanted = "a list of numbers" if asked.kind == "vector" else "text"
+        raise UsageError(f"a part of the kind {asked.kind} has a value that is not {wanted}")
+    if asked.kind == "image":
+        if value not in uploads:
+            raise UsageError(
+                f"no file came in a field {value!r}: send the image in a form of the type {FORM},"
+                f" and name its field in the part's value"
+            )
+        value = uploads[value]
+    crop = None if asked.crop is None else PixelBox(**asked.crop.model_dump())
+    return Part(asked.kind, value, asked.weight, crop)
+
+
+async def read_question(
+    request: Request, model: type[Model], limits: ServerLimits
+) -> tuple[Model, dict[str, bytes]]:
+    """Read a body: JSON, or a form of a field `question` with JSON, and files.
+
+    Raises RefusedError for another type or JSON that is none of `model`, UsageError for too many
+    fields, and ImageError for files of too many pixels.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == JSON:
+        return read_model(model, await request.body(), "body"), {}
+    if media_type != FORM:
+        raise RefusedError(415, f"the body is {media_type or 'of no type'}; send {JSON} or {FORM}")
+    async with request.form(
+        max_files=limits.uploads, max_fields=4, max_part_size=_LONGEST_JSON
+    ) as form:
+        uploads: dict[str, bytes] = {}
+        text = "{}"
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                if name in uploads:
+                    raise UsageError(f"two files came in a field {name!r}; name each its own")
+                uploads[name] = await value.read()
+            elif name == QUESTION_FIELD:
+                text = value
+            else:
+                raise UsageError(
+                    f"the form has an unknown field {name!r}; there is {QUESTION_FIELD}"
+                )
+    for name, data in uploads.items():
+        check_upload(name, data, limits)
+    return read_model(model, text.encode(errors="replace"), QUESTION_FIELD), uploads
+
+
+def check_upload(name: str, data: bytes, limits: ServerLimits) -> None:
+    """Raise ImageError for an upload of too many pixels, by its head: nothing is decoded."""
+    pixels = count_pixels(data)
+    if pixels > limits.upload_pixels:
+        raise ImageError(
+            f"the upload {name!r} has {pixels:,} pixels, more than {limits.upload_pixels:,};"
+            f" scale it down"
+        )
+
+
+def read_model(model: type[Model], data: bytes, place: str) -> Model:
+    """Read JSON. Raises RefusedError (422), naming each value that does not fit."""
+    try:
+        return model.model_validate(json.loads(data))
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"{'.'.join([place, *map(str, each['loc'])])}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+    except (ValueError, RecursionError) as error:
+        reasons = f"{place}: is no JSON ({error})"
+    raise RefusedError(422, reasons)
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a request's body as OpenAPI has it: JSON, or a form with files."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    form = {
+        "type": "object",
+        "properties": {QUESTION_FIELD: schema},
+        "additionalProperties": {"type": "string", "format": "binary"},
+    }
+    encoding = {QUESTION_FIELD: {"contentType": JSON}}
+    content = {JSON: {"schema": schema}, FORM: {"schema": form, "encoding": encoding}}
+    return {"requestBody": {"required": True, "content": content}}

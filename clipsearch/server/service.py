@@ -1,0 +1,156 @@
+"""What all handlers share: the open index, its images, the threads they work in, and the counts."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+
+from clipsearch.documents import Document
+from clipsearch.encoder.encoder import Encoder
+from clipsearch.engine import Engine, IndexInfo
+from clipsearch.engines import is_remote, open_engine
+from clipsearch.search.index_encoder import load_encoder
+from clipsearch.search.search import Search
+from clipsearch.server.batching import BatchingEncoder
+from clipsearch.server.bounded_engine import BoundedEngine
+from clipsearch.server.image_files import ImageFiles
+from clipsearch.server.metrics import Metrics
+from clipsearch.server.settings import ServerSettings
+from clipsearch.server.thumbnails import Thumbnails
+from finetune.errors import ClipsearchError, EngineError
+
+# How often it is looked whether a feed has given the index other columns, or another encoder.
+REFRESH_SECONDS = 2.0
+REFRESH_REMOTE_SECONDS = 15.0
+_COUNTED_FOR_SECONDS = 5.0
+THUMBNAILS = "thumbnails"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether questions can be answered; `reason` says in a sentence why not."""
+
+    reason: str | None
+    documents: int = 0
+
+
+class Service:
+    """A running service. A context manager."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Open the index; the encoder is loaded beside it. Raises EngineError, EncoderError."""
+        settings.check()
+        limits = settings.limits
+        self.settings = settings
+        self.metrics = Metrics()
+        engine = BoundedEngine(open_engine(settings.index), limits.engine_searches, self.metrics)
+        try:
+            self.search = Search(
+                cast(Engine, engine),
+                encoder=settings.encoder,
+                device=settings.device,
+                load=self._load_encoder,
+                texts_remembered=limits.texts_remembered,
+            )
+        except BaseException:
+            engine.close()
+            raise
+        roots = (*settings.images, *([] if settings.uploads is None else [settings.uploads]))
+        self.files = ImageFiles(lambda: self.search.info, roots)
+        self.thumbnails = Thumbnails(
+            settings.cache / THUMBNAILS, limits.thumbnail_bytes, self.metrics
+        )
+        self._threads = anyio.CapacityLimiter(limits.threads)
+        self._encoder_failure: str | None = None
+        self._encoder_loaded = threading.Event()
+        self._counted: tuple[float, int] | None = None
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Load the encoder, and from now on follow what feeds do to the index."""
+        threading.Thread(target=self._warm, name="clipsearch-warm", daemon=True).start()
+        threading.Thread(target=self._follow, name="clipsearch-follow", daemon=True).start()
+
+    def close(self) -> None:
+        """Close the index."""
+        self._closed.set()
+        self.search.close()
+
+    async def run(self, work: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Do blocking work in one of the service's threads."""
+        return await anyio.to_thread.run_sync(
+            lambda: work(*arguments, **options), limiter=self._threads, abandon_on_cancel=True
+        )
+
+    def documents(self) -> int:
+        """Return the number of documents, which is counted anew every few seconds."""
+        now = time.monotonic()
+        if self._counted is None or now - self._counted[0] > _COUNTED_FOR_SECONDS:
+            self._counted = (now, self.search.count())
+        return self._counted[1]
+
+    def readiness(self) -> Readiness:
+        """Say whether index and encoder are there."""
+        try:
+            documents = self.documents()
+        except ClipsearchError as error:
+            return Readiness(str(error))
+        if not self._encoder_loaded.is_set():
+            return Readiness("the encoder is being loaded", documents)
+        return Readiness(self._encoder_failure, documents)
+
+    def image_json(self, document: Document, *, sizes: bool) -> dict[str, Any]:
+        """Say where the image of a document can be had, and with `sizes` how large it is."""
+        file = self.files.find(document)
+        found: dict[str, Any] = {"image": None if file is None else image_address(document.id)}
+        if sizes:
+            shape = None if file is None else self.files.shape(file)
+            found["width"] = None if shape is None else shape.width
+            found["height"] = None if shape is None else shape.height
+        return found
+
+    def _load_encoder(
+        self, target: str, info: IndexInfo, folder: Path | None, device: str
+    ) -> Encoder:
+        loaded = load_encoder(target, info, folder, device)
+        return BatchingEncoder(loaded, self.metrics, self.settings.limits.queued_texts)
+
+    def _warm(self) -> None:
+        """Load the encoder before the first question needs it."""
+        try:
+            if self.search.has_encoder:
+                self.search.encoder.encode_texts(["warm"])
+        except ClipsearchError as error:
+            self._encoder_failure = str(error)
+        finally:
+            self._encoder_loaded.set()
+
+    def _follow(self) -> None:
+        remote = is_remote(self.settings.index)
+        while not self._closed.wait(REFRESH_REMOTE_SECONDS if remote else REFRESH_SECONDS):
+            with suppress(EngineError):  # a Vespa that does not answer says so to who asks it
+                self.search.refresh()
+
+
+def image_address(id: str) -> str:
+    """Return the address of a document's image, from the service's root."""
+    return f"{document_address(id)}/file"
+
+
+def document_address(id: str) -> str:
+    """Return the address of a document, from the service's root."""
+    return f"/v1/images/{quoted(id)}"
+
+
+def quoted(id: str) -> str:
+    """Return an id as one segment of an address."""
+    return quote(id, safe="", errors="surrogatepass")

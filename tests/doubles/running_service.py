@@ -1,0 +1,66 @@
+"""A service that answers over real HTTP, in a thread of the test."""
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import requests
+
+from clipsearch.server.running import Server, address_of, listen, server_of
+from clipsearch.server.service import Service
+from clipsearch.server.settings import ServerSettings
+
+
+@dataclass
+class RunningService:
+    """A context manager; `url` is its address."""
+
+    settings: ServerSettings
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def __enter__(self) -> Self:
+        self._listener = listen("127.0.0.1", 0)
+        self.url = address_of(self._listener)
+        self.server: Server = server_of(self.settings)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self.server.serve([self._listener]))
+        )
+        self._thread.start()
+        while not self.server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.01)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.session.close()
+        self.server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        self._listener.close()
+
+    @property
+    def service(self) -> Service:
+        return self.server.config.app.state.service  # type: ignore[union-attr]
+
+    def get(self, address: str, **options: Any) -> requests.Response:
+        return self.session.get(self.url + address, timeout=30, **options)
+
+    def post(self, address: str, **options: Any) -> requests.Response:
+        return self.session.post(self.url + address, timeout=30, **options)
+
+    def ask(self, method: str, address: str, **options: Any) -> requests.Response:
+        return self.session.request(method, self.url + address, timeout=30, **options)
+
+
+def image_at(id: str, what: str = "") -> str:
+    """The address of a document, or of what there is of it."""
+    return f"/v1/images/{quote(id, safe='')}" + (f"/{what}" if what else "")
