@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from clipsearch.documents import Document
 from clipsearch.engine import Engine
+from clipsearch.storable import shown_id
+from finetune.errors import DocumentNotFoundError
 from finetune.text.composed import forms
 
 
@@ -26,3 +28,13 @@ def find_documents(
     for place, others in other_forms.items():
         found[place] = next((by_id[form] for form in others if by_id[form] is not None), None)
     return found
+
+
+def known_document(engine: Engine, id: str, document: Document | None) -> Document:
+    """Return what was found for an id. Raises DocumentNotFoundError where nothing was."""
+    if document is None:
+        raise DocumentNotFoundError(
+            f"no document has the id {shown_id(id)!r} in {engine.target};"
+            f" ids are shown by: clipsearch query"
+        )
+    return document

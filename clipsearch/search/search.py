@@ -11,12 +11,10 @@ lexical half of a ranking takes the words of the texts with a positive weight.
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from clipsearch.documents import Document, Embedding
@@ -32,22 +30,19 @@ from clipsearch.engine import (
 from clipsearch.engines import open_engine
 from clipsearch.modes import MODES_WITHOUT_VECTOR, WEIGHTED_MODES, Mode, ranking_of
 from clipsearch.search.filters import Filters, check_facets, parse_filters
-from clipsearch.search.finding import find_documents
+from clipsearch.search.finding import find_documents, known_document
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.index_encoder import EncoderLoader, check_encoder, load_encoder
 from clipsearch.search.parts import (
     Part,
     check_parts,
     lexical_tokens,
-    unit_vector,
     words_only,
 )
-from clipsearch.search.query_images import image_of_part, opened, source_of_document
-from clipsearch.storable import shown_id
+from clipsearch.search.query_images import opened, source_of_document
+from clipsearch.search.query_vectors import QueryVectors
 from finetune.encoder_folder import read_description
 from finetune.errors import (
-    DocumentNotFoundError,
-    EngineError,
     UsageError,
 )
 from finetune.images.pixel_box import PixelBox
@@ -68,8 +63,6 @@ WORDS_AND_VECTOR = (
 )
 
 _TEXTS_REMEMBERED = 1024
-# Unit vectors that cancel leave rounding noise of about 1e-7 of their weights.
-_CANCELLED = 1e-5
 
 
 class Search:
@@ -97,7 +90,7 @@ class Search:
         self._encoder: Encoder | None = None
         self._folder: Path | None = None
         self._loading = threading.Lock()
-        self._embed_text = lru_cache(maxsize=texts_remembered)(self._encode_text)
+        self._vectors = QueryVectors(engine, lambda: self.encoder, texts_remembered)
         if isinstance(encoder, str | Path):
             self._folder = Path(encoder)
             check_encoder(self._folder, read_description(self._folder), self.info)
@@ -162,8 +155,7 @@ class Search:
     @property
     def texts_looked_up(self) -> tuple[int, int]:
         """How many texts had their embedding remembered, and how many were to be encoded."""
-        found = self._embed_text.cache_info()
-        return found.hits, found.misses
+        return self._vectors.texts_looked_up
 
     def refresh(self) -> None:
         """Learn what others have changed of an open index: its columns, its encoder.
@@ -174,7 +166,7 @@ class Search:
         if self.engine.refresh_info().encoder_fingerprint != before:
             with self._loading:
                 self._encoder = None  # loaded and checked anew
-                self._embed_text.cache_clear()
+                self._vectors.forget_texts()
 
     def query(
         self,
@@ -242,7 +234,7 @@ class Search:
         if ranking.needs_vector:
             with_vector = self._with_vector(given) if ranking.uses_words else given
             notes += [] if len(with_vector) == len(given) else [WORDS_AND_VECTOR]
-            query = replace(query, vector=self._mix(with_vector))
+            query = replace(query, vector=self._vectors.mix(with_vector))
         else:
             notes += words_only(given, mode)
         if ranking.uses_words and not words:
@@ -345,13 +337,13 @@ class Search:
         """
         (document,) = self.get([id])
         folders = ImageFolders(self.info, images)
-        source = source_of_document(self._known(id, document), folders)
+        source = source_of_document(known_document(self.engine, id, document), folders)
         return opened(source, self.encoder.preprocessing.transparency)
 
     def vector_of(self, parts: Sequence[Part]) -> Embedding:
         """Return the vector of a query, float32[d], unit length. Raises as `query`."""
         check_parts(parts)
-        return self._mix(self._with_known_ids(parts))
+        return self._vectors.mix(self._with_known_ids(parts))
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """Return the documents of these ids, in their order; None where there is none.
@@ -384,56 +376,6 @@ class Search:
             else part
             for part in parts
         )
-
-    def _mix(self, parts: Sequence[Part]) -> Embedding:
-        """Return the weighted sum of the parts' unit vectors, float32[d], at unit length."""
-        ids = [str(part.value) for part in parts if part.kind == "id"]
-        indexed = self._indexed_vectors(ids)
-        total = np.zeros(self.info.dimension, np.float64)
-        # Only their proportion counts; as they are, the smallest ones would lose their digits.
-        largest = max(abs(part.weight) for part in parts) or 1.0
-        weights = [part.weight / largest for part in parts]
-        for part, weight in zip(parts, weights, strict=True):
-            total += weight * self._unit_vector(part, indexed)
-        length = float(np.linalg.norm(total))
-        if length <= _CANCELLED * sum(map(abs, weights)):
-            raise UsageError("the parts of the query cancel each other out; change a weight")
-        return (total / length).astype(np.float32)
-
-    def _unit_vector(self, part: Part, indexed: dict[str, Embedding]) -> Embedding:
-        match part.kind:
-            case "text":
-                return self._embed_text(str(part.value))
-            case "image":
-                image = image_of_part(part, lambda: self.encoder.preprocessing)
-                embedding: Embedding = self.encoder.encode_images([image])[0]
-                return embedding
-            case "id":
-                return indexed[str(part.value)]
-            case "vector":
-                return unit_vector(part, self.info.dimension)
-
-    def _encode_text(self, text: str) -> Embedding:
-        vector: Embedding = self.encoder.encode_texts([text])[0]
-        vector.setflags(write=False)  # it is remembered, and handed out again
-        return vector
-
-    def _indexed_vectors(self, ids: Sequence[str]) -> dict[str, Embedding]:
-        vectors: dict[str, Embedding] = {}
-        for id, document in zip(ids, self.engine.get(ids, embeddings=True), strict=True):
-            embedding = self._known(id, document).embedding
-            if embedding is None:
-                raise EngineError(f"{id}: has no embedding in {self.engine.target}; feed it again")
-            vectors[id] = embedding
-        return vectors
-
-    def _known(self, id: str, document: Document | None) -> Document:
-        if document is None:
-            raise DocumentNotFoundError(
-                f"no document has the id {shown_id(id)!r} in {self.engine.target};"
-                f" ids are shown by: clipsearch query"
-            )
-        return document
 
 
 def _check_options(

@@ -34,7 +34,11 @@ def defined(body: list[ast.stmt]) -> Iterator[str]:
     """The names that a module defines at its top, those under conditions too."""
     for node in body:
         match node:
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
                 yield name
             case ast.Assign(targets=targets):
                 yield from (

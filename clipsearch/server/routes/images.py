@@ -9,6 +9,7 @@ from starlette.responses import Response
 from clipsearch.documents import Document
 from clipsearch.localization.heat_map import HeatMap
 from clipsearch.localization.methods import METHODS
+from clipsearch.search.finding import known_document
 from clipsearch.search.query_images import opened
 from clipsearch.server.answering import image_answer, json_answer
 from clipsearch.server.dependencies import DocumentId, ReaderService
@@ -18,8 +19,7 @@ from clipsearch.server.questions import Text
 from clipsearch.server.service import Service
 from clipsearch.server.shapes import DocumentShape, HeatMapShape, problems
 from clipsearch.server.thumbnails import WIDTHS, width_of
-from clipsearch.storable import shown_id
-from finetune.errors import DocumentNotFoundError, ImageError
+from finetune.errors import ImageError
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 _BYTES: dict[int | str, dict[str, Any]] = {
@@ -123,9 +123,7 @@ async def document(
 
 def _document(service: Service, id: str, *, embeddings: bool = False) -> Document:
     (found,) = service.search.get([id], embeddings=embeddings)
-    if found is None:
-        raise DocumentNotFoundError(f"no document has the id {shown_id(id)!r} in this index")
-    return found
+    return known_document(service.search.engine, id, found)
 
 
 def _bytes(image: ImageFile) -> bytes:
