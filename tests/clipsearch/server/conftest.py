@@ -16,6 +16,8 @@ from clipsearch.feed.feed import FeedOptions, feed
 from clipsearch.server.settings import ServerSettings
 
 DIMENSION = 32  # of the tiny encoder
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the manifest `photos.csv` and its images."""
