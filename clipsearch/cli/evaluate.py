@@ -18,11 +18,12 @@ from clipsearch.cli.options import (
     templates_option,
 )
 from finetune.errors import UsageError
+from finetune.split_shares import DEFAULT_HOLD_OUT, DEFAULT_SHARES, shares_of
 
 # Of `EvaluateOptions` alone, its arguments first; of both; and of an index alone.
 ENCODER_OPTIONS = (
     "encoder", "manifest", "against", "in_batches", "in_file_order", "ks", "zero_shot",
-    "templates", "workers", "batch_size", "strict",
+    "templates", "workers", "batch_size", "strict", "split_shares", "hold_out",
 )  # fmt: skip
 OF_BOTH = ("split", "images", "device")
 OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page")
@@ -115,6 +116,22 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
     default="cpu",
     show_default=True,
     help="Where the encoders run.",
+)
+@click.option(
+    "--split-shares",
+    metavar="TRAIN,VAL[,TEST]",
+    default=",".join(map(str, DEFAULT_SHARES)),
+    show_default=True,
+    callback=lambda _context, _parameter, text: _shares(text),
+    help="Where MANIFEST names no splits, as given to finetune.",
+)
+@click.option(
+    "--hold-out",
+    metavar="SHARE",
+    type=float,
+    default=DEFAULT_HOLD_OUT,
+    show_default=True,
+    help="Share of train that is the split val where MANIFEST has none, as given to finetune.",
 )
 @click.option("--strict", is_flag=True, help="Measure nothing if the manifest has any problem.")
 @click.option(
@@ -244,6 +261,14 @@ def _refuse(context: click.Context, names: Iterable[str], why: str) -> None:
             and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
         ):
             raise UsageError(f"{parameter.opts[0]} {why}")
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """Return the numbers of "0.9,0.1". Raises UsageError for what is none."""
+    try:
+        return shares_of([float(part) for part in text.split(",")])
+    except ValueError:
+        raise UsageError(f"--split-shares {text}: write numbers, such as 0.9,0.1") from None
 
 
 def _cutoffs(text: str | None) -> tuple[int, ...]:

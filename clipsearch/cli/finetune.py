@@ -14,6 +14,7 @@ from clipsearch.cli.groups import GroupedCommand
 from clipsearch.cli.options import NamedPath, json_option
 from finetune.config.caption_augmentation import CaptionAugmentConfig
 from finetune.config.mapping import config_from_mapping
+from finetune.config.reading import Reading
 from finetune.config.recipes import load_recipe
 from finetune.config.run_parts import BaseModel, Translation
 from finetune.config.settings import TrainConfig
@@ -184,9 +185,7 @@ def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> N
 
     check_sheet(path, inputs=_inputs(config, recipe), what="--show-augmentation")
     with (
-        TrainingManifests.open(
-            config.manifests, images=config.images, strict=config.strict
-        ) as manifests,
+        TrainingManifests.open(Reading.of(config)) as manifests,
         join_world(resolve_device(config.device, config.precision)) as world,
     ):
         splits = manifests.splits(config.batch_plan, batch_size=config.batch_size, evaluates=False)

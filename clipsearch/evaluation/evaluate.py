@@ -29,6 +29,7 @@ from clipsearch.evaluation.measures import (
 )
 from clipsearch.evaluation.predictions import Predictions
 from clipsearch.recognition.classify import embed_classes, scale_of
+from finetune.data.splits import hold_out_val
 from finetune.errors import ManifestError, UsageError
 from finetune.evaluation.intervals import RankedMeasurement, Sampling
 from finetune.evaluation.zero_shot import TEMPLATES, check_templates
@@ -39,6 +40,7 @@ from finetune.manifest.cut_captions import cut_sentence
 from finetune.manifest.manifest import Manifest
 from finetune.manifest.problems import Problem
 from finetune.manifest.splits import SPLITS
+from finetune.split_shares import DEFAULT_HOLD_OUT, DEFAULT_SHARES, shares_of
 
 SPLIT_CHOICES = (*SPLITS, ALL_SPLITS)
 
@@ -65,6 +67,8 @@ class EvaluateOptions:
         workers: Processes that decode; None chooses, see `decode_ahead`.
         batch_size: Images or texts embedded at once.
         strict: Measure nothing where the manifest has any problem.
+        split_shares: Of train, val and test, where the manifest names no splits.
+        hold_out: Share of train that is the split val where there is none.
     """
 
     encoder: Path
@@ -82,6 +86,8 @@ class EvaluateOptions:
     workers: int | None = None
     batch_size: int = 32
     strict: bool = False
+    split_shares: tuple[float, ...] = DEFAULT_SHARES
+    hold_out: float = DEFAULT_HOLD_OUT
 
     def check(self) -> None:
         """Raise UsageError for a value that cannot work."""
@@ -94,6 +100,9 @@ class EvaluateOptions:
         for k in self.ks:
             if k < 1:
                 raise UsageError(f"--ks {k}: a cutoff must be at least 1")
+        shares_of(self.split_shares)
+        if not 0 <= self.hold_out < 1:
+            raise UsageError(f"--hold-out {self.hold_out:g}: must be at least 0 and below 1")
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
         if self.workers is not None and self.workers < 0:
@@ -194,7 +203,14 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
     notes = []
     if len(encoders) == 2 and encoders[0].fingerprint == encoders[1].fingerprint:
         notes.append("both folders hold the same encoder, so there is nothing to tell apart")
-    with Manifest.open(options.manifest, images=options.images, strict=options.strict) as manifest:
+    with Manifest.open(
+        options.manifest,
+        images=options.images,
+        strict=options.strict,
+        split=shares_of(options.split_shares),
+    ) as manifest:
+        held_out = hold_out_val([manifest], options.hold_out) if options.split == "val" else None
+        notes += [] if held_out is None else [held_out.removesuffix(".")]
         labels = (
             None if options.zero_shot is None else read_class_labels(manifest, options.zero_shot)
         )

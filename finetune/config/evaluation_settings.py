@@ -17,6 +17,7 @@ from finetune.figures import (
     metrics_at,
     retrieval_figures,
 )
+from finetune.split_shares import DEFAULT_HOLD_OUT, DEFAULT_SHARES
 
 DEFAULT_PATIENCE = 5
 
@@ -27,6 +28,18 @@ in_evaluation = partial(setting, Group.EVALUATION)
 class EvaluationSettings:
     """What is measured on the validation split, when, and which figure decides."""
 
+    split_shares: tuple[float, ...] = in_evaluation(
+        DEFAULT_SHARES,
+        "Where the manifest names no splits: shares of train, val and test, by a hash of the id.",
+        metavar="TRAIN,VAL[,TEST]",
+    )
+    hold_out: float = in_evaluation(
+        DEFAULT_HOLD_OUT,
+        "Where there is no split val: the share of train that is evaluated on instead, by a hash of"
+        " the id; 0 holds none out.",
+        least=0,
+        below=1,
+    )
     eval_every: int | str = in_evaluation(
         "epoch",
         "Rank the validation pool after each epoch, every N steps, or never.",

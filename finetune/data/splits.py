@@ -14,6 +14,7 @@ import numpy as np
 
 from finetune.arrays import Int64
 from finetune.config.batch_plan import BatchPlan
+from finetune.config.reading import Reading
 from finetune.data.captioned_images import (
     CaptionedImages,
     caption_keys,
@@ -22,7 +23,6 @@ from finetune.data.captioned_images import (
     read_split,
 )
 from finetune.errors import UsageError
-from finetune.frames import ManifestPath
 from finetune.manifest.class_labels import ClassLabels, read_joint_class_labels
 from finetune.manifest.manifest import Manifest
 from finetune.manifest.problems import Problems
@@ -111,12 +111,14 @@ class Splits:
         manifest: The first one, for messages.
         train, val: By split.
         classes: Of `val`, where they are asked for.
+        note: A sentence where val is held out of train.
     """
 
     manifest: Path
     train: CaptionedImages
     val: CaptionedImages
     classes: ValidationClasses | None = None
+    note: str | None = None
 
     def without(self, train: Iterable[int], val: Collection[int]) -> "Splits":
         """Return the same without the images of these indices."""
@@ -149,7 +151,7 @@ class Splits:
             raise UsageError(
                 f"{self.manifest}: the split val has {len(self.val)} images{missing}, too few"
                 f" to evaluate on; mark some rows val in a column split, or give"
-                f" --eval-every never"
+                f" --hold-out 0.1, or --eval-every never"
             )
         if self.classes is not None and not (self.classes.of_image >= 0).any():
             raise UsageError(
@@ -157,40 +159,48 @@ class Splits:
             )
 
 
+def hold_out_val(manifests: Sequence[Manifest], share: float) -> str | None:
+    """Make the split val of a share of train where no manifest has one, and say so in a sentence.
+
+    None where there is one, or with a share of 0.
+    """
+    if not share or any(each.split_counts()["val"] for each in manifests):
+        return None
+    train = sum(each.split_counts()["train"] for each in manifests)
+    held = sum(each.hold_out(share) for each in manifests)
+    return (
+        f"There is no split val: of the {train:,} images of train {held:,} are held out to evaluate"
+        f" on (--hold-out {share:g})."
+    )
+
+
 class TrainingManifests:
     """The manifests of a run, open; a context manager."""
 
-    def __init__(self, manifests: list[Manifest], opened: ExitStack) -> None:
+    def __init__(self, manifests: list[Manifest], opened: ExitStack, hold_out: float) -> None:
         self._manifests = manifests
+        self._hold_out = hold_out
         self._opened = opened
         self.problems: Problems = manifests[0].problems
 
     @classmethod
-    def open(
-        cls,
-        paths: Iterable[ManifestPath],
-        *,
-        images: Path | str | None = None,
-        strict: bool = False,
-    ) -> Self:
-        """Read them all.
-
-        Args:
-            paths: Of the manifests, at least one.
-            images: A folder where relative image paths are looked for too.
-            strict: Whether any problem of a manifest is an error.
-
-        Raises ManifestError.
-        """
-        also = None if images is None else Path(images)
+    def open(cls, reading: Reading) -> Self:
+        """Read them all. Raises ManifestError."""
         with ExitStack() as opened:
             manifests = [
-                opened.enter_context(Manifest.open(path, images=also, strict=strict))
-                for path in paths
+                opened.enter_context(
+                    Manifest.open(
+                        path,
+                        images=reading.images,
+                        strict=reading.strict,
+                        split=reading.split_shares,
+                    )
+                )
+                for path in reading.manifests
             ]
             for manifest in manifests:
                 manifest.check_trainable()
-            return cls(manifests, opened.pop_all())
+            return cls(manifests, opened.pop_all(), reading.hold_out)
 
     def __enter__(self) -> Self:
         return self
@@ -217,11 +227,12 @@ class TrainingManifests:
         Raises UsageError where there are too few, ManifestError where none can be used.
         """
         first = self._manifests[0].path
+        note = hold_out_val(self._manifests, self._hold_out) if evaluates else None
         train = merge_datasets(self._read("train"), self._names)
         if evaluates:
             val = self._read("val")
             of_val = None if classes is None else self._classes(classes, val)
-            splits = Splits(first, train, merge_datasets(val, self._names), of_val)
+            splits = Splits(first, train, merge_datasets(val, self._names), of_val, note)
         else:
             splits = Splits(first, train, captioned_images([]))
         for other in self._manifests[1:]:

@@ -56,8 +56,9 @@ from finetune.manifest.merge import Merger, merged
 from finetune.manifest.paired_vectors import PairedVectors
 from finetune.manifest.problems import Problems
 from finetune.manifest.record_digests import Digests
-from finetune.manifest.splits import DEFAULT_SHARES, SPLITS, HashedSplit
+from finetune.manifest.splits import SPLITS, HashedSplit, hold_out
 from finetune.manifest.stored_record import StoredRecord
+from finetune.split_shares import DEFAULT_SHARES
 from finetune.text.numerals import without_point_zero
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Manifest:
             of the images.
         row_count: Rows read, bad ones not counted.
         problems: What is wrong with rows and images.
+        splits_are_given: Whether any row names its split.
         searched: The folders in which images were looked for, with a `/`, up to the last one that
             any was found in; empty where that is the first. None where names were tried with
             several endings.
@@ -127,6 +129,7 @@ class Manifest:
         self.format = source.format
         self.row_count = merger.row_count
         self.problems = problems
+        self.splits_are_given = merger.splits_are_given
         self._columns = merger.columns.kinds
         self._whole_floats = merger.columns.whole_floats
         self._database = merger.database
@@ -251,6 +254,10 @@ class Manifest:
         """Return the number of records in "train", "val" and "test"."""
         found = dict(self._database.execute("SELECT split, count(*) FROM record GROUP BY split"))
         return {split: found.get(split, 0) for split in SPLITS}
+
+    def hold_out(self, share: float) -> int:
+        """Move a share of the split train to val, by a hash of the ids; returns how many images."""
+        return hold_out(self._database, share)
 
     def to_pandas(self, split: str | None = None) -> "pd.DataFrame":
         """Make a DataFrame of the records, or of a split's, all of them in memory at once.

@@ -396,6 +396,11 @@ class Merger:
         self._problems.add("duplicate id", row.where, reason)
         return False
 
+    @property
+    def splits_are_given(self) -> bool:
+        """Whether any row names a split."""
+        return any(self._split_words.values())
+
     def _split(self, rows: Iterable[Row], id: str) -> str | None:
         split: str | None = None
         for row in rows:

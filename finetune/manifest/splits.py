@@ -2,11 +2,14 @@
 
 import hashlib
 import math
+import sqlite3
 
 from finetune.errors import UsageError
+from finetune.split_shares import DEFAULT_SHARES
 
 SPLITS = ("train", "val", "test")
-DEFAULT_SHARES = (0.8, 0.1, 0.1)
+# One image alone is ranked first whatever a model does.
+FEWEST_HELD_OUT = 2
 
 _SPELLINGS = {
     "train": ("train", "training", "trainval", "restval"),
@@ -42,9 +45,32 @@ class HashedSplit:
 
     def __call__(self, id: str) -> str:
         """Return the split of an id."""
-        digest = hashlib.blake2b(id.encode(), digest_size=8, key=self._key).digest()
-        # 53 bits: more would round up to 1.
-        point = (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+        point = point_of(id, self._key)
         if point < self._train_below:
             return "train"
         return "val" if point < self._val_below else self._last
+
+
+def point_of(id: str, key: bytes) -> float:
+    """Return the number from 0 to below 1 that an id falls on, by a hash with the key."""
+    digest = hashlib.blake2b(id.encode(), digest_size=8, key=key).digest()
+    # 53 bits: more would round up to 1.
+    return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+
+
+def hold_out(database: sqlite3.Connection, share: float, seed: int = 0) -> int:
+    """Move a share of the split train's records to val, by a hash of the id; returns how many.
+
+    At least FEWEST_HELD_OUT, and the same ones again as long as no record is added.
+    """
+    key = f"hold out {seed}".encode()
+    database.create_function("point", 1, lambda id: point_of(id, key), deterministic=True)
+    ((found,),) = database.execute("SELECT count(*) FROM record WHERE split = 'train'")
+    train = int(found)
+    count = min(max(round(share * train), FEWEST_HELD_OUT), train)
+    database.execute(
+        "UPDATE record SET split = 'val' WHERE number IN (SELECT number FROM record"
+        " WHERE split = 'train' ORDER BY point(id), number LIMIT ?)",
+        (count,),
+    )
+    return count

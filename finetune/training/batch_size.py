@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from finetune.config.reading import Reading
 from finetune.config.run_parts import BaseModel, Gradients, Preparation
 from finetune.config.settings import TrainConfig
 from finetune.data.pixel_store import available_memory
@@ -192,9 +193,7 @@ def report_largest_batch(config: TrainConfig) -> str:
     device = torch.device(resolve_device(config.device, config.precision))
     # neither --batch-size nor the split val matters here, and must not stand in the way
     plan = replace(config, batch_size=2).batch_plan
-    with TrainingManifests.open(
-        config.manifests, images=config.images, strict=config.strict
-    ) as manifests:
+    with TrainingManifests.open(Reading.of(config)) as manifests:
         train = manifests.splits(plan, batch_size=2, evaluates=False).train
     dual = load_model(BaseModel.of(config), train.captions).to(device)
     prepared = prepare(dual, Preparation.of(config))

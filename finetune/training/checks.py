@@ -17,6 +17,7 @@ from finetune.manifest.inputs import check_no_input
 from finetune.optimization.precisions import resolve_device
 from finetune.optimization.schedules import SCHEDULE_OPTIONS, Schedule, check_schedule
 from finetune.several import check_several
+from finetune.split_shares import shares_of
 from finetune.towers import TOWERS
 from finetune.trackers import check_trackers
 
@@ -75,6 +76,7 @@ def _check_values(config: TrainConfig) -> None:
 
 def _check_evaluation(config: TrainConfig) -> None:
     metric = Metric.parse(config.metric)
+    shares_of(config.split_shares)
     if not config.evaluates and config.patience:
         raise UsageError(
             f"--patience {config.patience} needs evaluations, but --eval-every is never;"

@@ -16,6 +16,7 @@ from typing import TextIO
 import numpy as np
 import torch
 
+from finetune.config.reading import Reading
 from finetune.config.run_parts import (
     BaseModel,
     Course,
@@ -72,8 +73,8 @@ class Result:
         best_step: Of the weights in `out`; 0 is the base model itself.
         stopped_early: Whether patience ran out.
         rejected: Rows and images that could not be used; `out`/rejected.csv names them.
-        notes: Sentences for the user: how many captions are cut, at how many tokens; a warm-up
-            that is longer than the run.
+        notes: Sentences for the user: what is held out of train; how many captions are cut, at how
+            many tokens; a warm-up that is longer than the run.
     """
 
     out: Path
@@ -124,9 +125,7 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
     # what can be refused is refused before the first slow thing
     with (
         WorkFolder.open(config.work_folder, asked, restart=config.restart) as work,
-        TrainingManifests.open(
-            config.manifests, images=config.images, strict=config.strict
-        ) as manifests,
+        TrainingManifests.open(Reading.of(config)) as manifests,
     ):
         splits = manifests.splits(
             config.batch_plan,
@@ -156,7 +155,9 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
             world.check_equal(dual.parameters())
             course = Course.of(config, data.steps_per_epoch)
             warning = unfinished_warmup(course.schedule, Optimization.of(config).learning_rate)
-            notes = data.notes if warning is None else (*data.notes, f"Warning: {warning}.")
+            warnings = () if warning is None else (f"Warning: {warning}.",)
+            held_out = () if splits.note is None else (splits.note,)
+            notes = (*held_out, *data.notes, *warnings)
             with (
                 progress("Training", course.steps, "steps", state.step) as shown,
                 trackers_of(Tracking.of(config), state.step, shown.message) as trackers,

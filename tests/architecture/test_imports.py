@@ -14,6 +14,7 @@ FINETUNE = [
     "telemetry",
     "deadline",
     "ranges",
+    "split_shares",
     "arrays",
     "towers",
     "figures",

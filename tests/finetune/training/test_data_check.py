@@ -98,7 +98,7 @@ def test_the_command_compares_and_stops(photos: Path, tmp_path: Path) -> None:
     assert done.return_value == 1
     lines = dict(line.split(None, 1) for line in done.output.splitlines() if line.startswith("im"))
     assert lines == {"images": "3  expected 164,614"}
-    assert "Note: The authors split these 90 to 10" in done.output
+    assert "Note: The authors test on 10,000 others." in done.output
     assert not (tmp_path / "encoder").exists()
     as_json = CliRunner().invoke(finetune, [*arguments, "--json"], standalone_mode=False)
     answer = json.loads(as_json.output)
@@ -120,3 +120,25 @@ def test_what_the_recipes_expect() -> None:
     assert load_recipe("icons").expects.images == 23_000
     assert load_recipe("imageclef").expects.captions_an_image == (1, 1)
     assert "[More Information Needed]" in load_recipe("dermatology").expects.note
+
+
+def test_splits_by_a_hash_are_as_expected_but_for_chance(tmp_path: Path) -> None:
+    rows = [f"{number}.png,number {number}" for number in range(400)]
+    for row in rows:
+        (tmp_path / row.partition(",")[0]).touch()
+    photos = tmp_path / "photos.csv"
+    photos.write_text("\n".join(["image,caption", *rows]) + "\n")
+
+    def splits(wanted: dict[str, int], **more: object) -> list[tuple[str, bool]]:
+        found = check_data(config(photos, **more), recipe(splits=wanted))
+        return [
+            (each.expected, each.is_met)
+            for each in found.comparisons
+            if each.what.startswith("split")
+        ]
+
+    ninety = {"train": 360, "val": 40}
+    assert splits(ninety, split_shares="0.9,0.1") == [
+        ("about 360", True), ("about 40", True), ("0", True),
+    ]  # fmt: skip
+    assert [is_met for _, is_met in splits(ninety)] == [False, True, False]

@@ -12,12 +12,14 @@ import torch
 import yaml
 from squares import write_squares
 
+from clipsearch.evaluation.evaluate import EvaluateOptions, evaluate
 from finetune.config.run_parts import Optimization
 from finetune.config.settings import TrainConfig
 from finetune.data.tensors import Normalizer, TensorBatch
 from finetune.data.world import World
 from finetune.encoder_folder import check_fingerprint, read_description
 from finetune.errors import ManifestError, TrainingError, UsageError
+from finetune.evaluation.intervals import Sampling
 from finetune.images.pixels import normalize
 from finetune.losses.contrastive import ContrastiveLoss
 from finetune.models.dual_encoder import load_dual_encoder
@@ -192,8 +194,30 @@ def test_too_large_a_batch_and_a_missing_validation_split_are_named(config, tmp_
         train(replace(config, batch_size=97), quiet=True)
     only_train = write_squares(tmp_path / "only", train=8, val=0)
     with pytest.raises(UsageError, match="the split val has 0 images"):
-        train(replace(config, manifest=only_train, batch_size=4), quiet=True)
+        train(replace(config, manifest=only_train, batch_size=4, hold_out=0.0), quiet=True)
     assert not config.work_folder.exists()
+
+
+def test_without_a_split_val_a_part_of_train_is_held_out_and_evaluated_alike(tmp_path) -> None:
+    only_train = write_squares(tmp_path / "only", train=24, val=0)
+    config = TrainConfig(
+        manifest=only_train, model="tiny", out=tmp_path / "out", batch_size=8, epochs=1,
+        hold_out=0.2,
+    )  # fmt: skip
+    result = train(config, quiet=True)
+    told = "There is no split val: of the 24 images of train 5 are held out to evaluate on"
+    assert result.notes[0] == f"{told} (--hold-out 0.2)."
+    assert result.metrics["text-to-image"]["pool"] == 5
+
+    options = EvaluateOptions(
+        encoder=tmp_path / "out", manifest=only_train, split="val", hold_out=0.2,
+        sampling=Sampling(resamples=10), workers=0,
+    )  # fmt: skip
+    found = evaluate(options)
+    assert found.notes[0].startswith(told)
+    assert found.measurements[0].figure("mrr@10").estimate.value == pytest.approx(
+        result.metrics["text-to-image"]["mrr@10"], abs=1e-3
+    )
 
 
 def test_unreadable_pictures_are_left_out_and_reported(tmp_path: Path) -> None:
