@@ -107,6 +107,15 @@ class EncoderDescription:
     format_version: int = FORMAT_VERSION
 
 
+def is_missing_folder(name: str) -> bool:
+    """Return whether a model's name can only mean a folder, and there is none.
+
+    Ids of the hub are "name" or "owner/name".
+    """
+    is_no_id = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or not name
+    return is_no_id and not Path(name).expanduser().exists()
+
+
 def fingerprint(folder: Path) -> str:
     """Return the sha256, in hex, over name and sha256 of each of EMBEDDING_FILES that is there.
 

@@ -2,14 +2,16 @@
 
 import os
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 
 from clipsearch.cli import EXIT_FAILED, EXIT_SOME_REJECTED
-from clipsearch.cli.finetune_options import CAPTION_OPTIONS, training_options
+from clipsearch.cli.finetune_options import CAPTION_OPTIONS, settings_given, training_options
 from clipsearch.cli.groups import GroupedCommand
 from clipsearch.cli.options import NamedPath, json_option
 from finetune.config.caption_augmentation import CaptionAugmentConfig
@@ -22,11 +24,16 @@ from finetune.errors import UsageError
 from finetune.figures import Measurement
 from finetune.optimization.precisions import resolve_device
 from finetune.text.strict_json import dumps
-from finetune.training.checks import check_config
+from finetune.training.checks import check_config, check_paths
 from finetune.training.data_check import NOT_KNOWN, check_data
 
 if TYPE_CHECKING:
     from finetune.training.train import Result
+
+
+# No path: where something is shown that needs none.
+NO_MANIFEST = Path(os.devnull)
+SHAPES_SHOWN = 24
 
 
 @click.command(cls=GroupedCommand, short_help="Train an encoder on your own captions.")
@@ -83,24 +90,33 @@ def finetune(
       clipsearch finetune photos.csv --model openai/clip-vit-base-patch32 --out encoder
       clipsearch finetune photos.csv --model encoder --out better --learning-rate 5e-6
       clipsearch finetune photos.csv --model tiny --out encoder --epochs 20 --batch-size 128
-      clipsearch finetune photos.csv --recipe article --print-config
+      clipsearch finetune --recipe article --print-config
       clipsearch finetune rsicd.json ucm.json sydney.json --recipe rsicd --check
 
     \b
     Exit codes: 0 done, 3 done but some rows or pictures could not be used (FOLDER/rejected.csv
     names them; not where torchrun started several processes), 130 stopped by Ctrl-C.
     """
-    config = build_config(manifests, recipe, options)
     # what only shows something replaces nothing
     only_shows = print_config or find_batch_size or check or show_augmentation is not None
+    can_do_without = print_config or show_augmentation is not None
+    config = build_config(manifests, recipe, options, without_manifest=can_do_without)
     check_config(config, with_device=not (print_config or check), writes=not only_shows)
     if check:
         return _check_data(config, recipe, as_json)
     if print_config:
-        click.echo(yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True), nl=False)
+        shown = config.as_dict()
+        if config.manifest == NO_MANIFEST:
+            del shown["manifest"]
+        click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
         return 0
+    if config.manifest != NO_MANIFEST:
+        check_paths(config)
     if show_augmentation is not None:
-        _show_augmentation(config, show_augmentation, recipe)
+        if config.manifest == NO_MANIFEST:
+            _show_augmentation_of_shapes(config, show_augmentation, recipe)
+        else:
+            _show_augmentation(config, show_augmentation, recipe)
         return 0
     if find_batch_size:
         # Takes seconds to import: --help and a wrong option must not wait for it.
@@ -123,18 +139,27 @@ def finetune(
 
 
 def build_config(
-    manifests: tuple[str, ...], recipe: str | None, options: dict[str, Any]
+    manifests: tuple[str, ...],
+    recipe: str | None,
+    options: dict[str, Any],
+    *,
+    without_manifest: bool = False,
 ) -> TrainConfig:
-    """Join the defaults, then the recipe's settings, then the options that were given."""
+    """Join the defaults, then the recipe's settings, then the options that were given.
+
+    `without_manifest` takes NO_MANIFEST where none is named.
+    """
     values: dict[str, object] = {}
     if recipe is not None:
         loaded = load_recipe(recipe)
         values = dict(loaded.settings) | {"recipe": loaded.name}
     images = options.pop("augment")
     captions = {field: options.pop(name) for name, field in CAPTION_OPTIONS.items()}
-    given = {name: value for name, value in options.items() if value not in (None, ())}
+    given = settings_given(options, partial(click.echo, err=True))
     if manifests:
         values |= {"manifest": manifests[0], "more_manifests": manifests[1:]}
+    if without_manifest:
+        values.setdefault("manifest", NO_MANIFEST)
     config = config_from_mapping(values | given)
     kept = asdict(config.caption_augment)
     chosen = {name: value for name, value in captions.items() if value is not None}
@@ -170,6 +195,16 @@ def _check_data(config: TrainConfig, recipe: str | None, as_json: bool) -> int:
     for warning in found.warnings:
         click.echo(f"Warning: {warning}")
     return 0 if found.is_met else EXIT_FAILED
+
+
+def _show_augmentation_of_shapes(config: TrainConfig, path: Path, recipe: str | None) -> None:
+    from clipsearch.demo.shapes import write_shapes  # light path: Pillow
+
+    with TemporaryDirectory(prefix="clipsearch-") as folder:
+        shapes = write_shapes(Path(folder), count=SHAPES_SHOWN)
+        own = replace(config, manifest=shapes, split_shares=(1.0, 0.0), batch_size=2)
+        _show_augmentation(own, path, recipe)
+    click.echo("The pictures are made up; name a MANIFEST to see your own.")
 
 
 def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> None:

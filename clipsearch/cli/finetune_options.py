@@ -36,8 +36,10 @@ def training_options(command: Command) -> Command:
     where the setting may be None.
     """
     found = sorted(_declared(TrainConfig), key=lambda each: list(Group).index(each[1].group))
-    for flag, declared, hint, default in reversed(found):
-        command = _option(flag, declared, hint, default)(command)
+    for name, declared, hint, default in reversed(found):
+        command = _option(name, declared, hint, default)(command)
+        if declared.formerly:
+            command = _earlier_option(name, declared)(command)
     return command
 
 
@@ -53,24 +55,47 @@ CAPTION_OPTIONS = {
 }
 
 
+# Before the name of a setting: its option by an earlier name.
+_EARLIER = "earlier_"
+
+
+def settings_given(options: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+    """Return what was given, by field, without what was not.
+
+    `tell` takes a sentence for each option that was given by an earlier name.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    for name in [name for name in given if name.startswith(_EARLIER)]:
+        field = name.removeprefix(_EARLIER)
+        declared = settings_of(TrainConfig)[field]
+        tell(f"Note: {declared.formerly} is called {declared.flag} now.")
+        given.setdefault(field, given.pop(name))
+    return given
+
+
 def _declared(kind: type) -> Iterator[tuple[str, Setting, Any, object]]:
-    """Yield option, setting, type and default of every field that has an option."""
+    """Yield the name of the option's value, setting, type and default of every field with one.
+
+    In the fields of a run it is the field's; in those of captions the option's own.
+    """
     hints, known = get_type_hints(kind), settings_of(kind)
     for item in fields(kind):
         declared, hint = known[item.name], hints[item.name]
         if isinstance(hint, type) and is_dataclass(hint) and settings_of(hint):
             yield from _declared(hint)
         elif declared.flag != "":
-            yield option_of(item.name, declared), declared, hint, item.default
+            name = item.name if kind is TrainConfig else parameter(option_of(item.name, declared))
+            yield name, declared, hint, item.default
 
 
 def _option(
-    flag: str, declared: Setting, hint: Any, default: object
+    name: str, declared: Setting, hint: Any, default: object
 ) -> Callable[[Command], Command]:
+    flag = option_of(name, declared)
     shown = default_shown(default, declared)
     return click.option(
         f"{flag}/--no-{flag[2:]}" if hint is bool else flag,
-        parameter(flag),
+        name,
         cls=GroupedOption,
         group=declared.group,
         type=_type(declared, hint),
@@ -78,6 +103,17 @@ def _option(
         metavar=declared.metavar,
         multiple=declared.repeated,
         help=declared.help + (f"  [default: {shown}]" if shown else ""),
+    )
+
+
+def _earlier_option(name: str, declared: Setting) -> Callable[[Command], Command]:
+    return click.option(
+        declared.formerly,
+        _EARLIER + name,
+        type=click.STRING,
+        default=None,
+        multiple=declared.repeated,
+        hidden=True,
     )
 
 

@@ -100,10 +100,11 @@ def scenes(seed: int = 0) -> list[Scene]:
     ]
 
 
-def write_shapes(folder: Path, seed: int = 0) -> Path:
+def write_shapes(folder: Path, seed: int = 0, *, count: int | None = None) -> Path:
     """Draw every scene into `folder` and return the manifest, `folder`/captions.csv.
 
-    Each image has two captions, the second in other words.
+    With `count`, so many of the split train, each of another kind. Each image has two captions,
+    the second in other words.
     """
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,11 @@ def write_shapes(folder: Path, seed: int = 0) -> Path:
     with manifest.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "caption", "split", "shape", "colour", "position", "count"])
-        for scene in scenes(seed):
+        chosen = scenes(seed)
+        if count is not None:
+            train = [scene for scene in chosen if scene.split == "train"]
+            chosen = train[:: max(len(train) // count, 1)][:count]
+        for scene in chosen:
             draw(scene, seed).save(images / scene.file_name, compress_level=1)
             tags = (scene.split, scene.shape, scene.colour, scene.position, scene.count)
             for caption in (scene.caption, scene.other_caption):

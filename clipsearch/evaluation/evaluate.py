@@ -37,6 +37,7 @@ from finetune.figures import CLASS_CUTOFFS, cutoffs_with
 from finetune.frames import DataFrame, FrameManifest, as_manifest
 from finetune.manifest.class_labels import ClassLabels, read_class_labels
 from finetune.manifest.cut_captions import cut_sentence
+from finetune.manifest.inputs import check_exists
 from finetune.manifest.manifest import Manifest
 from finetune.manifest.problems import Problem
 from finetune.manifest.splits import SPLITS
@@ -198,6 +199,7 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
     """
     options.check()
     options = replace(options, manifest=as_manifest(options.manifest))
+    check_exists(as_manifest(options.manifest))
     folders = [options.encoder, *([options.against] if options.against is not None else [])]
     encoders = tuple(Encoder.load(folder, device=options.device) for folder in folders)
     notes = []

@@ -75,10 +75,17 @@ class EvaluationSettings:
     zero_shot_classes: str | None = in_evaluation(
         None,
         "Evaluate the choice among classes too: the column or file that names each image's.",
+        flag="--zero-shot",
+        formerly="--zero-shot-classes",
         metavar="COLUMN|FILE",
     )
     zero_shot_template: tuple[str, ...] = in_evaluation(
-        ("a photo of a {category}",), "A prompt for a class; give it several times.", repeated=True
+        ("a photo of a {category}",),
+        "A prompt for a class; give it several times.",
+        flag="--template",
+        formerly="--zero-shot-template",
+        metavar="TEXT",
+        repeated=True,
     )
     batches_of: int | None = in_evaluation(
         None, "Report figures within batches of N too, as papers do.", least=2, operational=True

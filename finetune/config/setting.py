@@ -38,6 +38,7 @@ class Setting:
         group: Where it is shown.
         help: What it does, for people.
         flag: Its option, where that is not the field's name; empty where it has none of its own.
+        formerly: An earlier name of its option, which is still taken; empty where it had none.
         metavar: What the help shows in place of a value; None shows the type.
         default: How the help tells a default that follows from something else.
         range: The numbers that it may have.
@@ -50,6 +51,7 @@ class Setting:
     group: Group
     help: str
     flag: str | None = None
+    formerly: str = ""
     metavar: str | None = None
     default: str = ""
     range: Range | None = None

@@ -155,7 +155,7 @@ class Splits:
             )
         if self.classes is not None and not (self.classes.of_image >= 0).any():
             raise UsageError(
-                f"--zero-shot-classes {self.classes.source}: no image of the split val has a class"
+                f"--zero-shot {self.classes.source}: no image of the split val has a class"
             )
 
 

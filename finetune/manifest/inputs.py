@@ -5,15 +5,28 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.encoder_folder import DESCRIPTION_FILE
-from finetune.errors import UsageError
+from finetune.errors import ManifestError, UsageError
 from finetune.files.outputs import IsOurs, is_sealed
 from finetune.files.ownership import read_mark
+from finetune.frames import FrameManifest, ManifestPath
 from finetune.images.contact_sheet import check_form
 
 Inputs = Iterable[str | os.PathLike[str] | None]
 
 # What a folder of images reads beside images.
 _READ_SUFFIXES = (".txt", ".tar")
+
+
+# Of a pattern of tar shards: "shards/{000..012}.tar".
+PATTERN_SIGNS = "{*?["
+
+
+def check_exists(manifest: ManifestPath) -> None:
+    """Raise ManifestError where there is neither such a file nor such a folder."""
+    if isinstance(manifest, FrameManifest) or any(sign in str(manifest) for sign in PATTERN_SIGNS):
+        return
+    if not Path(manifest).expanduser().exists():
+        raise ManifestError(f"{manifest}: there is no such file or folder")
 
 
 def check_output(path: Path, what: str, is_ours: IsOurs, inputs: Inputs = ()) -> None:

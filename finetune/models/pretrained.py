@@ -24,6 +24,7 @@ from transformers.image_processing_utils import ImageProcessingMixin
 from transformers.utils import logging
 
 from finetune.config.settings import TINY
+from finetune.encoder_folder import is_missing_folder
 from finetune.errors import ClipsearchError, EncoderError, UsageError
 from finetune.files import bounded_json
 from finetune.images.preprocessing import Preprocessing
@@ -75,8 +76,7 @@ def local_folder(name: str) -> str | None:
     if path.is_dir():
         _check_settings_files(path)
         return str(path)
-    # Ids are "name" or "owner/name"; anything else can only have been meant as a path.
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or not name:
+    if is_missing_folder(name):
         raise UsageError(f"{name or '(empty)'}: no such folder, and not a Hugging Face id")
     prepare_hub()
     return None

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from finetune.config.settings import CUDA_GRAPHS, SETTINGS, TINY, TrainConfig, option
 from finetune.data.back_translation import parse_routes
-from finetune.encoder_folder import DESCRIPTION_FILE
+from finetune.encoder_folder import DESCRIPTION_FILE, is_missing_folder
 from finetune.errors import UsageError
 from finetune.evaluation.zero_shot import check_templates
 from finetune.figures import Metric
 from finetune.losses import OPTIONS, check_loss
-from finetune.manifest.inputs import check_no_input
+from finetune.manifest.inputs import check_exists, check_no_input
 from finetune.optimization.precisions import resolve_device
 from finetune.optimization.schedules import SCHEDULE_OPTIONS, Schedule, check_schedule
 from finetune.several import check_several
@@ -46,6 +46,18 @@ def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool 
         _check_out(config)
     if with_device:
         resolve_device(config.device, config.precision)
+
+
+def check_paths(config: TrainConfig) -> None:
+    """Raise ManifestError or UsageError where a manifest or a model's folder is missing.
+
+    Said before anything slow is imported. What a folder holds is found out when it is read.
+    """
+    for manifest in config.manifests:
+        check_exists(manifest)
+    for name, model in (("--model", config.model), ("--text-model", config.text_model)):
+        if model is not None and is_missing_folder(model):
+            raise UsageError(f"{name} {model}: no such folder, and not a Hugging Face id")
 
 
 def unfinished_warmup(schedule: Schedule, learning_rate: float) -> str | None:
@@ -85,7 +97,7 @@ def _check_evaluation(config: TrainConfig) -> None:
     if metric.is_zero_shot and config.zero_shot_classes is None:
         raise UsageError(
             f"--metric {config.metric} needs the images' classes;"
-            f" name their column or file with --zero-shot-classes"
+            f" name their column or file with --zero-shot"
         )
 
 

@@ -176,7 +176,7 @@ def _classes(config: TrainConfig, manifests: list[Manifest]) -> tuple[int | None
     try:
         labels = read_joint_class_labels(manifests, config.zero_shot_classes)
     except (ManifestError, UsageError) as error:
-        return 0, [f"--zero-shot-classes: {error}"]
+        return 0, [f"--zero-shot: {error}"]
     names = {name for each in labels for name in each.names}
     return len(names), []
 

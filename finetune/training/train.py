@@ -50,7 +50,7 @@ from finetune.optimization.precisions import resolve_device, resolve_precision
 from finetune.trackers import start_trackers
 from finetune.trackers.background import Trackers
 from finetune.training.checkpoint import WorkFolder
-from finetune.training.checks import check_config, unfinished_warmup
+from finetune.training.checks import check_config, check_paths, unfinished_warmup
 from finetune.training.finish import finish
 from finetune.training.gradients.distributed import join_world
 from finetune.training.loop import Run, fit
@@ -104,6 +104,7 @@ def train(config: TrainConfig, *, stream: TextIO | None = None, quiet: bool = Fa
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
     check_config(config)
+    check_paths(config)
     check_out(Path(config.out), yes=config.yes)
     with ExitStack() as stack:
         is_tiny = config.model == TINY and config.text_model is None

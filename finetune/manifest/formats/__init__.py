@@ -24,6 +24,7 @@ from finetune.manifest.formats import (
 )
 from finetune.manifest.formats.row import ManifestSource
 from finetune.manifest.formats.text_lines import UTF8_BOM, first_lines
+from finetune.manifest.inputs import PATTERN_SIGNS
 
 HEAD_BYTES = 1 << 20
 
@@ -64,7 +65,7 @@ def recognise(path: str | Path | FrameManifest, has_vectors: bool = False) -> Ma
         raise ManifestError(f"{path}: {error.strerror}") from error
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if any(sign in text for sign in "{*?["):
+    if any(sign in text for sign in PATTERN_SIGNS):
         return webdataset.recognise_pattern(text)
     raise ManifestError(f"{path}: there is no such file or folder")
 

@@ -319,3 +319,26 @@ def test_published_figures_beside_ours() -> None:
             "pool": None, "note": "of the test", "run": "",
         },
     ]  # fmt: skip
+
+
+def test_print_config_needs_no_manifest_and_is_a_recipe_for_any(tmp_path: Path) -> None:
+    printed = CliRunner().invoke(finetune, ["--recipe", "article", "--print-config"]).output
+    assert "manifest" not in yaml.safe_load(printed)
+    (tmp_path / "mine.yaml").write_text(printed)
+    again = ["photos.csv", "--recipe", str(tmp_path / "mine.yaml"), "--print-config"]
+    assert yaml.safe_load(CliRunner().invoke(finetune, again).output)["manifest"] == "photos.csv"
+
+
+def test_earlier_names_of_options_are_taken_with_a_note() -> None:
+    arguments = [
+        "photos.csv", "--model", "tiny", "--zero-shot-classes", "class", "--zero-shot-template",
+        "a {category}", "--print-config",
+    ]  # fmt: skip
+    done = CliRunner().invoke(finetune, arguments)
+    assert yaml.safe_load(done.stdout)["zero_shot_classes"] == "class"
+    assert yaml.safe_load(done.stdout)["zero_shot_template"] == ["a {category}"]
+    assert done.stderr.splitlines() == [
+        "Note: --zero-shot-classes is called --zero-shot now.",
+        "Note: --zero-shot-template is called --template now.",
+    ]
+    assert "--zero-shot-classes" not in CliRunner().invoke(finetune, ["--help"]).output

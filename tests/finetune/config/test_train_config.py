@@ -120,6 +120,7 @@ def test_every_field_is_an_option_whose_help_tells_the_default() -> None:
     assert more == {
         "manifests", "print_config", "find_batch_size", "show_augmentation", "word_drop",
         "caption_case", "caption_punctuation", "as_json", "check",
+        "earlier_zero_shot_classes", "earlier_zero_shot_template",
     }  # fmt: skip
 
 

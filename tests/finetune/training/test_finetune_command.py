@@ -56,6 +56,34 @@ def test_augmented_pictures_are_shown_without_training(manifest: Path, tmp_path:
         assert min(image.size) > 100
 
 
+def test_without_a_manifest_made_up_pictures_are_shown(tmp_path: Path) -> None:
+    done = finetune("--model", "tiny", "--show-augmentation", tmp_path / "sheet.png")
+    assert "made up; name a MANIFEST" in done.stdout
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert min(image.size) > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photoss.csv", "--model", "tiny"], "photoss.csv: there is no such file or folder"),
+        (["photos.csv", "--model", "./models/clip"], "--model ./models/clip: no such folder"),
+    ],
+)
+def test_a_mistyped_path_is_said_before_torch_is_imported(arguments, message, tmp_path) -> None:
+    (tmp_path / "photos.csv").touch()
+    program = (
+        "import sys\nfrom clipsearch.cli import main\n"
+        f"try: main(['finetune', *{arguments}])\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert message in done.stderr
+    assert done.stdout == "False\n"
+
+
 def test_what_is_printed_runs_again_and_options_win(manifest: Path, tmp_path: Path) -> None:
     printed = finetune(
         manifest, "--recipe", "article", "--model", "tiny", "--epochs", "1", "--batch-size", "8",

@@ -180,7 +180,7 @@ def test_classes_are_evaluated_and_can_say_what_is_best(config, no_export, tmp_p
 
 
 def test_a_metric_of_classes_needs_classes(config) -> None:
-    with pytest.raises(UsageError, match="--zero-shot-classes"):
+    with pytest.raises(UsageError, match="--zero-shot"):
         train(replace(config, metric="hits@1"), quiet=True)
 
 
