@@ -101,7 +101,11 @@ def finetune(
     only_shows = print_config or find_batch_size or check or show_augmentation is not None
     can_do_without = print_config or show_augmentation is not None
     config = build_config(manifests, recipe, options, without_manifest=can_do_without)
-    check_config(config, with_device=not (print_config or check), writes=not only_shows)
+    check_config(config, with_device=False, writes=not only_shows)
+    if config.manifest != NO_MANIFEST and not print_config:
+        check_paths(config)
+    if not print_config and not check:
+        resolve_device(config.device, config.precision)  # imports torch
     if check:
         return _check_data(config, recipe, as_json)
     if print_config:
@@ -110,8 +114,6 @@ def finetune(
             del shown["manifest"]
         click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
         return 0
-    if config.manifest != NO_MANIFEST:
-        check_paths(config)
     if show_augmentation is not None:
         if config.manifest == NO_MANIFEST:
             _show_augmentation_of_shapes(config, show_augmentation, recipe)
