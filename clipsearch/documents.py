@@ -45,6 +45,10 @@ class Document:
             where an earlier version wrote it, and in the hits of a search on Vespa.
         content: sha256, in hex, of what the embedding was made from: the image's bytes, or the
             ready-made vector. Empty in the same cases.
+        look: What near duplicates share, so that a search can show one of them: of an image its
+            perceptual hash (`finetune.images.perceptual_hash`), of a ready-made vector `content`,
+            or whatever `clipsearch duplicates --mark` has written. Where it is empty the document
+            is like no other.
     """
 
     id: str
@@ -55,6 +59,7 @@ class Document:
     embedding: Embedding | None = None
     data_set: str = part(TEXT, form=2, label="data set", in_hits=False)
     content: str = part(TEXT, form=2, in_hits=False, is_shown=False)
+    look: str = part(TEXT, form=3, in_hits=False, is_shown=False)
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -116,6 +121,14 @@ DOCUMENT_FORM = max(known.form for known in PARTS.values())
 have the fields beside them that a filter of a search by vector needs
 (`clipsearch.engines.vespa.filter_fields`), and say of which data set they are. A later one has
 the fields that `Document` declares for it."""
+
+
+LOOK_FORM = PARTS["look"].form
+
+
+def look_of(document: Document) -> str:
+    """Return what the document shares with its near duplicates; its id where that is not known."""
+    return document.look or document.id
 
 
 def check_document(document: Document, dimension: int) -> None:

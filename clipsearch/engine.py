@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
+from clipsearch.cutoffs import check_cutoffs
 from clipsearch.documents import (
     DOCUMENT_FORM,
     Document,
@@ -19,6 +20,7 @@ from clipsearch.json_records import record
 from clipsearch.modes import (
     MODES_WITHOUT_VECTOR,
     RRF_K,
+    UNRANKED,
     Calibration,
     Mode,
     Ranking,
@@ -26,6 +28,7 @@ from clipsearch.modes import (
     ranking_of,
 )
 from clipsearch.operations import Operation, Outcome
+from clipsearch.sorting import Sort
 from clipsearch.terms import NO_TERMS, Term, Terms
 from finetune.errors import DocumentError, UsageError
 
@@ -172,7 +175,8 @@ class EngineQuery:
     """A query as an engine takes it: words already cut, image already a vector.
 
     Attributes:
-        mode: The ranking.
+        mode: The ranking; None for none: all that passes the filters, by id unless `sort` says
+            otherwise.
         tokens: The plain words of the query text by `clipsearch.text.tokens`, repeats kept; each
             finds documents by itself.
         terms: Phrases, beginnings of words, and what is required or left out, beside these. What
@@ -186,9 +190,14 @@ class EngineQuery:
         bm25_weight, vector_weight: None takes the index's own.
         exact: Compare the vector with every document, never through an approximate index.
         exclude_ids: Documents left out of the hits (the image that the query came from).
+        min_score: Hits score at least this.
+        min_cosine: What the vector finds has at least this cosine. In a hybrid, what has a word of
+            the query stays with any.
+        sort: The order of all that is found; None is by score. Of `vector` and the hybrids the
+            `candidates` nearest are sorted, whatever k and offset are.
     """
 
-    mode: Mode
+    mode: Mode | None
     tokens: tuple[str, ...] = ()
     vector: Embedding | None = None
     k: int = 10
@@ -201,6 +210,9 @@ class EngineQuery:
     exact: bool = False
     exclude_ids: tuple[str, ...] = ()
     terms: Terms = NO_TERMS
+    min_score: float | None = None
+    min_cosine: float | None = None
+    sort: Sort | None = None
 
     @property
     def scored(self) -> tuple[Term, ...]:
@@ -216,7 +228,12 @@ class EngineQuery:
     @property
     def ranking(self) -> Ranking:
         """What the mode ranks by. Raises UsageError for an unknown mode."""
-        return ranking_of(self.mode)
+        return UNRANKED if self.mode is None else ranking_of(self.mode)
+
+    @property
+    def is_cut_after_ranking(self) -> bool:
+        """Whether the least score is one that only the reranked hits have."""
+        return self.min_score is not None and self.ranking.reranks is not None
 
     def check(self, info: IndexInfo) -> None:
         """Raise UsageError for a query that cannot work over the index of `info`.
@@ -231,6 +248,7 @@ class EngineQuery:
                 f" must be at least 1, and the offset not below 0"
             )
         check_weights(self.bm25_weight, self.vector_weight)
+        check_cutoffs(self.mode, self.min_score, self.min_cosine, self.sort)
         if not ranking.needs_vector:
             return
         if self.vector is None:
@@ -250,7 +268,8 @@ class Hit:
 
     Attributes:
         document: Without its embedding.
-        score: What the hits are ordered by, descending; equal scores by id, ascending.
+        score: What the hits are ordered by, descending; equal scores by id, ascending. Of a sorted
+            query the number that it is sorted by, and 0 where that is a text.
         bm25: The lexical part, 0 where no term matches; None where the mode has none.
         cosine: Of query vector and embedding, -1 to 1; None where the mode has none.
     """
@@ -268,7 +287,8 @@ class Page:
     Attributes:
         hits: Best first.
         total: Every match for bm25 and the hybrids; for `vector` every document that passes the
-            filters, whatever k, offset and candidates are.
+            filters, whatever k, offset and candidates are. With a least score or cosine what has
+            it; of a sorted query what is sorted.
         offset: Hits skipped before these.
         facets: Column to (value, count) pairs over all that `total` counts, most frequent first,
             then by value; spellings of one tag are counted together.
@@ -276,6 +296,8 @@ class Page:
         notes: Sentences for the user (a query without any word, say).
         partial: The reason why the answer may be incomplete; None where it is whole.
         candidates: For `vector`, how many of the nearest were ranked; None for other modes.
+        at_least: Whether there may be more than `total`: as many were found as were looked for, and
+            the last of them is not below the least score or cosine.
     """
 
     hits: tuple[Hit, ...]
@@ -286,6 +308,7 @@ class Page:
     notes: tuple[str, ...] = ()
     partial: str | None = None
     candidates: int | None = None
+    at_least: bool = False
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a DataFrame of the hits, a row each, best first.
@@ -378,7 +401,7 @@ def target_hits(query: EngineQuery) -> int:
     """Return how many of the nearest by vector are looked for; a deep page of `vector` raises them
     to its needs.
     """
-    if query.ranking.uses_words:
+    if query.ranking.uses_words or query.sort is not None:
         return query.candidates
     return max(query.candidates, query.offset + query.k)
 

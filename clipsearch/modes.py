@@ -78,6 +78,8 @@ RANKINGS: Mapping[Mode, Ranking] = MappingProxyType(
         "hybrid-normalized": Ranking(weighted=True, reranks="hybrid"),
     }
 )
+UNRANKED = Ranking(uses_words=False, needs_vector=False)
+"""Of a query of filters alone: whatever passes them, in an order that the query names."""
 WEIGHTED_MODES = tuple(mode for mode in MODES if RANKINGS[mode].weighted)
 MODES_WITHOUT_VECTOR = tuple(mode for mode in MODES if not RANKINGS[mode].needs_vector)
 

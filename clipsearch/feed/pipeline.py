@@ -20,6 +20,7 @@ from clipsearch.feed.ledger.entry import Entry
 from clipsearch.operations import Operation, Upsert
 from finetune.images.decode import Decoded
 from finetune.images.decode_workers import decode_ahead
+from finetune.images.perceptual_hash import perceptual_hash
 from finetune.images.source import ImageSource
 
 
@@ -122,8 +123,12 @@ def _encode_batch(batch: list[tuple[PlannedImage, Decoded]], encoder: Encoder) -
     pixels = np.stack([read.pixels for _, read in batch if read.pixels is not None])
     embeddings = encoder.encode_pixels(pixels)
     return [
-        replace(upsert_step(image, embedding, read.sha256 or ""), note=read.note)
+        replace(
+            upsert_step(image, embedding, read.sha256 or "", look=perceptual_hash(read.pixels)),
+            note=read.note,
+        )
         for (image, read), embedding in zip(batch, embeddings, strict=True)
+        if read.pixels is not None
     ]
 
 
@@ -132,10 +137,12 @@ def upsert_step(
     embedding: Embedding,
     content: str,
     known: Entry | EllipsisType | None = ...,
+    *,
+    look: str = "",
 ) -> Step:
     """Return the image with its embedding (float32[d]) and the sha256 of its content.
 
-    `known` as in `Step`.
+    `known` as in `Step`. Without a `look` the content is it.
     """
     # Field by field: it is done for every document, and `replace` takes three times as long.
     made, entry = image.document, image.entry
@@ -148,6 +155,7 @@ def upsert_step(
         embedding,
         made.data_set,
         content,
+        look or content,
     )
     entry = Entry(
         entry.id, entry.stamp, content, entry.encoder, entry.fields, entry.data_set, entry.size

@@ -303,5 +303,8 @@ def update_step(image: PlannedImage, known: Entry) -> Step:
     document = image.document
     # The stamp of the comparison: the image may have changed since.
     entry = replace(image.entry, content=known.content, stamp=known.stamp)
-    update = Update(document.id, **document.parts | {"content": known.content})
+    # Of the image itself nothing has changed, nor how it looks.
+    parts = document.parts | {"content": known.content}
+    del parts["look"]
+    update = Update(document.id, **parts)
     return Step(update, entry, known=known, place=image.place)

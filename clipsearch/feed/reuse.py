@@ -100,7 +100,7 @@ def reused(
             image = source.image(record, number)
             image = replace(image, entry=replace(image.entry, stamp=hashed.stamp))
             written.add(image.document.id)
-            step = upsert_step(image, document.embedding, hashed.content)
+            step = upsert_step(image, document.embedding, hashed.content, look=document.look)
             yield replace(step, reused=True)
 
 

@@ -52,11 +52,20 @@ def answer_search(
 
     An approximate search finds `found_share` of its candidates, as one that stops early.
     """
-    statement = re.fullmatch(r"select (.*) from image where (.*?)( \| .*)?", body["yql"], re.DOTALL)
+    statement = re.fullmatch(
+        r"select (.*) from image where (.*?)(?: order by (\w+)( desc)?)?( \| .*)?",
+        body["yql"],
+        re.DOTALL,
+    )
     assert statement is not None, body["yql"]
     search = _Search(images, body, language, found_share)
     found = search.find(statement.group(2))
     ranked = search.rank(found, str(body["ranking.profile"]))
+    found = {number for number, _, _ in ranked}
+    if statement.group(3):
+        name = statement.group(3)
+        ranked.sort(key=lambda row: images[row[0]].get(name, ""), reverse=bool(statement.group(4)))
+        ranked = [(number, 0.0, features) for number, _, features in ranked]
     hits, offset = int(body.get("hits", 10)), int(body.get("offset", 0))
     names = statement.group(1).split(", ")
     children: list[dict[str, Any]] = [
@@ -71,8 +80,8 @@ def answer_search(
         }
         for number, score, features in ranked[offset : offset + hits]
     ]
-    if statement.group(3):
-        children.append(_groups(images, found, statement.group(3)))
+    if statement.group(5):
+        children.append(_groups(images, found, statement.group(5)))
     coverage = {"coverage": 100, "documents": len(images), "full": True, "nodes": 1}
     root = {"id": "toplevel", "fields": {"totalCount": len(found)}, "coverage": coverage}
     if children:
@@ -247,7 +256,7 @@ class _Search:
         return False
 
     def _same_element(self, name: str, key: str, test: str) -> "_Passing":
-        bounds = re.findall(r"value (>=|>|<=|<) (-?[\d.]+)", test)
+        bounds = re.findall(r"value (>=|>|<=|<) (-?[\d.]+(?:e\d+)?)", test)
         wanted = [self._text(one).lower() for one in re.findall(r'@\w+|"[^"]*"', test)]
         assert bounds or wanted, test
 
@@ -285,6 +294,11 @@ class _Search:
         def weighted(row: tuple[int, float, float, float]) -> float:
             return bm25_weight * row[1] + vector_weight * row[2]
 
+        def numbered(row: tuple[int, float, float, float]) -> float:
+            held = self.images[row[0]].get("sortable", {}).get("cells", {})
+            by = self.body["input.query(by)"]
+            return sum(held.get(column, 0.0) * sign for column, sign in by.items())
+
         first = {
             "unranked": lambda row: 0.0,
             "bm25": lambda row: row[1],
@@ -293,7 +307,12 @@ class _Search:
             "hybrid": weighted,
             "hybrid-rrf": weighted,
             "hybrid-normalized": weighted,
+            "by_number": numbered,
+            "by_number_near": numbered,
         }[profile]
+        # It looks at the first phase alone.
+        limit = self.body.get("ranking.rankScoreDropLimit", -math.inf)
+        rows = [row for row in rows if first(row) > limit]
         rows.sort(key=lambda row: -first(row))
         scores = [first(row) for row in rows]
         if profile in ("hybrid-rrf", "hybrid-normalized"):
@@ -333,7 +352,7 @@ class _Search:
 def _features(profile: str, lexical: float, cosine: float, closeness: float) -> dict[str, float]:
     if profile == "unranked":
         return {}
-    if profile == "bm25":
+    if profile in ("bm25", "by_number"):
         return {"lexical": lexical}
     features = {"cosine": cosine, "closeness(field,embedding)": closeness}
     return features if profile == "vector" else {"lexical": lexical, **features}

@@ -244,6 +244,15 @@ class Collection:
             mask[self.bases[place] + part.gone] = False
         return mask
 
+    def numbers(self, column: str) -> npt.NDArray[np.float64]:
+        """Return the number of each row, float64[rows], NaN where it has none."""
+        held = [
+            np.full(part.rows, np.nan) if values is None else values
+            for part in self.parts
+            for values in [part.segment.metadata.number(column)]
+        ]
+        return np.concatenate(held) if held else np.zeros(0)
+
     def facets(self, column: str, matches: Mask | None) -> Counts:
         """Return the tag's values and their numbers of rows, among `matches` or all documents."""
         summed: Counter[str] = Counter()

@@ -32,6 +32,8 @@ SAMPLE = 256
 """Vectors whose estimates and cosines tell how one follows from the other."""
 _SCORED = 4096
 _HALVINGS = 24
+# Cosines that are computed in another order differ by less than this.
+_ROUNDING = 4e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,28 @@ def fused(
         left = _that_may_reach(found, compared, left, last)
     found.add(left)
     return Fused(found.rows, found.scores, found.cosines, total)
+
+
+def fused_above(
+    query: Query, lexical: npt.NDArray[np.float32], near: Near, fuse: Fuse, least: float
+) -> Fused:
+    """Return all rows that score at least `least`; the arguments are those of `fused`.
+
+    What is not among the nearest has at most the last one's cosine: only what could reach `least`
+    with that is compared. The cost grows with these, and not with the hits of a page.
+    """
+    rows, cosines, _ = near
+    matches = lexical > 0
+    matches[rows] = False
+    others = np.flatnonzero(matches)
+    if len(rows):
+        highest_cosine = np.full(len(others), float(cosines[-1]) + _ROUNDING)
+        others = others[fuse(lexical[others], highest_cosine) >= least]
+    rows = np.concatenate([rows, others])
+    cosines = np.concatenate([cosines, query.cosines(others)])
+    scores = fuse(lexical[rows], cosines)
+    kept = scores >= least
+    return Fused(rows[kept], scores[kept], cosines[kept], int(np.count_nonzero(kept)))
 
 
 class _Found:

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.cutoffs import UNCUT_FACETS
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import (
     NO_WORDS,
@@ -25,12 +26,15 @@ from clipsearch.engine import (
     target_hits,
 )
 from clipsearch.engines.local.collection import NOBODY, Collection
-from clipsearch.engines.local.fusing import fused
+from clipsearch.engines.local.fusing import Near, fused, fused_above
+from clipsearch.engines.local.ordering import in_order
+from clipsearch.engines.local.ranked import Ranked
 from clipsearch.engines.local.segments.metadata import Mask
 from clipsearch.engines.local.selection import highest
 from clipsearch.engines.local.vectors.nearest import Comparison
 from clipsearch.modes import RANKINGS, Mode, Weights
 from clipsearch.ranking import FUSIONS, RowNumbers, Scores, closeness
+from clipsearch.sorting import Sort, without_number
 
 ONLY_RERANKED = f"this mode ranks the first {RERANK_COUNT:,} hits; there are no pages beyond"
 
@@ -41,34 +45,6 @@ Lookup = Callable[[Sequence[int]], Sequence[Document]]
 VECTORS_PER_GATHERED_VECTOR = 12
 # Products of BLAS differ from the cosines of `VectorStore.cosines` by less than this.
 _ROUNDING = 4e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """Hits in order, with what a page tells about them; arrays of the same length.
-
-    `matches` are what facets count; None counts every document.
-    """
-
-    rows: RowNumbers
-    scores: Scores
-    bm25: Scores | None
-    cosine: Scores | None
-    total: int
-    matches: Callable[[], Mask | None] = lambda: None
-    notes: tuple[str, ...] = ()
-    candidates: int | None = None
-
-    def cut(self, start: int, end: int) -> "Ranked":
-        """Return the hits from `start` to `end`."""
-        part = slice(start, end)
-        return replace(
-            self,
-            rows=self.rows[part],
-            scores=self.scores[part],
-            bm25=None if self.bm25 is None else self.bm25[part],
-            cosine=None if self.cosine is None else self.cosine[part],
-        )
 
 
 def search(
@@ -82,7 +58,7 @@ def search(
 
     With `threads`, words and vectors are looked for at once.
     """
-    ranked = _Search(collection, query, info, threads).ranked()
+    ranked = _Search(collection, query, info, documents, threads).ranked()
     page = ranked.cut(query.offset, query.offset + query.k)
     facets = {}
     if query.facets:
@@ -104,6 +80,7 @@ def search(
         facets,
         notes=ranked.notes,
         candidates=ranked.candidates,
+        at_least=ranked.at_least,
     )
 
 
@@ -114,6 +91,7 @@ class _Search:
     collection: Collection
     query: EngineQuery
     info: IndexInfo
+    documents: Lookup
     threads: Executor | None
     last: int = field(init=False)
 
@@ -123,13 +101,15 @@ class _Search:
     def ranked(self) -> Ranked:
         """Rank at least the hits up to the page's last."""
         ranking = self.query.ranking
+        if self.query.mode is None or self.query.sort is not None:
+            return self._sorted(self.query.sort or Sort("id"))
         if not ranking.needs_vector:
             return self._bm25()
         if not ranking.uses_words:
             return self._vector()
         if ranking.reranks is not None:
             return self._reranked(ranking.reranks)
-        return self._fused(self.query.mode, self.last)
+        return self._fused(self.query.mode, self.last, self.query.min_score)
 
     @cached_property
     def allowed(self) -> Mask | None:
@@ -165,6 +145,8 @@ class _Search:
 
     def _bm25(self) -> Ranked:
         scores = self._lexical()
+        if self.query.min_score is not None:
+            scores[scores < self.query.min_score] = 0
         matches = scores > 0
         total = int(np.count_nonzero(matches))
         rows = highest(scores, self.last)
@@ -173,16 +155,72 @@ class _Search:
         return Ranked(rows, scores[rows], scores[rows], None, total, lambda: matches, self._notes())
 
     def _vector(self) -> Ranked:
-        rows, cosines, _ = self.nearest(max(self.last, 1))
+        query = self.query
+        if query.min_score is None and query.min_cosine is None:
+            rows, cosines, _ = self.nearest(max(self.last, 1))
+            scores = closeness(cosines.astype(np.float64))
+            total, at_least = self.passing, False
+        else:
+            wanted = target_hits(query)
+            (rows, cosines, _), at_least = self._near(wanted)
+            scores = closeness(cosines.astype(np.float64))
+            kept = scores >= (-np.inf if query.min_score is None else query.min_score)
+            at_least = len(rows) == wanted < self.passing and bool(kept.all())
+            rows, cosines, scores = rows[kept], cosines[kept], scores[kept]
+            total = len(rows)
+
+        def matches() -> Mask | None:
+            return self.allowed if total == self.passing else self._mask_of(rows)
+
+        candidates = min(target_hits(query), self.passing)
         return Ranked(
-            rows,
-            closeness(cosines.astype(np.float64)),
-            None,
-            cosines,
-            self.passing,
-            lambda: self.allowed,
-            candidates=min(target_hits(self.query), self.passing),
+            rows, scores, None, cosines, total, matches, candidates=candidates, at_least=at_least
         )
+
+    def _near(self, count: int) -> tuple[Near, bool]:
+        """Return the `count` nearest that have the least cosine, and whether there may be more."""
+        rows, cosines, compared = self.nearest(count)
+        least = self.query.min_cosine
+        if least is None:
+            return (rows, cosines, compared), False
+        kept = cosines >= least
+        more = len(rows) == count < self.passing and bool(kept.all())
+        return (rows[kept], cosines[kept], compared if kept.any() else None), more
+
+    def _sorted(self, sort: Sort) -> Ranked:
+        """Put all that is found into another order than by score."""
+        found, lexical, at_least = self._found()
+        notes = self._notes() if self.query.ranking.uses_words else ()
+        if sort.is_by_number:
+            found &= ~np.isnan(self.collection.numbers(sort.by))
+            notes += (without_number(sort.by),)
+        rows, scores = in_order(self, sort, found)
+        cosines = self.cosines(rows) if self.query.ranking.needs_vector else None
+        bm25 = None if lexical is None else lexical[rows]
+        total = int(np.count_nonzero(found))
+        return Ranked(rows, scores, bm25, cosines, total, lambda: found, notes, at_least=at_least)
+
+    def _found(self) -> tuple[Mask, Scores | None, bool]:
+        """Return whether each row is found, its bm25, and whether more may be beyond a cut-off."""
+        ranking = self.query.ranking
+        lexical = self._lexical() if ranking.uses_words else None
+        if lexical is None and not ranking.needs_vector:
+            return (
+                self.collection.passing(()) if self.allowed is None else self.allowed,
+                None,
+                False,
+            )
+        found = self._mask_of(()) if lexical is None else lexical > 0
+        if not ranking.needs_vector:
+            return found, lexical, False
+        (rows, _, _), more = self._near(self.query.candidates)
+        found[rows] = True
+        return found, lexical, more and not ranking.uses_words
+
+    def _mask_of(self, rows: RowNumbers | tuple[()]) -> Mask:
+        mask = np.zeros(self.collection.rows, bool)
+        mask[np.asarray(rows, np.int64)] = True
+        return mask
 
     def best(self, rows: RowNumbers, scores: Scores, count: int) -> npt.NDArray[np.int64]:
         """Return the places of the `count` highest scores, best first, equal scores by id."""
@@ -306,24 +344,35 @@ class _Search:
         """Return the weights of bm25 and the vector in `mode`; (1, 1) where it weighs nothing."""
         return fused_weights(self.query, self.info) if RANKINGS[mode].weighted else Weights(1, 1)
 
-    def _fused(self, mode: Mode, count: int) -> Ranked:
-        """Fuse lexical matches and nearest by vector; return the first `count` by `mode`."""
+    def _fused(self, mode: Mode, count: int, least: float | None = None) -> Ranked:
+        """Fuse lexical matches and nearest by vector; return the first `count` by `mode`.
+
+        With `least` all that score lower are no matches.
+        """
         if self.allowed is not None:
             _ = self.passing  # before threads ask for both at once
         if self.threads is None:
             lexical = self._lexical()
-            near = self.nearest(self.query.candidates)
+            near, _ = self._near(self.query.candidates)
         else:
             looked_up = self.threads.submit(self._lexical)
-            near = self.nearest(self.query.candidates)
+            near, _ = self._near(self.query.candidates)
             lexical = looked_up.result()
         weights = self.weights(mode)
-        found = fused(self, lexical, near, lambda one, other: FUSIONS[mode](one, other, weights),
-                      count)  # fmt: skip
+
+        def fuse(one: Scores, other: Scores) -> npt.NDArray[np.float64]:
+            return FUSIONS[mode](one, other, weights)
+
+        if least is None:
+            found = fused(self, lexical, near, fuse, count)
+        else:
+            found = fused_above(self, lexical, near, fuse, least)
         best = self.best(found.rows, found.scores, count)
         rows = found.rows[best]
 
         def matches() -> Mask:
+            if least is not None:
+                return self._mask_of(found.rows)
             mask = lexical > 0
             mask[near[0]] = True
             return mask
@@ -343,12 +392,13 @@ class _Search:
         first = self._fused(first_by, RERANK_COUNT)
         assert first.bm25 is not None and first.cosine is not None
         mode = self.query.mode
+        assert mode is not None  # one that reranks
         scores = FUSIONS[mode](first.bm25, first.cosine, self.weights(mode))
         order = self.best(first.rows, scores, len(first.rows))
         notes = first.notes
         if self.last > RERANK_COUNT < first.total:
             notes += (ONLY_RERANKED,)
-        return replace(
+        ordered = replace(
             first,
             rows=first.rows[order],
             scores=scores[order],
@@ -356,3 +406,11 @@ class _Search:
             cosine=first.cosine[order],
             notes=notes,
         )
+        least = self.query.min_score
+        if least is None:
+            return ordered
+        looked_at = min(self.last, len(order))
+        total = int(np.count_nonzero(ordered.scores[:looked_at] >= least))
+        more = total == looked_at < first.total
+        notes += (UNCUT_FACETS,) if self.query.facets else ()
+        return replace(ordered.cut(0, total), total=total, at_least=more, notes=notes)

@@ -12,7 +12,7 @@ from clipsearch.engines.facet_counts import counts_by_tag
 from clipsearch.engines.vespa.http import checked
 from clipsearch.engines.vespa.http.checked import MalformedAnswerError
 from clipsearch.engines.vespa.http.connection import Json
-from clipsearch.engines.vespa.operations import DATA_SET
+from clipsearch.engines.vespa.operations import DATA_SET, LOOK
 from finetune.errors import EngineError
 
 Facets = dict[str, tuple[tuple[str, int], ...]]
@@ -276,6 +276,8 @@ def _document(id_: str, fields: Mapping[str, Json]) -> Document:
         name: _READ[part.kind](fields.get(name), f"a document's {name.replace('_', ' ')}")
         for name, part in PARTS.items()
     }
+    if parts[LOOK] == id_:  # it stands for none
+        parts[LOOK] = ""
     embedding = None if values is None else checked.vector(values, "an embedding")
     return Document(id_, embedding=embedding, **parts)
 

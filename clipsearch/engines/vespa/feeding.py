@@ -32,7 +32,7 @@ from clipsearch.engines.vespa.http.throttle import Throttle, ThrottledTransport
 from clipsearch.engines.vespa.http.timed import SLICE_SECONDS
 from clipsearch.engines.vespa.index_info import ColumnPlaces
 from clipsearch.engines.vespa.operations import (
-    FilterFields,
+    DerivedFields,
     document_name,
     document_path,
     put_fields,
@@ -172,7 +172,7 @@ class _Writer:
                     places = self._places_of(document.numbers)
                     body = put_fields(document, self._info.precision, places=places)
                     return self._send(operation, "POST", body)
-                case FilterFields():
+                case DerivedFields():
                     return self._send(operation, "PUT", update_fields(operation, {}))
                 case Update():
                     return self._update(operation)

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from clipsearch.documents import PARTS, Document, Embedding, check_id
+from clipsearch.documents import PARTS, Document, Embedding, check_id, look_of
 from clipsearch.engine import EmbeddingPrecision
 from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, number_keys, tag_values
 from clipsearch.engines.vespa.http.connection import Json
+from clipsearch.engines.vespa.sortable import SORTABLE, sortable
 from clipsearch.operations import Update
 
 CLUSTER = "images"
@@ -20,21 +21,22 @@ INFO_TYPE = "index_info"
 INFO_ID = "index"
 
 DATA_SET = "data_set"
+LOOK = "look"
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class FilterFields(Update):
-    """Change nothing but the fields for filters, which follow from tags and numbers."""
+class DerivedFields(Update):
+    """Change nothing but fields that follow from others, which filters, orders and groups ask.
 
-    tag_values: tuple[str, ...]
-    number_keys: tuple[int, ...]
+    Attributes:
+        fields: By name, as Vespa takes them.
+    """
 
-    def __init__(
-        self, id: str, tag_values: tuple[str, ...] = (), number_keys: tuple[int, ...] = ()
-    ) -> None:
+    fields: Mapping[str, Json]
+
+    def __init__(self, id: str, fields: Mapping[str, Json]) -> None:
         Update.__init__(self, id)
-        object.__setattr__(self, "tag_values", tag_values)
-        object.__setattr__(self, "number_keys", number_keys)
+        object.__setattr__(self, "fields", fields)
 
 
 def document_path(id_: str, document_type: str = DOCUMENT_TYPE) -> str:
@@ -100,6 +102,7 @@ def put_fields(
         "fields": {
             "id": document.id,
             **_fields(document.parts, places),
+            LOOK: look_of(document),
             "embedding": {"values": hex_values(document.embedding, precision)},
         }
     }
@@ -125,8 +128,8 @@ def update_fields(update: Update, places: Mapping[str, int]) -> dict[str, Json]:
     step. `places` has a place for each column of the numbers.
     """
     fields = _fields(update.parts, places)
-    if isinstance(update, FilterFields):
-        fields = {TAG_VALUES: list(update.tag_values), NUMBER_KEYS: list(update.number_keys)}
+    if isinstance(update, DerivedFields):
+        fields = dict(update.fields)
     return {"fields": {name: {"assign": value} for name, value in fields.items()}}
 
 
@@ -137,4 +140,5 @@ def _fields(parts: Mapping[str, Any], places: Mapping[str, int]) -> dict[str, Js
         fields[TAG_VALUES] = tag_values(parts["tags"])
     if "numbers" in parts:
         fields[NUMBER_KEYS] = number_keys(parts["numbers"], places)
+        fields[SORTABLE] = sortable(parts["numbers"])
     return fields

@@ -10,15 +10,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clipsearch.documents import PARTS
-from clipsearch.engine import EngineQuery, IndexInfo, NumberFilter, fused_weights, target_hits
+from clipsearch.engine import (
+    RERANK_COUNT,
+    EngineQuery,
+    IndexInfo,
+    NumberFilter,
+    fused_weights,
+    target_hits,
+)
 from clipsearch.engines.vespa.filter_fields import FILTER_FORM, NUMBER_KEYS, TAG_VALUES, tag_value
 from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.operations import DATA_SET, DOCUMENT_TYPE, hit_fields
-from clipsearch.engines.vespa.restrictions import decimal, restricted_to
+from clipsearch.engines.vespa.restrictions import decimal, restricted_to, with_number
+from clipsearch.sorting import Sort
 from finetune.errors import UsageError
 
 # With these, the 100 nearest of the recorded 610 and 1,086 documents were exactly the true ones.
 EXPLORE_ADDITIONAL_HITS = 900
+# Rank profiles whose score is a number of the document: of words, and beside a vector.
+BY_NUMBER = "by_number"
+BY_NUMBER_NEAR = "by_number_near"
 # Groups of all facets together may not exceed 10,000 by Vespa's default.
 MOST_FACET_VALUES = 1000
 _MOST_GROUPS = 9000
@@ -44,7 +55,7 @@ def search_body(
 ) -> dict[str, Json]:
     """Return the JSON of a POST to /search/ for the hits of a query, already checked.
 
-    Facets are counted for bm25 and the hybrids; for `vector` they are `count_body`'s.
+    Facets are counted over what it matches; for `vector` without a cut-off they are `count_body`'s.
 
     Args:
         query: What is asked.
@@ -52,35 +63,69 @@ def search_body(
         timeout: Seconds that Vespa may take.
         exact: Compare the vector with all that pass the filters. Vespa then matches documents
             beyond the nearest too.
-        least_cosine: Match none by vector whose cosine is below; None for no such bound.
+        least_cosine: Match none by vector whose cosine is below, beside the query's own bound;
+            None for no such bound.
     """
     body: dict[str, Json] = {
         "hits": query.k,
         "offset": query.offset,
-        "ranking.profile": query.mode,
+        "ranking.profile": _profile(query),
         "language": info.language,
         "timeout": f"{timeout:g}s",
         "presentation.bolding": False,
     }
-    parts = []
+    if query.is_cut_after_ranking:
+        # All hits up to the page's last, so that what has the least score can be counted.
+        body |= {"hits": min(query.offset + query.k, RERANK_COUNT), "offset": 0}
+    elif query.min_score is not None:
+        # Vespa keeps what scores more than the limit.
+        body["ranking.rankScoreDropLimit"] = math.nextafter(query.min_score, -math.inf)
+    parts = [] if query.mode is not None else ["true"]
     if query.ranking.needs_vector:
-        parts.append(_nearest(query, body, exact, least_cosine))
+        bounds = [each for each in (least_cosine, query.min_cosine) if each is not None]
+        parts.append(_nearest(query, body, exact, max(bounds, default=None)))
     if query.ranking.uses_words and query.tokens:
         parts.append(_words(query, body))
     where = " or ".join(parts)
     restrictions = restricted_to(query, info, body)
+    if query.sort is not None and query.sort.is_by_number:
+        restrictions += with_number(query.sort.by, info, body)
+        body["input.query(by)"] = {query.sort.by: 1.0 if query.sort.descending else -1.0}
     if restrictions and len(parts) > 1:
         where = f"({where})"
     where = " and ".join([where, *restrictions])
     fields = ", ".join(hit_fields(info.document_form))
-    body["yql"] = f"select {fields} from {DOCUMENT_TYPE} where {where}"
-    if query.facets and query.ranking.uses_words:
+    body["yql"] = f"select {fields} from {DOCUMENT_TYPE} where {where}{_order(query)}"
+    if query.facets and not counts_passing(query):
         body["yql"] += f" | {_grouping(query.facets)}"
     if query.ranking.weighted:
         lexical, cosine, _ = fused_weights(query, info)
         body["input.query(bm25_weight)"] = lexical
         body["input.query(vector_weight)"] = cosine
     return body
+
+
+def counts_passing(query: EngineQuery) -> bool:
+    """Return whether total and facets are of all that pass the filters, whatever is found."""
+    cut = query.min_score is not None or query.min_cosine is not None
+    return query.mode == "vector" and not cut and query.sort is None
+
+
+def _profile(query: EngineQuery) -> str:
+    """Return the rank profile: what it computes first decides the order, unless a text does."""
+    if query.sort is not None and query.sort.is_by_number:
+        return BY_NUMBER_NEAR if query.ranking.needs_vector else BY_NUMBER
+    if query.sort is not None and query.ranking.reranks is not None:
+        return query.ranking.reranks
+    return query.mode or "unranked"
+
+
+def _order(query: EngineQuery) -> str:
+    """Return the order as YQL has it; nothing where the rank profile makes it."""
+    sort = query.sort or (Sort("id") if query.mode is None else None)
+    if sort is None or sort.is_by_number:
+        return ""
+    return f" order by {sort.by}{' desc' if sort.descending else ''}"
 
 
 def nearest_body(
@@ -95,7 +140,10 @@ def nearest_body(
         "ranking.profile": "vector",
         "timeout": f"{timeout:g}s",
     }
-    alone = replace(query, mode="vector", k=hits, offset=0, candidates=hits or query.candidates)
+    alone = replace(
+        query, mode="vector", k=hits, offset=0, candidates=hits or query.candidates,
+        min_score=None, min_cosine=None, sort=None,
+    )  # fmt: skip
     clauses = [_nearest(alone, body, exact), *restricted_to(query, info, body)]
     body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(clauses)}"
     return body

@@ -42,6 +42,20 @@ def restricted_to(query: EngineQuery, info: IndexInfo, body: dict[str, Json]) ->
     return clauses
 
 
+def with_number(column: str, info: IndexInfo, body: dict[str, Json]) -> list[str]:
+    """Return the clauses that keep documents with a number in `column`.
+
+    Of others a rank profile that sorts by it makes 0. Adds their parameter to `body`.
+    """
+    body["by"] = column
+    exactly = "numbers contains sameElement(key contains @by, value > -1e300)"
+    place = _place(column, info)
+    if place is None:
+        return [exactly]
+    least, greatest = key_range(place, NumberFilter(column))
+    return [f"range({NUMBER_KEYS}, {least}L, {greatest}L)", exactly]
+
+
 def are_tight(query: EngineQuery, info: IndexInfo) -> bool:
     """Return whether every filter is; leaving documents out by id always is."""
     return all(_is_tight(one, info) for one in query.filters)

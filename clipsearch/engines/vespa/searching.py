@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from clipsearch.engine import EngineQuery, IndexInfo, Page, target_hits
+from clipsearch.cutoffs import UNCUT_FACETS
+from clipsearch.documents import LOOK_FORM
+from clipsearch.engine import EngineQuery, Hit, IndexInfo, Page, target_hits
 from clipsearch.engines.vespa import queries
 from clipsearch.engines.vespa.answers import SearchAnswer
 from clipsearch.engines.vespa.filter_fields import FILTER_FORM
 from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.restrictions import are_tight
+from clipsearch.sorting import without_number
+from finetune.errors import EngineError
 
 # So few are compared in less time than a walk through the graph takes.
 FEW_PASSING = 2_000
@@ -23,6 +27,10 @@ FEW_PASSING = 2_000
 EARLIER_FORM = (
     "the index was fed by an earlier version, so the filters are tried on every picture: right,"
     " but slower; the next clipsearch feed mends that"
+)
+EARLIER_NUMBERS = (
+    "the index was fed by an earlier version, and cannot be sorted by a number: run clipsearch"
+    " deploy, as the first time, and then the same clipsearch feed again; nothing is encoded anew"
 )
 
 
@@ -42,17 +50,26 @@ class Searcher:
         start = time.monotonic()
         query.check(self.info)
         queries.check_filters(query)
+        self._check_form(query)
         ranking = query.ranking
-        if not ranking.needs_vector and not query.tokens:
+        if ranking.uses_words and not ranking.needs_vector and not query.tokens:
             # Vespa answers a search for nothing with an error.
             return Page((), 0, query.offset, dict.fromkeys(query.facets, ()))
         if not ranking.needs_vector:
             page = self._page(query, self._hits(query))
-        elif not ranking.uses_words:
+        elif queries.counts_passing(query):
             page = self._vector(query)
+        elif not ranking.uses_words:
+            page = self._cut_vector(query)
         else:
-            page = self._hybrid(query)
+            page = self._page(query, self._joined(query, query.candidates)[0])
         return replace(page, seconds=time.monotonic() - start)
+
+    def _check_form(self, query: EngineQuery) -> None:
+        """Raise EngineError where documents of an earlier version lack what the query asks for."""
+        by_number = query.sort is not None and query.sort.is_by_number
+        if by_number and self.info.document_form < LOOK_FORM:
+            raise EngineError(EARLIER_NUMBERS)
 
     def _vector(self, query: EngineQuery) -> Page:
         passing = self._count(query)
@@ -64,18 +81,36 @@ class Searcher:
         page = self._page(query, answer, passing)
         return replace(page, candidates=min(target, answer.total, passing.total))
 
-    def _hybrid(self, query: EngineQuery) -> Page:
+    def _cut_vector(self, query: EngineQuery) -> Page:
+        """Return the nearest that are cut off, or sorted: total and facets count just these."""
+        target = target_hits(query)
+        answer, passing = self._joined(replace(query, candidates=target), target)
+        cut = query.min_score is not None or query.min_cosine is not None
+        if passing is None and cut:
+            passing = self._count(replace(query, facets=())).total
+        page = self._page(query, answer)
+        if query.sort is not None or passing is None:
+            return replace(page, at_least=cut and target <= answer.total < (passing or 0))
+        more = target <= answer.total < passing
+        return replace(page, candidates=min(target, passing), at_least=more)
+
+    def _joined(self, query: EngineQuery, wanted: int) -> tuple[SearchAnswer, int | None]:
+        """Return an answer for which the `wanted` nearest that pass the filters are looked for.
+
+        And how many pass, where that had to be counted. No document beyond those nearest is
+        matched by its vector.
+        """
         if not query.filters and not query.exact:
-            return self._page(query, self._hits(query))
+            return self._hits(query), None
         passing = self._count(replace(query, facets=())).total
         exact = query.exact or self._compare_all(query, passing)
         if not exact:
             nearest = queries.nearest_body(query, self.info, self.timeout, 0, exact=False)
-            exact = self._too_few(self.ask(nearest), min(query.candidates, passing))
+            exact = self._too_few(self.ask(nearest), min(wanted, passing))
         if not exact:
-            return self._page(query, self._hits(query))
-        least = None if passing <= query.candidates else self._least_cosine(query)
-        return self._page(query, self._hits(query, exact=True, least_cosine=least))
+            return self._hits(query), passing
+        least = None if passing <= wanted else self._least_cosine(query)
+        return self._hits(query, exact=True, least_cosine=least), passing
 
     def _compare_all(self, query: EngineQuery, passing: int) -> bool:
         """Return whether to ask exactly at once, for the sake of the filters."""
@@ -123,22 +158,57 @@ class Searcher:
     ) -> Page:
         """Return the hits of `answer`, with total and facets of `counted`, or else its own."""
         listed = counted or answer
+        # Vespa orders equal scores as it likes; within the page they are put in order.
+        hits, total, at_least = answer.hits, listed.total, False
+        if query.sort is not None and query.sort.is_by_number:
+            hits = self._numbered(hits, -1 if query.sort.descending else 1)
+        elif query.mode is not None and query.sort is None:
+            hits = tuple(sorted(hits, key=lambda hit: (-hit.score, hit.document.id)))
+        hits = tuple(_as_asked(hit, query) for hit in hits)
+        if query.is_cut_after_ranking:
+            looked_at = len(hits)
+            hits = tuple(hit for hit in hits if hit.score >= (query.min_score or 0.0))
+            total, at_least = len(hits), looked_at == len(hits) < listed.total
+            hits = hits[query.offset :]
         return Page(
-            # Vespa orders equal scores as it likes; within the page they are put in order.
-            hits=tuple(sorted(answer.hits, key=lambda hit: (-hit.score, hit.document.id))),
-            total=listed.total,
+            hits=hits,
+            total=total,
             offset=query.offset,
             facets={column: listed.facets.get(column, ()) for column in query.facets},
             notes=self._notes(query, listed),
             partial=answer.partial or listed.partial,
+            at_least=at_least,
         )
+
+    @staticmethod
+    def _numbered(hits: tuple[Hit, ...], sign: int) -> tuple[Hit, ...]:
+        """Return hits with the number they were sorted by as their score, equal ones by id.
+
+        Vespa sorts by scores, which fall: for a rising order they are the numbers' opposites.
+        """
+        numbered = [replace(hit, score=-sign * hit.score + 0.0) for hit in hits]
+        return tuple(sorted(numbered, key=lambda hit: (sign * hit.score, hit.document.id)))
 
     def _notes(self, query: EngineQuery, listed: SearchAnswer) -> tuple[str, ...]:
         notes = [
             f"{column} has more values than the {queries.MOST_FACET_VALUES:,} most frequent shown"
             for column in listed.cut_facets
         ]
+        if query.sort is not None and query.sort.is_by_number:
+            notes.append(without_number(query.sort.by))
+        if query.is_cut_after_ranking and query.facets:
+            notes.append(UNCUT_FACETS)
         earlier = self.info.document_form < FILTER_FORM
         if query.filters and query.ranking.needs_vector and earlier:
             notes.append(EARLIER_FORM)
         return tuple(notes)
+
+
+def _as_asked(hit: Hit, query: EngineQuery) -> Hit:
+    """Return the hit with the parts of its score that the mode has; a profile may have more."""
+    ranking = query.ranking
+    return replace(
+        hit,
+        bm25=hit.bm25 if ranking.uses_words else None,
+        cosine=hit.cosine if ranking.needs_vector else None,
+    )

@@ -1,6 +1,7 @@
-"""Documents of an earlier version are given the fields for filters, from what the index holds.
+"""Documents of an earlier version are given the fields that follow from others.
 
-An earlier version wrote tags and numbers into their maps alone. All documents are visited, and
+Those for filters, orders and groups: an earlier version wrote tags and numbers into their maps
+alone, or had no field to sort or to group by. All documents are visited, and
 where the fields are not what tags and numbers make of them, they are written; embeddings and the
 graph stay as they are. A feed that runs at the same time may change a document between its visit
 and its write, so the visits go on until one finds nothing to write. Stopped in between, the next
@@ -10,6 +11,7 @@ upgrade passes over what is right already.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.answers import (
@@ -21,14 +23,15 @@ from clipsearch.engines.vespa.answers import (
 from clipsearch.engines.vespa.feeding import feed
 from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, number_keys, tag_values
 from clipsearch.engines.vespa.http import checked
-from clipsearch.engines.vespa.http.connection import Client
+from clipsearch.engines.vespa.http.connection import Client, Json
 from clipsearch.engines.vespa.index_info import ColumnPlaces
-from clipsearch.engines.vespa.operations import FilterFields
+from clipsearch.engines.vespa.operations import LOOK, DerivedFields
 from clipsearch.engines.vespa.queries import LATER_FIELDS, fields_body
+from clipsearch.engines.vespa.sortable import SORTABLE, numbers_in, sortable
 from clipsearch.engines.vespa.visiting import visit
 from finetune.errors import EngineError
 
-_VISITED_FIELDS = ("id", "tags", "numbers", TAG_VALUES, NUMBER_KEYS)
+_VISITED_FIELDS = ("id", "tags", "numbers", "content", TAG_VALUES, NUMBER_KEYS, SORTABLE, LOOK)
 
 
 def upgrade(
@@ -74,16 +77,27 @@ def check_schema(client: Client) -> None:
     raise EngineError(failure_sentence(status, content, client.target))
 
 
-def _wrong(client: Client, places: ColumnPlaces) -> Iterator[FilterFields]:
+def _wrong(client: Client, places: ColumnPlaces) -> Iterator[DerivedFields]:
     """Yield an update for each document whose fields are not what they should be."""
     for entry in visit(client, _VISITED_FIELDS):
         document, held = parse_document(entry), checked.mapping(entry.get("fields"), "fields")
-        values = tag_values(document.tags)
-        keys = number_keys(document.numbers, places.of(document.numbers))
-        # Vespa leaves out what is empty.
-        held_values, held_keys = (
-            checked.listed(held.get(name), name) for name in (TAG_VALUES, NUMBER_KEYS)
-        )
-        right = sorted(checked.text(one, TAG_VALUES) for one in held_values) == sorted(values)
-        if not right or sorted(checked.whole(k, NUMBER_KEYS) for k in held_keys) != sorted(keys):
-            yield FilterFields(document.id, tag_values=tuple(values), number_keys=tuple(keys))
+        wanted = {
+            TAG_VALUES: tag_values(document.tags),
+            NUMBER_KEYS: number_keys(document.numbers, places.of(document.numbers)),
+            SORTABLE: sortable(document.numbers),
+            # What it looked like is not known, but what is equal in all bytes looks alike.
+            LOOK: document.look or document.content or document.id,
+        }
+        if any(not _is_right(name, held.get(name), value) for name, value in wanted.items()):
+            yield DerivedFields(document.id, wanted)
+
+
+def _is_right(name: str, held: Json, wanted: Any) -> bool:
+    """Return whether a field holds what is wanted; Vespa leaves out what is empty."""
+    if name == LOOK:
+        return bool(held)
+    if name == SORTABLE:
+        # What is not understood is no reason to write it again and again.
+        return numbers_in(held) in (None, wanted["cells"])
+    read: Callable[[Json, str], Any] = checked.text if name == TAG_VALUES else checked.whole
+    return sorted(read(one, name) for one in checked.listed(held, name)) == sorted(wanted)

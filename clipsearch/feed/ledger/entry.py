@@ -16,7 +16,7 @@ _FIRST_KINDS = tuple((name, PARTS[name].kind.ordered) for name in _FIRST_FIELDS)
 _LATER_KINDS = tuple(
     (name, part.kind.ordered)
     for name, part in PARTS.items()
-    if name not in (*_FIRST_FIELDS, "data_set", "content")
+    if name not in (*_FIRST_FIELDS, "data_set", "content", "look")
 )
 
 
@@ -102,7 +102,7 @@ class PendingFeed:
 
 
 def hash_of_fields(document: Document) -> str:
-    """Return a sha256, in hex, that changes with any field but the embedding and its content."""
+    """Return a sha256, in hex, that changes with any field but embedding, content and look."""
     later = [
         [name, ordered(value)]
         for name, ordered in _LATER_KINDS

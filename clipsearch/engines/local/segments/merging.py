@@ -111,7 +111,8 @@ def _columns(sources: Sequence[Source], order: Codes) -> tuple[dict[str, Array],
         if not np.isnan(values).all():
             numbers[name] = values[order]
     codes, sets = _tag(sources, None)
-    return columns_as_arrays(tags, numbers, (codes[order], sets))
+    looks = np.concatenate([each.segment.metadata.looks[each.kept] for each in sources])
+    return columns_as_arrays(tags, numbers, (codes[order], sets), looks[order])
 
 
 def _tag(sources: Sequence[Source], name: str | None) -> tuple[Codes, list[str]]:

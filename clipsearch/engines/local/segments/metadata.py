@@ -5,13 +5,14 @@ each value once, whatever the number of rows. No value of a user ever becomes pa
 language.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.documents import Document
+from clipsearch.documents import Document, look_of
 from clipsearch.engine import Filter, NumberFilter, TagFilter
 from clipsearch.engines.local.segments.postings import smallest
 from clipsearch.engines.local.segments.sections import Array, Sections
@@ -21,6 +22,7 @@ from clipsearch.folding import fold
 Mask = npt.NDArray[np.bool_]
 
 ABSENT = 0
+LOOKS = "looks"
 
 
 class TagColumn:
@@ -68,6 +70,13 @@ class Metadata:
         if column not in self.number_names:
             return None
         return self._sections.array(f"number/{self.number_names.index(column)}")
+
+    @property
+    def looks(self) -> npt.NDArray[np.uint64]:
+        """Return a number of every row that only near duplicates share; 0 where it is unknown."""
+        if LOOKS not in self._sections:
+            return np.zeros(self.rows, np.uint64)  # an earlier version wrote it
+        return self._sections.array(LOOKS)
 
     def passing(self, filters: Iterable[Filter]) -> Mask:
         """Return the rows for which every filter holds."""
@@ -121,14 +130,27 @@ def metadata_of(documents: Sequence[Document]) -> tuple[dict[str, Array], dict[s
             if column not in numbers:
                 numbers[column] = np.full(rows, np.nan)
             numbers[column][row] = number
+    looks = [look_number(look_of(each)) for each in documents]
     coded = {column: (codes, list(known)) for column, (codes, known) in tags.items()}
-    return columns_as_arrays(coded, numbers, (np.array(set_codes, np.int64), list(sets)))
+    return columns_as_arrays(
+        coded,
+        numbers,
+        (np.array(set_codes, np.int64), list(sets)),
+        np.array(looks, np.uint64),
+    )
+
+
+def look_number(look: str) -> int:
+    """Return the number that stands for a look, the same in every process; never 0."""
+    digest = hashlib.blake2b(look.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") or 1
 
 
 def columns_as_arrays(
     tags: Mapping[str, tuple[npt.NDArray[np.integer], Sequence[str]]],
     numbers: Mapping[str, npt.NDArray[np.float64]],
     data_sets: tuple[npt.NDArray[np.integer], Sequence[str]],
+    looks: npt.NDArray[np.uint64],
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the arrays and facts of `Metadata` for codes and values by column."""
     arrays: dict[str, Array] = {}
@@ -139,4 +161,5 @@ def columns_as_arrays(
         arrays[f"{name}/codes"] = codes.astype(smallest(len(values) + 1))
         counts[name] = len(values)
     arrays |= {f"number/{place}": each for place, each in enumerate(numbers.values())}
+    arrays[LOOKS] = looks
     return arrays, {"tags": list(tags), "numbers": list(numbers), "counts": counts}

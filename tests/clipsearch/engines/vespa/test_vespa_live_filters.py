@@ -18,9 +18,10 @@ from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, TagFilter
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.feeding import feed
+from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import ColumnPlaces, write_info
-from clipsearch.engines.vespa.operations import FilterFields
+from clipsearch.engines.vespa.operations import DerivedFields
 from clipsearch.engines.vespa.searching import EARLIER_FORM
 from clipsearch.modes import MODES, Mode
 
@@ -174,7 +175,10 @@ def test_documents_of_an_earlier_version_are_found_and_brought_to_this_form(
     engine = filtered.place.engine()
     client = connect(filtered.place.url)
     info = engine.info
-    taken = (FilterFields(document.id) for document in filtered.documents)
+    taken = (
+        DerivedFields(document.id, {TAG_VALUES: [], NUMBER_KEYS: []})
+        for document in filtered.documents
+    )
     places = ColumnPlaces(info, engine.change_info)
     assert all(outcome.error is None for outcome in feed(client, taken, info, places))
     write_info(client, replace(info, document_form=1, column_order=()))

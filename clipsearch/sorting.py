@@ -1,0 +1,28 @@
+"""The order of what a query finds, where it is another one than that of its scores."""
+
+from dataclasses import dataclass
+
+SORTED_TEXTS = ("id", "path")
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """An order of what a query finds, in place of its score; equal ones are ordered by id.
+
+    Attributes:
+        by: A number column, or one of SORTED_TEXTS. Documents without the number are left out.
+        descending: The greatest first.
+    """
+
+    by: str
+    descending: bool = False
+
+    @property
+    def is_by_number(self) -> bool:
+        """Whether it is by a number column."""
+        return self.by not in SORTED_TEXTS
+
+
+def without_number(column: str) -> str:
+    """Return the note that documents without the number they are sorted by are left out."""
+    return f"pictures without a number in {column} are left out"
