@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
+from clipsearch.collapsing import check_collapse
 from clipsearch.cutoffs import check_cutoffs
 from clipsearch.documents import (
     DOCUMENT_FORM,
@@ -195,6 +196,7 @@ class EngineQuery:
             the query stays with any.
         sort: The order of all that is found; None is by score. Of `vector` and the hybrids the
             `candidates` nearest are sorted, whatever k and offset are.
+        collapse: Show the best alone of hits that look alike (`Document.look`).
     """
 
     mode: Mode | None
@@ -213,6 +215,7 @@ class EngineQuery:
     min_score: float | None = None
     min_cosine: float | None = None
     sort: Sort | None = None
+    collapse: bool = False
 
     @property
     def scored(self) -> tuple[Term, ...]:
@@ -249,6 +252,8 @@ class EngineQuery:
             )
         check_weights(self.bm25_weight, self.vector_weight)
         check_cutoffs(self.mode, self.min_score, self.min_cosine, self.sort)
+        if self.collapse:
+            check_collapse(self.mode, self.sort, self.offset + self.k)
         if not ranking.needs_vector:
             return
         if self.vector is None:
@@ -272,12 +277,14 @@ class Hit:
             query the number that it is sorted by, and 0 where that is a text.
         bm25: The lexical part, 0 where no term matches; None where the mode has none.
         cosine: Of query vector and embedding, -1 to 1; None where the mode has none.
+        more: Of a collapsed query, how many others that were found look like this one.
     """
 
     document: Document
     score: float
     bm25: float | None = None
     cosine: float | None = None
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +295,8 @@ class Page:
         hits: Best first.
         total: Every match for bm25 and the hybrids; for `vector` every document that passes the
             filters, whatever k, offset and candidates are. With a least score or cosine what has
-            it; of a sorted query what is sorted.
+            it; of a sorted query what is sorted. Of a collapsed one what was found, of `vector` the
+            nearest that were looked for.
         offset: Hits skipped before these.
         facets: Column to (value, count) pairs over all that `total` counts, most frequent first,
             then by value; spellings of one tag are counted together.

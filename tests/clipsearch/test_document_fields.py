@@ -29,6 +29,7 @@ DOCUMENTS = st.builds(
     numbers=st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
     data_set=TEXT,
     content=TEXT,
+    look=st.sampled_from(["", "0123456789", "look"]),
 )
 FULL = Document(
     "a.jpg",
@@ -39,6 +40,7 @@ FULL = Document(
     np.array([1, 0, 0, 0], np.float32),
     data_set="photos",
     content="0f",
+    look="0123456789",
 )
 
 
@@ -107,7 +109,12 @@ def test_an_update_holds_what_is_named_and_nothing_else() -> None:
     change = Update("a.jpg", captions=("new",), tags=None, numbers={})
     assert change.parts == {"captions": ("new",), "numbers": {}}
     assert change.applied_to(FULL) == replace(FULL, captions=("new",), numbers={})
-    assert set(update_fields(change, {})["fields"]) == {"captions", "numbers", "number_keys"}
+    assert set(update_fields(change, {})["fields"]) == {
+        "captions",
+        "numbers",
+        "number_keys",
+        "sortable",
+    }
     with pytest.raises(TypeError, match="no part 'colour': only captions, path, "):
         Update("a.jpg", colour="red")
 

@@ -68,25 +68,59 @@ def answer_search(
         ranked = [(number, 0.0, features) for number, _, features in ranked]
     hits, offset = int(body.get("hits", 10)), int(body.get("offset", 0))
     names = statement.group(1).split(", ")
-    children: list[dict[str, Any]] = [
-        {
-            "id": f"index:images/0/{number}",
-            "relevance": score,
-            "source": "images",
-            "fields": {
-                "matchfeatures": features,
-                **{name: images[number][name] for name in names if images[number].get(name)},
-            },
-        }
-        for number, score, features in ranked[offset : offset + hits]
-    ]
+    children = [_entry(images, names, *row) for row in ranked[offset : offset + hits]]
     if statement.group(5):
         children.append(_groups(images, found, statement.group(5)))
+        if "group(look)" in statement.group(5):
+            entries = [_entry(images, names, *row) for row in ranked]
+            looks = [images[number]["look"] for number, _, _ in ranked]
+            children[-1]["children"].append(_one_of_each(looks, entries, statement.group(5)))
     coverage = {"coverage": 100, "documents": len(images), "full": True, "nodes": 1}
     root = {"id": "toplevel", "fields": {"totalCount": len(found)}, "coverage": coverage}
     if children:
         root["children"] = children
     return 200, {"root": root}
+
+
+def _entry(
+    images: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    number: int,
+    score: float,
+    features: Mapping[str, float],
+) -> dict[str, Any]:
+    return {
+        "id": f"index:images/0/{number}",
+        "relevance": score,
+        "source": "images",
+        "fields": {
+            "matchfeatures": features,
+            **{name: images[number][name] for name in names if images[number].get(name)},
+        },
+    }
+
+
+def _one_of_each(
+    looks: Sequence[str], entries: Sequence[dict[str, Any]], grouping: str
+) -> dict[str, Any]:
+    """The best entry of each look, as recorded; entries come best first."""
+    most = re.search(r"group\(look\) max\((\d+)\) order\(-max\(relevance\(\)\)\)", grouping)
+    assert most is not None, grouping
+    first: dict[str, dict[str, Any]] = {}
+    for look, entry in zip(looks, entries, strict=True):
+        first.setdefault(look, entry)
+    counts = Counter(looks)
+    groups = [
+        {
+            "id": f"group:string:{look}",
+            "relevance": 1.0,
+            "value": look,
+            "fields": {"count()": counts[look]},
+            "children": [{"id": "hitlist:hits", "label": "hits", "children": [entry]}],
+        }
+        for look, entry in list(first.items())[: int(most.group(1))]
+    ]
+    return {"id": "grouplist:look", "relevance": 1.0, "label": "look", "children": groups}
 
 
 @dataclass(frozen=True)

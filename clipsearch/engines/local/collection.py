@@ -253,6 +253,11 @@ class Collection:
         ]
         return np.concatenate(held) if held else np.zeros(0)
 
+    def looks(self, rows: RowNumbers) -> npt.NDArray[np.uint64]:
+        """Return a number of each row that only near duplicates share; 0 where it is unknown."""
+        held = [part.segment.metadata.looks for part in self.parts]
+        return np.concatenate([*held, np.zeros(0, np.uint64)])[rows]
+
     def facets(self, column: str, matches: Mask | None) -> Counts:
         """Return the tag's values and their numbers of rows, among `matches` or all documents."""
         summed: Counter[str] = Counter()

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from clipsearch.engines.local.segments.metadata import Mask
 from clipsearch.ranking import RowNumbers, Scores
 
@@ -23,6 +26,7 @@ class Ranked:
     notes: tuple[str, ...] = ()
     candidates: int | None = None
     at_least: bool = False
+    more: npt.NDArray[np.int64] | None = None
 
     def cut(self, start: int, end: int) -> "Ranked":
         """Return the hits from `start` to `end`."""
@@ -33,4 +37,5 @@ class Ranked:
             scores=self.scores[part],
             bm25=None if self.bm25 is None else self.bm25[part],
             cosine=None if self.cosine is None else self.cosine[part],
+            more=None if self.more is None else self.more[part],
         )

@@ -25,6 +25,7 @@ from clipsearch.engine import (
     fused_weights,
     target_hits,
 )
+from clipsearch.engines.local.collapsing import collapsed
 from clipsearch.engines.local.collection import NOBODY, Collection
 from clipsearch.engines.local.fusing import Near, fused, fused_above
 from clipsearch.engines.local.ordering import in_order
@@ -70,6 +71,7 @@ def search(
             float(page.scores[place]),
             None if page.bm25 is None else float(page.bm25[place]),
             None if page.cosine is None else float(page.cosine[place]),
+            0 if page.more is None else int(page.more[place]),
         )
         for place, document in enumerate(documents(page.rows.tolist()))
     )
@@ -100,16 +102,25 @@ class _Search:
 
     def ranked(self) -> Ranked:
         """Rank at least the hits up to the page's last."""
-        ranking = self.query.ranking
         if self.query.mode is None or self.query.sort is not None:
             return self._sorted(self.query.sort or Sort("id"))
+        if self.query.collapse:
+            # Each that was found counts, so all of it is scored, and not the page alone.
+            self.last = self.collection.documents
+            return collapsed(self.collection, self._by_score(self.query.mode))
+        return self._by_score(self.query.mode)
+
+    def _by_score(self, mode: Mode) -> Ranked:
+        ranking = self.query.ranking
         if not ranking.needs_vector:
             return self._bm25()
         if not ranking.uses_words:
             return self._vector()
         if ranking.reranks is not None:
             return self._reranked(ranking.reranks)
-        return self._fused(self.query.mode, self.last, self.query.min_score)
+        least = -np.inf if self.query.collapse else None
+        least = least if self.query.min_score is None else self.query.min_score
+        return self._fused(mode, self.last, least)
 
     @cached_property
     def allowed(self) -> Mask | None:
@@ -156,7 +167,7 @@ class _Search:
 
     def _vector(self) -> Ranked:
         query = self.query
-        if query.min_score is None and query.min_cosine is None:
+        if query.min_score is None and query.min_cosine is None and not query.collapse:
             rows, cosines, _ = self.nearest(max(self.last, 1))
             scores = closeness(cosines.astype(np.float64))
             total, at_least = self.passing, False

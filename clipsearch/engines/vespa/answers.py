@@ -1,8 +1,8 @@
 """Vespa's answers parsed: documents, hits, facets, and what is wrong in one sentence."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clipsearch.document_fields import NUMBERS, PATH, TAGS, TEXT, TEXTS, FieldKind
@@ -53,6 +53,8 @@ class SearchAnswer:
         cut_facets: Columns with more values than were asked for.
         partial: Why the answer may be incomplete; None where it is whole.
         data_sets: Matches by data set, where they were asked for.
+        collapsed: The best of each look, with how many more it stands for, where they were asked
+            for; in the order that Vespa ranked them.
     """
 
     hits: tuple[Hit, ...]
@@ -61,6 +63,7 @@ class SearchAnswer:
     cut_facets: tuple[str, ...]
     partial: str | None
     data_sets: Mapping[str, int]
+    collapsed: tuple[Hit, ...] = ()
 
 
 def parse_search(status: int, content: Json, target: str) -> SearchAnswer:
@@ -99,7 +102,8 @@ def _search_answer(status: int, content: Json, target: str) -> SearchAnswer:
             continue
         hits.append(_hit(child))
     facets, cut = _facets(groups)
-    return SearchAnswer(tuple(hits), total, facets, cut, partial, _data_sets(groups))
+    alike = tuple(_collapsed(groups))
+    return SearchAnswer(tuple(hits), total, facets, cut, partial, _data_sets(groups), alike)
 
 
 def parse_document(content: Mapping[str, Json]) -> Document:
@@ -346,6 +350,19 @@ def _data_sets(groups: Sequence[Mapping[str, Json]]) -> dict[str, int]:
         if listed.get("label") == DATA_SET
         for group in checked.objects(listed.get("children"), "a count of data sets")
     }
+
+
+def _collapsed(groups: Sequence[Mapping[str, Json]]) -> Iterator[Hit]:
+    """Yield the hit of each group of a look, with the others that its group counts."""
+    what = "the hits that look alike"
+    for root in groups:
+        for listed in checked.objects(root.get("children"), what):
+            if listed.get("label") != LOOK:
+                continue
+            for group in checked.objects(listed.get("children"), what):
+                for hits in checked.objects(group.get("children"), what):
+                    for child in checked.objects(hits.get("children"), what):
+                        yield replace(_hit(child), more=_group_count(group) - 1)
 
 
 def _after(message: str) -> str:

@@ -42,6 +42,10 @@ LATER_FIELDS = (
     *(name for name, part in PARTS.items() if part.form > FILTER_FORM),
 )
 
+_ONE_OF_EACH = (
+    "all(group(look) max({}) order(-max(relevance()))"
+    " each(max(1) output(count()) each(output(summary()))))"
+)
 _WORD = "captions contains ({{stem:false, normalizeCase:false, accentDrop:false}}@t{0})"
 
 
@@ -96,8 +100,12 @@ def search_body(
     where = " and ".join([where, *restrictions])
     fields = ", ".join(hit_fields(info.document_form))
     body["yql"] = f"select {fields} from {DOCUMENT_TYPE} where {where}{_order(query)}"
-    if query.facets and not counts_passing(query):
-        body["yql"] += f" | {_grouping(query.facets)}"
+    groups = _facet_groups(query.facets) if not counts_passing(query) else []
+    if query.collapse:
+        body |= {"hits": 0, "offset": 0}
+        groups.append(_ONE_OF_EACH.format(query.offset + query.k))
+    if groups:
+        body["yql"] += f" | {_grouping(groups)}"
     if query.ranking.weighted:
         lexical, cosine, _ = fused_weights(query, info)
         body["input.query(bm25_weight)"] = lexical
@@ -108,7 +116,7 @@ def search_body(
 def counts_passing(query: EngineQuery) -> bool:
     """Return whether total and facets are of all that pass the filters, whatever is found."""
     cut = query.min_score is not None or query.min_cosine is not None
-    return query.mode == "vector" and not cut and query.sort is None
+    return query.mode == "vector" and not cut and query.sort is None and not query.collapse
 
 
 def _profile(query: EngineQuery) -> str:
@@ -142,7 +150,7 @@ def nearest_body(
     }
     alone = replace(
         query, mode="vector", k=hits, offset=0, candidates=hits or query.candidates,
-        min_score=None, min_cosine=None, sort=None,
+        min_score=None, min_cosine=None, sort=None, collapse=False,
     )  # fmt: skip
     clauses = [_nearest(alone, body, exact), *restricted_to(query, info, body)]
     body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(clauses)}"
@@ -166,7 +174,7 @@ def count_body(
         where += restricted_to(query, info, body)
     body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(where)}"
     if query is not None and query.facets:
-        body["yql"] += f" | {_grouping(query.facets)}"
+        body["yql"] += f" | {_grouping(_facet_groups(query.facets))}"
     return body
 
 
@@ -228,12 +236,16 @@ def _words(query: EngineQuery, body: dict[str, Json]) -> str:
     return f"({' or '.join(_WORD.format(number) for number in range(len(query.tokens)))})"
 
 
-def _grouping(facets: Sequence[str]) -> str:
-    most = min(MOST_FACET_VALUES, _MOST_GROUPS // len(facets))
+def _grouping(groups: Sequence[str]) -> str:
+    return groups[0] if len(groups) == 1 else f"all({' '.join(groups)})"
+
+
+def _facet_groups(facets: Sequence[str]) -> list[str]:
+    most = min(MOST_FACET_VALUES, _MOST_GROUPS // max(len(facets), 1))
     groups = []
     for column in facets:
         # Grouping takes no parameters; a column is our own word for a manifest's column.
         name = column.replace("\\", "\\\\").replace('"', '\\"')
         ordered = f"max({most}) order(-count()) each(output(count()))"
         groups.append(f'all(group(tags{{"{name}"}}) {ordered})')
-    return groups[0] if len(groups) == 1 else f"all({' '.join(groups)})"
+    return groups

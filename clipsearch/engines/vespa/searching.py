@@ -28,6 +28,11 @@ EARLIER_FORM = (
     "the index was fed by an earlier version, so the filters are tried on every picture: right,"
     " but slower; the next clipsearch feed mends that"
 )
+EARLIER_LOOKS = (
+    "the index was fed by an earlier version, and does not know which pictures look alike: run"
+    " clipsearch deploy, as the first time, and then the same clipsearch feed again; nothing is"
+    " encoded anew"
+)
 EARLIER_NUMBERS = (
     "the index was fed by an earlier version, and cannot be sorted by a number: run clipsearch"
     " deploy, as the first time, and then the same clipsearch feed again; nothing is encoded anew"
@@ -68,8 +73,8 @@ class Searcher:
     def _check_form(self, query: EngineQuery) -> None:
         """Raise EngineError where documents of an earlier version lack what the query asks for."""
         by_number = query.sort is not None and query.sort.is_by_number
-        if by_number and self.info.document_form < LOOK_FORM:
-            raise EngineError(EARLIER_NUMBERS)
+        if self.info.document_form < LOOK_FORM and (by_number or query.collapse):
+            raise EngineError(EARLIER_LOOKS if query.collapse else EARLIER_NUMBERS)
 
     def _vector(self, query: EngineQuery) -> Page:
         passing = self._count(query)
@@ -85,7 +90,7 @@ class Searcher:
         """Return the nearest that are cut off, or sorted: total and facets count just these."""
         target = target_hits(query)
         answer, passing = self._joined(replace(query, candidates=target), target)
-        cut = query.min_score is not None or query.min_cosine is not None
+        cut = query.collapse or query.min_score is not None or query.min_cosine is not None
         if passing is None and cut:
             passing = self._count(replace(query, facets=())).total
         page = self._page(query, answer)
@@ -159,12 +164,14 @@ class Searcher:
         """Return the hits of `answer`, with total and facets of `counted`, or else its own."""
         listed = counted or answer
         # Vespa orders equal scores as it likes; within the page they are put in order.
-        hits, total, at_least = answer.hits, listed.total, False
+        hits, total, at_least = answer.collapsed or answer.hits, listed.total, False
         if query.sort is not None and query.sort.is_by_number:
             hits = self._numbered(hits, -1 if query.sort.descending else 1)
         elif query.mode is not None and query.sort is None:
             hits = tuple(sorted(hits, key=lambda hit: (-hit.score, hit.document.id)))
         hits = tuple(_as_asked(hit, query) for hit in hits)
+        if query.collapse:
+            hits = hits[query.offset :]
         if query.is_cut_after_ranking:
             looked_at = len(hits)
             hits = tuple(hit for hit in hits if hit.score >= (query.min_score or 0.0))
