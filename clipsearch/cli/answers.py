@@ -15,6 +15,7 @@ from clipsearch.search.highlight import best_caption
 from clipsearch.search.images import ImageFolders
 from finetune.console import pieces, printable
 from finetune.errors import ImageError
+from finetune.text.numerals import number_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,7 +96,8 @@ def _table(answer: Answer, *, color: bool) -> "Table":
     page = answer.page
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     parts = [part for part in ("bm25", "cosine") if any(_part(hit, part) for hit in page.hits)]
-    for name in ("#", "score", *parts):
+    named = ("#", *([answer.score_name] if answer.score_name else []), *parts)
+    for name in map(printable, named):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("id, path", overflow="fold", ratio=2, min_width=12)
     table.add_column("caption", overflow="fold", ratio=3, min_width=12)
@@ -105,14 +107,24 @@ def _table(answer: Answer, *, color: bool) -> "Table":
         for name in _UNDER_ID:
             if (value := getattr(document, name)) and value != document.id:
                 found.append(f"\n{printable(value)}", style="not bold dim")
+        if hit.more:
+            found.append(f"\nand {hit.more:,} more like it", style="not bold dim")
         best = best_caption(document.captions, answer.words, answer.info.language)
         best = best.excerpt(_CAPTION_SHOWN)
         caption = Text()
         for piece, match in pieces(best.caption, best.spans):
             _append(caption, printable(piece), match, color)
-        scores = (f"{hit.score:.4f}", *(_part(hit, part) for part in parts))
-        table.add_row(str(rank), *scores, found, caption)
+        table.add_row(
+            str(rank), *_score(hit, answer), *(_part(hit, part) for part in parts), found, caption
+        )
     return table
+
+
+def _score(hit: Hit, answer: Answer) -> tuple[str, ...]:
+    """Return what the hit is ordered by; nothing where that is a text."""
+    if answer.score_name is None:
+        return ()
+    return (f"{hit.score:.4f}" if answer.score_name == "score" else number_text(hit.score),)
 
 
 def _append(text: "Text", piece: str, match: bool, color: bool) -> None:
@@ -138,10 +150,11 @@ def _summary(answer: Answer) -> str:
     first, last = page.offset + 1, page.offset + len(page.hits)
     pages = -(-max(page.total, last) // answer.k)
     ranked = "" if page.candidates is None else f" the nearest {page.candidates:,} ranked,"
-    return (
-        f"{first:,}-{last:,} of {page.total:,}, page {page.offset // answer.k + 1} of {pages:,},"
-        f"{ranked} in {page.seconds * 1000:.1f} ms"
-    )
+    found = f"{'at least ' if page.at_least else ''}{page.total:,}"
+    paged = f"of {found}, page {page.offset // answer.k + 1} of {pages:,}"
+    if answer.collapsed:
+        paged = f"of one of each look, {found} found in all"
+    return f"{first:,}-{last:,} {paged},{ranked} in {page.seconds * 1000:.1f} ms"
 
 
 def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
@@ -158,7 +171,7 @@ def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
         cells.append(
             Cell(
                 image=_sheet_image(document, folders, locate, notes),
-                title=f"{rank}. {hit.score:.4f}  {document.id}",
+                title=_title(rank, hit, answer),
                 text=caption.caption,
                 spans=caption.spans,
                 missing=f"{document.path or 'picture'} not found; say where with --images DIR",
@@ -167,6 +180,11 @@ def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
     write_sheet(path, cells, f"{answer.heading}: {_summary(answer)}")
     for note in dict.fromkeys(notes):
         click.echo(f"Note: {printable(note)}", err=True)
+
+
+def _title(rank: int, hit: Hit, answer: Answer) -> str:
+    parts = [f"{rank}. {' '.join(_score(hit, answer))}".strip(), hit.document.id]
+    return "  ".join([*parts, *([f"and {hit.more:,} more"] if hit.more else [])])
 
 
 def _sheet_image(

@@ -11,11 +11,10 @@ from clipsearch.cli.answers import exit_code, show
 from clipsearch.cli.locating import check_locate, locator
 from clipsearch.cli.options import UTF8, device_option, moved_encoder_option
 from clipsearch.cli.search_options import SearchOptions, search_options
-from clipsearch.engine import DEFAULT_CANDIDATES
 from clipsearch.modes import MODES, Mode
 from clipsearch.search.answer import Answer, answer_json, answer_query, json_text
 from clipsearch.search.parts import Part, parse_part
-from clipsearch.search.search import MAX_CANDIDATES, Search
+from clipsearch.search.search import Search
 from finetune.errors import UsageError
 from finetune.images.pixel_box import parse_pixel_box
 from finetune.manifest.inputs import check_sheet
@@ -59,15 +58,11 @@ from finetune.manifest.inputs import check_sheet
     help="A ready vector to search by (.npy).",
 )
 @click.option(
-    "--candidates",
-    type=click.IntRange(1, MAX_CANDIDATES),
-    default=DEFAULT_CANDIDATES,
-    show_default=True,
-    help="Nearest by vector that a hybrid adds to the matches by word.",
-)
-@click.option("--bm25-weight", type=float, help="Of the words in a hybrid. [default: the index's]")
-@click.option(
-    "--vector-weight", type=float, help="Of the vector in a hybrid. [default: the index's]"
+    "--words",
+    type=UTF8,
+    multiple=True,
+    metavar="TEXT",
+    help="Words that count as such alone, beside the vector of a picture, say; no operators.",
 )
 @click.option(
     "--crop",
@@ -84,9 +79,7 @@ def query(
     query_images: tuple[str, ...],
     ids: tuple[str, ...],
     vectors: tuple[str, ...],
-    candidates: int,
-    bm25_weight: float | None,
-    vector_weight: float | None,
+    words: tuple[str, ...],
     crop: str | None,
     encoder: str | None,
     device: str,
@@ -102,15 +95,20 @@ def query(
     clipsearch query --image photo.jpg --sheet found.html
     clipsearch query --image photo.jpg --crop 40,20,200,150
     clipsearch query "a red car" --sheet where.html --locate
+    clipsearch query --image photo.jpg --words "two dogs" --bm25-weight 0.3
+    clipsearch query "two dogs" --min-cosine 0.25 --sort -year
+    clipsearch query "two dogs" --collapse
     clipsearch query --text "beach:2" --text "people:-1" --image a.jpg:0.5
     cat queries.txt | clipsearch query - -k 3
 
     A weight is the plain number after the last colon of --text, --image, --id or --vector. A
     value that itself ends in a colon and a number is written with its weight: "ratio 3:4:1" is
-    the text "ratio 3:4". TEXT is taken as it stands.
+    the text "ratio 3:4". These weights mix one vector of all parts; --bm25-weight and
+    --vector-weight weigh the words of all texts against that vector. TEXT is taken as it stands.
     """
     given = [
         *(parse_part("text", value) for value in texts),
+        *(Part("words", value) for value in words),
         *_image_parts(query_images, crop),
         *(parse_part("id", value) for value in ids),
         *(parse_part("vector", value) for value in vectors),
@@ -122,21 +120,9 @@ def query(
         check_sheet(options.sheet, options.k, inputs=[*_files(given), encoder])
     with Search.open(options.index, encoder=encoder, device=device) as search:
 
-        def answer(words: str | None) -> Answer:
+        def answer(typed: str | None) -> Answer:
             return answer_query(
-                search,
-                words,
-                given,
-                mode=mode,
-                k=options.k,
-                page=options.page,
-                filters=options.filters,
-                facets=options.facets,
-                candidates=candidates,
-                exact=options.exact,
-                bm25_weight=bm25_weight,
-                vector_weight=vector_weight,
-                images=options.images,
+                search, typed, given, mode=mode, images=options.images, **options.ranked
             )
 
         if text == "-":

@@ -1,7 +1,7 @@
-"""The options that `query` and `similar` share."""
+"""The options that `query`, `similar` and `list` share."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from clipsearch.cli.options import UTF8, index_option, json_option
-from clipsearch.search.search import MAX_HITS
+from clipsearch.engine import DEFAULT_CANDIDATES
+from clipsearch.search.limits import MAX_CANDIDATES, MAX_HITS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,6 +30,11 @@ class SearchOptions:
         sheet: Contact sheet to write.
         locate: Show on the sheet where each image answers.
         as_json: JSON instead of the table.
+        sort: Another order than by score, as written; see clipsearch.search.orders.
+        min_score, min_cosine: Of what is shown.
+        collapse: One of pictures that look alike.
+        candidates: Nearest by vector.
+        bm25_weight, vector_weight: Of words and vector in a hybrid; None is the index's.
     """
 
     index: str
@@ -36,14 +42,36 @@ class SearchOptions:
     page: int
     filters: tuple[str, ...]
     facets: tuple[str, ...]
-    exact: bool
     images: Path | None
     sheet: Path | None
-    locate: bool
     as_json: bool
+    sort: str | None
+    exact: bool = False
+    locate: bool = False
+    min_score: float | None = None
+    min_cosine: float | None = None
+    collapse: bool = False
+    candidates: int = DEFAULT_CANDIDATES
+    bm25_weight: float | None = None
+    vector_weight: float | None = None
+
+    @property
+    def listed(self) -> dict[str, Any]:
+        """What `Search.list` is asked, by the names of its arguments."""
+        names = ("k", "page", "filters", "facets", "sort")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def ranked(self) -> dict[str, Any]:
+        """What `Search.query` and `Search.similar` are asked beside the question itself."""
+        names = (
+            "exact", "min_score", "min_cosine", "collapse", "candidates", "bm25_weight",
+            "vector_weight",
+        )  # fmt: skip
+        return self.listed | {name: getattr(self, name) for name in names}
 
 
-_OPTIONS = (
+_LIST_OPTIONS = (
     index_option,
     click.option(
         "-k", "k", type=click.IntRange(1, MAX_HITS), default=10, show_default=True, help="Hits."
@@ -67,7 +95,12 @@ _OPTIONS = (
         metavar="COLUMN",
         help="Count the values of this tag over all matches.",
     ),
-    click.option("--exact", is_flag=True, help="Compare the vector with every document."),
+    click.option(
+        "--sort",
+        type=UTF8,
+        metavar="COLUMN",
+        help="Order by a number, or by id or path; -year is the greatest first.",
+    ),
     click.option(
         "--images",
         type=click.Path(file_okay=False, exists=True, path_type=Path),
@@ -79,26 +112,63 @@ _OPTIONS = (
         metavar="FILE",
         help="Write a contact sheet of the pictures, .html or .png.",
     ),
+    json_option,
+)
+_RANKED_OPTIONS = (
+    click.option("--exact", is_flag=True, help="Compare the vector with every document."),
+    click.option("--min-score", type=float, help="Leave out what scores less."),
+    click.option(
+        "--min-cosine",
+        type=float,
+        help="Leave out what the vector finds with a lower cosine, -1 to 1. In a hybrid, what has"
+        " a word of the query stays.",
+    ),
+    click.option(
+        "--collapse",
+        is_flag=True,
+        help="Show one of pictures that look alike, and for how many more it stands.",
+    ),
+    click.option(
+        "--candidates",
+        type=click.IntRange(1, MAX_CANDIDATES),
+        default=DEFAULT_CANDIDATES,
+        show_default=True,
+        help="Nearest by vector that a hybrid adds to the matches by word, or that are sorted or"
+        " collapsed.",
+    ),
+    click.option(
+        "--bm25-weight", type=float, help="Of the words in a hybrid. [default: the index's]"
+    ),
+    click.option(
+        "--vector-weight", type=float, help="Of the vector in a hybrid. [default: the index's]"
+    ),
     click.option(
         "--locate",
         is_flag=True,
         help="Show on the sheet, as a heat map over each picture, where it answers the query.",
     ),
-    json_option,
 )
 
 
-def search_options(command: Command) -> Command:
-    """Add the options; the command gets them as one argument, `options`."""
+def list_options(command: Command) -> Command:
+    """Add the options of a list; the command gets them as one argument, `options`."""
+    return _with_options(command, _LIST_OPTIONS)
 
+
+def search_options(command: Command) -> Command:
+    """Add the options of a search; the command gets them as one argument, `options`."""
+    return _with_options(command, (*_LIST_OPTIONS[:-1], *_RANKED_OPTIONS, _LIST_OPTIONS[-1]))
+
+
+def _with_options(command: Command, added: Sequence[Callable[[Any], Any]]) -> Command:
     @functools.wraps(command)
     def with_options(**values: Any) -> Any:
-        names = SearchOptions.__dataclass_fields__
+        names = [name for name in SearchOptions.__dataclass_fields__ if name in values]
         options = SearchOptions(**{name: values.pop(name) for name in names})
         return command(options=options, **values)
 
     decorated: Any = with_options
-    for option in reversed(_OPTIONS):
+    for option in reversed(added):
         decorated = option(decorated)
     result: Command = decorated
     return result

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from clipsearch.search.limits import MAX_CANDIDATES
 from clipsearch.search.parts import Part
-from clipsearch.search.search import MAX_CANDIDATES, Search
+from clipsearch.search.search import Search
 from finetune.errors import UsageError
 
 CANDIDATES = 100

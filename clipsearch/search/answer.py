@@ -17,6 +17,7 @@ from clipsearch.search.highlight import match_spans
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.parts import Part, lexical_tokens
 from clipsearch.search.search import SIMILAR_MODE, Search
+from clipsearch.sorting import SORTED_TEXTS
 from finetune.text.strict_json import dumps
 
 # Legal in JSON, but a terminal may obey them, line readers may split at them, and half a
@@ -38,6 +39,8 @@ class Answer:
         words: Tokens of the query, which are marked in captions.
         info: Of the index.
         k: Hits a page.
+        score_name: What the hits are ordered by; None where nobody needs to see it.
+        collapsed: Whether one hit stands for all that look alike.
         images: Folder of the images; None takes where the index was fed from.
     """
 
@@ -48,6 +51,8 @@ class Answer:
     info: IndexInfo
     k: int
     images: Path | None = None
+    score_name: str | None = "score"
+    collapsed: bool = False
 
 
 def answer_query(
@@ -64,6 +69,10 @@ def answer_query(
     exact: bool = False,
     bm25_weight: float | None = None,
     vector_weight: float | None = None,
+    min_score: float | None = None,
+    min_cosine: float | None = None,
+    sort: str | None = None,
+    collapse: bool = False,
     images: Path | None = None,
 ) -> Answer:
     """Ask `search` as `Search.query` does, with `text` before `parts`, and say what was asked.
@@ -84,6 +93,10 @@ def answer_query(
             exact=exact,
             bm25_weight=bm25_weight,
             vector_weight=vector_weight,
+            min_score=min_score,
+            min_cosine=min_cosine,
+            sort=sort,
+            collapse=collapse,
         ),
         asked=question_json(text, parts, mode or search.default_mode(asked)),
         heading=heading_of(asked),
@@ -91,6 +104,8 @@ def answer_query(
         info=search.info,
         k=k,
         images=images,
+        score_name=score_name(sort),
+        collapsed=collapse,
     )
 
 
@@ -98,28 +113,56 @@ def answer_similar(
     search: Search,
     id: str,
     *,
+    mode: Mode = SIMILAR_MODE,
     k: int = 10,
-    page: int = 1,
-    filters: Filters = (),
-    facets: Sequence[str] = (),
-    exact: bool = False,
     images: Path | None = None,
+    sort: str | None = None,
+    **options: Any,
 ) -> Answer:
     """Ask `search` as `Search.similar` does, and say what was asked; see `answer_query`."""
-    found = search.similar(id, k=k, page=page, filters=filters, facets=facets, exact=exact)
+    parts = search.parts_like(id, mode)
     return Answer(
-        page=found,
-        asked=question_json(None, [Part("id", id)], SIMILAR_MODE),
+        page=search.query(parts=parts, mode=mode, k=k, sort=sort, **options),
+        asked=question_json(None, parts[:1], mode),
         heading=f"similar to {id}",
+        words=frozenset(lexical_tokens(parts, search.info.language)),
+        info=search.info,
+        k=k,
+        images=images,
+        score_name=score_name(sort),
+        collapsed=bool(options.get("collapse")),
+    )
+
+
+def answer_list(
+    search: Search,
+    *,
+    k: int = 10,
+    sort: str | None = None,
+    images: Path | None = None,
+    **options: Any,
+) -> Answer:
+    """Ask `search` as `Search.list` does, and say what was asked; see `answer_query`."""
+    return Answer(
+        page=search.list(k=k, sort=sort, **options),
+        asked=question_json(None, (), None),
+        heading="all that pass the filters" if options.get("filters") else "all",
         words=frozenset(),
         info=search.info,
         k=k,
         images=images,
+        score_name=None if sort is None else score_name(sort),
     )
 
 
-def question_json(text: str | None, parts: Iterable[Part], mode: Mode) -> dict[str, Any]:
-    """Return what was asked: the words, the parts beside them, and the mode."""
+def score_name(sort: str | None) -> str | None:
+    """Return what the hits are ordered by, where it is a number."""
+    column = "score" if sort is None else sort.removeprefix("-")
+    return None if column in SORTED_TEXTS else column
+
+
+def question_json(text: str | None, parts: Iterable[Part], mode: Mode | None) -> dict[str, Any]:
+    """Return what was asked: the words, the parts beside them, and the mode; None for a list."""
     listed = [
         {"kind": each.kind, "value": _shown_value(each), "weight": each.weight}
         | ({} if each.crop is None else {"crop": asdict(each.crop)})
@@ -156,6 +199,7 @@ def answer_json(answer: Answer, image_json: ImageJson | None = None) -> dict[str
     return {
         "query": dict(answer.asked),
         "total": page.total,
+        "at_least": page.at_least,
         "candidates": page.candidates,
         "offset": page.offset,
         "k": answer.k,
@@ -190,6 +234,7 @@ def _hit_dict(rank: int, hit: Hit, answer: Answer, image_json: ImageJson) -> dic
         "score": hit.score,
         "bm25": hit.bm25,
         "cosine": hit.cosine,
+        "more": hit.more,
         "captions": shown.pop("captions"),
         "highlights": [
             [list(span) for span in match_spans(caption, answer.words, answer.info.language)]

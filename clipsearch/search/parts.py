@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.documents import Embedding
+from clipsearch.documents import Document, Embedding
 from clipsearch.engine import MAX_WEIGHT
-from clipsearch.modes import Mode
+from clipsearch.modes import Mode, ranking_of
 from clipsearch.text import tokens
 from finetune.errors import UsageError
 from finetune.files.regular_files import what_lies_at
@@ -21,9 +21,11 @@ from finetune.images.pixel_box import PixelBox
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PartKind = Literal["text", "image", "id", "vector"]
+PartKind = Literal["text", "words", "image", "id", "vector"]
 
-_A = {"text": "a text", "id": "an id", "vector": "a vector"}
+_A = {"text": "a text", "words": "words", "id": "an id", "vector": "a vector"}
+# Of `words`: a caption may be a book.
+MOST_WORDS = 256
 _WEIGHT = re.compile(r"(?P<value>.*):(?P<weight>[+-]?(\d+\.?\d*|\.\d+))", re.DOTALL)
 
 
@@ -33,8 +35,10 @@ class Part:
 
     Attributes:
         kind: What `value` is.
-        value: The text; the image (a file, its bytes, or a Pillow image); the id of an indexed
-            image; or a vector float32[d] of any length but 0 (an array, or a .npy file).
+        value: The text, whose words count in the lexical half of a ranking, and which is a vector
+            as a whole; words, each counted once, which count in the lexical half alone; the image
+            (a file, its bytes, or a Pillow image); the id of an indexed image; or a vector
+            float32[d] of any length but 0 (an array, or a .npy file).
         weight: At most MAX_WEIGHT; a negative one moves the answer away from the part.
         crop: The part of an image that is meant; None for all of it.
     """
@@ -62,9 +66,49 @@ def parse_part(kind: PartKind, text: str) -> Part:
 
 
 def lexical_tokens(parts: Iterable[Part], language: str) -> tuple[str, ...]:
-    """Return the tokens of all texts with a positive weight, in order, repeats kept."""
-    texts = (str(part.value) for part in parts if part.kind == "text" and part.weight > 0)
-    return tuple(token for text in texts for token in tokens(text, language))
+    """Return the tokens of all texts with a positive weight, in order, repeats kept.
+
+    Of `words` each token once.
+    """
+    found: list[str] = []
+    for part in parts:
+        if part.kind == "text" and part.weight > 0:
+            found += tokens(str(part.value), language)
+        elif part.kind == "words":
+            found += distinct_tokens(part, language)
+    return tuple(found)
+
+
+def distinct_tokens(part: Part, language: str) -> list[str]:
+    """Return the tokens of words, each once, in the order of their first places."""
+    return list(dict.fromkeys(tokens(str(part.value), language)))[:MOST_WORDS]
+
+
+def parts_like(document: Document, mode: Mode) -> tuple[Part, ...]:
+    """Return the parts of the query for what is like a document: its id, its captions' words.
+
+    Raises UsageError for one without captions in a mode that looks for nothing but words.
+    """
+    words = "\n".join(document.captions)
+    if words.strip():
+        return (Part("id", document.id), Part("words", words))
+    if ranking_of(mode).needs_vector:
+        return (Part("id", document.id),)
+    raise UsageError(f"{document.id} has no captions to look for; use --mode vector")
+
+
+def vector_parts(parts: Sequence[Part], mode: Mode) -> Sequence[Part]:
+    """Return the parts of which the query's vector is made.
+
+    Raises UsageError where there are none.
+    """
+    of_vector = [part for part in parts if part.kind != "words"]
+    if not of_vector:
+        raise UsageError(
+            f"mode {mode} compares a vector, and words are none: add a text, an image or an id, or"
+            f" use --mode bm25"
+        )
+    return of_vector
 
 
 def check_parts(parts: Sequence[Part]) -> None:
@@ -73,13 +117,18 @@ def check_parts(parts: Sequence[Part]) -> None:
         raise UsageError("nothing to search for: give a text, an image or an id")
     for part in parts:
         if part.kind not in get_args(PartKind):
-            raise UsageError(f"unknown kind of part {part.kind!r}: text, image, id or vector")
+            raise UsageError(f"unknown kind of part {part.kind!r}: {', '.join(get_args(PartKind))}")
         if not abs(part.weight) <= MAX_WEIGHT:
             raise UsageError(
                 f"a part has the weight {part.weight:g}; weights must be finite, and at most"
                 f" {MAX_WEIGHT:g} either way"
             )
-        if part.kind in ("text", "id") and not _is_text(str(part.value)):
+        if part.kind == "words" and part.weight != 1:
+            raise UsageError(
+                f"words have no weight of their own, but these have {part.weight:g}: weigh them"
+                f" against the vector with --bm25-weight and --vector-weight"
+            )
+        if part.kind in ("text", "words", "id") and not _is_text(str(part.value)):
             raise UsageError(
                 f"the {part.kind} {part.value!r} holds half of a character (a lone surrogate);"
                 f" give text that can be written in UTF-8"
@@ -103,7 +152,7 @@ def words_only(parts: Sequence[Part], mode: Mode) -> list[str]:
 
     Raises UsageError where nothing is left.
     """
-    left_out = [part for part in parts if part.kind != "text" or part.weight <= 0]
+    left_out = [part for part in parts if part.kind not in ("text", "words") or part.weight <= 0]
     if len(left_out) == len(parts):
         raise UsageError(
             f"mode {mode} looks for words, and the query has no text with a positive weight:"

@@ -72,6 +72,8 @@ class QueryVectors:
                 return indexed[str(part.value)]
             case "vector":
                 return unit_vector(part, self._engine.info.dimension)
+            case "words":
+                raise UsageError("words are no vector; give a text")
 
     def _encode_text(self, text: str) -> Embedding:
         vector: Embedding = self._encoder().encode_texts([text])[0]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy.typing as npt
 
@@ -25,18 +25,21 @@ from clipsearch.engine import (
     EngineQuery,
     IndexInfo,
     Page,
-    check_weights,
 )
 from clipsearch.engines import open_engine
-from clipsearch.modes import MODES_WITHOUT_VECTOR, WEIGHTED_MODES, Mode, ranking_of
+from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, ranking_of
 from clipsearch.search.filters import Filters, check_facets, parse_filters
 from clipsearch.search.finding import find_documents, known_document
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.index_encoder import EncoderLoader, check_encoder, load_encoder
+from clipsearch.search.limits import check_options, check_page
+from clipsearch.search.orders import parse_sort
 from clipsearch.search.parts import (
     Part,
     check_parts,
     lexical_tokens,
+    parts_like,
+    vector_parts,
     words_only,
 )
 from clipsearch.search.query_images import opened, source_of_document
@@ -54,8 +57,6 @@ if TYPE_CHECKING:
     from clipsearch.encoder.encoder import Encoder
     from clipsearch.localization.heat_map import HeatMap
 
-MAX_HITS = 10_000
-MAX_CANDIDATES = 10_000
 SIMILAR_MODE: Mode = "vector"
 NO_ENCODER = "the index names no encoder: searched by words alone (mode bm25)"
 WORDS_AND_VECTOR = (
@@ -185,6 +186,10 @@ class Search:
         exact: bool = False,
         bm25_weight: float | None = None,
         vector_weight: float | None = None,
+        min_score: float | None = None,
+        min_cosine: float | None = None,
+        sort: str | None = None,
+        collapse: bool = False,
     ) -> Page:
         """Find the k best documents of page `page` (from 1).
 
@@ -192,6 +197,11 @@ class Search:
         that are parts are left out of the hits. Of `image`, `crop` alone counts. Without
         `mode`: hybrid where there is text, or bm25 if the index has no encoder and there is text
         alone; vector without text. `filters`: see clipsearch.search.filters.
+
+        `min_score` and `min_cosine` leave out what has less, and the total counts what is left; in
+        a hybrid, what has a word of the query stays with any cosine. `sort` ("year", "-year" for
+        the greatest first, "id", "path") orders what is found otherwise than by score: of `vector`
+        and the hybrids the `candidates` nearest. `collapse` shows one of pictures that look alike.
 
         In an index of ready-made vectors, without encoder, a text beside `vector` gives a hybrid
         its words, and the vector is that of the other parts; a note says so.
@@ -215,7 +225,7 @@ class Search:
         if mode is None:
             mode = self.default_mode(given)
             notes += [NO_ENCODER] if mode in MODES_WITHOUT_VECTOR else []
-        _check_options(mode, k, page, candidates, bm25_weight, vector_weight)
+        check_options(mode, k, page, candidates, bm25_weight, vector_weight)
         ranking = ranking_of(mode)
         words = lexical_tokens(given, self.info.language) if ranking.uses_words else ()
         query = EngineQuery(
@@ -230,10 +240,15 @@ class Search:
             vector_weight=vector_weight,
             exact=exact,
             exclude_ids=tuple(str(part.value) for part in given if part.kind == "id"),
+            min_score=min_score,
+            min_cosine=min_cosine,
+            sort=parse_sort(sort, self.info),
+            collapse=collapse,
         )
         if ranking.needs_vector:
-            with_vector = self._with_vector(given) if ranking.uses_words else given
-            notes += [] if len(with_vector) == len(given) else [WORDS_AND_VECTOR]
+            of_vector = vector_parts(given, mode)
+            with_vector = self._with_vector(of_vector) if ranking.uses_words else of_vector
+            notes += [] if len(with_vector) == len(of_vector) else [WORDS_AND_VECTOR]
             query = replace(query, vector=self._vectors.mix(with_vector))
         else:
             notes += words_only(given, mode)
@@ -246,12 +261,13 @@ class Search:
         """Return what `query` takes without `mode`: hybrid where there is text, otherwise vector.
 
         In place of hybrid, the mode that `clipsearch calibrate` has found better for the index.
-        For texts alone in an index without encoder: bm25.
+        Where nothing has a vector, as texts in an index without encoder: bm25.
         """
-        if all(part.kind != "text" for part in parts):
+        kinds = {part.kind for part in parts}
+        if not kinds & {"text", "words"}:
             return "vector"
-        without = self._is_without_encoder()
-        if without and all(part.kind == "text" for part in parts):
+        of_vector = kinds - {"words", "text" if self._is_without_encoder() else "words"}
+        if not of_vector:
             return "bm25"
         return self.info.text_mode or "hybrid"
 
@@ -272,29 +288,22 @@ class Search:
                 )
         return others
 
-    def similar(
-        self,
-        id: str,
-        *,
-        k: int = 10,
-        page: int = 1,
-        filters: Filters = (),
-        facets: Sequence[str] = (),
-        exact: bool = False,
-    ) -> Page:
-        """Find the nearest images to an indexed one, itself left out. Needs no encoder.
+    def similar(self, id: str, *, mode: Mode = SIMILAR_MODE, **options: Any) -> Page:
+        """Find what is like an indexed image, itself left out. Needs no encoder.
 
-        Raises DocumentNotFoundError for an unknown id.
+        By `vector`, the nearest images. The other modes look also, and bm25 alone, for the words of
+        its captions, each once. `options` are those of `query`.
+
+        Raises DocumentNotFoundError for an unknown id, and what `query` raises.
         """
-        return self.query(
-            parts=[Part("id", id)],
-            mode=SIMILAR_MODE,
-            k=k,
-            page=page,
-            filters=filters,
-            facets=facets,
-            exact=exact,
-        )
+        return self.query(parts=self.parts_like(id, mode), mode=mode, **options)
+
+    def parts_like(self, id: str, mode: Mode) -> tuple[Part, ...]:
+        """Return the parts of the query for what is like an indexed image; raises as `similar`."""
+        if not ranking_of(mode).uses_words:
+            return (Part("id", id),)
+        (document,) = self.get([id])
+        return parts_like(known_document(self.engine, id, document), mode)
 
     def locate(
         self,
@@ -377,26 +386,29 @@ class Search:
             for part in parts
         )
 
+    # Last: in what follows of the class, `list` would be this.
+    def list(
+        self,
+        *,
+        filters: Filters = (),
+        sort: str | None = None,
+        k: int = 10,
+        page: int = 1,
+        facets: Sequence[str] = (),
+    ) -> Page:
+        """Return the documents that pass the filters, by id unless `sort` says otherwise.
 
-def _check_options(
-    mode: str,
-    k: int,
-    page: int,
-    candidates: int,
-    bm25_weight: float | None,
-    vector_weight: float | None,
-) -> None:
-    """Raise UsageError for a value out of range or a weight that the mode does not take."""
-    weighted = ranking_of(mode).weighted
-    if not 1 <= k <= MAX_HITS:
-        raise UsageError(f"k is {k}, must be 1 to {MAX_HITS}")
-    if page < 1:
-        raise UsageError(f"page is {page}; pages are counted from 1")
-    if not 1 <= candidates <= MAX_CANDIDATES:
-        raise UsageError(f"candidates is {candidates}, must be 1 to {MAX_CANDIDATES}")
-    weights = [weight for weight in (bm25_weight, vector_weight) if weight is not None]
-    if weights and not weighted:
-        raise UsageError(f"{mode} takes no weights: only {', '.join(WEIGHTED_MODES)} do")
-    check_weights(*weights)
-    if bm25_weight == 0 and vector_weight == 0:
-        raise UsageError("the weights of bm25 and vector are both 0; give one that is above")
+        `sort` and `filters` are as in `query`. Needs no encoder. Raises UsageError and EngineError.
+        """
+        check_several(facets, "facets")
+        check_page(k, page)
+        return self.engine.search(
+            EngineQuery(
+                None,
+                k=k,
+                offset=(page - 1) * k,
+                filters=parse_filters(filters, self.info),
+                facets=check_facets(facets, self.info),
+                sort=parse_sort(sort, self.info),
+            )
+        )

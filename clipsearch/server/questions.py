@@ -11,8 +11,8 @@ from starlette.requests import Request
 from clipsearch.engine import DEFAULT_CANDIDATES, Filter, NumberFilter, TagFilter
 from clipsearch.modes import Mode
 from clipsearch.search.filters import Filters
+from clipsearch.search.limits import MAX_CANDIDATES
 from clipsearch.search.parts import Part, parse_part
-from clipsearch.search.search import MAX_CANDIDATES
 from clipsearch.server.problems import RefusedError
 from clipsearch.server.settings import DEEPEST, MOST_HITS, ServerLimits
 from finetune.errors import ImageError, UsageError

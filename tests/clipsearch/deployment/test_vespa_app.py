@@ -24,7 +24,7 @@ from clipsearch.deployment.package import (
 from clipsearch.engine import RERANK_COUNT
 from clipsearch.engines.vespa.queries import EXPLORE_ADDITIONAL_HITS
 from clipsearch.modes import MODES, RANKINGS, RRF_K, ranking_of
-from clipsearch.search.search import MAX_HITS
+from clipsearch.search.limits import MAX_HITS
 from finetune.errors import EncoderError, UsageError
 
 
