@@ -234,7 +234,7 @@ def _hit_dict(rank: int, hit: Hit, answer: Answer, image_json: ImageJson) -> dic
         "score": hit.score,
         "bm25": hit.bm25,
         "cosine": hit.cosine,
-        "more": hit.more,
+        **({"more": hit.more} if answer.collapsed else {}),
         "captions": shown.pop("captions"),
         "highlights": [
             [list(span) for span in match_spans(caption, answer.words, answer.info.language)]
