@@ -54,7 +54,7 @@ class QuestionPart(Asked):
     name of the form's field that holds its file.
     """
 
-    kind: Literal["text", "image", "id", "vector"]
+    kind: Literal["text", "words", "image", "id", "vector"]
     value: Text | Annotated[list[Number], Field(max_length=65_536)]
     weight: Number = 1.0
     crop: Crop | None = None
@@ -109,6 +109,12 @@ class Question(Asked):
     exact: bool = False
     bm25_weight: Number | None = None
     vector_weight: Number | None = None
+    min_score: Number | None = Field(None, description="Leave out what scores less.")
+    min_cosine: Number | None = Field(None, description="Of what the vector finds, -1 to 1.")
+    sort: Text | None = Field(
+        None, examples=["-year"], description="`year`, `-year`, `id`, `path`."
+    )
+    collapse: bool = Field(False, description="One of images that look alike.")
     sizes: bool = Field(False, description="Tell width and height of the images found.")
 
 
@@ -136,11 +142,20 @@ class SearchParameters(PageParameters):
     candidates: int = Field(DEFAULT_CANDIDATES, ge=1, le=MAX_CANDIDATES)
     bm25_weight: Number | None = None
     vector_weight: Number | None = None
+    min_score: Number | None = Field(None, description="Leave out what scores less.")
+    min_cosine: Number | None = Field(None, description="Of what the vector finds, -1 to 1.")
+    sort: Text | None = Field(
+        None, examples=["-year"], description="`year`, `-year`, `id`, `path`."
+    )
+    collapse: bool = Field(False, description="One of images that look alike.")
 
 
 def query_options(asked: Question | SearchParameters, limits: ServerLimits) -> dict[str, Any]:
     """Return what `answer_query` is asked beside the parts. Raises UsageError beyond the depth."""
-    named = ("mode", "candidates", "bm25_weight", "vector_weight")
+    named = (
+        "mode", "candidates", "bm25_weight", "vector_weight", "min_score", "min_cosine", "sort",
+        "collapse",
+    )  # fmt: skip
     return page_options(asked, limits) | {name: getattr(asked, name) for name in named}
 
 

@@ -88,6 +88,7 @@ class AnswerShape(Shape):
 
     query: AskedShape
     total: int = Field(description="All matches; for `vector`, all that pass the filters.")
+    at_least: bool = Field(description="Whether more may be beyond a cut-off than `total` counts.")
     candidates: int | None = Field(description="For `vector`, how many of the nearest were ranked.")
     offset: int = Field(description="Hits before this page.")
     k: int

@@ -154,11 +154,13 @@ def test_a_put_is_the_recorded_one(recorded: Path) -> None:
     ((method, path, body),) = transport.sent
     assert method == record["request"]["method"]
     assert urlsplit(path).path == record["request"]["path"]
-    # The recording is older than the fields for filters.
+    # The recording is older than the fields for filters, orders and groups.
     assert body["fields"].pop("tag_values") == [
         f"{column}\t{value}" for column, value in fields["tags"].items()
     ]
     assert len(body["fields"].pop("number_keys")) == len(fields["numbers"])
+    assert body["fields"].pop("sortable") == {"cells": fields["numbers"]}
+    assert body["fields"].pop("look") == fields["id"]
     assert (body["fields"].pop("data_set"), body["fields"].pop("content")) == ("made", "0f")
     assert body == record["request"]["body"]
 
