@@ -31,7 +31,9 @@ from clipsearch.engines.vespa.filter_fields import (
 from clipsearch.engines.vespa.http import connection
 from clipsearch.engines.vespa.http.connection import ConnectionSettings, connect
 from clipsearch.engines.vespa.index_info import change_info, read_info, write_info
+from clipsearch.engines.vespa.operations import LOOK
 from clipsearch.engines.vespa.searching import EARLIER_FORM
+from clipsearch.engines.vespa.sortable import SORTABLE
 from clipsearch.modes import MODES, Mode
 from clipsearch.operations import Update, Upsert
 from finetune.errors import EngineError
@@ -125,9 +127,12 @@ def test_an_upgrade_writes_the_fields_and_nothing_else(vespa: StubVespa) -> None
     assert upgrade(vespa) == DOCUMENTS
     assert_all_right(vespa)
     for request in vespa.writes():
-        assert request.method == "PUT" and set(request.body["fields"]) == {TAG_VALUES, NUMBER_KEYS}
+        assert request.method == "PUT"
+        assert set(request.body["fields"]) == {TAG_VALUES, NUMBER_KEYS, SORTABLE, LOOK}
     for id_, fields in vespa.images().items():
         assert {name: fields[name] for name in before[id_]} == before[id_]
+        assert fields[SORTABLE] == {"cells": fields.get("numbers", {})}
+        assert fields[LOOK] == fields.get("content", id_)
     info = VespaEngine.open(vespa.url, SETTINGS).info
     assert info.document_form == DOCUMENT_FORM and info.column_order == ("size", "year")
     vespa.requests.clear()
