@@ -42,6 +42,7 @@ COMMANDS = {
     "query": "Search by TEXT, by pictures, or by a weighted mix.",
     "similar": "Show the pictures nearest to one of the index, which is itself left out.",
     "list": "List the pictures of an index, or those that pass the filters, page by page.",
+    "duplicates": "Show which pictures of an index are nearly the same, in groups.",
     "locate": "Show where in a picture TEXT is: how strongly each part of it answers.",
     "classify": "Say which of several labels a picture has: how likely each is.",
     "describe": "Show the captions of the index that lie nearest to a picture.",

@@ -63,6 +63,7 @@ CLIPSEARCH = [
     "feed",
     "evaluation",
     "relevance",
+    "duplicates",
     "server",
     "demo",
     "cli",

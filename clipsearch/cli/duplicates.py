@@ -1,0 +1,152 @@
+"""`clipsearch duplicates`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipsearch.cli.options import index_option, json_option
+from finetune.console import printable
+
+if TYPE_CHECKING:
+    from clipsearch.duplicates.grouping import DuplicateGroup, Reason
+    from clipsearch.engine import IndexInfo
+
+# As in clipsearch.duplicates.grouping, whose NumPy `--help` does without.
+_REASONS = ("content", "look", "embedding")
+_MIN_COSINE = 0.98
+_CELLS = 500
+
+
+@click.command()
+@index_option
+@click.option(
+    "--by",
+    "reasons",
+    type=click.Choice(_REASONS),
+    multiple=True,
+    default=_REASONS,
+    help="What is compared: the bytes, the perceptual hash, the embedding. [default: all three]",
+)
+@click.option(
+    "--min-cosine",
+    type=float,
+    default=_MIN_COSINE,
+    show_default=True,
+    help="Of two embeddings that are alike.",
+)
+@click.option("--mark", is_flag=True, help="Write the groups into the index, for query --collapse.")
+@click.option(
+    "--images",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Folder of the pictures, if they have moved since the feed.",
+)
+@click.option(
+    "--sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help=f"Write a contact sheet of the first {_CELLS} pictures, .html or .png.",
+)
+@json_option
+def duplicates(
+    index: str,
+    reasons: "tuple[Reason, ...]",
+    min_cosine: float,
+    mark: bool,
+    images: Path | None,
+    sheet: Path | None,
+    as_json: bool,
+) -> None:
+    """Show which pictures of an index are nearly the same, in groups.
+
+    Every embedding is compared with every other: for ten times the pictures it takes a hundred
+    times as long (--by content --by look compares none). All embeddings are held in memory.
+
+    \b
+    clipsearch duplicates --index photos.index --sheet duplicates.html
+    clipsearch duplicates --index photos.index --by content --by look --json
+    clipsearch duplicates --index photos.index --mark
+    clipsearch query "two dogs" --index photos.index --collapse
+    """
+    from clipsearch.duplicates.grouping import duplicate_groups  # light path: NumPy
+    from clipsearch.duplicates.marking import mark as write_looks
+    from clipsearch.engines import feed_lock, open_engine
+    from clipsearch.feed.upgrade import upgraded
+    from clipsearch.search.answer import json_text
+    from finetune.manifest.inputs import check_sheet
+
+    if sheet is not None:
+        check_sheet(sheet, _CELLS)
+    engine = open_engine(index)
+    try:
+        documents = list(engine.visit(embeddings=True))
+        groups = duplicate_groups(documents, reasons=reasons, min_cosine=min_cosine)
+        marked = None
+        if mark:
+            with feed_lock(index, "feed"):
+                for note in upgraded(engine, None):
+                    click.echo(f"Note: {note}.", err=True)
+                marked = write_looks(engine, documents, groups)
+        if as_json:
+            click.echo(json_text(_as_json(groups, len(documents), marked), indent=2))
+        else:
+            _print(groups, len(documents), marked)
+        if sheet is not None:
+            _write_sheet(groups, sheet, engine.info, images)
+            click.echo(f"Wrote {sheet}", err=True)
+    finally:
+        engine.close()
+
+
+def _as_json(groups: "list[DuplicateGroup]", documents: int, marked: int | None) -> dict[str, Any]:
+    return {
+        "documents": documents,
+        "groups": [
+            {
+                "by": list(group.reasons),
+                "documents": [
+                    {
+                        "id": member.document.id,
+                        "path": member.document.path,
+                        "cosine": member.cosine,
+                    }
+                    for member in group.members
+                ],
+            }
+            for group in groups
+        ],
+        **({} if marked is None else {"marked": marked}),
+    }
+
+
+def _print(groups: "list[DuplicateGroup]", documents: int, marked: int | None) -> None:
+    for number, group in enumerate(groups, 1):
+        click.echo(f"{number}. by {', '.join(group.reasons)}")
+        for member in group.members:
+            click.echo(f"   {member.cosine:.4f}  {printable(member.document.id)}")
+    more = sum(len(group.members) - 1 for group in groups)
+    named = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
+    click.echo(f"{named}; {more:,} of {documents:,} pictures are nearly the same as another one")
+    if marked is not None:
+        click.echo(f"marked {marked:,} documents")
+
+
+def _write_sheet(
+    groups: "list[DuplicateGroup]", path: Path, info: "IndexInfo", images: Path | None
+) -> None:
+    from clipsearch.search.images import ImageFolders  # light path: NumPy, Pillow
+    from finetune.images.contact_sheet import write_sheet
+    from finetune.images.thumbnails import Cell
+
+    folders = ImageFolders(info, images)
+    cells = [
+        Cell(
+            image=folders.source(member.document.path),
+            title=f"{number}. {member.cosine:.4f}  {member.document.id}",
+            text=f"group {number}, by {', '.join(group.reasons)}",
+            missing=f"{member.document.path or 'picture'} not found; say where with --images DIR",
+        )
+        for number, group in enumerate(groups, 1)
+        for member in group.members
+    ]
+    write_sheet(path, cells[:_CELLS], f"near duplicates: {len(groups):,} groups")

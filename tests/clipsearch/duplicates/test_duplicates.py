@@ -1,0 +1,136 @@
+"""Near duplicates: against a naive twin, on images saved anew, and marked for collapsing."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from local_collection import DIMENSION, make_document
+from PIL import Image, ImageDraw
+
+from clipsearch.cli.duplicates import _MIN_COSINE, _REASONS, duplicates
+from clipsearch.documents import Document
+from clipsearch.duplicates import grouping
+from clipsearch.duplicates.grouping import MIN_COSINE, REASONS, duplicate_groups
+from clipsearch.engine import EngineQuery, IndexInfo
+from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.operations import Upsert
+from finetune.errors import UsageError
+from finetune.images.perceptual_hash import perceptual_hash
+
+
+def _documents(count: int = 60) -> list[Document]:
+    random = np.random.default_rng(3)
+    made = []
+    for place in range(count):
+        vector = random.standard_normal(DIMENSION)
+        if place % 3 == 0 and place:  # near an earlier one
+            earlier = made[random.integers(len(made))].embedding
+            vector = earlier + random.standard_normal(DIMENSION) * random.choice([0.01, 0.05])
+        made.append(
+            Document(
+                f"{place:03}.jpg",
+                embedding=(vector / np.linalg.norm(vector)).astype(np.float32),
+                content=f"c{place % 29}" if place % 2 else "",
+                look=f"l{place % 25}" if place % 5 == 0 else "",
+            )
+        )
+    return made
+
+
+def _naive(documents: list[Document], min_cosine: float) -> list[set[str]]:
+    groups = [{document.id} for document in documents]
+    for one, other in combinations(documents, 2):
+        alike = (
+            (one.content and one.content == other.content)
+            or (one.look and one.look == other.look)
+            or float(one.embedding @ other.embedding) >= min_cosine
+        )
+        first, second = (next(g for g in groups if each.id in g) for each in (one, other))
+        if alike and first is not second:
+            first |= second
+            groups.remove(second)
+    return sorted((group for group in groups if len(group) > 1), key=lambda g: (-len(g), min(g)))
+
+
+@pytest.mark.parametrize("min_cosine", [0.9, 0.99])
+def test_groups_are_those_of_a_naive_twin(
+    min_cosine: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping, "_BLOCK", 7)
+    documents = _documents()
+    found = duplicate_groups(documents[::-1], min_cosine=min_cosine)
+    names = [{member.document.id for member in group.members} for group in found]
+    assert names == _naive(documents, min_cosine)
+    assert {reason for group in found for reason in group.reasons} == set(REASONS)
+    for group in found:
+        assert group.members[0].cosine == pytest.approx(1, abs=1e-5)
+    (only,) = {g.reasons for g in duplicate_groups(documents, reasons=("content",))}
+    assert only == ("content",)
+
+
+def test_a_bound_that_all_reach_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "MOST_PAIRS", 100)
+    with pytest.raises(UsageError, match="higher --min-cosine"):
+        duplicate_groups([make_document(0)] * 20, min_cosine=0.5)
+    with pytest.raises(UsageError, match="above 0"):
+        duplicate_groups([], min_cosine=0.0)
+
+
+def test_the_command_knows_the_defaults() -> None:
+    assert (_REASONS, _MIN_COSINE) == (REASONS, MIN_COSINE)
+
+
+def test_a_copy_has_the_same_hash_and_another_picture_has_not(tmp_path: Path) -> None:
+    def drawn(seed: int) -> Image.Image:
+        image = Image.new("RGB", (200, 160), "white")
+        for x, y, size, *color in np.random.default_rng(seed).integers(0, 150, (8, 6)):
+            ImageDraw.Draw(image).ellipse([x, y, x + size, y + size], fill=tuple(color))
+        return image
+
+    def saved(image: Image.Image, name: str, **options: int) -> np.ndarray:
+        image.save(tmp_path / name, **options)
+        opened = Image.open(tmp_path / name).convert("RGB").resize((64, 64))
+        return np.asarray(opened)
+
+    hashes = [perceptual_hash(saved(drawn(seed), "a.png")) for seed in range(20)]
+    assert len(set(hashes)) == 20 and {len(each) for each in hashes} == {9}
+    again = [
+        perceptual_hash(saved(drawn(seed).resize((100, 80)), "a.jpg", quality=90))
+        for seed in range(20)
+    ]
+    # Mostly: a value beside the median may cross it.
+    assert sum(one == other for one, other in zip(hashes, again, strict=True)) >= 16
+
+
+def test_groups_are_shown_and_marked(tmp_path: Path) -> None:
+    index = tmp_path / "photos.index"
+    engine = LocalEngine.create(index, IndexInfo(DIMENSION))
+    documents = _documents(30)
+    assert all(one.error is None for one in engine.feed(map(Upsert, documents)))
+    engine.finish_feed()
+    before = {document.id: document.look for document in engine.visit()}
+    run = CliRunner()
+    shown = run.invoke(duplicates, ["--index", str(index), "--json", "--min-cosine", "0.9"])
+    groups = json.loads(shown.stdout)["groups"]
+    assert [{each["id"] for each in group["documents"]} for group in groups] == _naive(
+        documents, 0.9
+    )
+    assert {document.id: document.look for document in engine.visit()} == before
+    sheet = tmp_path / "same.html"
+    marked = run.invoke(
+        duplicates,
+        ["--index", str(index), "--mark", "--min-cosine", "0.9", "--sheet", str(sheet)],
+        catch_exceptions=False,
+    )
+    assert marked.exit_code == 0 and "marked" in marked.stdout and sheet.exists()
+    vector = documents[0].embedding
+    page = engine.search(EngineQuery("vector", vector=vector, k=30, collapse=True))
+    held = sum(len(group["documents"]) for group in groups)
+    assert len(page.hits) == 30 - held + len(groups)
+    assert sum(hit.more for hit in page.hits) == held - len(groups)
+    again = run.invoke(duplicates, ["--index", str(index), "--mark", "--min-cosine", "0.9"])
+    assert "marked 0 documents" in again.stdout
+    engine.close()
