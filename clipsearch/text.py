@@ -42,11 +42,12 @@ _ASCII_WORD = re.compile("[a-z0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and where it stands: `original_text[start:end]`."""
+    """A token and where it stands: `original_text[start:end]`; `word` is what was stemmed."""
 
     text: str
     start: int
     end: int
+    word: str = ""
 
 
 def tokens(text: str, language: str = "en") -> list[str]:
@@ -63,7 +64,8 @@ def tokens(text: str, language: str = "en") -> list[str]:
 def token_spans(text: str, language: str = "en") -> list[Token]:
     """Return the tokens of `tokens`, each with its place in the original text for highlighting."""
     stem = _stemmer(language)
-    return [Token(stem(_normalize(text[start:end])), start, end) for start, end in _cut(text)]
+    found = [(_normalize(text[start:end]), start, end) for start, end in _cut(text)]
+    return [Token(stem(word), start, end, word) for word, start, end in found]
 
 
 def words(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.documents import Document
 from clipsearch.engine import Hit, Page
 from clipsearch.search.answer import Answer, answer_json, json_text
-from clipsearch.search.highlight import best_caption
+from clipsearch.search.highlight import MarkedCaption, best_caption
 from clipsearch.search.images import ImageFolders
 from finetune.console import pieces, printable
 from finetune.errors import ImageError
@@ -109,7 +109,7 @@ def _table(answer: Answer, *, color: bool) -> "Table":
                 found.append(f"\n{printable(value)}", style="not bold dim")
         if hit.more:
             found.append(f"\nand {hit.more:,} more like it", style="not bold dim")
-        best = best_caption(document.captions, answer.words, answer.info.language)
+        best = _best_caption(document, answer)
         best = best.excerpt(_CAPTION_SHOWN)
         caption = Text()
         for piece, match in pieces(best.caption, best.spans):
@@ -125,6 +125,11 @@ def _score(hit: Hit, answer: Answer) -> tuple[str, ...]:
     if answer.score_name is None:
         return ()
     return (f"{hit.score:.4f}" if answer.score_name == "score" else number_text(hit.score),)
+
+
+def _best_caption(document: Document, answer: Answer) -> MarkedCaption:
+    words, language = answer.words, answer.info.language
+    return best_caption(document.captions, words.marked, language, words.marked_prefixes)
 
 
 def _append(text: "Text", piece: str, match: bool, color: bool) -> None:
@@ -166,7 +171,7 @@ def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
     notes: list[str] = []
     for rank, hit in enumerate(answer.page.hits, answer.page.offset + 1):
         document = hit.document
-        caption = best_caption(document.captions, answer.words, answer.info.language)
+        caption = _best_caption(document, answer)
         caption = caption.excerpt(_CAPTION_ON_SHEET)
         cells.append(
             Cell(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -15,6 +16,7 @@ from clipsearch.modes import MODES, Mode
 from clipsearch.search.answer import Answer, answer_json, answer_query, json_text
 from clipsearch.search.parts import Part, parse_part
 from clipsearch.search.search import Search
+from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
 from finetune.errors import UsageError
 from finetune.images.pixel_box import parse_pixel_box
 from finetune.manifest.inputs import check_sheet
@@ -69,6 +71,15 @@ from finetune.manifest.inputs import check_sheet
     metavar="X,Y,W,H",
     help="Search by this part of the --image, in pixels from its upper left.",
 )
+@click.option(
+    "--plain", is_flag=True, help='Take the texts as they stand: " - + * are no operators.'
+)
+@click.option(
+    "--synonyms",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='Lines of "car, automobile" or "tv => television", for the words of texts.',
+)
 @moved_encoder_option
 @device_option
 @search_options
@@ -81,6 +92,8 @@ def query(
     vectors: tuple[str, ...],
     words: tuple[str, ...],
     crop: str | None,
+    plain: bool,
+    synonyms: Path | None,
     encoder: str | None,
     device: str,
     options: SearchOptions,
@@ -92,6 +105,7 @@ def query(
     \b
     clipsearch query "two dogs on a beach"
     clipsearch query "two dogs" --mode bm25 --filter class=beach --facet class
+    clipsearch query 'butterfl* "on a leaf" +red -moth'
     clipsearch query --image photo.jpg --sheet found.html
     clipsearch query --image photo.jpg --crop 40,20,200,150
     clipsearch query "a red car" --sheet where.html --locate
@@ -104,7 +118,10 @@ def query(
     A weight is the plain number after the last colon of --text, --image, --id or --vector. A
     value that itself ends in a colon and a number is written with its weight: "ratio 3:4:1" is
     the text "ratio 3:4". These weights mix one vector of all parts; --bm25-weight and
-    --vector-weight weigh the words of all texts against that vector. TEXT is taken as it stands.
+    --vector-weight weigh the words of all texts against that vector. TEXT has no weight.
+
+    In texts, "a phrase" stands so in a caption, +word must be there, -word must not, and word* is
+    the beginning of words; anything else is plain text, and with --plain all is.
     """
     given = [
         *(parse_part("text", value) for value in texts),
@@ -114,6 +131,7 @@ def query(
         *(parse_part("vector", value) for value in vectors),
     ]
     check_locate(options)
+    known = NO_SYNONYMS if synonyms is None else Synonyms.read(synonyms)
     if options.sheet is not None:
         if text == "-":
             raise UsageError("--sheet shows one answer; leave it out with queries from a pipe (-)")
@@ -122,7 +140,14 @@ def query(
 
         def answer(typed: str | None) -> Answer:
             return answer_query(
-                search, typed, given, mode=mode, images=options.images, **options.ranked
+                search,
+                typed,
+                given,
+                mode=mode,
+                plain=plain,
+                synonyms=known,
+                images=options.images,
+                **options.ranked,
             )
 
         if text == "-":

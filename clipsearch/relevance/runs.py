@@ -69,7 +69,7 @@ def ask_index(
         grades = np.zeros((len(queries), DEPTH), np.int64)
         shown, seconds = [], []
         for number, query in enumerate(queries):
-            page = search.query(query.text, mode=mode, k=DEPTH)
+            page = search.query(query.text, mode=mode, k=DEPTH, plain=True)
             if page.partial is not None:
                 raise EngineError(
                     f"{search.engine.target}: the answer to {query.text!r} is not whole"
@@ -154,5 +154,5 @@ def with_cosines(
 
 def _seconds(search: Search, queries: Sequence[JudgedQuery], mode: Mode) -> Float64:
     step = -(-len(queries) // TIMED)
-    timed = [search.query(each.text, mode=mode).seconds for each in queries[::step]]
+    timed = [search.query(each.text, mode=mode, plain=True).seconds for each in queries[::step]]
     return np.array(timed)

@@ -15,8 +15,10 @@ from clipsearch.modes import Mode
 from clipsearch.search.filters import Filters
 from clipsearch.search.highlight import match_spans
 from clipsearch.search.images import ImageFolders
-from clipsearch.search.parts import Part, lexical_tokens
+from clipsearch.search.parts import Part
+from clipsearch.search.query_terms import QueryTerms, query_terms
 from clipsearch.search.search import SIMILAR_MODE, Search
+from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
 from clipsearch.sorting import SORTED_TEXTS
 from finetune.text.strict_json import dumps
 
@@ -36,7 +38,7 @@ class Answer:
         page: The engine's answer.
         asked: The question (`question_json`).
         heading: The question in a few words.
-        words: Tokens of the query, which are marked in captions.
+        words: Of the query; what it looks for is marked in captions.
         info: Of the index.
         k: Hits a page.
         score_name: What the hits are ordered by; None where nobody needs to see it.
@@ -47,7 +49,7 @@ class Answer:
     page: Page
     asked: Mapping[str, Any]
     heading: str
-    words: frozenset[str]
+    words: QueryTerms
     info: IndexInfo
     k: int
     images: Path | None = None
@@ -73,6 +75,8 @@ def answer_query(
     min_cosine: float | None = None,
     sort: str | None = None,
     collapse: bool = False,
+    plain: bool = False,
+    synonyms: Synonyms = NO_SYNONYMS,
     images: Path | None = None,
 ) -> Answer:
     """Ask `search` as `Search.query` does, with `text` before `parts`, and say what was asked.
@@ -97,10 +101,12 @@ def answer_query(
             min_cosine=min_cosine,
             sort=sort,
             collapse=collapse,
+            plain=plain,
+            synonyms=synonyms,
         ),
         asked=question_json(text, parts, mode or search.default_mode(asked)),
         heading=heading_of(asked),
-        words=frozenset(lexical_tokens(asked, search.info.language)),
+        words=query_terms(asked, search.info.language, plain=plain, synonyms=synonyms),
         info=search.info,
         k=k,
         images=images,
@@ -125,7 +131,7 @@ def answer_similar(
         page=search.query(parts=parts, mode=mode, k=k, sort=sort, **options),
         asked=question_json(None, parts[:1], mode),
         heading=f"similar to {id}",
-        words=frozenset(lexical_tokens(parts, search.info.language)),
+        words=query_terms(parts, search.info.language),
         info=search.info,
         k=k,
         images=images,
@@ -147,7 +153,7 @@ def answer_list(
         page=search.list(k=k, sort=sort, **options),
         asked=question_json(None, (), None),
         heading="all that pass the filters" if options.get("filters") else "all",
-        words=frozenset(),
+        words=QueryTerms(),
         info=search.info,
         k=k,
         images=images,
@@ -237,7 +243,12 @@ def _hit_dict(rank: int, hit: Hit, answer: Answer, image_json: ImageJson) -> dic
         **({"more": hit.more} if answer.collapsed else {}),
         "captions": shown.pop("captions"),
         "highlights": [
-            [list(span) for span in match_spans(caption, answer.words, answer.info.language)]
+            [
+                list(span)
+                for span in match_spans(
+                    caption, answer.words.marked, answer.info.language, answer.words.marked_prefixes
+                )
+            ]
             for caption in document.captions
         ],
         "path": shown.pop("path"),

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from clipsearch.text import token_spans
+from clipsearch.text import Token, token_spans
 from finetune.console import Span
 
 
@@ -27,15 +27,25 @@ class MarkedCaption:
         return MarkedCaption(before + self.caption[start:end] + after, spans)
 
 
-def match_spans(caption: str, tokens: Collection[str], language: str = "en") -> tuple[Span, ...]:
-    """Start and end, in characters, of every word of `caption` whose token is in `tokens`."""
-    return tuple(
-        (token.start, token.end) for token in token_spans(caption, language) if token.text in tokens
-    )
+def match_spans(
+    caption: str,
+    tokens: Collection[str],
+    language: str = "en",
+    prefixes: tuple[str, ...] = (),
+) -> tuple[Span, ...]:
+    """Start and end, in characters, of every word of `caption` that matches.
+
+    Its token is in `tokens`, or it begins like one of `prefixes`.
+    """
+    found = _matching(caption, tokens, language, prefixes)
+    return tuple((token.start, token.end) for token in found)
 
 
 def best_caption(
-    captions: Sequence[str], tokens: Collection[str], language: str = "en"
+    captions: Sequence[str],
+    tokens: Collection[str],
+    language: str = "en",
+    prefixes: tuple[str, ...] = (),
 ) -> MarkedCaption:
     """Return the caption with the most different tokens of the query, then with the most matches.
 
@@ -43,9 +53,19 @@ def best_caption(
     """
     best, best_rank = MarkedCaption(captions[0] if captions else ""), (0, 0)
     for caption in captions:
-        matches = [token for token in token_spans(caption, language) if token.text in tokens]
+        matches = _matching(caption, tokens, language, prefixes)
         rank = (len({token.text for token in matches}), len(matches))
         if rank > best_rank:
             best_rank = rank
             best = MarkedCaption(caption, tuple((token.start, token.end) for token in matches))
     return best
+
+
+def _matching(
+    caption: str, tokens: Collection[str], language: str, prefixes: tuple[str, ...]
+) -> list[Token]:
+    return [
+        token
+        for token in token_spans(caption, language)
+        if token.text in tokens or token.word.startswith(prefixes)
+    ]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -63,20 +63,6 @@ def parse_part(kind: PartKind, text: str) -> Part:
     if not value.strip():
         raise UsageError(f"{text!r} has no {kind} before its weight; write {kind}:weight")
     return Part(kind, value, weight)
-
-
-def lexical_tokens(parts: Iterable[Part], language: str) -> tuple[str, ...]:
-    """Return the tokens of all texts with a positive weight, in order, repeats kept.
-
-    Of `words` each token once.
-    """
-    found: list[str] = []
-    for part in parts:
-        if part.kind == "text" and part.weight > 0:
-            found += tokens(str(part.value), language)
-        elif part.kind == "words":
-            found += distinct_tokens(part, language)
-    return tuple(found)
 
 
 def distinct_tokens(part: Part, language: str) -> list[str]:

@@ -37,13 +37,14 @@ from clipsearch.search.orders import parse_sort
 from clipsearch.search.parts import (
     Part,
     check_parts,
-    lexical_tokens,
     parts_like,
     vector_parts,
     words_only,
 )
 from clipsearch.search.query_images import opened, source_of_document
+from clipsearch.search.query_terms import encoded_parts, query_terms
 from clipsearch.search.query_vectors import QueryVectors
+from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
 from finetune.encoder_folder import read_description
 from finetune.errors import (
     UsageError,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 SIMILAR_MODE: Mode = "vector"
 NO_ENCODER = "the index names no encoder: searched by words alone (mode bm25)"
+NOTHING_BUT_LEFT_OUT = "the query only says what to leave out"
 WORDS_AND_VECTOR = (
     "the index names no encoder: the text counted by its words, and the other parts by their vector"
 )
@@ -190,13 +192,17 @@ class Search:
         min_cosine: float | None = None,
         sort: str | None = None,
         collapse: bool = False,
+        plain: bool = False,
+        synonyms: Synonyms = NO_SYNONYMS,
     ) -> Page:
         """Find the k best documents of page `page` (from 1).
 
         `text`, `image` and `vector` count as parts of weight 1 beside `parts`; indexed images
         that are parts are left out of the hits. Of `image`, `crop` alone counts. Without
         `mode`: hybrid where there is text, or bm25 if the index has no encoder and there is text
-        alone; vector without text. `filters`: see clipsearch.search.filters.
+        alone; vector without text. `filters`: see clipsearch.search.filters. Texts may hold the
+        operators of clipsearch.search.typed_text, unless they are `plain`; what `synonyms`
+        (`Synonyms.read` of a file) say stands for their words is looked for as well.
 
         `min_score` and `min_cosine` leave out what has less, and the total counts what is left; in
         a hybrid, what has a word of the query stays with any cosine. `sort` ("year", "-year" for
@@ -227,10 +233,11 @@ class Search:
             notes += [NO_ENCODER] if mode in MODES_WITHOUT_VECTOR else []
         check_options(mode, k, page, candidates, bm25_weight, vector_weight)
         ranking = ranking_of(mode)
-        words = lexical_tokens(given, self.info.language) if ranking.uses_words else ()
+        words = query_terms(given, self.info.language, plain=plain, synonyms=synonyms)
         query = EngineQuery(
             mode=mode,
-            tokens=words,
+            tokens=words.tokens if ranking.uses_words else (),
+            terms=words.terms,
             k=k,
             offset=(page - 1) * k,
             filters=parse_filters(filters, self.info),
@@ -249,10 +256,13 @@ class Search:
             of_vector = vector_parts(given, mode)
             with_vector = self._with_vector(of_vector) if ranking.uses_words else of_vector
             notes += [] if len(with_vector) == len(of_vector) else [WORDS_AND_VECTOR]
-            query = replace(query, vector=self._vectors.mix(with_vector))
+            encoded = encoded_parts(with_vector, plain=plain)
+            if not encoded:
+                return nothing_found(query, NOTHING_BUT_LEFT_OUT)
+            query = replace(query, vector=self._vectors.mix(encoded))
         else:
             notes += words_only(given, mode)
-        if ranking.uses_words and not words:
+        if ranking.uses_words and not query.has_words:
             notes.append(NO_WORDS)
         answer = self.engine.search(query)
         return replace(answer, notes=tuple(dict.fromkeys((*notes, *answer.notes))))
@@ -352,7 +362,10 @@ class Search:
     def vector_of(self, parts: Sequence[Part]) -> Embedding:
         """Return the vector of a query, float32[d], unit length. Raises as `query`."""
         check_parts(parts)
-        return self._vectors.mix(self._with_known_ids(parts))
+        encoded = encoded_parts(self._with_known_ids(parts))
+        if not encoded:
+            raise UsageError(f"{NOTHING_BUT_LEFT_OUT}: say what to look for")
+        return self._vectors.mix(encoded)
 
     def get(self, ids: Sequence[str], *, embeddings: bool = False) -> list[Document | None]:
         """Return the documents of these ids, in their order; None where there is none.
@@ -412,3 +425,8 @@ class Search:
                 sort=parse_sort(sort, self.info),
             )
         )
+
+
+def nothing_found(query: EngineQuery, why: str) -> Page:
+    """Return the answer of a query that nothing needs to be asked for."""
+    return Page((), 0, query.offset, dict.fromkeys(query.facets, ()), notes=(why,))

@@ -32,13 +32,15 @@ def _words(text: str, language: str) -> tuple[str, ...]:
 
 _PIECES = re.compile(
     r"\s*(?:(?P<nearest>\(?\{(?P<settings>[^}]*)\}nearestNeighbor\(embedding, q\)\)?)"
-    r"|captions contains \(\{stem:false, normalizeCase:false, accentDrop:false\}@(?P<word>t\d+)\)"
+    r"|captions contains \(\{stem:false, normalizeCase:false, accentDrop:false\}"
+    r"(?:@(?P<word>\w+)|phrase\((?P<phrase>[@\w,]+)\))\)"
+    r"|words contains \(\{prefix:true\}@(?P<prefix>\w+)\)"
     r"|tag_values contains (?P<tag>@\w+|\"(?:[^\"\\]|\\.)*\")"
     r"|(?P<field>[a-z_]+) contains @(?P<value>\w+)"
     r"|range\(number_keys, (?P<least>\d+)L, (?P<greatest>\d+)L\)"
     r"|(?P<map>tags|numbers) contains sameElement\(key contains (?P<key>@\w+|\"[^\"]*\"),"
     r" (?P<test>(?:[^()]|\([^()]*\))*)\)"
-    r"|(?P<true>true)|(?P<op>and\b|or\b|!|\(|\)))"
+    r"|(?P<true>true)|(?P<op>and\b|or\b|rank\(|!|\(|\)|,))"
 )
 
 
@@ -179,7 +181,8 @@ class _Search:
         self.average = sum(self.lengths) / max(len(images), 1) or 1.0
         self._idfs: dict[str, float] = {}
         self.everything = set(range(len(images)))
-        self.terms: list[str] = []
+        self.language = language
+        self.terms: list[tuple[str, ...]] = []
         self.cosines: list[float] | None = None
         query = body.get("input.query(q)")
         self.embedded = {number for number in self.everything if "embedding" in images[number]}
@@ -240,13 +243,25 @@ class _Search:
 
     def _one(self) -> "_Passing":
         if self._next("!"):
-            return self._one().negated(self.everything)
+            terms = list(self.terms)
+            passing = self._one().negated(self.everything)
+            self.terms = terms  # what is left out counts nowhere
+            return passing
+        if self._next("rank("):
+            # The first alone matches; all count.
+            found = self._either()
+            while self._next(","):
+                self._either()
+            assert self._next(")")
+            return found
         if self._next("("):
             found = self._either()
             assert self._next(")")
             return found
         piece = self._pieces[self._at]
         self._at += 1
+        if piece["phrase"]:
+            return self._phrase([self.body[name[1:]] for name in piece["phrase"].split(",")])
         if piece["map"]:
             return self._same_element(piece["map"], self._text(piece["key"]), piece["test"])
         return _Passing.exactly(self._known_beforehand(piece))
@@ -256,8 +271,13 @@ class _Search:
             return self.everything if self._nearest is None else self._nearest
         if piece["word"]:
             term = self.body[piece["word"]]
-            self.terms.append(term)
+            self.terms.append((term,))
             return {number for number in self.everything if term in self.words[number]}
+        if piece["prefix"]:
+            beginning = self.body[piece["prefix"]]
+            return self._where(
+                lambda image: any(word.startswith(beginning) for word in image.get("words") or ())
+            )
         if piece["field"]:
             name, wanted = piece["field"], self.body[piece["value"]]
             return self._where(lambda image: image.get(name) == wanted)
@@ -273,6 +293,23 @@ class _Search:
             )
         assert piece["true"]
         return self.everything
+
+    def _phrase(self, words: Sequence[str]) -> "_Passing":
+        """A phrase, of which the pre-filter knows no more than that its words are there."""
+        self.terms.append(tuple(words))
+        near = {n for n in self.everything if all(word in self.words[n] for word in words)}
+        return _Passing({n for n in near if self._frequency(n, tuple(words))}, near, known=False)
+
+    def _frequency(self, number: int, term: tuple[str, ...]) -> int:
+        if len(term) == 1:
+            return self.words[number][term[0]]
+        captions = self.images[number].get("captions") or ()
+        cut = [_words(text, self.language) for text in captions]
+        return sum(
+            caption[start : start + len(term)] == term
+            for caption in cut
+            for start in range(len(caption))
+        )
 
     def _where(self, holds: Callable[[Mapping[str, Any]], bool]) -> Found:
         return {number for number in self.everything if holds(self.images[number])}
@@ -371,9 +408,9 @@ class _Search:
     def _bm25(self, number: int) -> float:
         score = 0.0
         for term in self.terms:
-            frequency = self.words[number][term]
+            frequency = self._frequency(number, term)
             norm = 1.2 * (1 - 0.75 + 0.75 * self.lengths[number] / self.average)
-            score += self._idf(term) * frequency * 2.2 / (frequency + norm)
+            score += max(map(self._idf, term)) * frequency * 2.2 / (frequency + norm)
         return score
 
     def _idf(self, term: str) -> float:

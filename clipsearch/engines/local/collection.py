@@ -205,6 +205,21 @@ class Collection:
                 scores[self.bases[place] + part.gone] = 0
         return scores
 
+    def matching(self, token: str) -> int:
+        """Count the documents that hold a token."""
+        found = [(part, part.segment.postings.find(token)) for part in self.parts]
+        return sum(part.matching(term) for part, term in found if term is not None)
+
+    def lengths(self, rows: RowNumbers) -> npt.NDArray[np.int64]:
+        """Return the tokens of rows, of all captions together."""
+        found = np.empty(len(rows), np.int64)
+        of_part = np.searchsorted(self.bases, rows, side="right") - 1
+        for place in np.unique(of_part).tolist():
+            own = np.flatnonzero(of_part == place)
+            lengths = self.parts[place].segment.postings.lengths
+            found[own] = lengths[rows[own] - self.bases[place]]
+        return found
+
     def find(self, ids: Sequence[str]) -> RowNumbers:
         """Return the row of each id, NOBODY where there is none."""
         # A lone surrogate is in no id, and nothing else becomes a question mark of its own.

@@ -204,8 +204,12 @@ class LocalEngine:
             def documents(rows: Sequence[int]) -> Sequence[Document]:
                 return reading.documents(collection, rows, embeddings=False, checked=checked)
 
+            def captions(rows: Sequence[int]) -> Sequence[Sequence[str]]:
+                found = reading.documents(collection, rows, embeddings=False, checked=False)
+                return [each.captions for each in found]
+
             threads = self._pool() if collection.documents >= LEAST_FOR_THREADS else None
-            return search(collection, query, self._info, documents, threads)
+            return search(collection, query, self._info, documents, threads, captions)
 
         return replace(self._read(ranked), seconds=time.perf_counter() - start)
 

@@ -33,6 +33,8 @@ from clipsearch.engines.local.ranked import Ranked
 from clipsearch.engines.local.segments.metadata import Mask
 from clipsearch.engines.local.selection import highest
 from clipsearch.engines.local.vectors.nearest import Comparison
+from clipsearch.engines.local.words.matching import MATCHED, Matching, without_mark
+from clipsearch.engines.local.words.written import Captions
 from clipsearch.modes import RANKINGS, Mode, Weights
 from clipsearch.ranking import FUSIONS, RowNumbers, Scores, closeness
 from clipsearch.sorting import Sort, without_number
@@ -54,12 +56,19 @@ def search(
     info: IndexInfo,
     documents: Lookup,
     threads: Executor | None = None,
+    captions: Captions | None = None,
 ) -> Page:
     """Return the page that a query asks for.
 
+    `captions` of rows are `documents`' unless given: those may look after their vectors as well.
     With `threads`, words and vectors are looked for at once.
     """
-    ranked = _Search(collection, query, info, documents, threads).ranked()
+
+    def of_documents(rows: Sequence[int]) -> Sequence[Sequence[str]]:
+        return [each.captions for each in documents(rows)]
+
+    matching = Matching(collection, captions or of_documents, info.language)
+    ranked = _Search(collection, query, info, documents, matching, threads).ranked()
     page = ranked.cut(query.offset, query.offset + query.k)
     facets = {}
     if query.facets:
@@ -68,8 +77,8 @@ def search(
     hits = tuple(
         Hit(
             document,
-            float(page.scores[place]),
-            None if page.bm25 is None else float(page.bm25[place]),
+            without_mark(page.scores[place]),
+            None if page.bm25 is None else without_mark(page.bm25[place]),
             None if page.cosine is None else float(page.cosine[place]),
             0 if page.more is None else int(page.more[place]),
         )
@@ -94,6 +103,7 @@ class _Search:
     query: EngineQuery
     info: IndexInfo
     documents: Lookup
+    matching: Matching
     threads: Executor | None
     last: int = field(init=False)
 
@@ -125,10 +135,12 @@ class _Search:
     @cached_property
     def allowed(self) -> Mask | None:
         """Of each row, whether it may be a hit; None where all that are not gone may."""
-        if not self.query.filters and not self.query.exclude_ids:
+        query = self.query
+        if not query.filters and not query.exclude_ids and not query.terms.restrict:
             return None
-        mask = self.collection.passing(self.query.filters)
+        mask = self.collection.passing(query.filters)
         mask[self.excluded] = False
+        self.matching.keep_to(query.terms, mask)
         return mask
 
     @cached_property
@@ -145,14 +157,14 @@ class _Search:
         return self.collection.documents if allowed is None else int(np.count_nonzero(allowed))
 
     def _lexical(self) -> npt.NDArray[np.float32]:
-        """Return the bm25 of every row; 0 where no token matches or a filter does not hold."""
-        scores = self.collection.bm25(self.query.tokens)
+        """Return the bm25 of every row; 0 where no term matches or a filter does not hold."""
+        scores = self.matching.bm25(self.query)
         if self.allowed is not None:
             scores[~self.allowed] = 0
         return scores
 
     def _notes(self) -> tuple[str, ...]:
-        return () if self.query.tokens else (NO_WORDS,)
+        return () if self.query.has_words else (NO_WORDS,)
 
     def _bm25(self) -> Ranked:
         scores = self._lexical()
@@ -313,7 +325,7 @@ class _Search:
     def _allowed_slots(self) -> npt.NDArray[np.bool_] | None:
         if self.allowed is None:
             return None
-        if self.query.filters:
+        if self.query.filters or self.query.terms.restrict:
             return self._of_slots(self.allowed)
         mask = np.ones(self.collection.vectors.size, bool)
         mask[self.collection.slots[self.excluded]] = False
@@ -404,7 +416,8 @@ class _Search:
         assert first.bm25 is not None and first.cosine is not None
         mode = self.query.mode
         assert mode is not None  # one that reranks
-        scores = FUSIONS[mode](first.bm25, first.cosine, self.weights(mode))
+        words = np.where(first.bm25 <= MATCHED, 0, first.bm25)
+        scores = FUSIONS[mode](words, first.cosine, self.weights(mode))
         order = self.best(first.rows, scores, len(first.rows))
         notes = first.notes
         if self.last > RERANK_COUNT < first.total:

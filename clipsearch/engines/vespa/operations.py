@@ -9,6 +9,7 @@ import numpy as np
 
 from clipsearch.documents import PARTS, Document, Embedding, check_id, look_of
 from clipsearch.engine import EmbeddingPrecision
+from clipsearch.engines.vespa.caption_words import WORDS, caption_words
 from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, number_keys, tag_values
 from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.sortable import SORTABLE, sortable
@@ -136,6 +137,8 @@ def update_fields(update: Update, places: Mapping[str, int]) -> dict[str, Json]:
 def _fields(parts: Mapping[str, Any], places: Mapping[str, int]) -> dict[str, Json]:
     """Return the parts as Vespa's fields, and the fields for filters that follow from them."""
     fields = {name: PARTS[name].kind.to_json(value) for name, value in parts.items()}
+    if "captions" in parts:
+        fields[WORDS] = caption_words(parts["captions"])
     if "tags" in parts:
         fields[TAG_VALUES] = tag_values(parts["tags"])
     if "numbers" in parts:

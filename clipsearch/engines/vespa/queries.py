@@ -18,10 +18,12 @@ from clipsearch.engine import (
     fused_weights,
     target_hits,
 )
+from clipsearch.engines.vespa.caption_words import WORDS
 from clipsearch.engines.vespa.filter_fields import FILTER_FORM, NUMBER_KEYS, TAG_VALUES, tag_value
 from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.operations import DATA_SET, DOCUMENT_TYPE, hit_fields
 from clipsearch.engines.vespa.restrictions import decimal, restricted_to, with_number
+from clipsearch.engines.vespa.term_clauses import optional_clauses, ranked_by, required_clauses
 from clipsearch.sorting import Sort
 from finetune.errors import UsageError
 
@@ -39,6 +41,7 @@ _MOST_GROUPS = 9000
 LATER_FIELDS = (
     TAG_VALUES,
     NUMBER_KEYS,
+    WORDS,
     *(name for name, part in PARTS.items() if part.form > FILTER_FORM),
 )
 
@@ -46,7 +49,6 @@ _ONE_OF_EACH = (
     "all(group(look) max({}) order(-max(relevance()))"
     " each(max(1) output(count()) each(output(summary()))))"
 )
-_WORD = "captions contains ({{stem:false, normalizeCase:false, accentDrop:false}}@t{0})"
 
 
 def search_body(
@@ -84,18 +86,14 @@ def search_body(
     elif query.min_score is not None:
         # Vespa keeps what scores more than the limit.
         body["ranking.rankScoreDropLimit"] = math.nextafter(query.min_score, -math.inf)
-    parts = [] if query.mode is not None else ["true"]
-    if query.ranking.needs_vector:
-        bounds = [each for each in (least_cosine, query.min_cosine) if each is not None]
-        parts.append(_nearest(query, body, exact, max(bounds, default=None)))
-    if query.ranking.uses_words and query.tokens:
-        parts.append(_words(query, body))
-    where = " or ".join(parts)
+    where, is_one = _found_by(query, body, exact, least_cosine)
     restrictions = restricted_to(query, info, body)
+    if not query.ranking.uses_words:
+        restrictions = required_clauses(query, body) + restrictions
     if query.sort is not None and query.sort.is_by_number:
         restrictions += with_number(query.sort.by, info, body)
         body["input.query(by)"] = {query.sort.by: 1.0 if query.sort.descending else -1.0}
-    if restrictions and len(parts) > 1:
+    if restrictions and not is_one:
         where = f"({where})"
     where = " and ".join([where, *restrictions])
     fields = ", ".join(hit_fields(info.document_form))
@@ -152,7 +150,8 @@ def nearest_body(
         query, mode="vector", k=hits, offset=0, candidates=hits or query.candidates,
         min_score=None, min_cosine=None, sort=None, collapse=False,
     )  # fmt: skip
-    clauses = [_nearest(alone, body, exact), *restricted_to(query, info, body)]
+    clauses = [_nearest(alone, body, exact), *required_clauses(query, body)]
+    clauses += restricted_to(query, info, body)
     body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(clauses)}"
     return body
 
@@ -171,7 +170,7 @@ def count_body(
     }
     where = ["true"]
     if query is not None and info is not None:
-        where += restricted_to(query, info, body)
+        where += [*required_clauses(query, body), *restricted_to(query, info, body)]
     body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(where)}"
     if query is not None and query.facets:
         body["yql"] += f" | {_grouping(_facet_groups(query.facets))}"
@@ -226,14 +225,25 @@ def _nearest(
     return f"({{{', '.join(settings)}}}nearestNeighbor(embedding, q))"
 
 
-def _words(query: EngineQuery, body: dict[str, Json]) -> str:
-    """Return the clause for all documents with a word of the query.
-
-    Adds its parameters to `body`.
-    """
-    for number, token in enumerate(query.tokens):
-        body[f"t{number}"] = token
-    return f"({' or '.join(_WORD.format(number) for number in range(len(query.tokens)))})"
+def _found_by(
+    query: EngineQuery, body: dict[str, Json], exact: bool, least_cosine: float | None
+) -> tuple[str, bool]:
+    """Return the clause of what finds documents, and whether it is one; adds its parameters."""
+    if query.mode is None:
+        return "true", True
+    uses_words = query.ranking.uses_words
+    required = required_clauses(query, body) if uses_words else []
+    parts = []
+    if query.ranking.needs_vector:
+        bounds = [each for each in (least_cosine, query.min_cosine) if each is not None]
+        # Beside required words the vector finds nothing more: all that match are compared.
+        parts.append(_nearest(query, body, exact or bool(required), max(bounds, default=None)))
+    words = optional_clauses(query, body) if uses_words else []
+    if required:
+        return ranked_by(required, [*parts, *words]), True
+    if words:
+        parts.append(f"({' or '.join(words)})")
+    return " or ".join(parts), len(parts) == 1
 
 
 def _grouping(groups: Sequence[str]) -> str:

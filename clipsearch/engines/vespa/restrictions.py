@@ -19,6 +19,7 @@ from clipsearch.engines.vespa.filter_fields import (
     tag_value,
 )
 from clipsearch.engines.vespa.http.connection import Json
+from clipsearch.engines.vespa.term_clauses import are_known_beforehand, excluding_clauses
 from clipsearch.storable import why_no_id
 
 
@@ -39,7 +40,7 @@ def restricted_to(query: EngineQuery, info: IndexInfo, body: dict[str, Json]) ->
     for number, left_out in enumerate(possible):
         body[f"x{number}"] = left_out
         clauses.append(f"!(id contains @x{number})")
-    return clauses
+    return clauses + excluding_clauses(query, body)
 
 
 def with_number(column: str, info: IndexInfo, body: dict[str, Json]) -> list[str]:
@@ -57,8 +58,8 @@ def with_number(column: str, info: IndexInfo, body: dict[str, Json]) -> list[str
 
 
 def are_tight(query: EngineQuery, info: IndexInfo) -> bool:
-    """Return whether every filter is; leaving documents out by id always is."""
-    return all(_is_tight(one, info) for one in query.filters)
+    """Return whether every filter is, and words that restrict; ids left out always are."""
+    return are_known_beforehand(query) and all(_is_tight(one, info) for one in query.filters)
 
 
 def decimal(value: float) -> str:

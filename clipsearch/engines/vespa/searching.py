@@ -18,6 +18,7 @@ from clipsearch.engines.vespa.answers import SearchAnswer
 from clipsearch.engines.vespa.filter_fields import FILTER_FORM
 from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.restrictions import are_tight
+from clipsearch.engines.vespa.term_clauses import check_terms
 from clipsearch.sorting import without_number
 from finetune.errors import EngineError
 
@@ -56,8 +57,9 @@ class Searcher:
         query.check(self.info)
         queries.check_filters(query)
         self._check_form(query)
+        check_terms(query, self.info)
         ranking = query.ranking
-        if ranking.uses_words and not ranking.needs_vector and not query.tokens:
+        if ranking.uses_words and not ranking.needs_vector and not query.has_words:
             # Vespa answers a search for nothing with an error.
             return Page((), 0, query.offset, dict.fromkeys(query.facets, ()))
         if not ranking.needs_vector:
@@ -105,7 +107,8 @@ class Searcher:
         And how many pass, where that had to be counted. No document beyond those nearest is
         matched by its vector.
         """
-        if not query.filters and not query.exact:
+        are_all_compared = bool(query.terms.required) and query.ranking.uses_words
+        if are_all_compared or not (_is_restricted(query) or query.exact):
             return self._hits(query), None
         passing = self._count(replace(query, facets=())).total
         exact = query.exact or self._compare_all(query, passing)
@@ -119,7 +122,7 @@ class Searcher:
 
     def _compare_all(self, query: EngineQuery, passing: int) -> bool:
         """Return whether to ask exactly at once, for the sake of the filters."""
-        if not query.filters:
+        if not _is_restricted(query):
             return False
         return passing <= FEW_PASSING or not are_tight(query, self.info)
 
@@ -219,3 +222,8 @@ def _as_asked(hit: Hit, query: EngineQuery) -> Hit:
         bm25=hit.bm25 if ranking.uses_words else None,
         cosine=hit.cosine if ranking.needs_vector else None,
     )
+
+
+def _is_restricted(query: EngineQuery) -> bool:
+    """Return whether documents may be kept out that the vector is near to."""
+    return bool(query.filters) or query.terms.restrict

@@ -1,9 +1,9 @@
 """Documents of an earlier version are given the fields that follow from others.
 
-Those for filters, orders and groups: an earlier version wrote tags and numbers into their maps
-alone, or had no field to sort or to group by. All documents are visited, and
-where the fields are not what tags and numbers make of them, they are written; embeddings and the
-graph stay as they are. A feed that runs at the same time may change a document between its visit
+Those for filters, orders, groups and beginnings of words: an earlier version wrote tags and numbers
+into their maps alone, or had no field to sort or to group by. All documents are visited, and where
+the fields are not what the others make of them, they are written; embeddings and the graph stay as
+they are. A feed that runs at the same time may change a document between its visit
 and its write, so the visits go on until one finds nothing to write. Stopped in between, the next
 upgrade passes over what is right already.
 """
@@ -20,6 +20,7 @@ from clipsearch.engines.vespa.answers import (
     parse_document,
     vespa_message,
 )
+from clipsearch.engines.vespa.caption_words import WORDS, caption_words
 from clipsearch.engines.vespa.feeding import feed
 from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES, number_keys, tag_values
 from clipsearch.engines.vespa.http import checked
@@ -31,7 +32,9 @@ from clipsearch.engines.vespa.sortable import SORTABLE, numbers_in, sortable
 from clipsearch.engines.vespa.visiting import visit
 from finetune.errors import EngineError
 
-_VISITED_FIELDS = ("id", "tags", "numbers", "content", TAG_VALUES, NUMBER_KEYS, SORTABLE, LOOK)
+_VISITED_FIELDS = (
+    "id", "captions", "tags", "numbers", "content", TAG_VALUES, NUMBER_KEYS, SORTABLE, LOOK, WORDS,
+)  # fmt: skip
 
 
 def upgrade(
@@ -85,6 +88,7 @@ def _wrong(client: Client, places: ColumnPlaces) -> Iterator[DerivedFields]:
             TAG_VALUES: tag_values(document.tags),
             NUMBER_KEYS: number_keys(document.numbers, places.of(document.numbers)),
             SORTABLE: sortable(document.numbers),
+            WORDS: caption_words(document.captions),
             # What it looked like is not known, but what is equal in all bytes looks alike.
             LOOK: document.look or document.content or document.id,
         }
@@ -99,5 +103,5 @@ def _is_right(name: str, held: Json, wanted: Any) -> bool:
     if name == SORTABLE:
         # What is not understood is no reason to write it again and again.
         return numbers_in(held) in (None, wanted["cells"])
-    read: Callable[[Json, str], Any] = checked.text if name == TAG_VALUES else checked.whole
+    read: Callable[[Json, str], Any] = checked.whole if name == NUMBER_KEYS else checked.text
     return sorted(read(one, name) for one in checked.listed(held, name)) == sorted(wanted)

@@ -12,7 +12,8 @@ from PIL import Image
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import NO_WORDS, IndexInfo
-from clipsearch.search.parts import Part, lexical_tokens, parse_part
+from clipsearch.search.parts import Part, parse_part
+from clipsearch.search.query_terms import query_terms
 from clipsearch.search.search import NO_ENCODER, Search
 from finetune.errors import (
     DocumentNotFoundError,
@@ -126,7 +127,7 @@ def test_words_come_from_the_positive_texts_only() -> None:
         Part("image", "dogs.jpg"),
         Part("text", "dogs"),
     ]
-    assert lexical_tokens(parts, "en") == ("dog", "run", "dog")
+    assert query_terms(parts, "en").tokens == ("dog", "run", "dog")
 
 
 def test_a_mix_is_the_weighted_sum_at_unit_length(

@@ -1,6 +1,6 @@
 """Several segments into one, without the rows that are gone: what documents say is not read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from clipsearch.engines.local.segments.metadata import ABSENT, Mask, columns_as_
 from clipsearch.engines.local.segments.postings import Ints, arrays_of
 from clipsearch.engines.local.segments.sections import Array, Sections
 from clipsearch.engines.local.segments.segment import Segment, assembled
+from clipsearch.engines.local.segments.words import Words, merged_words
 
 Codes = npt.NDArray[np.int64]
 
@@ -23,11 +24,13 @@ class Source:
         segment: The segment.
         kept: Its rows that are not gone.
         slots: Of its rows' vectors as they are now.
+        words: Of its rows, as they are written.
     """
 
     segment: Segment
     kept: Mask
     slots: Ints
+    words: Words
 
 
 def merged(sources: Sequence[Source]) -> Sections:
@@ -55,21 +58,30 @@ def merged(sources: Sequence[Source]) -> Sections:
         in_order([source.segment.keys[source.kept] for source in sources]),
         in_order([source.slots[source.kept] for source in sources]),
         _postings(sources, new_row),
+        merged_words(
+            zip([each.words for each in sources], _new_rows(sources, new_row), strict=True)
+        ),
         *_columns(sources, order),
     )
+
+
+def _new_rows(sources: Sequence[Source], new_row: Codes) -> Iterator[Codes]:
+    """Yield the new row of each row of each source, -1 where it is gone."""
+    base = 0
+    for source in sources:
+        rows = np.full(source.segment.rows, -1, np.int64)
+        count = int(source.kept.sum())
+        rows[source.kept] = new_row[base : base + count]
+        base += count
+        yield rows
 
 
 def _postings(sources: Sequence[Source], new_row: Codes) -> dict[str, Array]:
     held = [source.segment.postings.terms.all() for source in sources]
     number = {term: place for place, term in enumerate(sorted(set().union(*held)))}
     terms, rows, frequencies, lengths = [], [], [], []
-    base = 0
-    for source, texts in zip(sources, held, strict=True):
+    for source, texts, place in zip(sources, held, _new_rows(sources, new_row), strict=True):
         sections, kept = source.segment.sections, source.kept
-        place = np.full(source.segment.rows, -1, np.int64)
-        count = int(kept.sum())
-        place[kept] = new_row[base : base + count]
-        base += count
         new_number = np.array([number[text] for text in texts], np.int64)
         term = np.repeat(new_number, np.diff(sections.array("term_starts")))
         row = place[sections.array("rows")]
@@ -79,10 +91,10 @@ def _postings(sources: Sequence[Source], new_row: Codes) -> dict[str, Array]:
         pairs = sections.array("pairs")[live]
         frequencies.append(sections.array("pair_table")[:, 0].astype(np.int64)[pairs])
         lengths.append(sections.array("lengths")[kept])
-    by_row = np.empty(base, np.int64)
+    by_row = np.empty(len(new_row), np.int64)
     by_row[new_row] = np.concatenate(lengths)
     all_terms, all_rows = np.concatenate(terms), np.concatenate(rows)
-    order = np.argsort(all_terms * max(base, 1) + all_rows)
+    order = np.argsort(all_terms * max(len(new_row), 1) + all_rows)
     used, renumbered = np.unique(all_terms[order], return_inverse=True)
     texts = list(number)
     return arrays_of(

@@ -19,6 +19,7 @@ from clipsearch.engines.local.segments.metadata import Metadata, metadata_of
 from clipsearch.engines.local.segments.postings import Ints, Postings, postings_of
 from clipsearch.engines.local.segments.sections import Array, Sections
 from clipsearch.engines.local.segments.strings import Strings, strings_as_arrays
+from clipsearch.engines.local.segments.words import NAME, word_arrays, words_in
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -52,6 +53,7 @@ class Segment:
         self.ids = Strings(sections, "ids")
         self.postings = Postings(sections)
         self.metadata = Metadata(sections, self.rows)
+        self.words = words_in(sections)
 
     @cached_property
     def keys(self) -> Ints:
@@ -97,6 +99,7 @@ def sections_of(rows: Sequence[Row]) -> Sections:
         np.array([row.key for row in ordered], np.int64),
         np.array([row.slot for row in ordered], np.int64),
         postings_of([row.tokens for row in ordered]),
+        word_arrays(row.document.captions for row in ordered),
         columns,
         facts,
     )
@@ -108,6 +111,7 @@ def assembled(
     keys: Ints,
     slots: Ints,
     postings: dict[str, Array],
+    words: dict[str, Array],
     columns: dict[str, Array],
     facts: dict[str, Any],
 ) -> Sections:
@@ -120,8 +124,13 @@ def assembled(
         "keys": keys.astype(np.int64),
         "slots": slots.astype(np.int32),
         **postings,
+        **words,
         **columns,
     }
-    counts = facts["counts"] | {"ids": len(ids), "terms": len(postings["terms/starts"]) - 1}
+    counts = facts["counts"] | {
+        "ids": len(ids),
+        "terms": len(postings["terms/starts"]) - 1,
+        NAME: len(words["word_starts"]) - 1,
+    }
     total = int(postings["lengths"].sum(dtype=np.int64))
     return Sections(arrays, facts | {"rows": len(ids), "tokens": total, "counts": counts})

@@ -54,6 +54,14 @@ class Strings:
             place = self._places[text] = self._find(text)
             return place
 
+    def place_of(self, text: bytes) -> int:
+        """Return the place of the first text that is not before this one, or the number of all."""
+        first = max(bisect.bisect_left(self._firsts, text) - 1, 0) * BLOCK
+        if first >= self._count:
+            return self._count
+        texts = self.slice(first, min(first + BLOCK, self._count))
+        return first + bisect.bisect_left(texts, text)
+
     def _find(self, text: bytes) -> int | None:
         block = bisect.bisect_right(self._firsts, text) - 1
         if block < 0:

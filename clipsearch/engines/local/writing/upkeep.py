@@ -44,6 +44,7 @@ from clipsearch.engines.local.vectors.blocks import (
 )
 from clipsearch.engines.local.vectors.depth import measure
 from clipsearch.engines.local.versions import LOST, Versions
+from clipsearch.engines.local.words.written import Captions, written_words
 from clipsearch.engines.local.writing.placing import Placing
 from finetune.errors import EngineError
 
@@ -147,7 +148,11 @@ class Upkeep:
         """Put one segment of what `parts` hold in place of those of these numbers."""
         number, size, rows = state.next_number, 0, sum(part.live for part in parts)
         if rows:
-            sources = [Source(part.segment, part.kept, part.slots) for part in parts]
+            words = [written_words(part, self._captions(part)) for part in parts]
+            sources = [
+                Source(part.segment, part.kept, part.slots, own)
+                for part, own in zip(parts, words, strict=True)
+            ]
             sections = merged(sources)
             size = write_sections(segment_path(self._folder, number), sections)
         with self._store.writing() as connection:
@@ -158,6 +163,14 @@ class Upkeep:
             if rows:
                 connection.execute("INSERT INTO segments VALUES (?, ?, ?)", (number, size, rows))
             put_facts(connection, next_number=number + 1)
+
+    def _captions(self, part: Part) -> Captions:
+        def captions(rows: Sequence[int]) -> list[tuple[str, ...]]:
+            keys = part.segment.keys[np.array(rows, np.int64)].tolist()
+            _, stored = self._store.fetch(keys)
+            return [stored[key].document().captions for key in keys]
+
+        return captions
 
     def _join_deletions(self) -> None:
         _, state = self._now()

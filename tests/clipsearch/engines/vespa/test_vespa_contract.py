@@ -1,6 +1,7 @@
 """Every answer that a real Vespa was recorded to give, read by the engine."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -159,6 +160,8 @@ def test_a_put_is_the_recorded_one(recorded: Path) -> None:
         f"{column}\t{value}" for column, value in fields["tags"].items()
     ]
     assert len(body["fields"].pop("number_keys")) == len(fields["numbers"])
+    captions = " ".join(fields["captions"]).lower()
+    assert set(body["fields"].pop("words")) == set(re.findall(r"\w+", captions))
     assert body["fields"].pop("sortable") == {"cells": fields["numbers"]}
     assert body["fields"].pop("look") == fields["id"]
     assert (body["fields"].pop("data_set"), body["fields"].pop("content")) == ("made", "0f")
@@ -188,6 +191,7 @@ def test_an_update_is_the_recorded_one_and_looks_first(recorded: Path) -> None:
     assert error is None
     (_, look, _), (method, path, body) = transport.sent
     assert urlsplit(look).path == urlsplit(path).path == record["request"]["path"]
+    assert body["fields"].pop("words") == {"assign": ["new", "words", "entirely"]}
     assert (method, body) == (record["request"]["method"], record["request"]["body"])
 
 

@@ -20,6 +20,7 @@ from clipsearch.documents import DOCUMENT_FORM, Document
 from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, TagFilter
 from clipsearch.engines.vespa import engine as vespa_engine
 from clipsearch.engines.vespa import index_info
+from clipsearch.engines.vespa.caption_words import WORDS, caption_words
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.filter_fields import (
     NUMBER_KEYS,
@@ -41,6 +42,7 @@ from finetune.errors import EngineError
 KEPT = Path(__file__).resolve().parents[3] / "fixtures" / "first-format"
 SETTINGS = ConnectionSettings(connections=4, search_patience=2, feed_patience=2)
 DOCUMENTS = 32
+FIELDS = {TAG_VALUES, NUMBER_KEYS, SORTABLE, LOOK, WORDS}
 FILTERS: tuple[tuple[Filter, ...], ...] = (
     (TagFilter("class", ("CIRCLE",)),),
     (TagFilter("class", ("circle",), exclude=True),),
@@ -77,6 +79,7 @@ def assert_all_right(vespa: StubVespa) -> None:
         numbers = fields.get("numbers", {})
         assert set(numbers) <= set(places)
         assert fields.get(NUMBER_KEYS, []) == number_keys(numbers, places), id_
+        assert fields[WORDS] == caption_words(fields["captions"]), id_
 
 
 def upgrade(vespa: StubVespa) -> int:
@@ -128,7 +131,7 @@ def test_an_upgrade_writes_the_fields_and_nothing_else(vespa: StubVespa) -> None
     assert_all_right(vespa)
     for request in vespa.writes():
         assert request.method == "PUT"
-        assert set(request.body["fields"]) == {TAG_VALUES, NUMBER_KEYS, SORTABLE, LOOK}
+        assert set(request.body["fields"]) == FIELDS
     for id_, fields in vespa.images().items():
         assert {name: fields[name] for name in before[id_]} == before[id_]
         assert fields[SORTABLE] == {"cells": fields.get("numbers", {})}

@@ -80,7 +80,7 @@ def test_a_merge_is_what_would_have_been_written_at_once(seed: int, tmp_path: Pa
         segment = Segment(Sections.open(path, write_sections(path, sections)), number)
         mask = np.array([chance.random() < 0.8 for _ in group])
         kept |= {int(key): documents[int(key)] for key in segment.keys[mask]}
-        sources.append(Source(segment, mask, segment.slots))
+        sources.append(Source(segment, mask, segment.slots, segment.words))
     if kept:
         assert as_values(merged(sources)) == as_values(sections_of(rows_of(kept)))
 
