@@ -40,6 +40,7 @@ FINETUNE = [
 CLIPSEARCH = [
     "version",
     "text",
+    "phrases",
     "folding",
     "storable",
     "document_fields",
