@@ -109,12 +109,8 @@ def test_an_update_holds_what_is_named_and_nothing_else() -> None:
     change = Update("a.jpg", captions=("new",), tags=None, numbers={})
     assert change.parts == {"captions": ("new",), "numbers": {}}
     assert change.applied_to(FULL) == replace(FULL, captions=("new",), numbers={})
-    assert set(update_fields(change, {})["fields"]) == {
-        "captions",
-        "numbers",
-        "number_keys",
-        "sortable",
-    }
+    fields = {"captions", "words", "numbers", "number_keys", "sortable"}
+    assert set(update_fields(change, {})["fields"]) == fields
     with pytest.raises(TypeError, match="no part 'colour': only captions, path, "):
         Update("a.jpg", colour="red")
 
