@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # As in clipsearch.duplicates.grouping, whose NumPy `--help` does without.
 _REASONS = ("content", "look", "embedding")
 _MIN_COSINE = 0.98
-_CELLS = 500
+_CELLS = 400
 
 
 @click.command()
@@ -124,9 +124,9 @@ def _print(groups: "list[DuplicateGroup]", documents: int, marked: int | None) -
         click.echo(f"{number}. by {', '.join(group.reasons)}")
         for member in group.members:
             click.echo(f"   {member.cosine:.4f}  {printable(member.document.id)}")
-    more = sum(len(group.members) - 1 for group in groups)
+    held = sum(len(group.members) for group in groups)
     named = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
-    click.echo(f"{named}; {more:,} of {documents:,} pictures are nearly the same as another one")
+    click.echo(f"{named} with {held:,} of {documents:,} pictures")
     if marked is not None:
         click.echo(f"marked {marked:,} documents")
 

@@ -230,7 +230,8 @@ class Search:
         notes: list[str] = []
         if mode is None:
             mode = self.default_mode(given)
-            notes += [NO_ENCODER] if mode in MODES_WITHOUT_VECTOR else []
+            alone = mode in MODES_WITHOUT_VECTOR and any(part.kind == "text" for part in given)
+            notes += [NO_ENCODER] if alone else []
         check_options(mode, k, page, candidates, bm25_weight, vector_weight)
         ranking = ranking_of(mode)
         words = query_terms(given, self.info.language, plain=plain, synonyms=synonyms)
