@@ -12,6 +12,7 @@ from clipsearch.cli.evaluate_index import run_index_evaluation
 from clipsearch.cli.measuring_options import qrels_option, resamples_option
 from clipsearch.cli.options import (
     NamedPath,
+    column_options,
     images_option,
     json_option,
     optional_index_option,
@@ -24,6 +25,7 @@ from finetune.split_shares import DEFAULT_HOLD_OUT, DEFAULT_SHARES, shares_of
 ENCODER_OPTIONS = (
     "encoder", "manifest", "against", "in_batches", "in_file_order", "ks", "zero_shot",
     "templates", "workers", "batch_size", "strict", "split_shares", "hold_out",
+    "image_column", "caption_columns", "id_column",
 )  # fmt: skip
 OF_BOTH = ("split", "images", "device")
 OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page")
@@ -102,6 +104,7 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
     help="With --zero-shot: write a row a picture, with the probability of every class (CSV).",
 )
 @images_option
+@column_options
 @resamples_option
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of resamples and batches."

@@ -12,6 +12,7 @@ from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import (
     UTF8,
     NamedPath,
+    column_options,
     device_option,
     images_option,
     index_option,
@@ -41,6 +42,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     " embedding), else the default encoder of: clipsearch encoder list.",
 )
 @images_option
+@column_options
 @click.option(
     "--split",
     "splits",

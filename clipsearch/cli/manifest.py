@@ -10,12 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import NamedPath, images_option, json_option
+from clipsearch.cli.options import NamedPath, column_options, images_option, json_option
 from clipsearch.encoder.caption_tokens import tokenizer_of_encoder, tokenizer_of_model
 from finetune.errors import ManifestError, UsageError
 from finetune.files.outputs import is_report
 from finetune.manifest.check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
 from finetune.manifest.cut_captions import CutCaptions
+from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.formats.known import IN_FILES
 from finetune.manifest.inputs import check_output
 from finetune.manifest.manifest import Manifest
@@ -62,6 +63,7 @@ def manifest() -> None:
     metavar="NAME",
     help="The same for a model before fine-tuning, as finetune --model takes it.",
 )
+@column_options
 @json_option
 def check(
     path: str,
@@ -71,6 +73,9 @@ def check(
     report: Path | None,
     encoder: Path | None,
     model: str | None,
+    image_column: str | None,
+    caption_columns: tuple[str, ...],
+    id_column: str | None,
     as_json: bool,
 ) -> int:
     """Read the manifest PATH and its images, and tell what is wrong.
@@ -89,7 +94,8 @@ def check(
         check_output(report, f"--report {report}", is_report(",".join(HEADER)), [path])
     if encoder is not None and model is not None:
         raise UsageError("--encoder and --model both name a text tower: give one of them")
-    with Manifest.open(path, images=images) as opened:
+    names = ColumnNames(image_column, caption_columns, id_column)
+    with Manifest.open(path, images=images, columns=names) as opened:
         tokenizer = None
         if encoder is not None:
             tokenizer = tokenizer_of_encoder(encoder)

@@ -87,6 +87,23 @@ def images_option(command: Command) -> Command:
     )(command)
 
 
+def column_options(command: Command) -> Command:
+    """Add the options that say which columns of a table are which."""
+    for name, what in (
+        ("--id-column", "The table's column of ids.  [default: id]"),
+        ("--image-column", "The column of image paths, where its name does not say so."),
+    ):
+        command = click.option(name, type=UTF8, metavar="NAME", help=what)(command)
+    return click.option(
+        "--caption-column",
+        "caption_columns",
+        type=UTF8,
+        metavar="NAME",
+        multiple=True,
+        help="A column of captions, where its name does not say so; may be repeated.",
+    )(command)
+
+
 def ledger_option(command: Command) -> Command:
     """Add `--ledger FILE`: which documents the index has acknowledged."""
     return click.option(

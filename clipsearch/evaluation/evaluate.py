@@ -37,6 +37,7 @@ from finetune.figures import CLASS_CUTOFFS, cutoffs_with
 from finetune.frames import DataFrame, FrameManifest, as_manifest
 from finetune.manifest.class_labels import ClassLabels, read_class_labels
 from finetune.manifest.cut_captions import cut_sentence
+from finetune.manifest.formats.columns import ColumnNames, column_notes
 from finetune.manifest.inputs import check_exists
 from finetune.manifest.manifest import Manifest
 from finetune.manifest.problems import Problem
@@ -57,6 +58,7 @@ class EvaluateOptions:
         split: "train", "val", "test", or "all".
         against: Another encoder folder; differences are `encoder` minus `against`.
         images: Where relative paths are looked for last.
+        image_column, caption_columns, id_column: Of a table whose names do not say it.
         in_batches: Also measure within batches of so many pairs.
         in_file_order: Make those batches as the pairs follow in the manifest, and count a last,
             smaller one; else they are drawn, and it is left out.
@@ -77,6 +79,9 @@ class EvaluateOptions:
     split: str = "test"
     against: Path | None = None
     images: Path | None = None
+    image_column: str | None = None
+    caption_columns: tuple[str, ...] = ()
+    id_column: str | None = None
     in_batches: int | None = None
     in_file_order: bool = False
     ks: tuple[int, ...] = ()
@@ -210,7 +215,9 @@ def evaluate(options: EvaluateOptions, progress_stream: TextIO | None = None) ->
         images=options.images,
         strict=options.strict,
         split=shares_of(options.split_shares),
+        columns=ColumnNames(options.image_column, options.caption_columns, options.id_column),
     ) as manifest:
+        notes += column_notes(manifest.problems)
         held_out = hold_out_val([manifest], options.hold_out) if options.split == "val" else None
         notes += [] if held_out is None else [held_out.removesuffix(".")]
         labels = (

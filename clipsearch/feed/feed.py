@@ -46,6 +46,7 @@ from clipsearch.feed.writing import Encoding, Tally, Writing
 from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
 from finetune.frames import DataFrame, FrameManifest, as_manifest
+from finetune.manifest.formats.columns import COLUMNS, ColumnNames, column_notes
 from finetune.manifest.manifest import Manifest
 from finetune.read_ahead import closed_after
 from finetune.several import check_several
@@ -74,6 +75,7 @@ class FeedOptions:
         encoder: Its folder, or its id on the Hugging Face hub. None takes the index's own, else the
             manifest's ready-made vectors, else (`clipsearch.hub`) the default one.
         images: Where relative paths are looked for last.
+        image_column, caption_columns, id_column: Of a table whose names do not say it.
         splits: Of "train", "val", "test"; all where empty.
         tags, numbers: New metadata columns to keep as that kind, whatever their values suggest.
         prune: Remove documents of this data set that the manifest no longer has.
@@ -95,6 +97,9 @@ class FeedOptions:
     index: str
     encoder: str | Path | None = None
     images: Path | None = None
+    image_column: str | None = None
+    caption_columns: tuple[str, ...] = ()
+    id_column: str | None = None
     splits: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
@@ -110,9 +115,14 @@ class FeedOptions:
     ledger: Path | None = None
     strict: bool = False
 
+    @property
+    def column_names(self) -> ColumnNames:
+        """What is said of a table's columns."""
+        return ColumnNames(self.image_column, self.caption_columns, self.id_column)
+
     def check(self) -> None:
         """Raise UsageError for a value that cannot work."""
-        for name in ("splits", "tags", "numbers"):
+        for name in ("caption_columns", "splits", "tags", "numbers"):
             check_several(getattr(self, name), f"FeedOptions.{name}")
         check_precision(self.device, self.precision)
         if self.batch_size is not None and self.batch_size < 1:
@@ -221,7 +231,11 @@ def feed(
                 return _nothing_changed(unchanged, started)
         manifest = stack.enter_context(
             Manifest.open(
-                options.manifest, images=options.images, strict=options.strict, digests=True
+                options.manifest,
+                images=options.images,
+                strict=options.strict,
+                digests=True,
+                columns=options.column_names,
             )
         )
         if not len(manifest):
@@ -338,7 +352,9 @@ class _Feed:
             if problem.kind in problems.counts:
                 self.rejections.add(problem.where, problem.kind, problem.reason)
         self.problem_count = self.rejections.count
-        notes = {kind: count for kind, count in problems.notes.items() if kind != VECTOR_ALONE}
+        self.lasting_notes += column_notes(problems)
+        told = (VECTOR_ALONE, COLUMNS)
+        notes = {kind: count for kind, count in problems.notes.items() if kind not in told}
         if notes:
             listed = ", ".join(f"{kind} {count:,}" for kind, count in notes.items())
             self.lasting_notes.append(
@@ -411,7 +427,14 @@ class _Feed:
 
 def _asked(options: FeedOptions, given: str | Path | FrameManifest) -> Asked:
     wish = Wish(options.data_set, options.id_prefix)
-    others = (options.images, options.splits, options.tags, options.numbers, options.strict)
+    others = (
+        options.images,
+        options.splits,
+        options.tags,
+        options.numbers,
+        options.strict,
+        options.column_names,
+    )
     return Asked.of(given, options.index, wish, others, prune=options.prune)
 
 

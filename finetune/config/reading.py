@@ -19,6 +19,7 @@ class Reading:
         strict: Whether any problem of a manifest is an error.
         split_shares: Of train, val and test, where a manifest names no splits.
         hold_out: Share of train that becomes val where there is none; 0 leaves it so.
+        image_column, caption_columns, id_column: Of tables; None and empty go by their names.
     """
 
     manifests: Sequence[ManifestPath]
@@ -26,6 +27,9 @@ class Reading:
     strict: bool
     split_shares: tuple[float, float, float]
     hold_out: float
+    image_column: str | None
+    caption_columns: tuple[str, ...]
+    id_column: str | None
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Reading":
@@ -36,4 +40,7 @@ class Reading:
             config.strict,
             shares_of(config.split_shares),
             config.hold_out,
+            config.image_column,
+            config.caption_column,
+            config.id_column,
         )

@@ -86,6 +86,20 @@ class TrainConfig(EvaluationSettings):
     images: PathLike | None = in_model(
         None, "Look for relative image paths here too.", metavar="DIR"
     )
+    image_column: str | None = in_model(
+        None,
+        "The table's column of image paths.",
+        otherwise="by its name: image, file_name, filename, path …",
+        metavar="NAME",
+    )
+    caption_column: tuple[str, ...] = in_model(
+        (),
+        "A column of captions; give it several times.  [default: by its name: caption, text, title,"
+        " description …]",
+        metavar="NAME",
+        repeated=True,
+    )
+    id_column: str | None = in_model(None, "The column of ids.", otherwise="id", metavar="NAME")
 
     epochs: int = in_batches(10, "Times that every training image is seen.", least=1)
     # batches differ in size by one at most

@@ -23,7 +23,9 @@ from finetune.data.captioned_images import (
     read_split,
 )
 from finetune.errors import UsageError
+from finetune.frames import ManifestPath
 from finetune.manifest.class_labels import ClassLabels, read_joint_class_labels
+from finetune.manifest.formats.columns import ColumnNames, column_notes
 from finetune.manifest.manifest import Manifest
 from finetune.manifest.problems import Problems
 
@@ -111,14 +113,14 @@ class Splits:
         manifest: The first one, for messages.
         train, val: By split.
         classes: Of `val`, where they are asked for.
-        note: A sentence where val is held out of train.
+        notes: Sentences about which columns were taken, and where val is held out of train.
     """
 
     manifest: Path
     train: CaptionedImages
     val: CaptionedImages
     classes: ValidationClasses | None = None
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
     def without(self, train: Iterable[int], val: Collection[int]) -> "Splits":
         """Return the same without the images of these indices."""
@@ -159,6 +161,17 @@ class Splits:
             )
 
 
+def open_manifest(path: ManifestPath, reading: Reading) -> Manifest:
+    """Read one of a run's manifests. Raises ManifestError."""
+    return Manifest.open(
+        path,
+        images=reading.images,
+        strict=reading.strict,
+        split=reading.split_shares,
+        columns=ColumnNames(reading.image_column, reading.caption_columns, reading.id_column),
+    )
+
+
 def hold_out_val(manifests: Sequence[Manifest], share: float) -> str | None:
     """Make the split val of a share of train where no manifest has one, and say so in a sentence.
 
@@ -188,15 +201,7 @@ class TrainingManifests:
         """Read them all. Raises ManifestError."""
         with ExitStack() as opened:
             manifests = [
-                opened.enter_context(
-                    Manifest.open(
-                        path,
-                        images=reading.images,
-                        strict=reading.strict,
-                        split=reading.split_shares,
-                    )
-                )
-                for path in reading.manifests
+                opened.enter_context(open_manifest(path, reading)) for path in reading.manifests
             ]
             for manifest in manifests:
                 manifest.check_trainable()
@@ -227,14 +232,20 @@ class TrainingManifests:
         Raises UsageError where there are too few, ManifestError where none can be used.
         """
         first = self._manifests[0].path
-        note = hold_out_val(self._manifests, self._hold_out) if evaluates else None
+        notes = [
+            f"{each.path}: {note}."
+            for each in self._manifests
+            for note in column_notes(each.problems)
+        ]
+        if evaluates and (held_out := hold_out_val(self._manifests, self._hold_out)) is not None:
+            notes.append(held_out)
         train = merge_datasets(self._read("train"), self._names)
         if evaluates:
             val = self._read("val")
             of_val = None if classes is None else self._classes(classes, val)
-            splits = Splits(first, train, merge_datasets(val, self._names), of_val, note)
+            splits = Splits(first, train, merge_datasets(val, self._names), of_val, tuple(notes))
         else:
-            splits = Splits(first, train, captioned_images([]))
+            splits = Splits(first, train, captioned_images([]), notes=tuple(notes))
         for other in self._manifests[1:]:
             self.problems.extend(other.problems)
         splits.check(batch_size, evaluates=evaluates)

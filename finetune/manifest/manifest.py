@@ -49,6 +49,7 @@ from finetune.errors import ManifestError
 from finetune.frames import DataFrame, FrameManifest, as_manifest, frame_of
 from finetune.images.source import ImageSource
 from finetune.manifest.formats import recognise
+from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.formats.data_frame import DATA_FRAME
 from finetune.manifest.formats.row import ManifestSource, MetadataValue
 from finetune.manifest.image_lookup import ImageLookup
@@ -160,6 +161,7 @@ class Manifest:
         seed: int = 0,
         split: tuple[float, float, float] = DEFAULT_SHARES,
         digests: bool = False,
+        columns: ColumnNames | None = None,
     ) -> "Manifest":
         """Recognise a manifest by its content and read it.
 
@@ -171,6 +173,8 @@ class Manifest:
             strict: Whether any problem is an error.
             seed: Of the hash that assigns splits where none are given.
             split: Shares of train, val and test for that hash.
+            columns: Which of a table's columns hold images, captions and ids, where their names do
+                not say it.
             digests: Whether `digests` will be asked for, and the hashes of embeddings.
 
         Raises:
@@ -184,7 +188,7 @@ class Manifest:
         given = as_manifest(path)
         path = Path(given)
         vectors = None if isinstance(given, FrameManifest) else PairedVectors.beside(path)
-        source = recognise(given, has_vectors=vectors is not None)
+        source = recognise(given, vectors is not None, columns)
         lookup = ImageLookup(source.root, images, source.suffixes)
         found: list[Problems] = []
 
@@ -302,7 +306,10 @@ class Manifest:
                 return
         if captioned:
             raise ManifestError(f"{self.path}: only one image has a caption; training needs two")
-        raise ManifestError(f"{self.path}: no image has a caption; training needs captions")
+        raise ManifestError(
+            f"{self.path}: no image has a caption; training needs captions"
+            f" (of a table, --caption-column names their column)"
+        )
 
     def close(self) -> None:
         """Free the temporary disk space; the counts stay."""

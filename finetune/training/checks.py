@@ -28,7 +28,14 @@ def check_config(config: TrainConfig, *, with_device: bool = True, writes: bool 
     `with_device` False leaves out whether this machine has the device and can do the precision,
     `writes` False whether an encoder may be written to `out`.
     """
-    for name in ("more_manifests", "freeze", "lora_towers", "zero_shot_template", "trackers"):
+    for name in (
+        "more_manifests",
+        "caption_column",
+        "freeze",
+        "lora_towers",
+        "zero_shot_template",
+        "trackers",
+    ):
         check_several(getattr(config, name), name)
     _check_values(config)
     config.augment.check()

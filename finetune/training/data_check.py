@@ -6,7 +6,7 @@ Manifests are read, images are not opened. Imports without torch.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from finetune.config.reading import Reading
 from finetune.config.recipes import ExpectedData, Recipe
 from finetune.config.run_parts import Course, Optimization
 from finetune.config.settings import TrainConfig
-from finetune.data.splits import hold_out_val
+from finetune.data.splits import hold_out_val, open_manifest
 from finetune.errors import ManifestError, UsageError
 from finetune.manifest.class_labels import read_joint_class_labels
 from finetune.manifest.manifest import Manifest
@@ -119,9 +119,7 @@ def check_data(config: TrainConfig, recipe: Recipe) -> DataCheck:
     reading = Reading.of(config)
     with ExitStack() as opened:
         manifests = [
-            opened.enter_context(
-                Manifest.open(path, images=reading.images, split=reading.split_shares)
-            )
+            opened.enter_context(open_manifest(path, replace(reading, strict=False)))
             for path in reading.manifests
         ]
         note = hold_out_val(manifests, reading.hold_out) if config.evaluates else None

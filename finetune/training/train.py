@@ -73,8 +73,8 @@ class Result:
         best_step: Of the weights in `out`; 0 is the base model itself.
         stopped_early: Whether patience ran out.
         rejected: Rows and images that could not be used; `out`/rejected.csv names them.
-        notes: Sentences for the user: what is held out of train; how many captions are cut, at how
-            many tokens; a warm-up that is longer than the run.
+        notes: Sentences for the user: which columns were taken, what is held out of train; how many
+            captions are cut, at how many tokens; a warm-up that is longer than the run.
     """
 
     out: Path
@@ -157,8 +157,7 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
             course = Course.of(config, data.steps_per_epoch)
             warning = unfinished_warmup(course.schedule, Optimization.of(config).learning_rate)
             warnings = () if warning is None else (f"Warning: {warning}.",)
-            held_out = () if splits.note is None else (splits.note,)
-            notes = (*held_out, *data.notes, *warnings)
+            notes = (*splits.notes, *data.notes, *warnings)
             with (
                 progress("Training", course.steps, "steps", state.step) as shown,
                 trackers_of(Tracking.of(config), state.step, shown.message) as trackers,

@@ -22,6 +22,7 @@ from finetune.manifest.formats import (
     parquet,
     webdataset,
 )
+from finetune.manifest.formats.columns import ColumnNames, ManifestColumns
 from finetune.manifest.formats.row import ManifestSource
 from finetune.manifest.formats.text_lines import UTF8_BOM, first_lines
 from finetune.manifest.inputs import PATTERN_SIGNS
@@ -39,25 +40,30 @@ _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def recognise(path: str | Path | FrameManifest, has_vectors: bool = False) -> ManifestSource:
+def recognise(
+    path: str | Path | FrameManifest,
+    has_vectors: bool = False,
+    columns: ColumnNames | None = None,
+) -> ManifestSource:
     """Find out what a manifest is: a file, a folder, a pattern of tar shards, or a DataFrame.
 
-    `has_vectors` says that ready-made vectors lie beside it, so that captions may be missing.
+    `has_vectors` says that ready-made vectors lie beside it, `columns` what the user says of a
+    table's columns.
 
     Raises:
         ManifestError: it is missing, empty, of no known format, or a column is missing.
     """
     if isinstance(path, FrameManifest):
-        return data_frame.recognise(path)
+        return data_frame.recognise(path, columns)
     text = str(path)
     path = Path(path).expanduser()
     try:
         if path.is_dir():
-            return _recognise_folder(path.absolute())
+            return _recognise_folder(path.absolute(), columns)
         if path.is_file():
             with open_regular(path) as file:
                 head = file.read(HEAD_BYTES)
-            return _recognise_file(path.absolute(), head, has_vectors)
+            return _recognise_file(path.absolute(), head, has_vectors, columns)
         if path.exists():
             reason = what_it_is(path.stat()) or "is neither a file nor a folder"
             raise ManifestError(f"{path}: {reason}; name a manifest or a folder of pictures")
@@ -70,11 +76,13 @@ def recognise(path: str | Path | FrameManifest, has_vectors: bool = False) -> Ma
     raise ManifestError(f"{path}: there is no such file or folder")
 
 
-def _recognise_file(path: Path, head: bytes, has_vectors: bool) -> ManifestSource:
+def _recognise_file(
+    path: Path, head: bytes, has_vectors: bool, columns: ColumnNames | None
+) -> ManifestSource:
     if not head:
         raise ManifestError(f"{path}: the file is empty")
     if head.startswith(parquet.MAGIC):
-        return parquet.recognise(path, has_vectors)
+        return parquet.recognise(path, has_vectors, columns)
     if head[webdataset.MAGIC_OFFSET :].startswith(webdataset.MAGIC):
         return webdataset.recognise(path)
     _refuse_other_files(path, head)
@@ -82,11 +90,11 @@ def _recognise_file(path: Path, head: bytes, has_vectors: bool) -> ManifestSourc
         raise ManifestError(f"{path}: has the line ends of old Macs (CR); save it with LF or CRLF")
     start = head.removeprefix(UTF8_BOM).lstrip()
     if start.startswith(b"{"):
-        return _recognise_json(path, head, has_vectors)
+        return _recognise_json(path, head, has_vectors, columns)
     if start.startswith(b"["):
         raise ManifestError(f"{path}: is one JSON list; write JSON Lines, an object on each line")
     source = (
-        delimited.recognise(path, head, has_vectors)
+        delimited.recognise(path, head, has_vectors, columns)
         or flickr8k.recognise(path, head)
         or imageclef.recognise(path, head)
     )
@@ -99,8 +107,10 @@ def _recognise_file(path: Path, head: bytes, has_vectors: bool) -> ManifestSourc
     return source
 
 
-def _recognise_json(path: Path, head: bytes, has_vectors: bool) -> ManifestSource:
-    source: ManifestSource | None = json_lines.recognise(path, head, has_vectors)
+def _recognise_json(
+    path: Path, head: bytes, has_vectors: bool, columns: ColumnNames | None
+) -> ManifestSource:
+    source: ManifestSource | None = json_lines.recognise(path, head, has_vectors, columns)
     source = source or karpathy.recognise(path)
     if source is None:
         raise ManifestError(
@@ -123,8 +133,9 @@ def _refuse_other_files(path: Path, head: bytes) -> None:
         raise ManifestError(f"{path}: holds no text (or UTF-16 text); save it as UTF-8")
 
 
-def _recognise_folder(path: Path) -> ManifestSource:
-    source: ManifestSource | None = imagefolder.recognise(path) or webdataset.recognise_folder(path)
+def _recognise_folder(path: Path, columns: ColumnNames | None) -> ManifestSource:
+    source: ManifestSource | None = imagefolder.recognise(path, columns)
+    source = source or webdataset.recognise_folder(path)
     if source is not None:
         return source
     tables = [each for each in sorted(path.iterdir()) if each.suffix.lower() in _TABLES]
@@ -141,7 +152,12 @@ def _recognise_folder(path: Path) -> ManifestSource:
 
 
 def _is_manifest(path: Path) -> bool:
+    """Return whether a table beside pictures says something of them: captions, or vectors."""
     try:
-        return path.is_file() and not path.name.startswith(".") and bool(recognise(path))
+        if not path.is_file() or path.name.startswith("."):
+            return False
+        source = recognise(path, columns=ColumnNames(guesses=False))
     except ManifestError:
         return False
+    columns = getattr(source, "columns", None)
+    return not isinstance(columns, ManifestColumns) or bool(columns.captions or columns.embedding)

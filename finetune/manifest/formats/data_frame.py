@@ -7,7 +7,8 @@ from typing import Any
 
 from finetune.errors import ManifestError
 from finetune.frames import FrameManifest
-from finetune.manifest.formats.row import ManifestColumns, Row
+from finetune.manifest.formats.columns import ColumnNames, ManifestColumns
+from finetune.manifest.formats.row import Row
 from finetune.manifest.problems import Problems
 
 DATA_FRAME = "dataframe"
@@ -41,6 +42,7 @@ class FrameTable:
     def rows(self, problems: Problems) -> Iterator[Row]:
         """Read the rows; `where` counts them from 1."""
         source = str(self.frame)
+        self.columns.tell(problems, source)
         for name in self.unread:
             problems.note("column not read", source, f"{name} holds bytes, no text")
         read = [name not in self.unread for name in self.frame.names]
@@ -56,7 +58,7 @@ class FrameTable:
                 problems.add("bad row", f"{source}:{number + 1}", str(error))
 
 
-def recognise(frame: FrameManifest) -> FrameTable:
+def recognise(frame: FrameManifest, given: ColumnNames | None = None) -> FrameTable:
     """Return the frame as a table.
 
     Raises:
@@ -70,7 +72,7 @@ def recognise(frame: FrameManifest) -> FrameTable:
         if len(first) == len(frame.names):
             break
     unread = tuple(name for name in frame.names if isinstance(first.get(name), bytes | bytearray))
-    columns = ManifestColumns.of(name for name in frame.names if name not in unread)
+    columns = ManifestColumns.of((name for name in frame.names if name not in unread), given)
     path = Path(frame)
     image = first.get(columns.image or "")
     if isinstance(image, dict) or hasattr(image, "tobytes"):

@@ -9,13 +9,13 @@ round fields are cut, as filters cut them. A field may be as long as the file (`
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.errors import ManifestError
 from finetune.manifest.fields.long_fields import long_fields
+from finetune.manifest.formats.columns import ColumnNames, ManifestColumns
 from finetune.manifest.formats.row import (
-    ManifestColumns,
     MetadataValue,
     Row,
     caption_values,
@@ -42,6 +42,7 @@ class DelimitedText:
     delimiter: str
     names: tuple[str, ...]
     columns: ManifestColumns
+    has_vectors: bool = False
 
     @property
     def format(self) -> str:
@@ -71,6 +72,7 @@ class DelimitedText:
     def rows(self, problems: Problems) -> Iterator[Row]:
         """Read the rows; those with another number of fields than the header are reported."""
         fields_of = _FieldReader(self, problems)
+        self.columns.tell(problems, self.path.name, has_vectors=self.has_vectors)
         number = -1
         with open_lines(self.path) as lines, long_fields():
             for line, fields in fields_of.read(lines):
@@ -187,7 +189,9 @@ class _FieldReader:
         return text.rstrip("\r\n").split(self._delimiter)
 
 
-def recognise(path: Path, head: bytes, has_vectors: bool) -> DelimitedText | None:
+def recognise(
+    path: Path, head: bytes, has_vectors: bool, given: ColumnNames | None = None
+) -> DelimitedText | None:
     """Return the file as CSV or TSV; None where its first line has no column that we know.
 
     Raises:
@@ -196,9 +200,13 @@ def recognise(path: Path, head: bytes, has_vectors: bool) -> DelimitedText | Non
     lines = first_lines(head, 1)
     if not lines:
         return None
-    readings = [_reading(path, lines[0], delimiter) for delimiter in DELIMITERS]
-    best = max(readings, key=lambda text: (text.columns.recognised, len(text.names)))
-    if not best.columns.recognised:
+    readings = [_reading(path, lines[0], delimiter, has_vectors) for delimiter in DELIMITERS]
+    best = max(readings, key=lambda text: (_named(text, given), *_known(text), len(text.names)))
+    columns = best.columns
+    if given is not None:
+        columns = ManifestColumns.of(best.names, given, has_vectors=has_vectors)
+        best = replace(best, columns=columns)
+    if not columns.is_table:
         return None
     lowered = [name.lower() for name in best.names]
     twice = next((name for name in best.names if lowered.count(name.lower()) > 1), None)
@@ -208,11 +216,24 @@ def recognise(path: Path, head: bytes, has_vectors: bool) -> DelimitedText | Non
     return best
 
 
-def _reading(path: Path, header: str, delimiter: str) -> DelimitedText:
+def _named(text: DelimitedText, given: ColumnNames | None) -> int:
+    """Return how many of its columns the user names."""
+    if given is None:
+        return 0
+    wanted = {name.strip().lower() for name in (given.image, given.id, *given.captions) if name}
+    return len(wanted & {name.lower() for name in text.names})
+
+
+def _known(text: DelimitedText) -> tuple[int, int]:
+    return text.columns.recognised, len(text.columns.guessed)
+
+
+def _reading(path: Path, header: str, delimiter: str, has_vectors: bool) -> DelimitedText:
     try:
         fields = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
     except csv.Error:
         fields = header.split(delimiter)
     # pandas leaves the index column without a name.
     names = [composed(name.strip()) or f"column {number}" for number, name in enumerate(fields, 1)]
-    return DelimitedText(path, delimiter, tuple(names), ManifestColumns.of(names))
+    columns = ManifestColumns.of(names, has_vectors=has_vectors)
+    return DelimitedText(path, delimiter, tuple(names), columns, has_vectors)

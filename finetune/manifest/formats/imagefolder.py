@@ -12,6 +12,7 @@ from pathlib import Path
 from finetune.errors import ManifestError
 from finetune.files.regular_files import open_regular
 from finetune.manifest.formats import delimited, json_lines, parquet
+from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.formats.row import ManifestSource, Row
 from finetune.manifest.problems import Problems
 from finetune.manifest.splits import split_of_word
@@ -52,14 +53,14 @@ class HuggingFaceImageFolder:
             before += last + 1
 
 
-def recognise(root: Path) -> HuggingFaceImageFolder | None:
+def recognise(root: Path, given: ColumnNames | None = None) -> HuggingFaceImageFolder | None:
     """Return the folder as imagefolder; None where it has no metadata file with `file_name`.
 
     Raises:
-        ManifestError: a metadata file names images but no captions, or is damaged.
+        ManifestError: a metadata file is damaged, or `given` names a column that it has not.
     """
     folders = [root, *sorted(each for each in root.iterdir() if _is_visible_folder(each))]
-    parts = [part for folder in folders if (part := _part(folder)) is not None]
+    parts = [part for folder in folders if (part := _part(folder, given)) is not None]
     return HuggingFaceImageFolder(root, tuple(parts)) if parts else None
 
 
@@ -67,7 +68,7 @@ def _is_visible_folder(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
 
 
-def _part(folder: Path) -> ManifestSource | None:
+def _part(folder: Path, given: ColumnNames | None) -> ManifestSource | None:
     try:
         found = [folder / name for name in NAMES if (folder / name).is_file()]
     except OSError:
@@ -75,10 +76,10 @@ def _part(folder: Path) -> ManifestSource | None:
         return None
     if len(found) > 1:
         raise ManifestError(f"{folder}: has {found[0].name} and {found[1].name}; remove one")
-    return _read_part(found) if found else None
+    return _read_part(found, given) if found else None
 
 
-def _read_part(found: Sequence[Path]) -> ManifestSource | None:
+def _read_part(found: Sequence[Path], given: ColumnNames | None) -> ManifestSource | None:
     path = found[0]
     with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
@@ -87,11 +88,11 @@ def _read_part(found: Sequence[Path]) -> ManifestSource | None:
         return None
     part: ManifestSource | None
     if head.startswith(parquet.MAGIC):
-        part = parquet.recognise(path, has_vectors=False)
+        part = parquet.recognise(path, False, given)
         names: tuple[str, ...] = (part.columns.image or "",)
-    elif (text := delimited.recognise(path, head, has_vectors=False)) is not None:
+    elif (text := delimited.recognise(path, head, False, given)) is not None:
         part, names = text, (text.columns.image or "",)
-    elif (lines := json_lines.recognise(path, head, has_vectors=False)) is not None:
+    elif (lines := json_lines.recognise(path, head, False, given)) is not None:
         part, names = lines, (lines.columns.image or "",)
     else:
         return None

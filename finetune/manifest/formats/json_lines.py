@@ -8,7 +8,8 @@ from typing import Any
 
 from finetune.files import bounded_json
 from finetune.files.bounded_json import JsonLimitError
-from finetune.manifest.formats.row import ManifestColumns, Row
+from finetune.manifest.formats.columns import ColumnNames, ManifestColumns
+from finetune.manifest.formats.row import Row
 from finetune.manifest.formats.text_lines import first_lines, open_lines, report_not_utf8
 from finetune.manifest.problems import Problems
 
@@ -20,6 +21,7 @@ class JsonLines:
     path: Path
     columns: ManifestColumns
     suffixes: tuple[str, ...] = ("",)
+    has_vectors: bool = False
 
     @property
     def format(self) -> str:
@@ -41,6 +43,7 @@ class JsonLines:
         """Read the rows; lines that are no object are reported."""
         name = self.path.name
         number = -1
+        self.columns.tell(problems, name, has_vectors=self.has_vectors)
         with open_lines(self.path) as lines:
             for text in lines:
                 raw = lines.pending[0]
@@ -59,7 +62,9 @@ class JsonLines:
                     problems.add("bad row", f"{name}:{lines.number}", _reason(error))
 
 
-def recognise(path: Path, head: bytes, has_vectors: bool) -> JsonLines | None:
+def recognise(
+    path: Path, head: bytes, has_vectors: bool, given: ColumnNames | None = None
+) -> JsonLines | None:
     """Return the file as JSON Lines; None where most of its first lines are no whole objects.
 
     Raises:
@@ -73,9 +78,9 @@ def recognise(path: Path, head: bytes, has_vectors: bool) -> JsonLines | None:
     if isinstance(objects[0].get("images"), list):
         return None
     names = list(dict.fromkeys(name for values in objects for name in values))
-    columns = ManifestColumns.of(names)
+    columns = ManifestColumns.of(names, given, has_vectors=has_vectors)
     columns.check(path, names, has_vectors)
-    return JsonLines(path, columns, columns.suffixes)
+    return JsonLines(path, columns, columns.suffixes, has_vectors)
 
 
 def _loaded(line: str) -> object:

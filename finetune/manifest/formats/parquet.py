@@ -18,7 +18,8 @@ from finetune.manifest.fields.parquet_values import (
     values_of,
     why_bomb,
 )
-from finetune.manifest.formats.row import FiniteFloats, ManifestColumns, Row
+from finetune.manifest.formats.columns import ColumnNames, ManifestColumns
+from finetune.manifest.formats.row import FiniteFloats, Row
 from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
 
@@ -40,6 +41,7 @@ class ParquetTable:
     unread: tuple[str, ...]
     text_paths: tuple[str, ...] = ()
     format: str = "parquet"
+    has_vectors: bool = False
 
     @property
     def root(self) -> Path:
@@ -68,6 +70,7 @@ class ParquetTable:
 
         for name in self.unread:
             problems.note("column not read", self.path.name, f"{name} holds bytes, no text")
+        self.columns.tell(problems, self.path.name, has_vectors=self.has_vectors)
         number = -1
         characters = 0
         try:
@@ -119,7 +122,7 @@ class ParquetTable:
             yield dict(zip(batch.schema.names, values, strict=True))
 
 
-def recognise(path: Path, has_vectors: bool) -> ParquetTable:
+def recognise(path: Path, has_vectors: bool, given: ColumnNames | None = None) -> ParquetTable:
     """Return the file as Parquet.
 
     Raises:
@@ -135,7 +138,7 @@ def recognise(path: Path, has_vectors: bool) -> ParquetTable:
         raise _damaged(path, error) from error
     unread = tuple(field.name for field in schema if _is_bytes(field.type))
     names = tuple(name for name in schema.names if name not in unread)
-    columns = ManifestColumns.of(names)
+    columns = ManifestColumns.of(names, given, has_vectors=has_vectors)
     if columns.image is not None and pyarrow.types.is_struct(schema.field(columns.image).type):
         raise ManifestError(
             f"{path}: the column {columns.image!r} holds pictures, not paths; write the pictures "
@@ -144,7 +147,9 @@ def recognise(path: Path, has_vectors: bool) -> ParquetTable:
     columns.check(path, schema.names, has_vectors)
     if (reason := why_bomb(metadata, names)) is not None:
         raise ManifestError(f"{path}: {reason}")
-    return ParquetTable(path, columns, names, unread, tuple(text_paths(metadata)))
+    return ParquetTable(
+        path, columns, names, unread, tuple(text_paths(metadata)), has_vectors=has_vectors
+    )
 
 
 def _is_bytes(type: Any) -> bool:

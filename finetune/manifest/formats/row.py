@@ -1,16 +1,14 @@
-"""The row: what every format is read into, and the meaning of column names and values."""
+"""The row: what every format is read into, and the meaning of values."""
 
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from finetune.errors import ManifestError
 from finetune.files import bounded_json
 from finetune.images.formats import image_suffixes
 from finetune.manifest.fields.list_texts import listed_texts
@@ -166,105 +164,6 @@ class ManifestSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestColumns:
-    """Which column holds what, by the names that the known formats use, ignoring case.
-
-    Attributes:
-        image: "image", "file_name" (imagefolder) or "filepath" (OpenCLIP).
-        captions: "caption", "captions", "text"; "title" beside "filepath".
-        id, split, embedding: Columns of that name.
-        metadata: All others.
-        image_is_id: There are an id and captions and no image, as in ImageCLEF's newer files:
-            the image's name is the id, mostly without its suffix.
-        known: All but the metadata.
-    """
-
-    image: str | None
-    captions: tuple[str, ...]
-    id: str | None
-    split: str | None
-    embedding: str | None
-    metadata: tuple[str, ...]
-    image_is_id: bool = False
-    known: frozenset[str | None] = frozenset()
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> "ManifestColumns":
-        """Give each column its meaning; any role may come out empty (see `check`)."""
-        names = list(names)
-        by_role = {name.strip().lower(): name for name in reversed(names)}
-        image = next((by_role[n] for n in ("image", "file_name", "filepath") if n in by_role), None)
-        caption_names = ["caption", "captions"]
-        if not any(name in by_role for name in caption_names):
-            caption_names = ["text"]
-            if image is not None and image == by_role.get("filepath"):
-                caption_names = ["title"] if "title" in by_role else ["text"]
-        captions = tuple(by_role[name] for name in caption_names if name in by_role)
-        id, split, embedding = (by_role.get(name) for name in ("id", "split", "embedding"))
-        image_is_id = image is None and id is not None and embedding is None and bool(captions)
-        known = frozenset({image, *captions, id, split, embedding})
-        metadata = tuple(name for name in names if name not in known)
-        return cls(image, captions, id, split, embedding, metadata, image_is_id, known)
-
-    @property
-    def recognised(self) -> int:
-        """How many columns have a known meaning that only manifests have."""
-        return (self.image is not None) + len(self.captions) + (self.embedding is not None)
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """What is tried behind an image's name."""
-        return ("", *IMAGE_SUFFIXES) if self.image_is_id else ("",)
-
-    def check(self, path: Path, names: Iterable[str], has_vectors: bool) -> None:
-        """Raise ManifestError, naming the column that is missing.
-
-        Captions may be missing where vectors are ready-made; so may the image beside an id.
-        """
-        found = ", ".join(names)
-        vectors = has_vectors or self.embedding is not None
-        if self.image is None and not self.image_is_id and not (vectors and self.id is not None):
-            raise ManifestError(
-                f'{path}: no column "image" (it has: {found}); name the column with the paths so'
-            )
-        if not self.captions and not vectors:
-            raise ManifestError(
-                f'{path}: no column "caption" (it has: {found}); name the column with the texts so'
-            )
-
-    def row(self, values: Mapping[str, Any], number: int, source: str, line: int) -> Row:
-        """Return a row of a mapping from column to value.
-
-        Raises:
-            ValueError: a value has no meaning in its column.
-        """
-        image = _text(values.get(self.image)) if self.image is not None else ""
-        captions: tuple[str, ...] = ()
-        for name in self.captions:
-            captions += caption_values(values.get(name), lists=name.strip().lower() == "captions")
-        id = _text(values.get(self.id)) or None if self.id is not None else None
-        if self.image_is_id and id is not None:
-            image, id = id, None
-        known = self.known
-        metadata: dict[str, MetadataValue] = {
-            name: kept
-            for name, value in values.items()
-            if name not in known and (kept := metadata_value(value)) is not None
-        }
-        return Row(
-            number,
-            source,
-            line,
-            image,
-            captions,
-            id,
-            _text(values.get(self.split)) or None if self.split is not None else None,
-            metadata or None,
-            embedding_value(values.get(self.embedding)) if self.embedding is not None else None,
-        )
-
-
 def caption_values(value: object, *, lists: bool = True) -> tuple[str, ...]:
     """Return the captions of a value, a text or a list of texts; stripped, none empty.
 
@@ -279,9 +178,9 @@ def caption_values(value: object, *, lists: bool = True) -> tuple[str, ...]:
             return (text,) if text else ()
         value = listed
     if isinstance(value, list | tuple):
-        texts = (_text(each) for each in value)
+        texts = (text_of(each) for each in value)
         return tuple(text for text in texts if text)
-    text = _text(value)
+    text = text_of(value)
     return (text,) if text else ()
 
 
@@ -354,7 +253,11 @@ def _listed_numbers(text: str) -> Any:
         ]
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return a value as text without outer blanks, empty for none.
+
+    Raises ValueError for a list or an object.
+    """
     if isinstance(value, str):
         return value.strip()
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -27,7 +27,8 @@ from finetune.manifest.fields.webdataset_sample import (
     chosen_image,
     merged,
 )
-from finetune.manifest.formats.row import IMAGE_SUFFIXES, ManifestColumns, Row
+from finetune.manifest.formats.columns import ColumnNames, ManifestColumns
+from finetune.manifest.formats.row import IMAGE_SUFFIXES, Row
 from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
 
@@ -194,7 +195,7 @@ def _row(sample: _Sample, shard: str, number: int, position: int, problems: Prob
     image = sample.images[chosen_image(extensions, where, problems)]
     image.name.encode()
     values = merged(_json_objects(sample.texts, where, problems))
-    columns = ManifestColumns.of(["image", *values])
+    columns = ManifestColumns.of(["image", *values], ColumnNames(guesses=False))
     row = columns.row({**values, "image": image.name}, number, shard, position)
     texts = {
         extension: raw.decode("utf-8-sig")
