@@ -132,7 +132,9 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
 
     Exit code 3: done, but some records were rejected; the report file says which and why.
     """
-    from clipsearch.feed.feed import FeedOptions, feed  # light path: onnxruntime
+    # light path: onnxruntime
+    from clipsearch.feed.feed import FeedOptions, feed
+    from finetune.manifest.formats.columns import ColumnNames
 
     # All that a feed makes is freed by its counts: looking for circles takes a seventh of its time.
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
@@ -144,7 +146,9 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
 
     if values["prune"] and not yes and not sys.stdin.isatty():
         raise UsageError("nobody can be asked here: add --yes to prune without a question")
-    report = feed(FeedOptions(**values), consent=None if yes else consent)
+    names = [values.pop(name) for name in ("image_column", "caption_columns", "id_column")]
+    columns = ColumnNames(*names) if any(names) else None
+    report = feed(FeedOptions(columns=columns, **values), consent=None if yes else consent)
     if as_json:
         click.echo(dumps(_as_dict(report), indent=2, ensure_ascii=True))
     else:

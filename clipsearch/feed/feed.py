@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-from clipsearch.documents import Embedding
 from clipsearch.encoder.encoder import check_precision
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.feed.columns import MetadataColumns, choose_columns
@@ -35,28 +34,25 @@ from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.feed.pipeline import Step
 from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
 from clipsearch.feed.removal import delete, gone_from, why_not_prune
-from clipsearch.feed.report import Rejections, check_report, report_path
+from clipsearch.feed.report import Rejections, check_report, manifest_notes, report_path
 from clipsearch.feed.reuse import plan_reuse
 from clipsearch.feed.target import FeedTarget
 from clipsearch.feed.unchanged import Asked, Unchanged
 from clipsearch.feed.unembedded import forget_unembedded, settle_unembedded
 from clipsearch.feed.upgrade import upgraded
-from clipsearch.feed.vectors import both, vector_steps
+from clipsearch.feed.vectors import both, first_vector, vector_steps
 from clipsearch.feed.writing import Encoding, Tally, Writing
 from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
 from finetune.frames import DataFrame, FrameManifest, as_manifest
-from finetune.manifest.formats.columns import COLUMNS, ColumnNames, column_notes
+from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.manifest import Manifest
-from finetune.read_ahead import closed_after
 from finetune.several import check_several
 from finetune.towers import FP32
 
 WRITTEN = (Work.UPDATE, Work.EMBED, Work.REUSE, Work.DUPLICATE)
 # Comparing fewer records than this is over before a line about it could be read.
 MANY_RECORDS = 50_000
-# The manifest's note about a ready-made vector, which is just what is wanted here.
-VECTOR_ALONE = "no image file"
 BLANKED = (
     "{:,} images have characters in captions, tags or paths that no index can hold (control"
     " characters, noncharacters, halves of surrogate pairs): blanks stand for them"
@@ -75,7 +71,7 @@ class FeedOptions:
         encoder: Its folder, or its id on the Hugging Face hub. None takes the index's own, else the
             manifest's ready-made vectors, else (`clipsearch.hub`) the default one.
         images: Where relative paths are looked for last.
-        image_column, caption_columns, id_column: Of a table whose names do not say it.
+        columns: Of a table whose names do not say which is which; None goes by the names.
         splits: Of "train", "val", "test"; all where empty.
         tags, numbers: New metadata columns to keep as that kind, whatever their values suggest.
         prune: Remove documents of this data set that the manifest no longer has.
@@ -97,9 +93,7 @@ class FeedOptions:
     index: str
     encoder: str | Path | None = None
     images: Path | None = None
-    image_column: str | None = None
-    caption_columns: tuple[str, ...] = ()
-    id_column: str | None = None
+    columns: ColumnNames | None = None
     splits: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
@@ -115,14 +109,9 @@ class FeedOptions:
     ledger: Path | None = None
     strict: bool = False
 
-    @property
-    def column_names(self) -> ColumnNames:
-        """What is said of a table's columns."""
-        return ColumnNames(self.image_column, self.caption_columns, self.id_column)
-
     def check(self) -> None:
         """Raise UsageError for a value that cannot work."""
-        for name in ("caption_columns", "splits", "tags", "numbers"):
+        for name in ("splits", "tags", "numbers"):
             check_several(getattr(self, name), f"FeedOptions.{name}")
         check_precision(self.device, self.precision)
         if self.batch_size is not None and self.batch_size < 1:
@@ -235,7 +224,7 @@ def feed(
                 images=options.images,
                 strict=options.strict,
                 digests=True,
-                columns=options.column_names,
+                columns=options.columns,
             )
         )
         if not len(manifest):
@@ -352,14 +341,7 @@ class _Feed:
             if problem.kind in problems.counts:
                 self.rejections.add(problem.where, problem.kind, problem.reason)
         self.problem_count = self.rejections.count
-        self.lasting_notes += column_notes(problems)
-        told = (VECTOR_ALONE, COLUMNS)
-        notes = {kind: count for kind, count in problems.notes.items() if kind not in told}
-        if notes:
-            listed = ", ".join(f"{kind} {count:,}" for kind, count in notes.items())
-            self.lasting_notes.append(
-                f"clipsearch manifest check has notes about the manifest ({listed})"
-            )
+        self.lasting_notes += manifest_notes(problems)
 
     def _compared(self, source: DocumentSource, seen: IdSet | None) -> Writing | None:
         """Return what there is to write, of the records looked at; None for nothing."""
@@ -427,15 +409,9 @@ class _Feed:
 
 def _asked(options: FeedOptions, given: str | Path | FrameManifest) -> Asked:
     wish = Wish(options.data_set, options.id_prefix)
-    others = (
-        options.images,
-        options.splits,
-        options.tags,
-        options.numbers,
-        options.strict,
-        options.column_names,
-    )
-    return Asked.of(given, options.index, wish, others, prune=options.prune)
+    others = (options.images, options.splits, options.tags, options.numbers, options.strict)
+    columns = () if options.columns is None else (options.columns,)
+    return Asked.of(given, options.index, wish, (*others, *columns), prune=options.prune)
 
 
 def _nothing_changed(found: Unchanged, started: float) -> FeedReport:
@@ -456,7 +432,7 @@ def _prepare(
     columns = choose_columns(
         manifest.columns(), target.columns, tags=options.tags, numbers=options.numbers
     )
-    if (vector := None if target.fingerprint else _first_vector(manifest)) is None:
+    if (vector := None if target.fingerprint else first_vector(manifest)) is None:
         target.take_default_encoder()
     if not target.fingerprint and vector is None:
         others = f"{options.index} takes no others: give some, or feed a new index with --encoder"
@@ -466,8 +442,3 @@ def _prepare(
         )
     root = None if manifest.root is None else os.fspath(manifest.root.absolute())
     return columns, target.settle(columns, root, None if vector is None else vector.size)
-
-
-def _first_vector(manifest: Manifest) -> Embedding | None:
-    with closed_after(manifest.records()) as records:
-        return next(records).embedding

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Self, TextIO
 from clipsearch.engines import is_remote
 from finetune.errors import EngineError
 from finetune.files.outputs import is_report
+from finetune.manifest.formats.columns import COLUMNS, column_notes
 from finetune.manifest.inputs import Inputs, check_output
+from finetune.manifest.problems import Problems
 
 if TYPE_CHECKING:
     from _csv import Writer
 
 REPORT_NAME = "feed-report.csv"
 HEADER = ("id", "kind", "reason")
+# The manifest's note about a ready-made vector, which is just what is wanted here.
+VECTOR_ALONE = "no image file"
 _is_report = is_report(",".join(HEADER))
 
 
@@ -101,3 +105,15 @@ class Rejections:
             f"{self.path}: the report cannot be written ({error.strerror});"
             f" name another file with --report"
         )
+
+
+def manifest_notes(problems: Problems) -> list[str]:
+    """Return what a feed says of its manifest: its columns, and that there are other notes."""
+    said = column_notes(problems)
+    others = {
+        kind: count for kind, count in problems.notes.items() if kind not in (VECTOR_ALONE, COLUMNS)
+    }
+    if others:
+        listed = ", ".join(f"{kind} {count:,}" for kind, count in others.items())
+        said.append(f"clipsearch manifest check has notes about the manifest ({listed})")
+    return said

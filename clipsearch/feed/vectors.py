@@ -16,6 +16,7 @@ from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.feed.pipeline import Rejection, Step, upsert_step
 from clipsearch.feed.plan import DocumentSource, Looked, Plan, Work, look, records_at, update_step
 from clipsearch.feed.report import Rejections
+from finetune.manifest.manifest import Manifest
 from finetune.read_ahead import closed_after
 
 RECORDS_AT_ONCE = 256
@@ -70,3 +71,9 @@ def both(first: Step, rest: Iterator[Step | Rejection]) -> Iterator[Step | Rejec
     with closed_after(rest):
         yield first
         yield from rest
+
+
+def first_vector(manifest: Manifest) -> Embedding | None:
+    """Return the ready-made vector of a manifest's first record, None where it has none."""
+    with closed_after(manifest.records()) as records:
+        return next(records).embedding
