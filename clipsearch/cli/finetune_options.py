@@ -114,6 +114,7 @@ def _earlier_option(name: str, declared: Setting) -> Callable[[Command], Command
         default=None,
         multiple=declared.repeated,
         hidden=True,
+        help=f"An earlier name of {declared.flag}.",
     )
 
 
