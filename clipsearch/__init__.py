@@ -1,15 +1,17 @@
 """Search your own images by words, by image and by both.
 
->>> from clipsearch import Search
->>> search = Search.open("photos.index")              # or "http://localhost:8080"
+>>> import clipsearch
+>>> clipsearch.feed("photos.csv", "photos.index", encoder="encoder")
+>>> search = clipsearch.open("photos.index")          # or "http://localhost:8080"
 >>> page = search.query("two dogs on a beach", mode="hybrid", k=10)
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import finetune as finetune  # before any library is imported: see finetune.telemetry
 from clipsearch.version import __version__
-from finetune.public_names import loader
+from finetune.public_names import lister, loader
 
 if TYPE_CHECKING:
     from clipsearch.documents import Document
@@ -17,7 +19,18 @@ if TYPE_CHECKING:
     from clipsearch.engine import Hit, Page
     from clipsearch.search.search import Search
 
-__all__ = ["Document", "Encoder", "Hit", "Page", "Search", "__version__"]
+__all__ = ["Document", "Encoder", "Hit", "Page", "Search", "__version__", "feed", "open"]
+
+
+def open(target: str | Path, *, encoder: str | Path | None = None, device: str = "cpu") -> "Search":
+    """Open an index to search it: a folder, or the http(s) address of a Vespa.
+
+    See `Search.open`, which this calls.
+    """
+    from clipsearch.search.search import Search  # what is not needed is not imported
+
+    return Search.open(target, encoder=encoder, device=device)
+
 
 __getattr__ = loader(
     __name__,
@@ -27,5 +40,7 @@ __getattr__ = loader(
         "Hit": "clipsearch.engine",
         "Page": "clipsearch.engine",
         "Search": "clipsearch.search.search",
+        "feed": "clipsearch.feed",
     },
 )
+__dir__ = lister(__all__)

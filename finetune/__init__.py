@@ -8,7 +8,7 @@
 
 from typing import TYPE_CHECKING
 
-from finetune.public_names import loader
+from finetune.public_names import lister, loader
 from finetune.telemetry import silence
 
 silence()
@@ -27,3 +27,4 @@ __getattr__ = loader(
         "train": "finetune.training.train",
     },
 )
+__dir__ = lister(__all__)

@@ -4,6 +4,7 @@ A command's module imports at its top what is light, and heavy rooms inside the 
 `clipsearch --help` imports neither torch, NumPy nor pandas.
 """
 
+import difflib
 import errno
 import importlib
 import io
@@ -11,11 +12,15 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
+from clipsearch.cli.messages import add_message_options
+from clipsearch.cli.missing_packages import missing_package
+from clipsearch.cli.settings_file import defaults_of, find_settings_file, read_settings
 from clipsearch.cli.stopping import end_soon_after_signals
 from clipsearch.version import __version__
 from finetune.errors import ClipsearchError
@@ -76,7 +81,23 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"{__name__}.{cmd_name}")
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
+        add_message_options(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name, and give it what clipsearch.toml says."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"No such command {name!r}{meant}", ctx)
+        found, command, rest = super().resolve_command(ctx, args)
+        file = find_settings_file(Path.cwd())
+        if file is not None and command is not None and found is not None:
+            ctx.default_map = {found: defaults_of(command, read_settings(file), file, found)}
+        return found, command, rest
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,10 +108,17 @@ def cli(debug: bool) -> None:
 
     \b
     The road:
+      clipsearch feed ~/Pictures --index pictures.index
+      clipsearch query "sunset over a lake" --index pictures.index
+    or, with captions of your own:
       clipsearch manifest check photos.csv
       clipsearch finetune photos.csv --model openai/clip-vit-base-patch32 --out encoder
       clipsearch feed photos.csv --encoder encoder --index photos.index
       clipsearch query "two dogs on a beach" --index photos.index
+
+    What every command would repeat may stand in clipsearch.toml, in this folder or one above it
+    (index = "photos.index"), or in the environment (CLIPSEARCH_INDEX). Completion:
+    eval "$(_CLIPSEARCH_COMPLETE=bash_source clipsearch)", or zsh_source, or fish_source.
     """
 
 
@@ -127,6 +155,9 @@ def _run(arguments: list[str], debug: bool) -> int:
     except OSError as error:
         _tell(_sentence(error), debug)
         return 1
+    except ModuleNotFoundError as error:
+        _tell(missing_package(error), debug)
+        return EXIT_FAILED
     except Exception as error:
         what = f"{type(error).__name__}: {error} (--debug shows the traceback)"
         _tell(_TOO_LITTLE_MEMORY if is_too_little(error) else what, debug)

@@ -1,42 +1,47 @@
-"""An answer as people and programs read it: a table, JSON, or a contact sheet."""
+"""An answer as people and programs read it: hits, JSON, or a contact sheet."""
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.listing import (
+    PLAIN,
+    Listing,
+    is_for_people,
+    marked_caption,
+    open_best,
+    score_text,
+    write_blocks,
+    write_lines,
+)
 from clipsearch.documents import Document
 from clipsearch.engine import Hit, Page
 from clipsearch.search.answer import Answer, answer_json, json_text
-from clipsearch.search.highlight import MarkedCaption, best_caption
 from clipsearch.search.images import ImageFolders
-from finetune.console import pieces, printable
+from finetune.console import printable
 from finetune.errors import ImageError
-from finetune.text.numerals import number_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from clipsearch.cli.locating import Locate
     from finetune.images.source import ImageSource
 
-PLAIN_WIDTH = 100
 _FACET_VALUES_SHOWN = 12
-# A document's fields of text that the table shows under its id.
-_UNDER_ID = ("path",)
 # Characters; the JSON has all.
-_CAPTION_SHOWN = 300
 _CAPTION_ON_SHEET = 1000
 
 
 def show(
-    answer: Answer, *, as_json: bool, sheet: Path | None, locate: "Locate | None" = None
+    answer: Answer,
+    *,
+    as_json: bool,
+    sheet: Path | None,
+    locate: "Locate | None" = None,
+    listing: Listing = PLAIN,
 ) -> int:
     """Print the answer, write the sheet, and return the exit code: 3 where it is partial.
 
@@ -45,7 +50,9 @@ def show(
     if as_json:
         click.echo(json_text(answer_json(answer), indent=2))
     else:
-        _print_table(answer)
+        _print(answer, listing)
+    if listing.open:
+        open_best(answer)
     if sheet is not None:
         _write_sheet(answer, sheet, locate)
         click.echo(f"Wrote {sheet}", err=True)
@@ -57,18 +64,23 @@ def exit_code(page: Page) -> int:
     return 0 if page.partial is None else EXIT_SOME_REJECTED
 
 
-def _print_table(answer: Answer) -> None:
-    from rich.text import Text  # light path: --help prints no table
-
-    page, console = answer.page, _console()
-    if page.hits:
-        console.print(_table(answer, color=console.color_system is not None))
-    console.print(Text(_summary(answer)))
+def _print(answer: Answer, listing: Listing) -> None:
+    """Print hits, and what is to be said of them; only hits go to what is no terminal."""
+    page = answer.page
+    for_people = is_for_people() and listing.lines is None
+    if for_people:
+        console = _console()
+        write_blocks(answer, console, previews=listing.preview)
+    else:
+        write_lines(answer, listing)
+    said = [_summary(answer)]
     for column, counts in page.facets.items():
         shown = [f"{printable(value)} {count}" for value, count in counts[:_FACET_VALUES_SHOWN]]
         more = len(counts) - len(shown)
         line = ", ".join(shown) + (f", and {more} more" if more else "")
-        console.print(Text(f"{printable(column)}: {line or 'none'}"))
+        said.append(f"{printable(column)}: {line or 'none'}")
+    for line in said:
+        click.echo(line, err=not for_people)
     for note in page.notes:
         click.echo(f"Note: {printable(note)}", err=True)
     if page.partial is not None:
@@ -76,73 +88,9 @@ def _print_table(answer: Answer) -> None:
 
 
 def _console() -> "Console":
-    """Return a console of a terminal's own width; elsewhere of COLUMNS or 100, so that output is
-    the same again.
-    """
-    from rich.console import Console
+    from rich.console import Console  # light path: --help prints no hits
 
-    width = None
-    if not sys.stdout.isatty():
-        columns = os.environ.get("COLUMNS", "")
-        width = max(40, int(columns)) if columns.isdecimal() else PLAIN_WIDTH
-    return Console(width=width, highlight=False, markup=False, emoji=False)
-
-
-def _table(answer: Answer, *, color: bool) -> "Table":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    page = answer.page
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    parts = [part for part in ("bm25", "cosine") if any(_part(hit, part) for hit in page.hits)]
-    named = ("#", *([answer.score_name] if answer.score_name else []), *parts)
-    for name in map(printable, named):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("id, path", overflow="fold", ratio=2, min_width=12)
-    table.add_column("caption", overflow="fold", ratio=3, min_width=12)
-    for rank, hit in enumerate(page.hits, page.offset + 1):
-        document = hit.document
-        found = Text(printable(document.id), style="bold")
-        for name in _UNDER_ID:
-            if (value := getattr(document, name)) and value != document.id:
-                found.append(f"\n{printable(value)}", style="not bold dim")
-        if hit.more:
-            found.append(f"\nand {hit.more:,} more like it", style="not bold dim")
-        best = _best_caption(document, answer)
-        best = best.excerpt(_CAPTION_SHOWN)
-        caption = Text()
-        for piece, match in pieces(best.caption, best.spans):
-            _append(caption, printable(piece), match, color)
-        table.add_row(
-            str(rank), *_score(hit, answer), *(_part(hit, part) for part in parts), found, caption
-        )
-    return table
-
-
-def _score(hit: Hit, answer: Answer) -> tuple[str, ...]:
-    """Return what the hit is ordered by; nothing where that is a text."""
-    if answer.score_name is None:
-        return ()
-    return (f"{hit.score:.4f}" if answer.score_name == "score" else number_text(hit.score),)
-
-
-def _best_caption(document: Document, answer: Answer) -> MarkedCaption:
-    words, language = answer.words, answer.info.language
-    return best_caption(document.captions, words.marked, language, words.marked_prefixes)
-
-
-def _append(text: "Text", piece: str, match: bool, color: bool) -> None:
-    """Show a match bold and yellow, or between asterisks where there are no colours."""
-    if match:
-        text.append(piece if color else f"*{piece}*", style="bold yellow")
-    else:
-        text.append(piece)
-
-
-def _part(hit: Hit, part: str) -> str:
-    value = hit.bm25 if part == "bm25" else hit.cosine
-    return "" if value is None else f"{value:.4f}"
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _summary(answer: Answer) -> str:
@@ -171,7 +119,7 @@ def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
     notes: list[str] = []
     for rank, hit in enumerate(answer.page.hits, answer.page.offset + 1):
         document = hit.document
-        caption = _best_caption(document, answer)
+        caption = marked_caption(document, answer)
         caption = caption.excerpt(_CAPTION_ON_SHEET)
         cells.append(
             Cell(
@@ -188,7 +136,7 @@ def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
 
 
 def _title(rank: int, hit: Hit, answer: Answer) -> str:
-    parts = [f"{rank}. {' '.join(_score(hit, answer))}".strip(), hit.document.id]
+    parts = [f"{rank}. {score_text(hit, answer)}".strip(), hit.document.id]
     return "  ".join([*parts, *([f"and {hit.more:,} more"] if hit.more else [])])
 
 

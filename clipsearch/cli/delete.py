@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from clipsearch.cli.completion import complete_ids
 from clipsearch.cli.options import UTF8, index_option, json_option, ledger_option
 from clipsearch.storable import shown_id
 from finetune.console import printable
@@ -16,7 +17,9 @@ MOST_NAMED = 5
 
 
 @click.command()
-@click.argument("ids", metavar="ID…|-", nargs=-1, required=True, type=UTF8)
+@click.argument(
+    "ids", metavar="ID…|-", nargs=-1, required=True, type=UTF8, shell_complete=complete_ids
+)
 @index_option
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @ledger_option

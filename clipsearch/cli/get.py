@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipsearch.cli.completion import complete_ids
 from clipsearch.cli.delete import check_known
 from clipsearch.cli.options import UTF8, index_option, json_option
 from finetune.console import printable
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("ids", metavar="ID…", nargs=-1, required=True, type=UTF8)
+@click.argument(
+    "ids", metavar="ID…", nargs=-1, required=True, type=UTF8, shell_complete=complete_ids
+)
 @index_option
 @click.option("--embedding", is_flag=True, help="Show the embedding too.")
 @json_option

@@ -25,4 +25,4 @@ def list(options: SearchOptions) -> int:
         check_sheet(options.sheet, options.k, inputs=[])
     with Search.open(options.index) as search:
         answer = answer_list(search, images=options.images, **options.listed)
-        return show(answer, as_json=options.as_json, sheet=options.sheet)
+        return show(answer, as_json=options.as_json, sheet=options.sheet, listing=options.listing)

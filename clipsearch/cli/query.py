@@ -9,6 +9,7 @@ import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.answers import exit_code, show
+from clipsearch.cli.completion import complete_ids
 from clipsearch.cli.locating import check_locate, locator
 from clipsearch.cli.options import UTF8, device_option, moved_encoder_option
 from clipsearch.cli.search_options import SearchOptions, search_options
@@ -50,6 +51,7 @@ from finetune.manifest.inputs import check_sheet
     type=UTF8,
     multiple=True,
     metavar="ID[:WEIGHT]",
+    shell_complete=complete_ids,
     help="A picture of the index to search by.",
 )
 @click.option(
@@ -154,7 +156,13 @@ def query(
             return _answer_lines(answer)
         asked = [*([] if text is None else [Part("text", text)]), *given]
         locate = locator(search, asked) if options.locate else None
-        return show(answer(text), as_json=options.as_json, sheet=options.sheet, locate=locate)
+        return show(
+            answer(text),
+            as_json=options.as_json,
+            sheet=options.sheet,
+            locate=locate,
+            listing=options.listing,
+        )
 
 
 def _image_parts(values: tuple[str, ...], crop: str | None) -> list[Part]:

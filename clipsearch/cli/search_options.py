@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
+from clipsearch.cli.completion import complete_facets, complete_filters
+from clipsearch.cli.listing import PLAIN, Listing
 from clipsearch.cli.options import UTF8, index_option, json_option
 from clipsearch.engine import DEFAULT_CANDIDATES
 from clipsearch.search.limits import MAX_CANDIDATES, MAX_HITS
+from finetune.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,12 +32,13 @@ class SearchOptions:
         images: Folder of the images, where they are not where the index was fed from.
         sheet: Contact sheet to write.
         locate: Show on the sheet where each image answers.
-        as_json: JSON instead of the table.
+        as_json: JSON instead of hits to read.
         sort: Another order than by score, as written; see clipsearch.search.orders.
         min_score, min_cosine: Of what is shown.
         collapse: One of pictures that look alike.
         candidates: Nearest by vector.
         bm25_weight, vector_weight: Of words and vector in a hybrid; None is the index's.
+        listing: How hits are written.
     """
 
     index: str
@@ -54,6 +58,7 @@ class SearchOptions:
     candidates: int = DEFAULT_CANDIDATES
     bm25_weight: float | None = None
     vector_weight: float | None = None
+    listing: Listing = PLAIN
 
     @property
     def listed(self) -> dict[str, Any]:
@@ -85,6 +90,7 @@ _LIST_OPTIONS = (
         type=UTF8,
         multiple=True,
         metavar="FILTER",
+        shell_complete=complete_filters,
         help="class=airport, class=a|b, class!=x, year=2010..2014, 'year>=2010'; all must hold.",
     ),
     click.option(
@@ -93,6 +99,7 @@ _LIST_OPTIONS = (
         type=UTF8,
         multiple=True,
         metavar="COLUMN",
+        shell_complete=complete_facets,
         help="Count the values of this tag over all matches.",
     ),
     click.option(
@@ -112,6 +119,16 @@ _LIST_OPTIONS = (
         metavar="FILE",
         help="Write a contact sheet of the pictures, .html or .png.",
     ),
+    click.option("--paths", "lines", flag_value="paths", help="Print the images' paths alone."),
+    click.option("--ids", "lines", flag_value="ids", help="Print the ids alone."),
+    click.option("--csv", "lines", flag_value="csv", help="Print the hits as CSV, with a header."),
+    click.option(
+        "-0", "null", is_flag=True, help="End paths or ids with a zero byte, for xargs -0."
+    ),
+    click.option(
+        "--preview", is_flag=True, help="Show the pictures in the terminal (kitty, iTerm2, others)."
+    ),
+    click.option("--open", is_flag=True, help="Open the best hit's picture."),
     json_option,
 )
 _RANKED_OPTIONS = (
@@ -148,6 +165,7 @@ _RANKED_OPTIONS = (
         help="Show on the sheet, as a heat map over each picture, where it answers the query.",
     ),
 )
+_LISTING = ("lines", "null", "preview", "open")
 
 
 def list_options(command: Command) -> Command:
@@ -163,8 +181,11 @@ def search_options(command: Command) -> Command:
 def _with_options(command: Command, added: Sequence[Callable[[Any], Any]]) -> Command:
     @functools.wraps(command)
     def with_options(**values: Any) -> Any:
+        listing = Listing(**{name: values.pop(name) for name in _LISTING})
+        if listing.null and listing.lines not in ("paths", "ids"):
+            raise UsageError("-0 ends paths or ids with a zero byte: add --paths or --ids")
         names = [name for name in SearchOptions.__dataclass_fields__ if name in values]
-        options = SearchOptions(**{name: values.pop(name) for name in names})
+        options = SearchOptions(**{name: values.pop(name) for name in names}, listing=listing)
         return command(options=options, **values)
 
     decorated: Any = with_options

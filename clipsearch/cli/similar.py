@@ -3,6 +3,7 @@
 import click
 
 from clipsearch.cli.answers import show
+from clipsearch.cli.completion import complete_ids
 from clipsearch.cli.locating import check_locate, locator
 from clipsearch.cli.options import UTF8, device_option, moved_encoder_option
 from clipsearch.cli.search_options import SearchOptions, search_options
@@ -14,7 +15,7 @@ from finetune.manifest.inputs import check_sheet
 
 
 @click.command()
-@click.argument("id", type=UTF8)
+@click.argument("id", type=UTF8, shell_complete=complete_ids)
 @click.option(
     "--mode",
     type=click.Choice(MODES),
@@ -44,4 +45,10 @@ def similar(id: str, mode: Mode, encoder: str | None, device: str, options: Sear
     with Search.open(options.index, encoder=encoder, device=device) as search:
         answer = answer_similar(search, id, mode=mode, images=options.images, **options.ranked)
         locate = locator(search, [Part("id", id)]) if options.locate else None
-        return show(answer, as_json=options.as_json, sheet=options.sheet, locate=locate)
+        return show(
+            answer,
+            as_json=options.as_json,
+            sheet=options.sheet,
+            locate=locate,
+            listing=options.listing,
+        )

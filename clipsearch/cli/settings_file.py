@@ -1,0 +1,101 @@
+"""Options from `clipsearch.toml`: what one would repeat in each command, written down once.
+
+The file of the working folder counts, or else the nearest one above it. What stands at its top
+(`index = "photos.index"`) is for every command that has such an option; a table is for one command
+(`[query]`, `[manifest.check]`). The command line goes before the environment, and that before the
+file. Paths at the top of the file are meant from its folder.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from finetune.errors import UsageError
+
+SETTINGS_FILE = "clipsearch.toml"
+LARGEST = 1 << 20
+# For every command; of these the paths, which are meant from the file's folder.
+FOR_ALL = ("index", "encoder", "images", "ledger", "device", "language")
+PATHS = frozenset({"index", "encoder", "images", "ledger"})
+
+
+def find_settings_file(folder: Path) -> Path | None:
+    """Return the settings file of `folder` or of the nearest folder above; None for none."""
+    for place in (folder, *folder.parents):
+        file = place / SETTINGS_FILE
+        try:
+            if file.is_file():
+                return file
+        except OSError:  # a folder above that may not be looked into
+            return None
+    return None
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Read a settings file. Raises UsageError where it cannot be read, or names no option."""
+    try:
+        with file.open("rb") as content:
+            settings = tomllib.loads(content.read(LARGEST).decode("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{file}: cannot be read as TOML ({reason}); mend or remove it") from error
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            continue
+        if name not in FOR_ALL:
+            raise UsageError(
+                f"{file}: {name} is no option of every command; there are {', '.join(FOR_ALL)}; put"
+                f" others under the command: [query]"
+            )
+        if name in PATHS and isinstance(value, str):
+            settings[name] = _from(file.parent, value)
+    return settings
+
+
+def defaults_of(
+    command: click.Command, settings: Mapping[str, Any], file: Path, name: str
+) -> dict[str, Any]:
+    """Return the file's values for a command, by the names of its parameters, as click takes them.
+
+    `settings` are those at the top of the file, with those of the command under `name`. Raises
+    UsageError for an option that the command does not have.
+    """
+    own = settings.get(name, {})
+    if not isinstance(own, dict):
+        own = {}
+    general = {key: value for key, value in settings.items() if not isinstance(value, dict)}
+    if isinstance(command, click.Group):
+        below = {**general, **own}
+        context = click.Context(command)
+        return {
+            each: defaults_of(found, below, file, each)
+            for each in command.list_commands(context)
+            if (found := command.get_command(context, each)) is not None
+        }
+    names = _option_names(command)
+    for key in own:
+        if key not in names:
+            raise UsageError(f"{file}: [{name}] has {key}, but clipsearch {name} has no --{key}")
+    return {names[key]: value for key, value in {**general, **own}.items() if key in names}
+
+
+def _option_names(command: click.Command) -> dict[str, str]:
+    """Return parameter by the long name of its option, without its dashes."""
+    return {
+        written.lstrip("-"): parameter.name
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and parameter.name is not None
+        for written in parameter.opts
+    }
+
+
+def _from(folder: Path, value: str) -> str:
+    """Return a path from the file's folder; an address, and a hub's id that is no folder, stay."""
+    if "://" in value:
+        return value
+    path = folder / Path(value).expanduser()
+    is_id = value.count("/") == 1 and not value.startswith((".", "/", "~"))
+    return value if is_id and not path.exists() and not path.parent.exists() else str(path)

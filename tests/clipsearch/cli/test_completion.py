@@ -1,0 +1,61 @@
+"""What the shell completes, asked as bash asks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipsearch import cli
+from clipsearch.documents import Document
+from clipsearch.engine import IndexInfo
+from clipsearch.engines import create_engine
+from clipsearch.operations import Upsert
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("completion") / "photos.index"
+    info = IndexInfo(2, tag_columns=("class",), number_columns=("year", "clouds"))
+    engine = create_engine(str(path), info)
+    vector = np.array([1, 0], np.float32)
+    for name in ("beach/1.jpg", "beach/2.jpg", "city/1.jpg"):
+        operation = Upsert(Document(name, ("x",), name, {"class": "a"}, {"year": 1.0}, vector))
+        assert all(outcome.error is None for outcome in engine.feed([operation]))
+    engine.close()
+    return path
+
+
+def completed(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> list[str]:
+    words = line.split(" ")
+    monkeypatch.setenv("_CLIPSEARCH_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    with pytest.raises(SystemExit):
+        cli._run([], debug=False)
+    lines = capsys.readouterr().out.splitlines()
+    return [line.split(",", 1)[1] for line in lines if line]
+
+
+def test_ids_columns_and_modes_are_completed(
+    index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLIPSEARCH_INDEX", raising=False)
+
+    def after(line: str) -> list[str]:
+        return completed(line, monkeypatch, capsys)
+
+    assert "query" in after("clipsearch que")
+    assert "hybrid-rrf" in after("clipsearch query x --mode hybrid-r")
+    assert after(f"clipsearch get --index {index} bea") == ["beach/1.jpg", "beach/2.jpg"]
+    assert after(f"clipsearch query x --index {index} --filter c") == ["class=", "clouds="]
+    assert after("clipsearch similar city") == []
+    monkeypatch.setenv("CLIPSEARCH_INDEX", str(index))
+    assert after("clipsearch similar city") == ["city/1.jpg"]
+    assert after("clipsearch query x --facet cl") == ["class"]
+    monkeypatch.delenv("CLIPSEARCH_INDEX")
+    (tmp_path / "clipsearch.toml").write_text(f'index = "{index}"\n')
+    assert after("clipsearch delete city") == ["city/1.jpg"]
+    assert after("clipsearch get --index nowhere.index x") == []

@@ -1,0 +1,27 @@
+"""`import clipsearch`: what it offers."""
+
+from pathlib import Path
+
+from PIL import Image
+
+import clipsearch
+import finetune
+
+
+def test_dir_shows_the_public_names() -> None:
+    assert dir(clipsearch) == sorted(clipsearch.__all__)
+    assert dir(finetune) == sorted(finetune.__all__)
+    for package in (clipsearch, finetune):
+        assert all(getattr(package, name) is not None for name in dir(package))
+
+
+def test_feed_and_open_are_the_whole_road(tmp_path: Path, encoder_folder: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "pictures" / "a.png")
+    index = tmp_path / "pictures.index"
+    report = clipsearch.feed(tmp_path / "pictures", index, encoder=encoder_folder, workers=0)
+    assert report.fed == 1
+    with clipsearch.open(index) as search:
+        (hit,) = search.query("a red square").hits
+        assert hit.image == (tmp_path / "pictures" / "a.png").resolve()
+        assert search.similar("a.png").hits == ()
