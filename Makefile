@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED) ## create .venv and install everything into it
 
 demo: $(INSTALLED) ## render pictures, fine-tune, export, feed, and search them (about 90 s)
-	$(BIN)/clipsearch demo
+	$(BIN)/clipsearch demo || { $(BIN)/clipsearch doctor; exit 1; }
 
 test: $(INSTALLED) ## the test suite, on all cores
 	$(BIN)/python -m pytest -n auto --dist loadscope

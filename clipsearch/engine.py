@@ -6,6 +6,7 @@ Everything above (feed, query, server, commands) speaks to an engine through thi
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 from clipsearch.collapsing import check_collapse
@@ -278,6 +279,7 @@ class Hit:
         bm25: The lexical part, 0 where no term matches; None where the mode has none.
         cosine: Of query vector and embedding, -1 to 1; None where the mode has none.
         more: Of a collapsed query, how many others that were found look like this one.
+        find_image: Tells where the image file of a document's path lies; engines know none.
     """
 
     document: Document
@@ -285,6 +287,12 @@ class Hit:
     bm25: float | None = None
     cosine: float | None = None
     more: int = 0
+    find_image: Callable[[str], Path | None] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def image(self) -> Path | None:
+        """The absolute path of the image file; None where it is not on this machine."""
+        return None if self.find_image is None else self.find_image(self.document.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ COMMANDS = {
     "get": "Show what an index holds of documents.",
     "delete": "Remove documents from an index; the pictures themselves stay.",
     "status": "Show what an index holds, which encoder filled it, and how much disk it takes.",
+    "doctor": "Say what works here, what does not, and the mend.",
     "manifest": "Look into a manifest: the list of images and captions.",
     "demo": "Walk the whole road on made-up pictures, in about 90 seconds.",
 }

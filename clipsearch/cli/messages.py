@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 
@@ -91,7 +91,7 @@ def messages(*, quiet: bool, log: Path | None) -> Iterator[None]:
         before = sys.stdin
         if quiet and before is not None and before.isatty():
             stack.callback(setattr, sys, "stdin", before)
-            sys.stdin = _NobodyThere(before)  # type: ignore[assignment]
+            sys.stdin = cast(TextIO, _NobodyThere(before))
         stack.enter_context(contextlib.redirect_stderr(said))
         yield
 

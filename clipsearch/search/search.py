@@ -33,6 +33,7 @@ from clipsearch.search.finding import find_documents, known_document
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.index_encoder import EncoderLoader, check_encoder, load_encoder
 from clipsearch.search.limits import check_options, check_page
+from clipsearch.search.nothing_found import why_nothing
 from clipsearch.search.orders import parse_sort
 from clipsearch.search.parts import (
     Part,
@@ -266,7 +267,11 @@ class Search:
         if ranking.uses_words and not query.has_words:
             notes.append(NO_WORDS)
         answer = self.engine.search(query)
-        return replace(answer, notes=tuple(dict.fromkeys((*notes, *answer.notes))))
+        if not answer.total:
+            notes += why_nothing(self.engine, query)
+        find = ImageFolders(self.info).find
+        hits = tuple(replace(hit, find_image=find) for hit in answer.hits)
+        return replace(answer, hits=hits, notes=tuple(dict.fromkeys((*notes, *answer.notes))))
 
     def default_mode(self, parts: Sequence[Part]) -> Mode:
         """Return what `query` takes without `mode`: hybrid where there is text, otherwise vector.

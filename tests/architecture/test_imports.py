@@ -62,6 +62,7 @@ CLIPSEARCH = [
     "recognition",
     "deployment",
     "feed",
+    "doctor",
     "evaluation",
     "relevance",
     "duplicates",

@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from clipsearch.engine import IndexInfo
@@ -31,6 +32,9 @@ EARLIER_FORMAT = 1
 """Documents lay in a table of LanceDB (`earlier`)."""
 EARLIER_DOCUMENT_FORM = 1
 INFO_FILE = "index.json"
+# In index.json, where the folders lie that it names, from the index: all may move together.
+BESIDE = "beside"
+_FOLDERS = ("encoder_path", "images_root")
 STORE_FILE = "documents.sqlite"
 LOCK_FILE = "write.lock"
 FEED_LOCK_FILE = "feed.lock"
@@ -62,7 +66,7 @@ def read_info(folder: Path) -> IndexInfo:
                 f"{folder}: an index of format {stored['format']}, but this clipsearch reads"
                 f" {EARLIER_FORMAT} and {FORMAT}; feed a new index"
             )
-        return IndexInfo.from_json(stored)
+        return _found_again(folder, IndexInfo.from_json(stored), stored.get(BESIDE))
     except NotADirectoryError as error:
         raise EngineError(
             f"{folder}: is a file, and an index is a folder; name that, or a new one"
@@ -87,6 +91,33 @@ def read_info(folder: Path) -> IndexInfo:
         raise EngineError(f"{path}: cannot be read ({error}); feed the index anew") from error
 
 
+def _found_again(folder: Path, info: IndexInfo, beside: object) -> IndexInfo:
+    """Return the info with folders that moved together with the index where they lie now."""
+    relative = beside if isinstance(beside, dict) else {}
+
+    def now(known: str | None, name: str) -> str | None:
+        if known is None or Path(known).is_dir() or not isinstance(relative.get(name), str):
+            return known
+        there = Path(os.path.normpath(folder.absolute() / relative[name]))
+        return str(there) if there.is_dir() else known
+
+    return replace(
+        info,
+        encoder_path=now(info.encoder_path, "encoder_path"),
+        images_root=now(info.images_root, "images_root"),
+    )
+
+
+def _beside(folder: Path, info: IndexInfo) -> dict[str, str]:
+    """Return the folders that the index names, as they lie from it."""
+    named = {name: getattr(info, name) for name in _FOLDERS}
+    return {
+        name: os.path.relpath(path, folder.absolute())
+        for name, path in named.items()
+        if path is not None
+    }
+
+
 def is_earlier(folder: Path) -> bool:
     """Return whether the index is still of the format before this one. Raises EngineError."""
     try:
@@ -98,6 +129,7 @@ def is_earlier(folder: Path) -> bool:
 def write_info(folder: Path, info: IndexInfo, *, earlier: bool = False) -> None:
     """Replace it in one step, so that a killed process leaves the old or the new."""
     content = {"format": EARLIER_FORMAT if earlier else FORMAT} | info.to_json()
+    content[BESIDE] = _beside(folder, info)
     replace_json(folder / INFO_FILE, content | {"sha256": info_digest(content)})
 
 

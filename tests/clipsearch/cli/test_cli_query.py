@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,23 @@ def test_filters_pages_and_empty_answers(run: Run) -> None:
     code, out, err = run("query", "!!!")
     assert code == 0
     assert "has no word" in err
+
+
+def test_why_nothing_was_found_is_said_where_it_can_be_told(run: Run, engine: MemoryEngine) -> None:
+    def said(*arguments: str) -> str:
+        code, out, err = run("query", *arguments)
+        assert (code, out) == (0, "") and "No picture found." in err
+        return err
+
+    assert "no document has class=beech; there are Beach (2), home (2)" in said(
+        "dog", "--filter", "class=beech"
+    )
+    assert "no document has a year of 1900..1950" in said("dog", "--filter", "year=1900..1950")
+    both = said("dog", "--filter", "class=home", "--filter", "year=2010")
+    assert "each of these filters has documents, but none passes them all" in both
+    assert "Note" not in said("zebra", "--mode", "bm25").replace("no encoder", "")
+    engine.documents = {id: replace(each, captions=()) for id, each in engine.documents.items()}
+    assert "have no captions" in said("dog", "--mode", "bm25")
 
 
 def test_parts_with_weights(run: Run, engine: MemoryEngine, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Why a query found nothing, where that can be told: a filter's value, or no captions at all.
+
+Asked only where nothing was found: a few more requests, whose cost does not grow with the index
+but for one count over a tag.
+"""
+
+from itertools import islice
+
+import numpy as np
+
+from clipsearch.engine import Engine, EngineQuery, Filter, NumberFilter, Page, TagFilter
+from finetune.console import printable
+from finetune.text.numerals import number_text
+
+_VALUES_NAMED = 5
+_DOCUMENTS_LOOKED_AT = 200
+
+
+def why_nothing(engine: Engine, query: EngineQuery) -> list[str]:
+    """Return sentences for the user; none where it cannot be told. Raises EngineError."""
+    if not _total(engine, query, ()):
+        return []
+    notes = [
+        _no_document_has(engine, query, one)
+        for one in query.filters
+        if not _total(engine, query, (one,))
+    ]
+    if not notes and len(query.filters) > 1 and not _total(engine, query, query.filters):
+        notes.append("each of these filters has documents, but none passes them all")
+    if not notes and query.ranking.uses_words and not query.ranking.needs_vector:
+        first = list(islice(engine.visit(), _DOCUMENTS_LOOKED_AT))
+        if not any(document.captions for document in first):
+            notes.append(
+                "these documents have no captions, in which words could be found; search by what"
+                " the pictures show: --mode vector"
+            )
+    return notes
+
+
+def _no_document_has(engine: Engine, query: EngineQuery, one: Filter) -> str:
+    column = printable(one.column)
+    if isinstance(one, NumberFilter):
+        low = "" if one.low is None else number_text(one.low)
+        high = "" if one.high is None else number_text(one.high)
+        between = low if low == high else f"{low}..{high}"
+        return f"no document has a {column} of {between}"
+    assert isinstance(one, TagFilter)
+    values = printable(" or ".join(one.values))
+    if one.exclude:
+        return f"every document has {column}={values}"
+    counted = _ask(engine, query, (), facets=(one.column,)).facets.get(one.column, ())
+    named = ", ".join(f"{printable(value)} ({count:,})" for value, count in counted[:_VALUES_NAMED])
+    more = ", …" if len(counted) > _VALUES_NAMED else ""
+    return f"no document has {column}={values}; there are {named}{more}"
+
+
+def _total(engine: Engine, query: EngineQuery, filters: tuple[Filter, ...]) -> int:
+    return _ask(engine, query, filters).total
+
+
+def _ask(
+    engine: Engine, query: EngineQuery, filters: tuple[Filter, ...], facets: tuple[str, ...] = ()
+) -> Page:
+    """Ask for what passes the filters, whatever it is: by a vector, which every document has."""
+    vector = query.vector
+    if vector is None:
+        vector = np.zeros(engine.info.dimension, np.float32)
+        vector[0] = 1
+    return engine.search(
+        EngineQuery(mode="vector", vector=vector, k=1, filters=filters, facets=facets)
+    )
