@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the road, not of the alphabet."""
-        return list(COMMANDS)
+        return [*COMMANDS]  # the name of the type is a module's here, once `list` was imported
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module; None for an unknown name."""

@@ -46,7 +46,7 @@ def test_every_command_and_option_has_help() -> None:
         assert not command.help.startswith(" "), f"{name}: its help begins with a blank"
         assert command.get_short_help_str(), f"{name} has no short help"
         for parameter in command.params:
-            if isinstance(parameter, click.Option):
+            if isinstance(parameter, click.Option) and not parameter.hidden:
                 assert parameter.help, f"{name}: {parameter.opts[0]} has no help"
 
 
