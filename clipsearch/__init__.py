@@ -14,12 +14,13 @@ from clipsearch.version import __version__
 from finetune.public_names import lister, loader
 
 if TYPE_CHECKING:
+    from clipsearch.client.client import Client
     from clipsearch.documents import Document
     from clipsearch.encoder.encoder import Encoder
     from clipsearch.engine import Hit, Page
     from clipsearch.search.search import Search
 
-__all__ = ["Document", "Encoder", "Hit", "Page", "Search", "__version__", "feed", "open"]
+__all__ = ["Client", "Document", "Encoder", "Hit", "Page", "Search", "__version__", "feed", "open"]
 
 
 def open(target: str | Path, *, encoder: str | Path | None = None, device: str = "cpu") -> "Search":
@@ -35,6 +36,7 @@ def open(target: str | Path, *, encoder: str | Path | None = None, device: str =
 __getattr__ = loader(
     __name__,
     {
+        "Client": "clipsearch.client.client",
         "Document": "clipsearch.documents",
         "Encoder": "clipsearch.encoder.encoder",
         "Hit": "clipsearch.engine",

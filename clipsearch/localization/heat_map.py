@@ -1,8 +1,8 @@
 """A heat map: the cosine of each part of an image with a query, its peak and its boxes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -87,6 +87,13 @@ class HeatMap:
             "boxes": [asdict(each.box) | {"cosine": each.cosine} for each in self.boxes],
             "notes": list(self.notes),
         }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave."""
+        cosines = np.array(values["grid"], np.float32)
+        kept = {name: values[name] for name in ("width", "height", "method")}
+        return cls(cosines, notes=tuple(values["notes"]), **kept)
 
     @property
     def _cell(self) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from jinja2 import Environment, FileSystemLoader, select_autoescape
+from pydantic import BaseModel
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -16,8 +17,8 @@ from starlette.templating import Jinja2Templates
 
 from clipsearch.server import problems
 from clipsearch.server.middleware import Admission, BodyLimits, Headers, RawPaths
-from clipsearch.server.questions import Question
-from clipsearch.server.routes import documentation, images, page, searching, state
+from clipsearch.server.questions import LocateQuestion, Question
+from clipsearch.server.routes import documentation, images, locating, page, searching, state
 from clipsearch.server.service import Service
 from clipsearch.server.shapes import ProblemShape
 from clipsearch.version import __version__
@@ -26,6 +27,11 @@ HERE = Path(__file__).parent
 _GZIP_FROM_BYTES = 1024
 _GZIP_LEVEL = 4
 _SUMMARY = "Search images by words, by image and by both."
+_BY_HAND: dict[str, type[BaseModel]] = {
+    "Problem": ProblemShape,
+    Question.__name__: Question,
+    LocateQuestion.__name__: LocateQuestion,
+}
 _NO_PARAMETERS = ("HTTPValidationError", "ValidationError")
 
 
@@ -55,7 +61,7 @@ def make_app(service: Service) -> FastAPI:
         env=Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape())
     )
     problems.add_handlers(app)
-    for router in (state.router, searching.router, images.router):
+    for router in (state.router, searching.router, locating.router, images.router):
         app.include_router(router)
     app.include_router(documentation.router, include_in_schema=False)
     app.include_router(page.router, include_in_schema=False)
@@ -96,7 +102,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for name in _NO_PARAMETERS:
             components.pop(name, None)
         template = "#/components/schemas/{model}"
-        for name, model in (("Problem", ProblemShape), ("Question", Question)):
+        for name, model in _BY_HAND.items():
             described = model.model_json_schema(ref_template=template)
             components |= described.pop("$defs", {})
             components[name] = described

@@ -49,6 +49,13 @@ class RefusedError(ClipsearchError):
         self.status = status
         self.headers = dict(headers or {})
 
+    @property
+    def kind(self) -> type[ClipsearchError]:
+        """What it is in Python."""
+        if self.status in (401, 403):
+            return IndexAccessError
+        return ImageError if self.status == HTTPStatus.NOT_FOUND else UsageError
+
 
 # The first that an error is one of.
 _STATUSES: tuple[tuple[type[ClipsearchError], int], ...] = (
@@ -88,7 +95,7 @@ def problem(
 def problem_of(error: Exception) -> Response:
     """Return an error as an answer; one that nobody foresaw is told by its class alone."""
     if isinstance(error, RefusedError):
-        return problem(error.status, str(error), "RefusedError", error.headers)
+        return problem(error.status, str(error), error.kind.__name__, error.headers)
     if isinstance(error, ClipsearchError):
         status = next((one for kind, one in _STATUSES if isinstance(error, kind)), 500)
         return problem(status, str(error), type(error).__name__)
@@ -104,7 +111,7 @@ def _validation(error: RequestValidationError) -> Response:
         for each in error.errors()
     ]
     sentence = "; ".join(f"{each['at']}: {each['reason']}" for each in found)
-    return problem(422, sentence or "the request is not of the form that /docs shows", errors=found)
+    return problem(422, sentence, UsageError.__name__, errors=found)
 
 
 def _http(error: HTTPException) -> Response:

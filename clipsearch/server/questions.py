@@ -118,6 +118,15 @@ class Question(Asked):
     sizes: bool = Field(False, description="Tell width and height of the images found.")
 
 
+class LocateQuestion(Asked):
+    """What is looked for in which image: of an `id`, or the file of a field `picture`."""
+
+    text: Text | None = None
+    parts: Annotated[list[QuestionPart], Field(max_length=MOST_PARTS)] = []
+    id: Text | None = None
+    method: Literal["windows", "dense"] | None = None
+
+
 class PageParameters(Asked):
     """Which hits are wanted; as on the command line."""
 

@@ -16,6 +16,7 @@ from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import Engine, IndexInfo
 from clipsearch.engines import is_remote, open_engine
+from clipsearch.search.finding import known_document
 from clipsearch.search.index_encoder import load_encoder
 from clipsearch.search.search import Search
 from clipsearch.server.batching import BatchingEncoder
@@ -90,6 +91,11 @@ class Service:
         return await anyio.to_thread.run_sync(
             lambda: work(*arguments, **options), limiter=self._threads, abandon_on_cancel=True
         )
+
+    def document(self, id: str, *, embeddings: bool = False) -> Document:
+        """Return a document. Raises DocumentNotFoundError for an unknown id."""
+        (found,) = self.search.get([id], embeddings=embeddings)
+        return known_document(self.search.engine, id, found)
 
     def documents(self) -> int:
         """Return the number of documents, which is counted anew every few seconds."""

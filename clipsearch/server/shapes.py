@@ -132,8 +132,6 @@ class FoundBoxShape(CropShape):
 class HeatMapShape(Shape):
     """How strongly each part of an image answers: `clipsearch locate --json`."""
 
-    id: str
-    text: str
     method: str
     width: int
     height: int
@@ -157,13 +155,18 @@ class IndexShape(Shape):
     count: int
     dimension: int
     language: str
-    encoder: str | None = Field(description="Name; null where vectors came ready-made.")
+    encoder_name: str | None = Field(description="Null where vectors came ready-made.")
     encoder_fingerprint: str | None
     has_encoder: bool = Field(description="Whether texts and images can be embedded here.")
     engine: str = Field(description="`local` or `vespa`.")
     modes: list[str]
     default_mode: str = Field(description="Of a text that names none.")
-    weights: dict[str, float]
+    text_mode: str | None = Field(description="Of a text, as calibrated; null: hybrid.")
+    bm25_weight: float
+    vector_weight: float
+    rrf_k: int
+    precision: str
+    index_id: str
     tag_columns: list[str]
     number_columns: list[str]
     data_sets: list[str]

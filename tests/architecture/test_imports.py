@@ -66,6 +66,7 @@ CLIPSEARCH = [
     "evaluation",
     "relevance",
     "duplicates",
+    "client",
     "server",
     "demo",
     "cli",

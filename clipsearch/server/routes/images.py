@@ -1,4 +1,4 @@
-"""`/v1/images/{id}`: a document, its image, its thumbnail, and where in it something is."""
+"""`/v1/images/{id}`: a document, its image, its thumbnail."""
 
 from typing import Annotated, Any
 
@@ -6,18 +6,11 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from clipsearch.documents import Document
-from clipsearch.localization.heat_map import HeatMap
-from clipsearch.localization.methods import METHODS
-from clipsearch.search.finding import known_document
-from clipsearch.search.query_images import opened
 from clipsearch.server.answering import image_answer, json_answer
 from clipsearch.server.dependencies import DocumentId, ReaderService
 from clipsearch.server.image_files import UNKNOWN_MEDIA_TYPE, ImageFile
 from clipsearch.server.problems import RefusedError
-from clipsearch.server.questions import Text
-from clipsearch.server.service import Service
-from clipsearch.server.shapes import DocumentShape, HeatMapShape, problems
+from clipsearch.server.shapes import DocumentShape, problems
 from clipsearch.server.thumbnails import WIDTHS, width_of
 from finetune.errors import ImageError
 
@@ -25,7 +18,6 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 }
-_METHODS = "|".join(METHODS)
 
 
 @router.get(
@@ -37,7 +29,7 @@ async def file(request: Request, service: ReaderService, id: DocumentId) -> Resp
     """Give the image as it lies on the disk."""
 
     def found() -> Response:
-        image = service.files.existing(_document(service, id))
+        image = service.files.existing(service.document(id))
         shape = service.files.shape(image)
         media_type = UNKNOWN_MEDIA_TYPE if shape is None else shape.media_type
         return image_answer(request, lambda: _bytes(image), media_type, image.stamp, image.modified)
@@ -59,7 +51,7 @@ async def thumbnail(
     """Give the image as WebP, upright, about `w` pixels wide."""
 
     def found() -> Response:
-        image = service.files.existing(_document(service, id))
+        image = service.files.existing(service.document(id))
         width = width_of(w)
         stamp = f"{image.stamp}-{width}"
         return image_answer(
@@ -71,30 +63,6 @@ async def thumbnail(
         )
 
     return await service.run(found)
-
-
-@router.get(
-    "/{id:path}/locate",
-    response_model=HeatMapShape,
-    responses=problems(400, 401, 404, 409, 422, 503),
-)
-async def locate(
-    request: Request,
-    service: ReaderService,
-    id: DocumentId,
-    text: Annotated[Text, Query(min_length=1)],
-    method: Annotated[str | None, Query(pattern=f"^({_METHODS})$")] = None,
-) -> Response:
-    """Say where in an image a text is: how strongly each part of it answers."""
-
-    def found() -> HeatMap:
-        document = _document(service, id)
-        image = service.files.existing(document)
-        seen = service.search.encoder.preprocessing.transparency
-        return service.search.locate(text, image=opened(image.source, seen), method=method)
-
-    heat_map = await service.run(found)
-    return json_answer(request, {"id": id, "text": text, **heat_map.to_json()})
 
 
 @router.get(
@@ -111,7 +79,7 @@ async def document(
     """Tell all that the index holds of an image."""
 
     def found() -> dict[str, object]:
-        document = _document(service, id, embeddings=embedding)
+        document = service.document(id, embeddings=embedding)
         image = service.files.find(document)
         shape = None if image is None else service.files.shape(image)
         about = service.image_json(document, sizes=True)
@@ -119,11 +87,6 @@ async def document(
         return {**document.to_show(), **about, "media_type": media_type}
 
     return json_answer(request, await service.run(found))
-
-
-def _document(service: Service, id: str, *, embeddings: bool = False) -> Document:
-    (found,) = service.search.get([id], embeddings=embeddings)
-    return known_document(service.search.engine, id, found)
 
 
 def _bytes(image: ImageFile) -> bytes:

@@ -153,7 +153,6 @@ def test_locate(served: RunningService) -> None:
     found = served.get(image_at(DOGS, "locate"), params={"text": "dogs"}).json()
     with in_process(served) as search:
         heat_map = search.locate("dogs", id=DOGS).to_json()
-    assert (found["id"], found["text"]) == (DOGS, "dogs")
     np.testing.assert_allclose(found["grid"], heat_map["grid"], atol=1e-5)
     assert found["boxes"][0].keys() == heat_map["boxes"][0].keys()
 

@@ -1,0 +1,1 @@
+"""The same calls as `Search`, over HTTP to `clipsearch serve`."""

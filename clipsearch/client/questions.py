@@ -1,0 +1,71 @@
+"""Questions on their way to a service: `Search`'s arguments as JSON, images as files beside it."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from clipsearch.engine import NumberFilter, TagFilter
+from clipsearch.search.filters import Filters
+from clipsearch.search.parts import Part, unit_vector
+from finetune.errors import UsageError
+from finetune.images.source import read_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def parts_json(
+    parts: Sequence[Part], dimension: int
+) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Return parts as JSON, and the files that they name.
+
+    Raises UsageError for a vector that is none of `dimension` values, ImageError for a file that
+    cannot be read.
+    """
+    listed: list[dict[str, Any]] = []
+    files: dict[str, bytes] = {}
+    for number, part in enumerate(parts):
+        value: Any = part.value
+        if part.kind == "image":
+            files[f"image{number}"] = image_bytes(cast("str | Path | bytes | Image", value))
+            value = f"image{number}"
+        elif part.kind == "vector":
+            value = unit_vector(part, dimension).tolist()
+        else:
+            value = str(value)
+        crop = {} if part.crop is None else {"crop": asdict(part.crop)}
+        listed.append({"kind": part.kind, "value": value, "weight": part.weight, **crop})
+    return listed, files
+
+
+def image_bytes(image: "str | Path | bytes | Image") -> bytes:
+    """Return an image's file; of a Pillow image, a PNG. Raises ImageError."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | Path):
+        return read_bytes(Path(image))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def filters_json(filters: Filters) -> Any:
+    """Return filters as a service takes them. Raises UsageError for what is no filter."""
+    if isinstance(filters, str):
+        return [filters]
+    if isinstance(filters, Mapping):
+        return {
+            column: value if isinstance(value, str | int | float | None) else list(value)
+            for column, value in filters.items()
+        }
+    return [_filter_json(each) for each in filters]
+
+
+def _filter_json(filter: Any) -> Any:
+    if isinstance(filter, str):
+        return filter
+    if isinstance(filter, TagFilter | NumberFilter):
+        return asdict(filter)
+    raise UsageError(f"{filter!r} is no filter; write column=value")
