@@ -18,7 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.client.forms import form
-from clipsearch.client.questions import filters_json, image_bytes, parts_json
+from clipsearch.client.questions import (
+    filter_texts,
+    filters_json,
+    image_bytes,
+    parts_json,
+)
 from clipsearch.client.refusals import error_of
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import DEFAULT_CANDIDATES, IndexInfo, Page
@@ -34,6 +39,7 @@ from clipsearch.modes import Mode
 from clipsearch.search.answered import document_from_json, page_from_json
 from clipsearch.search.filters import Filters
 from clipsearch.search.parts import Part, check_parts
+from clipsearch.search.search import SIMILAR_MODE
 from finetune.errors import DocumentNotFoundError, EngineError, UsageError
 from finetune.images.pixel_box import PixelBox
 from finetune.several import check_several
@@ -137,6 +143,10 @@ class Client:
         exact: bool = False,
         bm25_weight: float | None = None,
         vector_weight: float | None = None,
+        min_score: float | None = None,
+        min_cosine: float | None = None,
+        sort: str | None = None,
+        collapse: bool = False,
     ) -> Page:
         """Find the k best documents of page `page`; see `Search.query`."""
         check_several(parts, "parts")
@@ -159,29 +169,17 @@ class Client:
             exact=exact,
             bm25_weight=bm25_weight,
             vector_weight=vector_weight,
+            min_score=min_score,
+            min_cosine=min_cosine,
+            sort=sort,
+            collapse=collapse,
         )
         return page_from_json(self._post("/v1/search", *asked))
 
-    def similar(
-        self,
-        id: str,
-        *,
-        k: int = 10,
-        page: int = 1,
-        filters: Filters = (),
-        facets: Sequence[str] = (),
-        exact: bool = False,
-    ) -> Page:
-        """Find the nearest images to an indexed one; see `Search.similar`."""
-        return self.query(
-            parts=[Part("id", id)],
-            mode="vector",
-            k=k,
-            page=page,
-            filters=filters,
-            facets=facets,
-            exact=exact,
-        )
+    def similar(self, id: str, *, mode: Mode = SIMILAR_MODE, **options: Any) -> Page:
+        """Find what is like an indexed image; see `Search.similar`."""
+        path = f"/v1/similar/{_segment(id)}"
+        return self._listed(path, {"mode": mode, **options})
 
     def locate(
         self,
@@ -224,9 +222,31 @@ class Client:
         """Return a document's image as WebP, about `width` pixels wide. Raises as `image`."""
         return self._send("GET", f"{_address(id)}/thumbnail?{urlencode({'w': width})}").body
 
+    def list(
+        self,
+        *,
+        filters: Filters = (),
+        sort: str | None = None,
+        k: int = 10,
+        page: int = 1,
+        facets: Sequence[str] = (),
+    ) -> Page:
+        """Return the documents that pass the filters; see `Search.list`."""
+        options = {"filters": filters, "sort": sort, "k": k, "page": page, "facets": facets}
+        return self._listed("/v1/images", options)
+
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
+
+    def _listed(self, path: str, options: dict[str, Any]) -> Page:
+        """Ask for a page of hits by an address; options are those of `Search`."""
+        check_several(options.get("facets", ()), "facets")
+        options["filter"] = filter_texts(options.pop("filters", ()), self.info)
+        options["facet"] = list(options.pop("facets", ()))
+        given = {name: value for name, value in options.items() if value is not None}
+        told = urlencode(given, doseq=True)
+        return page_from_json(self._json(self._send("GET", f"{path}?{told}")))
 
     def _get(self, id: str, embeddings: bool) -> Document | None:
         wanted = "?embedding=true" if embeddings else ""
@@ -296,4 +316,8 @@ class Client:
 
 
 def _address(id: str) -> str:
-    return f"/v1/images/{quote(id, safe='')}"
+    return f"/v1/images/{_segment(id)}"
+
+
+def _segment(id: str) -> str:
+    return quote(id, safe="")

@@ -1,16 +1,17 @@
 """Questions on their way to a service: `Search`'s arguments as JSON, images as files beside it."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from clipsearch.engine import NumberFilter, TagFilter
-from clipsearch.search.filters import Filters
+from clipsearch.engine import Filter, IndexInfo, NumberFilter, TagFilter
+from clipsearch.search.filters import Filters, parse_filters
 from clipsearch.search.parts import Part, unit_vector
 from finetune.errors import UsageError
 from finetune.images.source import read_bytes
+from finetune.text.numerals import number_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,3 +70,19 @@ def _filter_json(filter: Any) -> Any:
     if isinstance(filter, TagFilter | NumberFilter):
         return asdict(filter)
     raise UsageError(f"{filter!r} is no filter; write column=value")
+
+
+def filter_texts(filters: Filters, info: IndexInfo) -> list[str]:
+    """Return filters as they are written in an address. Raises what `parse_filters` raises."""
+    return [text for each in parse_filters(filters, info) for text in _texts(each)]
+
+
+def _texts(filter: Filter) -> Iterator[str]:
+    if isinstance(filter, TagFilter):
+        values = "|".join(value.replace("|", "\\|") for value in filter.values)
+        yield f"{filter.column}{'!=' if filter.exclude else '='}{values}"
+        return
+    if filter.low is not None:
+        yield f"{filter.column}{'>' if filter.low_open else '>='}{number_text(filter.low)}"
+    if filter.high is not None:
+        yield f"{filter.column}{'<' if filter.high_open else '<='}{number_text(filter.high)}"

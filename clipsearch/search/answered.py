@@ -23,6 +23,7 @@ def page_from_json(values: Mapping[str, Any]) -> Page:
         notes=tuple(values["notes"]),
         partial=values["partial"],
         candidates=values["candidates"],
+        at_least=values["at_least"],
     )
 
 
@@ -43,4 +44,5 @@ def _hit(values: Mapping[str, Any]) -> Hit:
         score=values["score"],
         bm25=values["bm25"],
         cosine=values["cosine"],
+        more=values.get("more", 0),
     )

@@ -18,7 +18,15 @@ from starlette.templating import Jinja2Templates
 from clipsearch.server import problems
 from clipsearch.server.middleware import Admission, BodyLimits, Headers, RawPaths
 from clipsearch.server.questions import LocateQuestion, Question
-from clipsearch.server.routes import documentation, images, locating, page, searching, state
+from clipsearch.server.routes import (
+    documentation,
+    images,
+    listing,
+    locating,
+    page,
+    searching,
+    state,
+)
 from clipsearch.server.service import Service
 from clipsearch.server.shapes import ProblemShape
 from clipsearch.version import __version__
@@ -61,8 +69,8 @@ def make_app(service: Service) -> FastAPI:
         env=Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape())
     )
     problems.add_handlers(app)
-    for router in (state.router, searching.router, locating.router, images.router):
-        app.include_router(router)
+    for router in (state, searching, locating, listing, images):
+        app.include_router(router.router)
     app.include_router(documentation.router, include_in_schema=False)
     app.include_router(page.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")

@@ -12,7 +12,8 @@ from clipsearch.engine import DEFAULT_CANDIDATES, Filter, NumberFilter, TagFilte
 from clipsearch.modes import Mode
 from clipsearch.search.filters import Filters
 from clipsearch.search.limits import MAX_CANDIDATES
-from clipsearch.search.parts import Part, parse_part
+from clipsearch.search.parts import Part, PartKind, parse_part
+from clipsearch.search.search import SIMILAR_MODE
 from clipsearch.server.problems import RefusedError
 from clipsearch.server.settings import DEEPEST, MOST_HITS, ServerLimits
 from finetune.errors import ImageError, UsageError
@@ -54,7 +55,7 @@ class QuestionPart(Asked):
     name of the form's field that holds its file.
     """
 
-    kind: Literal["text", "words", "image", "id", "vector"]
+    kind: PartKind
     value: Text | Annotated[list[Number], Field(max_length=65_536)]
     weight: Number = 1.0
     crop: Crop | None = None
@@ -127,8 +128,8 @@ class LocateQuestion(Asked):
     method: Literal["windows", "dense"] | None = None
 
 
-class PageParameters(Asked):
-    """Which hits are wanted; as on the command line."""
+class ListParameters(Asked):
+    """Which images are wanted, and which of them; as on the command line."""
 
     k: int = Field(10, ge=1, le=MOST_HITS, description="Hits a page.")
     page: int = Field(1, ge=1, le=DEEPEST, description="From 1.")
@@ -136,8 +137,25 @@ class PageParameters(Asked):
         [], description="`class=beach`, `class=a|b`, `class!=x`, `year=2010..2014`, `year>=2010`."
     )
     facet: Facets = Field([], description="Count the values of this tag over all matches.")
-    exact: bool = Field(False, description="Compare the vector with every document.")
     sizes: bool = Field(False, description="Tell width and height of the images found.")
+    sort: Text | None = Field(
+        None, examples=["-year"], description="`year`, `-year`, `id`, `path`."
+    )
+
+
+class PageParameters(ListParameters):
+    """Which hits are wanted, and how they are found."""
+
+    exact: bool = Field(False, description="Compare the vector with every document.")
+    min_score: Number | None = Field(None, description="Leave out what scores less.")
+    min_cosine: Number | None = Field(None, description="Of what the vector finds, -1 to 1.")
+    collapse: bool = Field(False, description="One of images that look alike.")
+
+
+class SimilarParameters(PageParameters):
+    """What is like an indexed image, and by what."""
+
+    mode: Mode = Field(SIMILAR_MODE, description="Other modes look for its captions' words too.")
 
 
 class SearchParameters(PageParameters):
@@ -151,20 +169,11 @@ class SearchParameters(PageParameters):
     candidates: int = Field(DEFAULT_CANDIDATES, ge=1, le=MAX_CANDIDATES)
     bm25_weight: Number | None = None
     vector_weight: Number | None = None
-    min_score: Number | None = Field(None, description="Leave out what scores less.")
-    min_cosine: Number | None = Field(None, description="Of what the vector finds, -1 to 1.")
-    sort: Text | None = Field(
-        None, examples=["-year"], description="`year`, `-year`, `id`, `path`."
-    )
-    collapse: bool = Field(False, description="One of images that look alike.")
 
 
 def query_options(asked: Question | SearchParameters, limits: ServerLimits) -> dict[str, Any]:
     """Return what `answer_query` is asked beside the parts. Raises UsageError beyond the depth."""
-    named = (
-        "mode", "candidates", "bm25_weight", "vector_weight", "min_score", "min_cosine", "sort",
-        "collapse",
-    )  # fmt: skip
+    named = ("mode", "candidates", "bm25_weight", "vector_weight")
     return page_options(asked, limits) | {name: getattr(asked, name) for name in named}
 
 
@@ -173,13 +182,9 @@ def page_options(asked: Question | PageParameters, limits: ServerLimits) -> dict
     check_page(asked.k, asked.page, limits)
     filters = filters_of(asked.filters) if isinstance(asked, Question) else asked.filter
     facets = asked.facets if isinstance(asked, Question) else asked.facet
-    return {
-        "k": asked.k,
-        "page": asked.page,
-        "filters": filters,
-        "facets": facets,
-        "exact": asked.exact,
-    }
+    named = ("k", "page", "exact", "min_score", "min_cosine", "sort", "collapse")
+    options = {name: getattr(asked, name) for name in named}
+    return options | {"filters": filters, "facets": facets}
 
 
 def check_page(k: int, page: int, limits: ServerLimits) -> None:

@@ -31,6 +31,7 @@ from finetune.errors import ClipsearchError, EngineError
 REFRESH_SECONDS = 2.0
 REFRESH_REMOTE_SECONDS = 15.0
 _COUNTED_FOR_SECONDS = 5.0
+_THREADS_APART = 4
 THUMBNAILS = "thumbnails"
 
 T = TypeVar("T")
@@ -71,6 +72,8 @@ class Service:
             settings.cache / THUMBNAILS, limits.thumbnail_bytes, self.metrics
         )
         self._threads = anyio.CapacityLimiter(limits.threads)
+        # Who looks after the service is answered while all of these are at work.
+        self._threads_apart = anyio.CapacityLimiter(_THREADS_APART)
         self._encoder_failure: str | None = None
         self._encoder_loaded = threading.Event()
         self._counted: tuple[float, int] | None = None
@@ -90,6 +93,12 @@ class Service:
         """Do blocking work in one of the service's threads."""
         return await anyio.to_thread.run_sync(
             lambda: work(*arguments, **options), limiter=self._threads, abandon_on_cancel=True
+        )
+
+    async def run_apart(self, work: Callable[[], T]) -> T:
+        """Do blocking work that must not wait for the others'."""
+        return await anyio.to_thread.run_sync(
+            work, limiter=self._threads_apart, abandon_on_cancel=True
         )
 
     def document(self, id: str, *, embeddings: bool = False) -> Document:

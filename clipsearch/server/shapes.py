@@ -51,7 +51,7 @@ class AskedShape(Shape):
 
     text: str | None
     parts: list[AskedPart]
-    mode: str
+    mode: str | None = Field(description="Null of a list.")
 
 
 class HitShape(Shape):
@@ -64,6 +64,7 @@ class HitShape(Shape):
     score: float = Field(description="What hits are ordered by, descending.")
     bm25: float | None = Field(description="The part of the words; null where the mode has none.")
     cosine: float | None = Field(description="The part of the vector; null where there is none.")
+    more: int = Field(0, description="Collapsed: how many others look like this one.")
     captions: list[str]
     highlights: list[list[list[int]]] = Field(
         description="For each caption, [start, end] of each word that matches, in characters."
@@ -97,6 +98,13 @@ class AnswerShape(Shape):
     facets: dict[str, list[FacetValue]]
     notes: list[str] = Field(description="Sentences for people.")
     partial: str | None = Field(description="Why the answer may be incomplete; null if it is not.")
+
+
+class FacetsShape(Shape):
+    """Values of tags over all images that pass filters, most frequent first."""
+
+    total: int
+    facets: dict[str, list[FacetValue]]
 
 
 class DocumentShape(Shape):

@@ -11,9 +11,9 @@ from clipsearch.search.parts import Part
 from clipsearch.server.answering import hits_answer, json_answer
 from clipsearch.server.dependencies import DocumentId, ReaderService
 from clipsearch.server.questions import (
-    PageParameters,
     Question,
     SearchParameters,
+    SimilarParameters,
     Text,
     body_schema,
     id_parts,
@@ -78,10 +78,10 @@ async def similar(
     request: Request,
     service: ReaderService,
     id: DocumentId,
-    asked: Annotated[PageParameters, Query()],
+    asked: Annotated[SimilarParameters, Query()],
 ) -> Response:
-    """Find the images nearest to an indexed one, itself left out."""
-    options = page_options(asked, service.settings.limits)
+    """Find the images that are like an indexed one, itself left out."""
+    options = page_options(asked, service.settings.limits) | {"mode": asked.mode}
     return await hits_answer(
         request, service, asked.sizes, lambda: answer_similar(service.search, id, **options)
     )

@@ -78,7 +78,7 @@ async def healthz() -> Response:
 )
 async def readyz(service: AnyoneService) -> Response:
     """Answer 200 where questions can be answered, and 503 with the reason where they cannot."""
-    found = await service.run(service.readiness)
+    found = await service.run_apart(service.readiness)
     content = {
         "ready": found.reason is None,
         "reason": found.reason,
@@ -103,4 +103,4 @@ async def metrics(service: ReaderService) -> Response:
         service.metrics.texts_looked_up(*service.search.texts_looked_up)
         return service.metrics.text()
 
-    return Response(await service.run(counted), 200, _NOT_KEPT, CONTENT_TYPE_LATEST)
+    return Response(await service.run_apart(counted), 200, _NOT_KEPT, CONTENT_TYPE_LATEST)

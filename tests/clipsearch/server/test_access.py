@@ -208,7 +208,7 @@ def test_thumbnails_are_bounded_and_made_anew(outside: Path, tmp_path: Path) -> 
     files = ImageFiles(lambda: IndexInfo(2, images_root=str(root)), ())
     most = 6000
     kept = Thumbnails(tmp_path / "thumbnails", most, Metrics())
-    for seed in range(30):
+    for seed in range(12):
         paint(root / "many.png", seed, (400, 300))
         file = files.find(Document("many", path="many.png"))
         assert file is not None

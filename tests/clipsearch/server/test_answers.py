@@ -100,6 +100,16 @@ def test_similar(either: RunningService) -> None:
         assert without_time(found.json()) == expected(answer_similar(search, DOGS, k=2, page=2))
 
 
+def test_facets(either: RunningService) -> None:
+    found = either.get("/v1/facets", params={"filter": "year>2010"}).json()
+    counts = {each["value"]: each["count"] for each in found["facets"]["class"]}
+    assert (found["total"], counts) == (4, {"airport": 1, "beach": 1, "sign": 1, "Été": 1})
+    assert list(found["facets"]) == ["class", "split"]
+    found = either.get("/v1/facets", params={"facet": "split"}).json()
+    assert sum(each["count"] for each in found["facets"]["split"]) == found["total"] == 5
+    assert either.get("/v1/facets", params={"facet": "year"}).status_code == 400
+
+
 def test_embeddings(served: RunningService, photos: Path) -> None:
     text = served.get("/v1/embed", params={"text": "dogs"}).json()
     assert (text["dimension"], len(text["embedding"])) == (32, 32)

@@ -12,7 +12,7 @@ from running_service import RunningService
 
 import clipsearch
 from clipsearch import Client, Search
-from clipsearch.documents import Document
+from clipsearch.documents import PARTS, Document
 from clipsearch.engine import NumberFilter, Page, TagFilter
 from clipsearch.localization.heat_map import HeatMap
 from clipsearch.search.parts import Part
@@ -67,6 +67,15 @@ CALLS: dict[str, Asked] = {
         parts=[Part("text", "dogs", 2), Part("text", "boat", -1), Part("id", "river.png", 0.5)]
     ),
     "similar": lambda s, _: s.similar("beach/two dogs.png", k=2, filters="year>2010"),
+    "similar by words too": lambda s, _: s.similar(
+        "beach/two dogs.png", mode="hybrid", filters={"year": (2010, 2014)}, min_cosine=-0.5
+    ),
+    "list": lambda s, _: s.list(filters={"class": ["beach", "été"]}, sort="-year", k=2, page=2),
+    "list all": lambda s, _: s.list(
+        filters=[NumberFilter("year", 2010, high=2016, high_open=True)], facets=["class"]
+    ),
+    "cut off": lambda s, _: s.query("dogs", mode="vector", min_cosine=0.1, sort="year"),
+    "collapsed": lambda s, _: s.query("dogs", collapse=True),
     "get": lambda s, _: s.get(["river.png", "nothing", "beach/dogs.png"], embeddings=True),
     "count": lambda s, _: s.count(),
     "vector_of": lambda s, _: s.vector_of([Part("text", "dogs"), Part("id", "star.png", -0.5)]),
@@ -85,7 +94,7 @@ def comparable(result: Any) -> Any:
     if isinstance(result, np.ndarray):
         return (result + 0.0).round(5).tolist()
     if isinstance(result, Page):
-        hits = [replace(hit, document=_told(hit.document, data_set="")) for hit in result.hits]
+        hits = [replace(hit, document=_told(hit.document, as_hit=True)) for hit in result.hits]
         return replace(result, hits=tuple(hits), seconds=0)
     if isinstance(result, HeatMap):
         return [comparable(getattr(result, each.name)) for each in fields(result)]
@@ -97,8 +106,11 @@ def comparable(result: Any) -> Any:
     return result
 
 
-def _told(document: Document, **others: str) -> Document:
-    return replace(document, content="", **others)
+def _told(document: Document, *, as_hit: bool = False) -> Document:
+    hidden = [
+        name for name, part in PARTS.items() if not part.is_shown or (as_hit and not part.in_hits)
+    ]
+    return replace(document, **{name: PARTS[name].kind.empty() for name in hidden})
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -1,0 +1,67 @@
+"""`/v1/images` and `/v1/facets`: the index itself, by filters alone."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from clipsearch.search.answer import answer_list
+from clipsearch.server.answering import hits_answer, json_answer
+from clipsearch.server.dependencies import ReaderService
+from clipsearch.server.questions import (
+    MOST_FILTERS,
+    Facets,
+    ListParameters,
+    Text,
+    check_page,
+)
+from clipsearch.server.shapes import AnswerShape, FacetsShape, problems
+
+router = APIRouter(prefix="/v1", tags=["images"])
+Filters = Annotated[list[Text], Field(max_length=MOST_FILTERS), Query()]
+
+
+@router.get("/images", response_model=AnswerShape, responses=problems(400, 401, 422, 503))
+async def images(
+    request: Request, service: ReaderService, asked: Annotated[ListParameters, Query()]
+) -> Response:
+    """List the images that pass filters, in any order; their `score` is null."""
+    check_page(asked.k, asked.page, service.settings.limits)
+    return await hits_answer(
+        request,
+        service,
+        asked.sizes,
+        lambda: answer_list(
+            service.search,
+            k=asked.k,
+            page=asked.page,
+            filters=asked.filter,
+            facets=asked.facet,
+            sort=asked.sort,
+        ),
+    )
+
+
+@router.get("/facets", response_model=FacetsShape, responses=problems(400, 401, 422, 503))
+async def facets(
+    request: Request,
+    service: ReaderService,
+    facet: Annotated[Facets, Query(description="A tag; all of them unless given.")] = [],  # noqa: B006
+    filter: Filters = [],  # noqa: B006
+) -> Response:
+    """Count the values of tags over all images that pass filters."""
+
+    def counted() -> dict[str, object]:
+        columns = facet or service.search.info.tag_columns
+        page = service.search.list(k=1, filters=filter, facets=columns)
+        return {
+            "total": page.total,
+            "facets": {
+                column: [{"value": value, "count": count} for value, count in counts]
+                for column, counts in page.facets.items()
+            },
+        }
+
+    return json_answer(request, await service.run(counted))
