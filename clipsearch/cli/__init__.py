@@ -55,6 +55,7 @@ COMMANDS = {
     "evaluate": "Measure how well ENCODER finds the pictures of MANIFEST by their captions.",
     "calibrate": "Learn how an index best joins words and vector, and keep it if surely better.",
     "get": "Show what an index holds of documents.",
+    "update": "Change captions, tags and numbers of documents by hand; embeddings stay.",
     "delete": "Remove documents from an index; the pictures themselves stay.",
     "status": "Show what an index holds, which encoder filled it, and how much disk it takes.",
     "doctor": "Say what works here, what does not, and the mend.",
