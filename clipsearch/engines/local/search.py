@@ -77,7 +77,8 @@ def search(
     hits = tuple(
         Hit(
             document,
-            without_mark(page.scores[place]),
+            # What hits are sorted by is no score, however small.
+            float(page.scores[place]) if query.sort else without_mark(page.scores[place]),
             None if page.bm25 is None else without_mark(page.bm25[place]),
             None if page.cosine is None else float(page.cosine[place]),
             0 if page.more is None else int(page.more[place]),
