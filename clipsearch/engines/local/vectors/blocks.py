@@ -126,12 +126,19 @@ class VectorStore:
         for block in self.blocks:
             np.dot(block.vectors, vector, out=out[block.first : block.end])
 
-    def by_block(self, slots: Slots) -> list[tuple[HeldBlock, Slots]]:
+    def by_block(self, slots: Slots) -> list[tuple[HeldBlock, Slots | slice]]:
         """Return each block that has any of the slots, with the places of these in `slots`."""
         if len(self.blocks) == 1 and self.blocks[0].first == 0:
-            return [(self.blocks[0], np.arange(len(slots)))] if len(slots) else []
+            return [(self.blocks[0], slice(None))] if len(slots) else []
+        if (slots[1:] >= slots[:-1]).all():
+            edges = np.searchsorted(slots, [(block.first, block.end) for block in self.blocks])
+            return [
+                (block, slice(start, end))
+                for block, (start, end) in zip(self.blocks, edges.tolist(), strict=True)
+                if start < end
+            ]
         places = slots // BLOCK
-        found = []
+        found: list[tuple[HeldBlock, Slots | slice]] = []
         for block in self.blocks:
             at = np.flatnonzero(places == block.first // BLOCK)
             if len(at):

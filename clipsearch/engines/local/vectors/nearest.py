@@ -11,8 +11,9 @@ from clipsearch.engines.local.vectors.codes import WORD_BITS, Question, Slots, V
 FARTHEST = np.iinfo(np.uint16).max
 # Every so many distances, for a first guess of how near the nearest are.
 _STRIDE = 61
-# More than were asked for are taken rather than looked again.
-_ENOUGH = 1.3
+# So many times as many as are wanted are looked for by the guess, and taken without a second look.
+_PROBABLY = 1.15
+_ENOUGH = 1.1
 
 
 class Comparison:
@@ -57,7 +58,7 @@ class Comparison:
 
         Of `by_signs` that are near by their signs alone.
         """
-        near = np.flatnonzero(self.distances <= self._limit(by_signs))
+        near = self._near_by_signs(by_signs)
         if len(near) <= by_steps:
             return near
         estimates = self.estimates(near)
@@ -71,21 +72,18 @@ class Comparison:
             found[at] = block.codes.estimates(self._question, slots[at] - block.first)
         return found
 
-    def _limit(self, wanted: int) -> int:
-        """Return a distance that at least `wanted` slots do not pass, or all that may be found."""
+    def _near_by_signs(self, wanted: int) -> Slots:
+        """Return at least `wanted` slots, ascending, or all that may be found."""
         sample = np.sort(self.distances[::_STRIDE])
-        place = min(int(wanted / max(len(self.distances), 1) * len(sample)), len(sample) - 1)
+        share = wanted / max(len(self.distances), 1)
+        place = min(int(share * len(sample) * _PROBABLY), len(sample) - 1)
         limit = min(int(sample[place]), self.signs)
-        count = self._within(limit)
-        while count > wanted * _ENOUGH and limit > 0:
-            fewer = self._within(limit - 1)
-            if fewer < wanted:
-                break
-            limit, count = limit - 1, fewer
-        while count < wanted and limit < self.signs:
+        near: Slots = np.flatnonzero(self.distances <= limit)
+        while len(near) < wanted and limit < self.signs:
             limit += 1
-            count = self._within(limit)
-        return limit
-
-    def _within(self, limit: int) -> int:
-        return int(np.count_nonzero(self.distances <= limit))
+            near = np.flatnonzero(self.distances <= limit)
+        if len(near) <= wanted * _ENOUGH:
+            return near
+        distances = self.distances[near]
+        nearest: Slots = near[distances <= np.partition(distances, wanted - 1)[wanted - 1]]
+        return nearest
