@@ -7,7 +7,7 @@ these are many, the codes of the vectors tell which of them can reach it at all.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,20 +20,44 @@ from clipsearch.engines.local.vectors.nearest import Comparison
 from clipsearch.ranking import RowNumbers, Scores
 
 Fuse = Callable[[Scores, Scores], npt.NDArray[np.float64]]
-Near = tuple[RowNumbers, Embedding, Comparison | None]
 
-LEAST_COMPARED = 256
+LEAST_COMPARED = 64
 """Of matches that are compared before the bound is known."""
-MANY = 2_000
+MANY = 600
 """Above so many that the bound leaves, the codes are asked before the vectors."""
 DEVIATIONS = 2.0
 """By how many standard deviations a match may lie above its estimate."""
-SAMPLE = 256
+SAMPLE = 128
 """Vectors whose estimates and cosines tell how one follows from the other."""
 _SCORED = 4096
-_HALVINGS = 24
 # Cosines that are computed in another order differ by less than this.
 _ROUNDING = 4e-6
+# A bm25 is found among so many, so many times: a call of NumPy costs as much for 64 as for one.
+_PARTS = 64
+_NARROWED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The nearest by vector, in order, with their cosines.
+
+    Attributes:
+        rows, cosines: Of the nearest.
+        compared: What the codes say; None where every vector was compared.
+        other_rows, other_cosines: That were compared on the way and are not among the nearest.
+    """
+
+    rows: RowNumbers
+    cosines: Embedding
+    compared: Comparison | None
+    other_rows: RowNumbers
+    other_cosines: Embedding
+
+    def above(self, least: float) -> "Near":
+        """Return those of the nearest whose cosine is at least `least`."""
+        kept = self.cosines >= least
+        compared = self.compared if kept.any() else None
+        return replace(self, rows=self.rows[kept], cosines=self.cosines[kept], compared=compared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +94,25 @@ def fused(
         fuse: Does not fall where bm25 or the cosine rises.
         count: How many are wanted.
     """
-    near_rows, near_cosines, compared = near
+    compared = near.compared
     matches = lexical > 0
     matching = int(np.count_nonzero(matches))
-    total = matching + int(np.count_nonzero(~matches[near_rows]))
+    total = matching + int(np.count_nonzero(~matches[near.rows]))
     if compared is None or matching <= LEAST_COMPARED:
-        matches[near_rows] = True
+        matches[near.rows] = True
         rows = np.flatnonzero(matches)
         if len(rows) * 12 > query.collection.vectors.size:
             rows = _that_may_be_best(query, lexical, rows, fuse, count)
         cosines = query.cosines(rows)
         return Fused(rows, fuse(lexical[rows], cosines), cosines, total)
-    found = _Found(query, lexical, fuse, count, near_rows, near_cosines)
-    if count <= LEAST_COMPARED:
-        found.add(_most(lexical, highest(lexical, LEAST_COMPARED), 2 * LEAST_COMPARED))
-    last = float(near_cosines[-1])
+    found = _Found(query, lexical, fuse, count)
+    found.take(near.rows, near.cosines)
+    matching_too = matches[near.other_rows]
+    found.take(near.other_rows[matching_too], near.other_cosines[matching_too])
+    if count <= MANY:
+        first = max(count, LEAST_COMPARED)
+        found.add(_most(lexical, highest(lexical, first), 2 * first))
+    last = float(near.cosines[-1])
     least = _least(fuse, np.array([last]), found.worst(), float(lexical.max()))[0]
     left = np.flatnonzero(lexical >= least) if least > 0 else np.flatnonzero(matches)
     left = left[~found.seen[left]]
@@ -102,7 +130,7 @@ def fused_above(
     What is not among the nearest has at most the last one's cosine: only what could reach `least`
     with that is compared. The cost grows with these, and not with the hits of a page.
     """
-    rows, cosines, _ = near
+    rows, cosines = near.rows, near.cosines
     matches = lexical > 0
     matches[rows] = False
     others = np.flatnonzero(matches)
@@ -120,24 +148,21 @@ class _Found:
     """Rows that were compared exactly, and how high a match must score to be wanted."""
 
     def __init__(
-        self,
-        query: Query,
-        lexical: npt.NDArray[np.float32],
-        fuse: Fuse,
-        count: int,
-        rows: RowNumbers,
-        cosines: Embedding,
+        self, query: Query, lexical: npt.NDArray[np.float32], fuse: Fuse, count: int
     ) -> None:
         self.query, self.lexical, self.fuse, self.count = query, lexical, fuse, count
         self.seen = np.zeros(len(lexical), bool)
-        self.rows, self.cosines = rows, cosines
-        self.scores = fuse(lexical[rows], cosines)
-        self.seen[rows] = True
+        self.rows = np.zeros(0, np.int64)
+        self.cosines = np.zeros(0, np.float32)
+        self.scores = np.zeros(0)
 
     def add(self, rows: RowNumbers) -> None:
         """Compare these, unless they are there already."""
         rows = rows[~self.seen[rows]]
-        cosines = self.query.cosines(rows)
+        self.take(rows, self.query.cosines(rows))
+
+    def take(self, rows: RowNumbers, cosines: Embedding) -> None:
+        """Take rows over that are not there, with their cosines."""
         self.seen[rows] = True
         self.rows = np.concatenate([self.rows, rows])
         self.cosines = np.concatenate([self.cosines, cosines])
@@ -182,33 +207,37 @@ def _that_may_reach(
     is known; then whoever may lie above that is asked by the query's steps, and compared.
     """
     query, fuse = found.query, found.fuse
-    words = found.lexical[rows]
-    slots = query.collection.slots[rows]
-    differing = compared.distances[slots]
-    sample = np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)
-    cosines = query.cosines(rows[sample])
-    line = _Line.through(differing[sample], cosines)
+    words, slots = found.lexical[rows], query.collection.slots
+
+    def reaching(at_least: npt.NDArray[np.float32]) -> RowNumbers:
+        """Return the places in `rows` whose bm25 is at least that of their distance."""
+        places = np.flatnonzero(words >= at_least.min())
+        differing = compared.distances[slots[rows[places]]]
+        return places[words[places] >= at_least[differing]]
+
+    sample = rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]
+    line = _Line.through(compared.distances[slots[sample]], query.cosines(sample))
     by_distance = np.minimum(line.at(np.arange(compared.signs + 1)), last)
     top = float(words.max())
     if found.count > LEAST_COMPARED:
         stride = max(1, len(rows) // _SCORED)
-        scored = np.sort(fuse(words[::stride], by_distance[differing[::stride]]))[::-1]
+        differing = compared.distances[slots[rows[::stride]]]
+        scored = np.sort(fuse(words[::stride], by_distance[differing]))[::-1]
         place = int(found.count / stride * 1.1) + 1
         best = np.zeros(0, np.int64)
         while len(best) + len(found.rows) < found.count and place < len(scored):
-            at_least = _least(fuse, by_distance, float(scored[place]), top)
-            best = np.flatnonzero(words >= at_least[differing])
+            best = reaching(_least(fuse, by_distance, float(scored[place]), top))
             place = place * 5 // 4 + 1
         found.add(rows[best])
     worst = found.worst()
     above = np.minimum(by_distance + DEVIATIONS * line.deviation, last)
-    kept = np.flatnonzero(words >= _least(fuse, above, worst, top)[differing])
+    kept = reaching(_least(fuse, above, worst, top))
     kept = kept[~found.seen[rows[kept]]]
     if len(kept) <= MANY:
         return rows[kept]
-    estimates = compared.estimates(slots[kept].astype(np.int64))
-    sample = np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64)
-    line = _Line.through(estimates[sample], query.cosines(rows[kept[sample]]))
+    estimates = compared.estimates(slots[rows[kept]].astype(np.int64))
+    places = np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64)
+    line = _Line.through(estimates[places], query.cosines(rows[kept[places]]))
     highest_cosines = np.minimum(line.at(estimates) + DEVIATIONS * line.deviation, last)
     return rows[kept[fuse(words[kept], highest_cosines) >= worst]]
 
@@ -250,11 +279,13 @@ def _least(
     """
     if not np.isfinite(worst):
         return np.zeros(len(cosines), np.float32)
-    low, high = np.zeros(len(cosines)), np.full(len(cosines), float(top) * 1.001 + 1e-6)
-    never = fuse(high, cosines) < worst
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        reaches = fuse(middle, cosines) >= worst
-        low, high = np.where(reaches, low, middle), np.where(reaches, middle, high)
+    step = float(top) * 1.001 + 1e-6
+    never = fuse(np.full(len(cosines), step), cosines) < worst
+    low = np.zeros(len(cosines))
+    for _ in range(_NARROWED):
+        step /= _PARTS
+        tried = low[:, None] + step * np.arange(_PARTS)
+        scores = fuse(tried.ravel(), np.repeat(cosines, _PARTS)).reshape(tried.shape)
+        low += step * np.maximum(np.count_nonzero(scores < worst, axis=1) - 1, 0)
     low[never] = np.inf
     return low.astype(np.float32)

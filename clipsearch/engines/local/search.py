@@ -181,12 +181,14 @@ class _Search:
     def _vector(self) -> Ranked:
         query = self.query
         if query.min_score is None and query.min_cosine is None and not query.collapse:
-            rows, cosines, _ = self.nearest(max(self.last, 1))
+            near = self.nearest(max(self.last, 1))
+            rows, cosines = near.rows, near.cosines
             scores = closeness(cosines.astype(np.float64))
             total, at_least = self.passing, False
         else:
             wanted = target_hits(query)
-            (rows, cosines, _), at_least = self._near(wanted)
+            near, at_least = self._near(wanted)
+            rows, cosines = near.rows, near.cosines
             scores = closeness(cosines.astype(np.float64))
             kept = scores >= (-np.inf if query.min_score is None else query.min_score)
             at_least = len(rows) == wanted < self.passing and bool(kept.all())
@@ -203,13 +205,12 @@ class _Search:
 
     def _near(self, count: int) -> tuple[Near, bool]:
         """Return the `count` nearest that have the least cosine, and whether there may be more."""
-        rows, cosines, compared = self.nearest(count)
+        nearest = self.nearest(count)
         least = self.query.min_cosine
         if least is None:
-            return (rows, cosines, compared), False
-        kept = cosines >= least
-        more = len(rows) == count < self.passing and bool(kept.all())
-        return (rows[kept], cosines[kept], compared if kept.any() else None), more
+            return nearest, False
+        near = nearest.above(least)
+        return near, len(nearest.rows) == len(near.rows) == count < self.passing
 
     def _sorted(self, sort: Sort) -> Ranked:
         """Put all that is found into another order than by score."""
@@ -237,8 +238,8 @@ class _Search:
         found = self._mask_of(()) if lexical is None else lexical > 0
         if not ranking.needs_vector:
             return found, lexical, False
-        (rows, _, _), more = self._near(self.query.candidates)
-        found[rows] = True
+        near, more = self._near(self.query.candidates)
+        found[near.rows] = True
         return found, lexical, more and not ranking.uses_words
 
     def _mask_of(self, rows: RowNumbers | tuple[()]) -> Mask:
@@ -253,10 +254,12 @@ class _Search:
         places = np.arange(len(rows))
         if count < len(rows):
             kth = np.partition(scores, len(rows) - count)[len(rows) - count]
-            above = np.flatnonzero(scores > kth)
-            places = np.concatenate(
-                [above, self._first_by_id(rows, np.flatnonzero(scores == kth), count - len(above))]
-            )
+            places = np.flatnonzero(scores >= kth)
+            if len(places) > count:
+                above = np.flatnonzero(scores > kth)
+                tied = np.flatnonzero(scores == kth)
+                first = self._first_by_id(rows, tied, count - len(above))
+                places = np.concatenate([above, first])
         order = places[np.argsort(-scores[places], kind="stable")]
         return self._ties_by_id(rows, scores, order)
 
@@ -296,8 +299,8 @@ class _Search:
         assert self.query.vector is not None  # EngineQuery.check
         return np.ascontiguousarray(self.query.vector, np.float32)
 
-    def nearest(self, count: int) -> tuple[RowNumbers, Embedding, Comparison | None]:
-        """Return (rows, cosines, what the codes say) of the nearest that may be hits, in order."""
+    def nearest(self, count: int) -> Near:
+        """Return the nearest that may be hits."""
         collection = self.collection
         depth = None
         if collection.depths is not None and not self.query.exact:
@@ -315,7 +318,9 @@ class _Search:
             rows = rows[rows != NOBODY]
         cosines = self.cosines(rows)
         best = self.best(rows, cosines, count)
-        return rows[best], cosines[best], compared
+        other = np.ones(len(rows), bool)
+        other[best] = False
+        return Near(rows[best], cosines[best], compared, rows[other], cosines[other])
 
     def cosines(self, rows: RowNumbers) -> Embedding:
         """Return the cosines of some rows, float32."""
@@ -398,7 +403,7 @@ class _Search:
             if least is not None:
                 return self._mask_of(found.rows)
             mask = lexical > 0
-            mask[near[0]] = True
+            mask[near.rows] = True
             return mask
 
         return Ranked(
