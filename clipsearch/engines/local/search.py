@@ -357,7 +357,7 @@ class _Search:
         """Return every slot's cosine, float32, to about 1e-6; -inf where no document has it."""
         collection = self.collection
         products = np.empty(collection.vectors.size, np.float32)
-        if sum(len(block.vectors) for block in collection.vectors.blocks) < len(products):
+        if sum(block.count for block in collection.vectors.blocks) < len(products):
             products[:] = -np.inf
         collection.vectors.products(self.vector, products)
         if collection.documents < len(products):

@@ -10,7 +10,7 @@ later commit; whoever still reads the version before finds out that it is gone (
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,8 @@ from finetune.errors import EngineError
 
 BLOCK = 65_536
 _ENCODED_AT_ONCE = 8192
+MOST_PIECES = 16
+"""Of a block, before its file is mapped anew as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +68,45 @@ def codes_path(folder: Path, number: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class HeldBlock:
-    """A block as it is read: `vectors` float32[used, d] and their codes, at `first` and after."""
+    """A block as it is read: its vectors and their codes, at the slot `first` and after.
+
+    Attributes:
+        first: Its first slot.
+        pieces: float32[n, d] each, one after another: what the file had when it was mapped first,
+            and what came later.
+        codes: Of all of them.
+    """
 
     first: int
-    vectors: Vectors
+    pieces: tuple[Vectors, ...]
     codes: Codes
+
+    @property
+    def count(self) -> int:
+        """Slots that were ever written."""
+        return sum(map(len, self.pieces))
 
     @property
     def end(self) -> int:
         """After its last slot that was written."""
-        return self.first + len(self.vectors)
+        return self.first + self.count
+
+    def runs(self) -> Iterator[tuple[int, Vectors]]:
+        """Yield (first slot, vectors float32[n, d]) of each piece."""
+        start = self.first
+        for piece in self.pieces:
+            yield start, piece
+            start += len(piece)
+
+    def at(self, slots: Slots) -> Vectors:
+        """Return the vectors of these slots, all of which it has, float32[n, d]."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].take(slots - self.first, axis=0)
+        found = np.empty((len(slots), self.pieces[0].shape[1]), np.float32)
+        for start, piece in self.runs():
+            inside = np.flatnonzero((slots >= start) & (slots < start + len(piece)))
+            found[inside] = piece.take(slots[inside] - start, axis=0)
+        return found
 
 
 class VectorStore:
@@ -94,37 +125,38 @@ class VectorStore:
         blocks = []
         for first in range(0, len(vectors), BLOCK):
             part = vectors[first : first + BLOCK]
-            blocks.append(HeldBlock(first, part, codes_of(part, centre)))
+            blocks.append(HeldBlock(first, (part,), codes_of(part, centre)))
         return cls(blocks, vectors.shape[1], centre)
 
     def at(self, slot: int) -> Vectors:
         """Return the vector of a slot, float32[d]."""
         for block in self.blocks:
-            if block.first <= slot < block.end:
-                found: Vectors = block.vectors[slot - block.first]
-                return found
+            for start, vectors in block.runs():
+                if start <= slot < start + len(vectors):
+                    found: Vectors = vectors[slot - start]
+                    return found
         raise EngineError(f"no vector is in slot {slot}")
 
     def gathered(self, slots: Slots) -> Vectors:
         """Return the vectors of these slots, float32[n, d]."""
         found = np.empty((len(slots), self.dimension), np.float32)
         for block, at in self.by_block(slots):
-            found[at] = block.vectors.take(slots[at] - block.first, axis=0)
+            found[at] = block.at(slots[at])
         return found
 
     def cosines(self, vector: Vectors, slots: Slots) -> Vectors:
         """Return the vector's cosines to these slots, float32[n]; equal ones for equal vectors."""
         found = np.empty(len(slots), np.float32)
         for block, at in self.by_block(slots):
-            rows = block.vectors.take(slots[at] - block.first, axis=0)
             # Not BLAS, which sums a row otherwise where it stands elsewhere.
-            found[at] = np.einsum("ij,j->i", rows, vector)
+            found[at] = np.einsum("ij,j->i", block.at(slots[at]), vector)
         return found
 
     def products(self, vector: Vectors, out: Vectors) -> None:
         """Fill float32[size] with the cosine of every slot, to about 1e-6; the rest is left."""
         for block in self.blocks:
-            np.dot(block.vectors, vector, out=out[block.first : block.end])
+            for start, vectors in block.runs():
+                np.dot(vectors, vector, out=out[start : start + len(vectors)])
 
     def by_block(self, slots: Slots) -> list[tuple[HeldBlock, Slots | slice]]:
         """Return each block that has any of the slots, with the places of these in `slots`."""
@@ -147,12 +179,15 @@ class VectorStore:
 
 
 class VectorFiles:
-    """Maps the files of blocks, each once for as long as it does not grow."""
+    """Maps the files of blocks, of one that has grown only what came.
+
+    Mapped anew, every page would have to be found again by the queries that come next.
+    """
 
     def __init__(self, folder: Path, dimension: int) -> None:
         self._folder = folder
         self._dimension = dimension
-        self._vectors: dict[int, Vectors] = {}
+        self._vectors: dict[int, tuple[Vectors, ...]] = {}
         self._codes: dict[int, tuple[int, Codes]] = {}
 
     def held(self, blocks: Sequence[Block], centre: Vectors) -> VectorStore:
@@ -175,23 +210,32 @@ class VectorFiles:
         }
         return VectorStore(held, self._dimension, centre)
 
-    def _of_vectors(self, block: Block) -> Vectors:
-        known = self._vectors.get(block.number)
-        if known is None or len(known) < block.used:
-            path = vectors_path(self._folder, block.number)
+    def _of_vectors(self, block: Block) -> tuple[Vectors, ...]:
+        pieces = self._vectors.get(block.number, ())
+        mapped = sum(map(len, pieces))
+        if mapped < block.used:
+            if len(pieces) == MOST_PIECES:
+                pieces, mapped = (), 0
             row = 4 * self._dimension
-            raw = _mapped(path, block.used * row)
-            known = raw[: block.used * row].view(np.float32).reshape(block.used, self._dimension)
-            self._vectors[block.number] = known
-        return known[: block.used]
+            path = vectors_path(self._folder, block.number)
+            raw = _mapped(path, block.used * row, mapped * row)
+            vectors = raw[: (block.used - mapped) * row].view(np.float32)
+            vectors = vectors.reshape(-1, self._dimension)
+            pieces = self._vectors[block.number] = (*pieces, vectors)
+        used, left = [], block.used
+        for piece in pieces:
+            if left > 0:
+                used.append(piece[:left])
+            left -= len(piece)
+        return tuple(used)
 
-    def _of_codes(self, block: Block, vectors: Vectors, centre: Vectors) -> Codes:
+    def _of_codes(self, block: Block, vectors: tuple[Vectors, ...], centre: Vectors) -> Codes:
         """Return the codes of the file, worked out anew where that is gone or cut."""
         pages = -(-block.used // PAGE)
         known = self._codes.get(block.codes)
         if known is None or known[0] < pages:
             if lacks_codes(self._folder, block, self._dimension):
-                return codes_of(vectors, centre)
+                return codes_of(np.concatenate(vectors), centre)
             size = pages * page_bytes(self._dimension)
             raw = _mapped(codes_path(self._folder, block.codes), size)
             known = self._codes[block.codes] = (pages, Codes(raw[:size], self._dimension))
@@ -216,14 +260,15 @@ def codes_of(vectors: Vectors, centre: Vectors) -> Codes:
     return codes
 
 
-def _mapped(path: Path, size: int) -> npt.NDArray[np.uint8]:
+def _mapped(path: Path, size: int, start: int = 0) -> npt.NDArray[np.uint8]:
+    """Map the bytes of a file from `start` on. Raises EngineError where it has not `size` bytes."""
     try:
         if path.stat().st_size < size:
             raise EngineError(
                 f"{path}: is cut short; feed a new index from the manifest, and then remove this"
                 f" one"
             )
-        return np.asarray(np.memmap(path, np.uint8, mode="r"))
+        return np.asarray(np.memmap(path, np.uint8, mode="r", offset=start))
     except FileNotFoundError as error:
         raise EngineError(
             f"{path}: is missing; feed a new index from the manifest, and then remove this one"

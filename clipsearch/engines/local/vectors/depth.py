@@ -7,6 +7,7 @@ recall of RECALL among the first COUNTS; the numbers hold until the index has gr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -122,13 +123,13 @@ def _nearest(
     """Return the slots of the COUNTS[-1] nearest of each query, best first."""
     slots: list[list[Slots]] = [[] for _ in queries]
     cosines: list[list[Vectors]] = [[] for _ in queries]
-    for block in store.blocks:
-        products = (block.vectors @ queries.T).T
-        products[:, ~live[block.first : block.end]] = -np.inf
-        count = min(COUNTS[-1], len(block.vectors))
+    for first, vectors in chain.from_iterable(block.runs() for block in store.blocks):
+        products = (vectors @ queries.T).T
+        products[:, ~live[first : first + len(vectors)]] = -np.inf
+        count = min(COUNTS[-1], len(vectors))
         for place, row in enumerate(products):
             best = np.argpartition(-row, count - 1)[:count]
-            slots[place].append(best + block.first)
+            slots[place].append(best + first)
             cosines[place].append(row[best])
     found = []
     for near, scores in zip(slots, cosines, strict=True):

@@ -35,7 +35,7 @@ class Comparison:
         self._store = store
         self._question = Question.of(vector)
         self.signs = WORD_BITS * len(self._question.signs)
-        self._covered = sum(len(block.vectors) for block in store.blocks)
+        self._covered = sum(block.count for block in store.blocks)
         whole = self._covered == store.size
         self.distances = (
             np.empty(store.size, np.uint16) if whole else np.full(store.size, FARTHEST, np.uint16)
