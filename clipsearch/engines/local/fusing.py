@@ -30,6 +30,8 @@ DEVIATIONS = 2.0
 SAMPLE = 128
 """Vectors whose estimates and cosines tell how one follows from the other."""
 _SCORED = 4096
+# So many distances are a step of the bound, which is that of its nearest.
+_DISTANCES = 4
 # Cosines that are computed in another order differ by less than this.
 _ROUNDING = 4e-6
 # A bm25 is found among so many, so many times: a call of NumPy costs as much for 64 as for one.
@@ -210,19 +212,20 @@ def _that_may_reach(
     words, slots = found.lexical[rows], query.collection.slots
 
     def reaching(at_least: npt.NDArray[np.float32]) -> RowNumbers:
-        """Return the places in `rows` whose bm25 is at least that of their distance."""
+        """Return the places in `rows` whose bm25 is at least that of their step of distance."""
         places = np.flatnonzero(words >= at_least.min())
         differing = compared.distances[slots[rows[places]]]
-        return places[words[places] >= at_least[differing]]
+        return places[words[places] >= at_least[differing // _DISTANCES]]
 
     sample = rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]
     line = _Line.through(compared.distances[slots[sample]], query.cosines(sample))
-    by_distance = np.minimum(line.at(np.arange(compared.signs + 1)), last)
+    steps = np.arange(0, compared.signs + 1, _DISTANCES)
+    by_distance = np.minimum(line.at(steps), last)
     top = float(words.max())
     if found.count > LEAST_COMPARED:
         stride = max(1, len(rows) // _SCORED)
         differing = compared.distances[slots[rows[::stride]]]
-        scored = np.sort(fuse(words[::stride], by_distance[differing]))[::-1]
+        scored = np.sort(fuse(words[::stride], by_distance[differing // _DISTANCES]))[::-1]
         place = int(found.count / stride * 1.1) + 1
         best = np.zeros(0, np.int64)
         while len(best) + len(found.rows) < found.count and place < len(scored):
