@@ -56,6 +56,7 @@ COMMANDS = {
     "calibrate": "Learn how an index best joins words and vector, and keep it if surely better.",
     "get": "Show what an index holds of documents.",
     "update": "Change captions, tags and numbers of documents by hand; embeddings stay.",
+    "copy": "Copy an index into a new one of either engine, or into Parquet; nothing is encoded.",
     "delete": "Remove documents from an index; the pictures themselves stay.",
     "status": "Show what an index holds, which encoder filled it, and how much disk it takes.",
     "doctor": "Say what works here, what does not, and the mend.",
