@@ -33,7 +33,7 @@ import numpy.typing as npt
 from clipsearch.demo.shapes import write_shapes
 from clipsearch.feed.columns import SPLIT_COLUMN
 from clipsearch.modes import Mode, Weights
-from clipsearch.ranking import BM25_K1, inverse_document_frequency
+from clipsearch.ranking import inverse_document_frequency, most_bm25
 from clipsearch.relevance.calibration import LEARN_SPLIT
 from clipsearch.relevance.collection import Collection, Removed
 from clipsearch.relevance.judged_queries import JudgedQuery
@@ -110,7 +110,7 @@ def most(collection: Collection, words: Sequence[str], removed: Removed) -> floa
     """What bm25 would be where every word filled the shortest document."""
     counts = [collection.holding(word, removed) for word in words]
     idfs = [inverse_document_frequency(len(collection), count) for count in counts]
-    return sum(idfs) * (BM25_K1 + 1) or 1.0
+    return most_bm25(idfs)
 
 
 def measure(index: str, split: str, learn_split: str) -> str:

@@ -27,11 +27,12 @@ from clipsearch.modes import (
     Mode,
     Ranking,
     Weights,
+    WordShare,
     ranking_of,
 )
 from clipsearch.operations import Operation, Outcome
 from clipsearch.sorting import Sort
-from clipsearch.terms import NO_TERMS, Term, Terms
+from clipsearch.terms import NO_TERMS, DocumentFrequencies, Term, Terms
 from finetune.errors import DocumentError, UsageError
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ class IndexInfo:
         document_form: Of the documents on a Vespa; see `clipsearch.documents.DOCUMENT_FORM`.
         rrf_k, text_mode: Of `hybrid-rrf`; and the mode of a text that names none (None: hybrid).
         calibration: How these and the weights came about; None where nobody calibrated.
+        word_share: How `hybrid` joins words and vector in place of the weights, where a query
+            brings none; None where the weights hold.
+        measured_at: Documents that were there when that was last looked for.
     """
 
     dimension: int
@@ -135,6 +139,8 @@ class IndexInfo:
     rrf_k: int = RRF_K
     text_mode: Mode | None = None
     calibration: Calibration | None = None
+    word_share: WordShare | None = None
+    measured_at: int = 0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -396,6 +402,9 @@ class Engine(Protocol):
 
     def count(self) -> int:
         """Return the number of documents."""
+
+    def document_frequencies(self, words: Sequence[str]) -> DocumentFrequencies:
+        """Count the documents that hold each of these tokens, and all."""
 
     def count_without_embedding(self) -> int:
         """Return the number of documents that no search by vector can find.

@@ -68,6 +68,26 @@ class Calibration:
     queries: int
 
 
+@dataclass(frozen=True, slots=True)
+class WordShare:
+    """How a hybrid joins words and vector: weight * share + cosine.
+
+    The share is bm25 over the most that the query's words could reach (`clipsearch.ranking`), so
+    that neither a long query nor a rare word turns the proportion round.
+
+    Attributes:
+        weight: Of the share, from 1 / MAX_SHARE_WEIGHT to MAX_SHARE_WEIGHT.
+        images: That it was learned from.
+    """
+
+    weight: float
+    images: int
+
+
+MAX_SHARE_WEIGHT = 1000.0
+"""Of a share, or 1 over it: the other part then decides between equals alone."""
+
+
 RANKINGS: Mapping[Mode, Ranking] = MappingProxyType(
     {
         "bm25": Ranking(needs_vector=False),

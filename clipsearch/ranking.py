@@ -4,7 +4,7 @@ Rows are numbered by document id, ascending, wherever an order of equal scores m
 "equal scores by id" is "equal scores by row", and every function here keeps to it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -27,6 +27,14 @@ def inverse_document_frequency(documents: int, matching: int) -> float:
     n are the documents with the term, `matching`, and N all `documents`.
     """
     return float(np.log1p((documents - matching + 0.5) / (matching + 0.5)))
+
+
+def most_bm25(idfs: Iterable[float]) -> float:
+    """Return what bm25 could reach at most: the sum of idf (k1 + 1) over a query's terms.
+
+    That is where each term filled the shortest document. 1 where that is nothing.
+    """
+    return sum(idfs) * (BM25_K1 + 1) or 1.0
 
 
 def term_impacts(

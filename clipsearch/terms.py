@@ -1,6 +1,6 @@
 """The terms of a query: what may, must and must not stand in the captions of a hit."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -48,6 +48,19 @@ class Terms:
     def restrict(self) -> bool:
         """Whether they keep documents out of the hits, however these were found."""
         return bool(self.required or self.excluded)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFrequencies:
+    """How common words are.
+
+    Attributes:
+        documents: In the index.
+        holding: Token to the number of documents that hold it.
+    """
+
+    documents: int
+    holding: Mapping[str, int]
 
 
 NO_TERMS = Terms()

@@ -19,12 +19,13 @@ from clipsearch.cli.options import (
     json_option,
     ledger_option,
 )
-from finetune.errors import UsageError
+from finetune.errors import ClipsearchError, UsageError
 from finetune.text.strict_json import dumps
 from finetune.towers import ENCODING_PRECISIONS, FP32
 
 if TYPE_CHECKING:
     from clipsearch.feed.feed import FeedReport
+    from clipsearch.modes import WordShare
 
 
 ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
@@ -149,11 +150,31 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
     names = [values.pop(name) for name in ("image_column", "caption_columns", "id_column")]
     columns = ColumnNames(*names) if any(names) else None
     report = feed(FeedOptions(columns=columns, **values), consent=None if yes else consent)
+    share = _measured(values) if report.fed or report.updated else None
     if as_json:
-        click.echo(dumps(_as_dict(report), indent=2, ensure_ascii=True))
+        found = {"word_share": None if share is None else asdict(share)}
+        click.echo(dumps(_as_dict(report) | found, indent=2, ensure_ascii=True))
     else:
         click.echo(summary(report))
+        if share is not None:
+            click.echo(
+                f"Words and vector join as {share.weight:.3g} x share of bm25 + cosine: measured on"
+                f" the captions of {share.images:,} images."
+            )
     return 0 if report.complete else EXIT_SOME_REJECTED
+
+
+def _measured(values: dict[str, Any]) -> "WordShare | None":
+    """Measure how the index joins words and vector; what was fed stays where that fails."""
+    from clipsearch.relevance.word_share import keep_word_share  # light path: the engines
+    from clipsearch.search.search import Search
+
+    try:
+        with Search.open(values["index"], device=values["device"]) as search:
+            return keep_word_share(search)
+    except ClipsearchError as error:
+        click.echo(f"Note: how words and vector join was not measured: {error}", err=True)
+        return None
 
 
 def summary(report: "FeedReport") -> str:

@@ -122,7 +122,7 @@ def _as_text(facts: dict[str, object]) -> str:
         "language": facts["language"],
         "encoder": "none: ready-made vectors" if fingerprint is None else encoder,
         "weights": f"bm25 {facts['bm25_weight']:g}, vector {facts['vector_weight']:g}",
-        "ranking": _ranking(facts["text_mode"], facts["calibration"]),
+        "ranking": _ranking(facts),
         "numbers": _columns(facts["number_columns"]),
         "tags": _columns(facts["tag_columns"]),
         "images": facts["images_root"] or "unknown",
@@ -134,12 +134,18 @@ def _as_text(facts: dict[str, object]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())
 
 
-def _ranking(mode: object, calibration: object) -> str:
+def _ranking(facts: dict[str, object]) -> str:
     """Describe what ranks a text without --mode, and what calibration has gained."""
+    mode, share = facts["text_mode"] or "hybrid", facts["word_share"]
+    calibration = facts["calibration"]
+    if mode == "hybrid" and isinstance(share, dict):
+        mode = f"hybrid: {share['weight']:.3g} x share of the most that bm25 could reach + cosine"
+        if not isinstance(calibration, dict):
+            return f"{mode} (measured on the captions of {share['images']:,} images)"
     if not isinstance(calibration, dict):
-        return f"{mode or 'hybrid'} (not calibrated)"
+        return f"{mode} (not calibrated)"
     return (
-        f"{mode or 'hybrid'} (calibrated: {calibration['metric']} {calibration['gain']:+.3f}"
+        f"{mode} (calibrated: {calibration['metric']} {calibration['gain']:+.3f}"
         f" [{calibration['low']:+.3f}, {calibration['high']:+.3f}] over"
         f" {calibration['queries']:,} queries not learned from)"
     )

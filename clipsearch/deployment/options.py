@@ -172,6 +172,8 @@ class Wanted:
             rrf_k=old.rrf_k if still else RRF_K,
             text_mode=old.text_mode if still else None,
             calibration=old.calibration if still else None,
+            word_share=old.word_share if still else None,
+            measured_at=old.measured_at if still else 0,
         )
         lack = old.may_lack_embeddings or not same_field(old, new)
         return replace(new, may_lack_embeddings=before is not None and lack)

@@ -13,20 +13,18 @@ import numpy as np
 
 from clipsearch.engine import EngineQuery, IndexInfo, fused_weights
 from clipsearch.engines import is_remote
-from clipsearch.modes import Calibration, Mode, Weights
+from clipsearch.modes import Calibration, Mode, Weights, WordShare
 from clipsearch.relevance.learning import (
     Contender,
     ScoredQuery,
     figures_of,
     learn_rrf_k,
     learn_weights,
-    scored_query,
+    scored_queries,
 )
 from clipsearch.relevance.measures import MRR, NDCG
-from clipsearch.relevance.runs import with_cosines
 from clipsearch.relevance.sources import Asked, QuerySource, ask, collection_of
 from clipsearch.search.search import Search
-from clipsearch.text import tokens
 from finetune.arrays import Float64, Int64
 from finetune.console import Progress
 from finetune.errors import UsageError
@@ -48,6 +46,7 @@ LEAST_CLUSTERS = 10
 
 FOLDS = 5
 TODAY, CHOSEN = "today", "chosen"
+OF_SHARE = "hybrid of shares"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +109,7 @@ class Contest:
             "mode": self.contender.mode,
             "bm25_weight": self.contender.weights[0],
             "vector_weight": self.contender.weights[1],
+            "of_share": self.contender.of_share,
             "rrf_k": self.contender.weights.rrf_k,
             "learned_on": self.learned_on,
             "held_out": self.held_out.as_dict(),
@@ -187,17 +187,26 @@ def calibrate(options: CalibrateOptions, progress_stream: TextIO | None = None) 
                 f"{options.index}: names no encoder, so there is nothing to join with the words;"
                 f" say which one made its vectors with --encoder DIR"
             )
-        today = Contender(
-            search.info.text_mode or "hybrid", fused_weights(EngineQuery("hybrid"), search.info)
-        )
+        today = _of_today(search.info)
         parts = _parts(search, options, progress_stream)
-        result = _result(parts, today, options)
+        index_weights = fused_weights(EngineQuery("hybrid"), search.info)
+        result = _result(parts, today, index_weights, options)
         if not (options.keep and result.is_better):
             return result
         before = search.info.rrf_k
         after = search.engine.change_info(lambda info: _with(info, result)).rrf_k
-    notes = (*result.notes, *_after_keeping(options.index, is_new_k=before != after))
+    notes = (
+        *result.notes,
+        *_after_keeping(options.index, is_new_k=before != after, of_share=result.chosen.of_share),
+    )
     return replace(result, kept=True, notes=notes)
+
+
+def _of_today(info: IndexInfo) -> Contender:
+    mode = info.text_mode or "hybrid"
+    if mode == "hybrid" and info.word_share is not None:
+        return Contender(mode, Weights(info.word_share.weight, 1.0, info.rrf_k), of_share=True)
+    return Contender(mode, fused_weights(EngineQuery("hybrid"), info))
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,24 +277,22 @@ def _scored(search: Search, asked: Asked, stream: TextIO | None) -> tuple[Scored
         )
     scored = []
     with Progress("Asking", len(asked.queries), unit="queries", stream=stream) as progress:
-        for query, cosine in with_cosines(search, collection, asked.queries, LEARNED):
-            assert cosine is not None
-            words = tokens(query.text, search.info.language)
-            bm25 = collection.bm25(words, query.removed or {})
-            scored.append(scored_query(collection, query, bm25, cosine))
+        for each in scored_queries(search, collection, asked.queries):
+            scored.append(each)
             progress.advance()
     return tuple(scored)
 
 
 def _contenders(
-    queries: Sequence[ScoredQuery], today: Contender, metric: str
+    queries: Sequence[ScoredQuery], today: Contender, index_weights: Weights, metric: str
 ) -> dict[str, Contender]:
     """Name today's, those that the queries teach, and the fusions without weights."""
     contenders = {TODAY: today}
     contenders |= {mode: learn_weights(queries, mode, metric) for mode in LEARNED}
+    contenders[OF_SHARE] = learn_weights(queries, "hybrid", metric, of_share=True)
     plain = Contender("hybrid-sum", Weights(1, 1))
-    # The first hits that it joins are those of today's weights.
-    ranks = learn_rrf_k(queries, today.weights, metric)
+    # The first hits that it joins are those of the index's own weights.
+    ranks = learn_rrf_k(queries, index_weights, metric)
     return contenders | {plain.mode: plain, ranks.mode: ranks}
 
 
@@ -296,7 +303,9 @@ def _best(contenders: dict[str, Contender], queries: Sequence[ScoredQuery], metr
     )
 
 
-def _result(parts: _Parts, today: Contender, options: CalibrateOptions) -> Calibrated:
+def _result(
+    parts: _Parts, today: Contender, index_weights: Weights, options: CalibrateOptions
+) -> Calibrated:
     """Learn from each part, measure on its other side, and choose by all that may be learned from.
 
     The gain is that of choosing: in each part, of what is best where it was learned.
@@ -304,13 +313,13 @@ def _result(parts: _Parts, today: Contender, options: CalibrateOptions) -> Calib
     metric = options.metric
     held_out: dict[str, list[Float64]] = {}
     for learned_from, measured_on in zip(parts.learned_from, parts.measured_on, strict=True):
-        contenders = _contenders(learned_from, today, metric)
+        contenders = _contenders(learned_from, today, index_weights, metric)
         values = {name: figures_of(measured_on, each, metric) for name, each in contenders.items()}
         values[CHOSEN] = values[_best(contenders, learned_from, metric)]
         for name, of_part in values.items():
             held_out.setdefault(name, []).append(of_part)
     everything = list({id(query): query for part in parts.learned_from for query in part}.values())
-    final = _contenders(everything, today, metric)
+    final = _contenders(everything, today, index_weights, metric)
     clusters = np.array([query.cluster for part in parts.measured_on for query in part], np.int64)
     together = {name: np.concatenate(values) for name, values in held_out.items()}
     gains = {name: values - together[TODAY] for name, values in together.items()}
@@ -356,10 +365,13 @@ def _with(info: IndexInfo, result: Calibrated) -> IndexInfo:
     """Put what was chosen into what the index knows; weights that do not count stay."""
     chosen, gain = result.chosen, result.gain
     assert gain.low is not None and gain.high is not None
+    weighs = chosen.mode in LEARNED and not chosen.of_share
+    share = WordShare(chosen.weights[0], result.queries[0]) if chosen.of_share else None
     return replace(
         info,
-        bm25_weight=chosen.weights[0] if chosen.mode in LEARNED else info.bm25_weight,
-        vector_weight=chosen.weights[1] if chosen.mode in LEARNED else info.vector_weight,
+        bm25_weight=chosen.weights[0] if weighs else info.bm25_weight,
+        vector_weight=chosen.weights[1] if weighs else info.vector_weight,
+        word_share=share,
         rrf_k=chosen.weights.rrf_k if chosen.mode == "hybrid-rrf" else info.rrf_k,
         text_mode=chosen.mode,
         calibration=Calibration(
@@ -372,9 +384,14 @@ def _with(info: IndexInfo, result: Calibrated) -> IndexInfo:
     )
 
 
-def _after_keeping(index: str, *, is_new_k: bool) -> list[str]:
+def _after_keeping(index: str, *, is_new_k: bool, of_share: bool) -> list[str]:
     if not is_remote(index):
         return []
+    if of_share:
+        return [
+            "queries of clipsearch count the documents with each word and send the weights; a rank"
+            " profile cannot, so requests without Python go on by the weights that were deployed"
+        ]
     if is_new_k:
         return ["Vespa ranks with the new k once it is in its rank profile: run clipsearch deploy"]
     return [

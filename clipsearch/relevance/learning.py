@@ -5,7 +5,7 @@ vector's weight over bm25's.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,10 @@ from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
 from clipsearch.relevance.measures import graded_figures, ideal_grades
 from clipsearch.relevance.mode_order import order_in
-from clipsearch.relevance.runs import DEPTH
+from clipsearch.relevance.query_weights import most_of
+from clipsearch.relevance.runs import DEPTH, with_cosines
+from clipsearch.search.search import Search
+from clipsearch.text import tokens
 from finetune.arrays import Float32, Float64, Int64
 
 KEPT_ROWS = 1000
@@ -34,6 +37,9 @@ more than the next."""
 _STEPS = 10
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _DIGITS = 4
+# A share reaches 1 and cosines differ by tenths or hundredths: with the grid's ends, from 1000 to 1
+# over it (MAX_SHARE_WEIGHT), one part decides alone.
+_SHARE_SHIFT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class ScoredQuery:
         grades: int64[m], of the same.
         ideal: int64[1, 10], see `clipsearch.relevance.measures.ideal_grades`.
         cluster: See JudgedQuery.
+        most: That bm25 could reach.
     """
 
     bm25: Float32
@@ -53,6 +60,7 @@ class ScoredQuery:
     grades: Int64
     ideal: Int64
     cluster: int
+    most: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +70,12 @@ class Contender:
     Attributes:
         mode: The ranking.
         weights: Of bm25 and vector; what the mode does not weigh does not count.
+        of_share: The first weight is that of bm25 over the most that a query could reach.
     """
 
     mode: Mode
     weights: Weights
+    of_share: bool = False
 
     @property
     def told(self) -> str:
@@ -74,11 +84,19 @@ class Contender:
             return self.mode
         if self.mode == "hybrid-rrf":
             return f"{self.mode} (k {self.weights.rrf_k}, of the first by {_told(self.weights)})"
+        if self.of_share:
+            return f"{self.mode} (share of bm25 {self.weights[0]:.3g}, vector 1)"
         return f"{self.mode} ({_told(self.weights)})"
+
+    def weights_for(self, most: float) -> Weights:
+        """Return the weights of bm25 and vector for a query that could reach `most`."""
+        return (
+            self.weights._replace(bm25=self.weights.bm25 / most) if self.of_share else self.weights
+        )
 
 
 def scored_query(
-    collection: Collection, query: JudgedQuery, bm25: Float32, cosine: Float32
+    collection: Collection, query: JudgedQuery, bm25: Float32, cosine: Float32, most: float
 ) -> ScoredQuery:
     """Keep of all documents those that a hybrid may rank first, and those that are right.
 
@@ -97,32 +115,53 @@ def scored_query(
         grades=np.array([query.grades.get(id_, 0) for id_ in ids], np.int64),
         ideal=ideal_grades([query.grades]),
         cluster=query.cluster,
+        most=most,
     )
+
+
+def scored_queries(
+    search: Search, collection: Collection, queries: Sequence[JudgedQuery]
+) -> Iterator[ScoredQuery]:
+    """Ask each query of a collection in memory; see `scored_query`."""
+    for query, cosine in with_cosines(search, collection, queries, ("hybrid",)):
+        assert cosine is not None
+        words, removed = tokens(query.text, search.info.language), query.removed or {}
+        bm25 = collection.bm25(words, removed)
+        most = most_of(collection, words, removed)
+        yield scored_query(collection, query, bm25, cosine, most)
 
 
 def figures_of(queries: Sequence[ScoredQuery], contender: Contender, figure: str) -> Float64:
     """Work out what each query counts for in a figure of ten hits, float64[q]."""
     grades = np.zeros((len(queries), DEPTH), np.int64)
     for number, query in enumerate(queries):
-        order = order_in(contender.mode, query.bm25, query.cosine, contender.weights, 10)
+        order = order_in(
+            contender.mode, query.bm25, query.cosine, contender.weights_for(query.most), 10
+        )
         grades[number, : len(order.rows)] = query.grades[order.rows]
     return graded_figures(grades, np.concatenate([query.ideal for query in queries]))[figure]
 
 
-def learn_weights(queries: Sequence[ScoredQuery], mode: Mode, figure: str) -> Contender:
+def learn_weights(
+    queries: Sequence[ScoredQuery], mode: Mode, figure: str, *, of_share: bool = False
+) -> Contender:
     """Find the weights of `mode` with which the figure's mean over the queries is highest.
+
+    With `of_share`, that of bm25 as a share of the most that each query could reach.
 
     Of equal means the middle of the longest run on the grid is taken, so that no edge is hit.
     """
 
+    contender = _share_contender if of_share else _contender
+
     def mean(logarithm: float) -> float:
-        return float(figures_of(queries, _contender(mode, logarithm), figure).mean())
+        return float(figures_of(queries, contender(mode, logarithm), figure).mean())
 
     on_grid = [mean(each) for each in GRID]
     place = _middle_of_best(on_grid)
     low, high = GRID[max(0, place - 1)], GRID[min(len(GRID) - 1, place + 1)]
     found, value = _golden_section(mean, low, high)
-    return _contender(mode, found if value > on_grid[place] else GRID[place])
+    return contender(mode, found if value > on_grid[place] else GRID[place])
 
 
 def learn_rrf_k(queries: Sequence[ScoredQuery], weights: Weights, figure: str) -> Contender:
@@ -178,3 +217,8 @@ def _golden_section(
 def _contender(mode: Mode, logarithm: float) -> Contender:
     vector = DEFAULT_BM25_WEIGHT * 10.0**logarithm
     return Contender(mode, Weights(DEFAULT_BM25_WEIGHT, float(f"{vector:.{_DIGITS}g}")))
+
+
+def _share_contender(mode: Mode, logarithm: float) -> Contender:
+    share = 10.0 ** (_SHARE_SHIFT - logarithm)
+    return Contender(mode, Weights(float(f"{share:.{_DIGITS}g}"), 1.0), of_share=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsearch.engine import EngineQuery, fused_weights
 from clipsearch.modes import RANKINGS, Mode
 from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
 from clipsearch.relevance.mode_order import order_in
+from clipsearch.relevance.query_weights import weights_in
 from clipsearch.search.search import Search
 from clipsearch.text import tokens
 from finetune.arrays import Float32, Float64, Int64
@@ -105,9 +105,10 @@ def rank_captions(
     grades = {mode: np.zeros((len(queries), DEPTH), np.int64) for mode in modes}
     shown: dict[Mode, list[tuple[ShownHit, ...]]] = {mode: [] for mode in modes}
     for number, (query, cosine) in enumerate(with_cosines(search, collection, queries, modes)):
-        bm25 = collection.bm25(tokens(query.text, info.language), query.removed or {})
+        words, removed = tokens(query.text, info.language), query.removed or {}
+        bm25 = collection.bm25(words, removed)
         for mode in modes:
-            weights = fused_weights(EngineQuery(mode), info)
+            weights = weights_in(mode, info, collection, words, removed)
             order = order_in(mode, bm25, cosine, weights, DEPTH)
             ids = [collection.documents[row].id for row in order.rows.tolist()]
             grades[mode][number, : len(ids)] = [query.grades.get(id_, 0) for id_ in ids]

@@ -46,6 +46,7 @@ from clipsearch.search.query_images import opened, source_of_document
 from clipsearch.search.query_terms import encoded_parts, query_terms
 from clipsearch.search.query_vectors import QueryVectors
 from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
+from clipsearch.search.word_share import with_word_share
 from finetune.encoder_folder import read_description
 from finetune.errors import (
     UsageError,
@@ -266,7 +267,7 @@ class Search:
             notes += words_only(given, mode)
         if ranking.uses_words and not query.has_words:
             notes.append(NO_WORDS)
-        answer = self.engine.search(query)
+        answer = self.engine.search(with_word_share(query, self.engine))
         if not answer.total:
             notes += why_nothing(self.engine, query)
         find = ImageFolders(self.info).find

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from clipsearch.documents import Document, check_document
 from clipsearch.engine import EngineQuery, IndexInfo, Page
 from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
+from clipsearch.terms import DocumentFrequencies
+from clipsearch.text import tokens
 from finetune.errors import DocumentError, EngineError
 
 
@@ -91,6 +93,15 @@ class FakeEngine:
 
     def count(self) -> int:
         return len(self.documents)
+
+    def document_frequencies(self, words: Sequence[str]) -> DocumentFrequencies:
+        held = [
+            {token for caption in each.captions for token in tokens(caption)}
+            for each in self.documents.values()
+        ]
+        return DocumentFrequencies(
+            len(held), {word: sum(word in each for each in held) for word in words}
+        )
 
     def count_without_embedding(self) -> int:
         return sum(one.embedding is None for one in self.documents.values())

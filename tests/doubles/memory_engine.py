@@ -19,6 +19,7 @@ from clipsearch.engine import (
 from clipsearch.engines.facet_counts import counts_by_tag
 from clipsearch.folding import fold
 from clipsearch.operations import Operation, Outcome
+from clipsearch.terms import DocumentFrequencies
 from clipsearch.text import tokens
 
 
@@ -49,6 +50,15 @@ class MemoryEngine:
 
     def count(self) -> int:
         return len(self.documents)
+
+    def document_frequencies(self, words: Sequence[str]) -> DocumentFrequencies:
+        held = [
+            {token for caption in each.captions for token in tokens(caption)}
+            for each in self.documents.values()
+        ]
+        return DocumentFrequencies(
+            len(held), {word: sum(word in each for each in held) for word in words}
+        )
 
     def count_without_embedding(self) -> int:
         return sum(one.embedding is None for one in self.documents.values())

@@ -55,6 +55,7 @@ from clipsearch.engines.local.versions import Versions
 from clipsearch.engines.local.writing.upkeep import MOST_SEGMENTS, Upkeep, stray_files
 from clipsearch.engines.local.writing.write import Writer, in_batches
 from clipsearch.operations import Operation, Outcome, Upsert
+from clipsearch.terms import DocumentFrequencies
 from clipsearch.text import check_language
 from finetune.cores import available_cores
 from finetune.errors import EngineError, UsageError
@@ -216,6 +217,15 @@ class LocalEngine:
     def count(self) -> int:
         """Return the number of documents."""
         return self._read(lambda _, collection: collection.documents)
+
+    def document_frequencies(self, words: Sequence[str]) -> DocumentFrequencies:
+        """See `Engine.document_frequencies`."""
+
+        def counted(_: Reading, collection: Collection) -> DocumentFrequencies:
+            holding = {word: collection.matching(word) for word in dict.fromkeys(words)}
+            return DocumentFrequencies(collection.documents, holding)
+
+        return self._read(counted)
 
     def count_without_embedding(self) -> int:
         """Return None: a document comes with its embedding, whose dimension never changes."""

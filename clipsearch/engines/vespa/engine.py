@@ -34,6 +34,7 @@ from clipsearch.engines.vespa.upgrade import upgrade
 from clipsearch.engines.vespa.visiting import visit
 from clipsearch.operations import Operation, Outcome
 from clipsearch.storable import why_no_id
+from clipsearch.terms import DocumentFrequencies
 from finetune.errors import EngineError
 from finetune.several import check_several
 
@@ -173,6 +174,16 @@ class VespaEngine:
     def count(self) -> int:
         """Return the number of documents. Raises EngineError where not all could be counted."""
         return self._counted(queries.count_body(self._client.settings.timeout))
+
+    def document_frequencies(self, words: Sequence[str]) -> DocumentFrequencies:
+        """See `Engine.document_frequencies`. A small request for each word, all at once."""
+        timeout = self._client.settings.timeout
+        distinct = list(dict.fromkeys(words))
+        bodies = [queries.count_body(timeout)]
+        bodies += [queries.holding_body(timeout, word) for word in distinct]
+        with ThreadPoolExecutor(min(len(bodies), _GETS_AT_ONCE)) as pool:
+            documents, *holding = pool.map(self._counted, bodies)
+        return DocumentFrequencies(documents, dict(zip(distinct, holding, strict=True)))
 
     def count_without_embedding(self) -> int:
         """See `Engine.count_without_embedding`. Takes as long as an exact search.

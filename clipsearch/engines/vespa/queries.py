@@ -177,6 +177,12 @@ def count_body(
     return body
 
 
+def holding_body(timeout: float, token: str) -> dict[str, Json]:
+    """Return the JSON of a search that counts the documents with a token."""
+    where = f"select id from {DOCUMENT_TYPE} where ({_WORD.format(0)})"
+    return {**count_body(timeout), "yql": where, "t0": token}
+
+
 def data_sets_body(timeout: float) -> dict[str, Json]:
     """Return the JSON of a search that counts the documents of each data set."""
     body = count_body(timeout)
