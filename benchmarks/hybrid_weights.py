@@ -13,9 +13,7 @@ is Σ idf · (k1 + 1) over the query's words:
     share       share + cos
     likelihood  40 · share + (m − μ) / σ² · cos: m is the mean cosine of an image with its own
                 captions, μ and σ are mean and deviation with the others'; 0 where m is below μ
-    pairs       a · share + b · cos: Fisher's linear discriminant of right minus wrong, the wrong
-                ones being the 10 nearest by words and the 10 nearest by vector; where it has a part
-                below 0, the part that tells right from wrong better alone
+    measured    what `clipsearch feed` measures and the index then ranks by: weight · share + cos
 
 What the last two need is measured on up to 300 images of the split val, each caption left out: the
 encoder knows those of train by heart. A row an index; d' = (m − μ) / σ. Behind each mean difference
@@ -33,15 +31,16 @@ import numpy.typing as npt
 from clipsearch.demo.shapes import write_shapes
 from clipsearch.feed.columns import SPLIT_COLUMN
 from clipsearch.modes import Mode, Weights
-from clipsearch.ranking import inverse_document_frequency, most_bm25
 from clipsearch.relevance.calibration import LEARN_SPLIT
-from clipsearch.relevance.collection import Collection, Removed
+from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
 from clipsearch.relevance.leave_one_out import caption_queries
 from clipsearch.relevance.measures import MRR, graded_figures, ideal_grades
 from clipsearch.relevance.mode_order import order_in
+from clipsearch.relevance.query_weights import most_of
 from clipsearch.relevance.runs import DEPTH, with_cosines
 from clipsearch.relevance.sources import QuerySource, ask
+from clipsearch.relevance.word_share import measured_share
 from clipsearch.search.search import Search
 from clipsearch.text import tokens
 from finetune.evaluation.significance import (
@@ -51,20 +50,19 @@ from finetune.evaluation.significance import (
 )
 
 SAMPLE = 300
-HARD = 10
 FACTOR = 40.0
 MODE_OF: dict[str, Mode] = {"bm25": "bm25", "vector": "vector"}
-WAYS = ("bm25", "vector", "today", "share", "likelihood", "pairs")
+WAYS = ("bm25", "vector", "today", "share", "likelihood", "measured")
 Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What was measured on val: d', the cosine's weight as evidence, and the pairs' weights."""
+    """What was measured on val: d', the cosine's weight as evidence, and that of a share."""
 
     apart: float
     evidence: float
-    pairs: tuple[float, float]
+    share: float
 
 
 def learn(search: Search, collection: Collection, split: str) -> Learned:
@@ -76,41 +74,18 @@ def learn(search: Search, collection: Collection, split: str) -> Learned:
     chosen = np.random.default_rng(0).permutation(captioned)[:SAMPLE].tolist()
     captions = [(row, text) for row in chosen for text in collection.documents[row].captions]
     queries = caption_queries(collection, captions, search.info.language)
-    own, others, apart = [], [], []
+    own, others = [], []
     for query, cosine in with_cosines(search, collection, queries, ("hybrid",)):
         assert cosine is not None
-        words, removed = tokens(query.text, search.info.language), query.removed or {}
-        share = collection.bm25(words, removed) / most(collection, words, removed)
-        parts = np.stack([share, cosine], axis=1).astype(np.float64)
         right = [collection.rows[id_] for id_ in query.right]
-        wrong = np.setdiff1d(np.arange(len(collection)), right)
         own += cosine[right].tolist()
-        others.append(cosine[wrong])
-        nearest = [wrong[np.argsort(-parts[wrong, part])[:HARD]] for part in (0, 1)]
-        apart.append(parts[right[0]] - parts[np.unique(np.concatenate(nearest))])
-    wrong_cosines = np.concatenate(others)
-    distance = float(np.mean(own) - wrong_cosines.mean())
-    deviation = float(wrong_cosines.std())
-    return Learned(
-        distance / deviation, max(0.0, distance) / deviation**2, discriminant(np.concatenate(apart))
-    )
-
-
-def discriminant(apart: Values) -> tuple[float, float]:
-    """Weights, 0 or more, of the two parts of right minus wrong, float64[n, 2]."""
-    mean, second = apart.mean(axis=0), apart.T @ apart / len(apart)
-    weights = np.linalg.solve(second, mean)
-    if weights.min() <= 0:
-        better = int(np.argmax(mean / np.sqrt(np.diag(second))))
-        return (1.0, 0.0) if better == 0 else (0.0, 1.0)
-    return float(weights[0]), float(weights[1])
-
-
-def most(collection: Collection, words: Sequence[str], removed: Removed) -> float:
-    """What bm25 would be where every word filled the shortest document."""
-    counts = [collection.holding(word, removed) for word in words]
-    idfs = [inverse_document_frequency(len(collection), count) for count in counts]
-    return most_bm25(idfs)
+        others.append(np.delete(cosine, right))
+    wrong = np.concatenate(others)
+    distance, deviation = float(np.mean(own) - wrong.mean()), float(wrong.std())
+    share = measured_share(search, (split,))
+    if share is None:
+        raise SystemExit(f"{search.engine.target}: too few images of the split {split}")
+    return Learned(distance / deviation, max(0.0, distance) / deviation**2, share.weight)
 
 
 def measure(index: str, split: str, learn_split: str) -> str:
@@ -126,7 +101,7 @@ def measure(index: str, split: str, learn_split: str) -> str:
     cells = [index, f"{len(asked.queries):,}", f"{len(asked.collection):,}", f"{learned.apart:.1f}"]
     cells += [f"{values[way].mean():.3f}" for way in WAYS]
     cells += [difference(values[way] - values[other], clusters) for way, other in (
-        ("likelihood", better), ("pairs", better), ("pairs", "today"))]  # fmt: skip
+        ("today", better), ("measured", better), ("measured", "today"))]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
@@ -143,12 +118,12 @@ def rank(
         words = tokens(query.text, search.info.language)
         removed = query.removed or {}
         bm25 = collection.bm25(words, removed)
-        reach = most(collection, words, removed)
+        reach = most_of(collection, words, removed)
         weights = {
             "today": Weights(0.1, 1.0),
             "share": Weights(1 / reach, 1.0),
             "likelihood": Weights(FACTOR / reach, learned.evidence),
-            "pairs": Weights(learned.pairs[0] / reach, learned.pairs[1]),
+            "measured": Weights(learned.share / reach, 1.0),
         }
         for way in WAYS:
             mode = MODE_OF.get(way, "hybrid")
@@ -176,7 +151,7 @@ def main() -> None:
         print(write_shapes(options.shapes))
         return
     names = ["index", "queries", "pool", "d'", *WAYS]
-    names += ["likelihood − better part, p", "pairs − better part, p", "pairs − today, p"]
+    names += ["today − better part, p", "measured − better part, p", "measured − today, p"]
     print("| " + " | ".join(names) + " |")
     print("|" + "---|" * len(names))
     for index in options.indexes:

@@ -106,6 +106,7 @@ class Contest:
         """Return it for JSON."""
         return {
             "name": self.name,
+            "ranking": self.contender.told,
             "mode": self.contender.mode,
             "bm25_weight": self.contender.weights[0],
             "vector_weight": self.contender.weights[1],

@@ -18,7 +18,7 @@ from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.modes import Calibration, Weights
+from clipsearch.modes import Calibration, Weights, WordShare
 from clipsearch.operations import Upsert
 from clipsearch.relevance.learning import (
     RRF_KS,
@@ -149,19 +149,22 @@ def test_what_is_surely_better_is_kept_and_used(index: Path) -> None:
     assert found["kept"] and found["today"] == "hybrid (bm25 0.1, vector 1)"
     assert found["gain"]["low"] > 0 and found["gain"]["p_value"] < 0.05
     assert (found["learned_on"], found["held_out"]) == (80, 80)
-    chosen = next(one for one in found["contenders"] if found["chosen"].startswith(one["name"]))
+    chosen = next(one for one in found["contenders"] if found["chosen"] == one["ranking"])
     info = LocalEngine.open(index).info
-    assert (info.text_mode, info.vector_weight) == (chosen["mode"], chosen["vector_weight"])
+    assert info.text_mode == chosen["mode"]
+    if chosen["of_share"]:
+        assert info.word_share == WordShare(chosen["bm25_weight"], 80)
+        assert (info.bm25_weight, info.vector_weight) == (0.1, 1.0), "those of other modes stay"
+    else:
+        assert (info.word_share, info.vector_weight) == (None, chosen["vector_weight"])
     assert info.calibration == Calibration(
         MRR, *(found["gain"][name] for name in ("value", "low", "high")), 80
     )
     status = run("status", "--index", str(index))
-    assert f"{info.text_mode} (calibrated: mrr@10 +0." in status
+    assert f"{info.text_mode}" in status and "(calibrated: mrr@10 +0." in status
     with Search.open(index) as search:
         hits = search.query("red dog star").hits
-        asked = search.query("red dog star", mode=info.text_mode, bm25_weight=info.bm25_weight,
-                             vector_weight=info.vector_weight).hits  # fmt: skip
-        assert hits == asked
+        assert hits == search.query("red dog star", mode=info.text_mode).hits
         other = search.query("red dog star", mode="hybrid", bm25_weight=0.1, vector_weight=1.0)
         assert [hit.score for hit in hits] != [hit.score for hit in other.hits]
     again = calibrate(index, "--resamples", "200")
@@ -179,13 +182,23 @@ def test_of_a_vespa_the_same_is_kept_and_sent(
         assert all(done.error is None for done in engine.feed(map(Upsert, documents)))
         found = calibrate(stub.url, "--resamples", "100")
         assert found["chosen"] == embedded["chosen"] and found["kept"]
-        assert any("clipsearch deploy" in note for note in found["notes"])
+        assert any("rank profile" in note for note in found["notes"])
         assert found["gain"]["value"] == pytest.approx(embedded["gain"]["value"])
         with Search.open(stub.url) as search:
-            search.query("red dog")
+            (first, *_) = search.query("red dog").hits
+            with Search.open(index) as ours:
+                expected = ours.query("red dog").hits[0]
+            assert (first.document.id, first.score) == (
+                expected.document.id, pytest.approx(expected.score, abs=1e-4)
+            )  # fmt: skip
         body = stub.requests[-1].body
         assert body["ranking.profile"] == search.info.text_mode
-        assert body["input.query(vector_weight)"] == search.info.vector_weight != 1.0
+        share = search.info.word_share
+        sent = (body["input.query(bm25_weight)"], body["input.query(vector_weight)"])
+        if share is None:
+            assert sent == (search.info.bm25_weight, search.info.vector_weight) != (0.1, 1.0)
+        else:
+            assert 0 < sent[0] < share.weight and sent[1] == 1.0
         engine.close()
 
 
