@@ -179,8 +179,10 @@ def count_body(
 
 def holding_body(timeout: float, token: str) -> dict[str, Json]:
     """Return the JSON of a search that counts the documents with a token."""
-    where = f"select id from {DOCUMENT_TYPE} where ({_WORD.format(0)})"
-    return {**count_body(timeout), "yql": where, "t0": token}
+    body = count_body(timeout)
+    (clause,) = optional_clauses(EngineQuery("bm25", tokens=(token,)), body)
+    body["yql"] = f"select id from {DOCUMENT_TYPE} where ({clause})"
+    return body
 
 
 def data_sets_body(timeout: float) -> dict[str, Json]:
