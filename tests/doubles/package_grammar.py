@@ -35,7 +35,8 @@ FIELD_FEATURES = {"bm25": 0, "attribute": 0, "closeness": 1, "distance": 1, "fie
 # What else an expression may name besides functions, inputs and fields.
 KNOWN = {"sum", "max", "min", "if", "field", "occurrences", "normalize_linear", "reciprocal_rank"}
 _WORD = re.compile(r"[A-Za-z_][\w.-]*")
-_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|#[^\n]*|[{}\n]|[^{}\n#"]+|"')
+# The braces of a tensor's mapped dimension, column{}, are no block.
+_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|#[^\n]*|(?:[^{}\n#"]|(?<=\w)\{\})+|[{}\n]|"')
 
 
 @dataclass

@@ -22,7 +22,7 @@ from clipsearch.deployment.package import (
     write_zip,
 )
 from clipsearch.engine import RERANK_COUNT
-from clipsearch.engines.vespa.queries import EXPLORE_ADDITIONAL_HITS
+from clipsearch.engines.vespa.queries import BY_NUMBER, BY_NUMBER_NEAR, EXPLORE_ADDITIONAL_HITS
 from clipsearch.modes import MODES, RANKINGS, RRF_K, ranking_of
 from clipsearch.search.limits import MAX_HITS
 from finetune.errors import EncoderError, UsageError
@@ -188,7 +188,10 @@ def steps_below(profiles: dict[str, tuple[str | None, str]], name: str) -> list[
 
 def test_rank_profiles_are_a_ladder() -> None:
     profiles = rank_profiles(render(PackageValues(dimension=8)))
-    assert set(profiles) == set(MODES)
+    assert set(profiles) == {*MODES, BY_NUMBER, BY_NUMBER_NEAR}
+    for name, parent in ((BY_NUMBER, "bm25"), (BY_NUMBER_NEAR, "vector")):
+        inherited, text = profiles.pop(name)
+        assert inherited == parent and "sum(attribute(sortable) * query(by))" in text
     for name, (inherited, text) in profiles.items():
         ranking, below = ranking_of(name), steps_below(profiles, name)
         assert [name, *below][-1] == "bm25"
