@@ -78,11 +78,15 @@ def write_comparison(
     """
     improved, worse = changed_most(before, after)
     better, poorer = np.count_nonzero(after < before), np.count_nonzero(after > before)
+    rest = (
+        f"The wanted picture, then the first {FOUND} before and after; most improved first"
+        f" ({len(improved)}), then those that got worse most ({len(worse)})"
+    )
+    if not better and not poorer:
+        rest = "Nothing changed, so that there is nothing to show"
     heading = (
         f"Of {len(after):,} captions among {len(data):,} images, {better:,} rank"
-        f" better, {poorer:,} worse, {len(after) - better - poorer:,} the same. The wanted"
-        f" picture, then the first {FOUND} before and after; most improved first"
-        f" ({len(improved)}), then those that got worse most ({len(worse)})"
+        f" better, {poorer:,} worse, {len(after) - better - poorer:,} the same. {rest}"
     )
     cells = [
         cell

@@ -15,7 +15,14 @@ import numpy.typing as npt
 
 from finetune.arrays import Float32, Int64
 from finetune.errors import ClipsearchError
-from finetune.figures import DIRECTIONS, RETRIEVAL_COLUMNS, TASKS, HistoryRow, is_evaluation
+from finetune.figures import (
+    DIRECTIONS,
+    RETRIEVAL_COLUMNS,
+    TASKS,
+    VALIDATION_LOSS,
+    HistoryRow,
+    is_evaluation,
+)
 from finetune.files.outputs import write_png
 
 LOSS_PLOT = "loss.png"
@@ -28,6 +35,10 @@ SIMILARITY_PLOT = "similarity.png"
 MOST_BINS = 30
 # Pools up to this size have an axis with every rank as wide as the next.
 LINEAR_POOL = 30
+# From here on an axis names powers of ten alone.
+WIDE_POOL = 500
+# Runs of so few steps show each one as a point; a line of one alone would be invisible.
+FEW_STEPS = 20
 # Pairs that a similarity matrix shows; more cannot be told apart.
 MOST_PAIRS = 64
 
@@ -80,7 +91,7 @@ def plot_history(
     evaluations = [row for row in rows if is_evaluation(row)]
     written = []
     if steps:
-        written.append(_plot_loss(steps, folder / LOSS_PLOT))
+        written.append(_plot_loss(steps, evaluations, folder / LOSS_PLOT))
         written.append(_plot_learning_rate(steps, folder / LEARNING_RATE_PLOT))
     if evaluations and all(name in evaluations[0] for name in RETRIEVAL_COLUMNS):
         written.append(_plot_retrieval(evaluations, folder / RETRIEVAL_PLOT, pool, best_step))
@@ -115,6 +126,8 @@ def plot_ranks(pools: Sequence[RankedPool], path: Path) -> Path:
                 ylabel="queries",
             )
             scale_ranks(axes, ranked.pool)
+            # queries are counted, also where there are few
+            axes.yaxis.get_major_locator().set_params(integer=True)
             axes.legend()
 
     return save_figure(path, draw, size=(4.6 * len(pools), 4.0))
@@ -167,8 +180,18 @@ def scale_ranks(axes: Any, pool: int) -> None:
     """
     if pool > LINEAR_POOL:
         axes.set_xscale("log")
+        axes.set_xticks(rank_ticks(pool))
+        axes.minorticks_off()
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_formatter("")
+
+
+def rank_ticks(pool: int) -> list[int]:
+    """Return the ranks to name on a logarithmic axis: so few that their numbers stay apart."""
+    parts = (1, 2, 5) if pool < WIDE_POOL else (1,)
+    powers = (10**power for power in range(len(str(pool))))
+    return [part * power for power in powers for part in parts if part * power <= pool]
 
 
 def save_figure(
@@ -202,14 +225,32 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
     return means
 
 
-def _plot_loss(rows: Sequence[HistoryRow], path: Path) -> Path:
+def _plot_loss(rows: Sequence[HistoryRow], evaluations: Sequence[HistoryRow], path: Path) -> Path:
     steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
     window = max(len(rows) // 50, 1)
+    measured = [row for row in evaluations if VALIDATION_LOSS in row]
 
     def draw(axes: Any) -> None:
-        axes.plot(steps, losses, color=MEASURED, linewidth=0.8, label="each step")
-        axes.plot(steps, smoothed(losses, window), color=SMOOTHED, label=f"mean of {window} steps")
-        axes.set(title="Training loss", xlabel="step", ylabel="loss")
+        if window > 1:
+            axes.plot(steps, losses, color=MEASURED, linewidth=0.8, label="training, each step")
+        mean = "each step" if window == 1 else f"mean of {window} steps"
+        axes.plot(
+            steps,
+            smoothed(losses, window),
+            color=SMOOTHED,
+            marker="." if len(rows) <= FEW_STEPS else None,
+            label=f"training, {mean}",
+        )
+        if measured:
+            axes.plot(
+                [row["step"] for row in measured],
+                [row[VALIDATION_LOSS] for row in measured],
+                color=SECOND,
+                marker="o",
+                markersize=4,
+                label="validation",
+            )
+        axes.set(title="Loss", xlabel="step", ylabel="loss")
 
     return _draw_axes(path, draw)
 
@@ -221,7 +262,8 @@ def _plot_learning_rate(rows: Sequence[HistoryRow], path: Path) -> Path:
     def draw(axes: Any) -> None:
         for name, colour in zip(names, (SMOOTHED, SECOND, MEASURED), strict=False):
             values = [row.get(name, np.nan) for row in rows]
-            axes.plot(steps, values, color=colour, label=name.replace("_", " "))
+            marker = "." if len(rows) <= FEW_STEPS else None
+            axes.plot(steps, values, color=colour, marker=marker, label=name.replace("_", " "))
         axes.set(title="Learning rate", xlabel="step", ylim=(0, None))
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
 
@@ -258,6 +300,7 @@ def _draw_axes(path: Path, draw: Callable[[Any], None]) -> Path:
     def draw_figure(figure: Any) -> None:
         axes = figure.add_subplot()
         draw(axes)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
 
     return save_figure(path, draw_figure)

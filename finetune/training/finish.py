@@ -4,7 +4,7 @@ The images are those of what training changed: ranks, a batch's similarities, an
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from finetune.evaluation.validation import ValidationResult
 from finetune.export.encoder import export_encoder
 from finetune.export.onnx import CHECKED_IMAGES, CHECKED_TEXTS
 from finetune.figures import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Measurement
+from finetune.files.atomic import replace_file
+from finetune.files.outputs import is_sealed
 from finetune.frames import ManifestPath
 from finetune.models.dual_encoder import DualEncoder
 from finetune.training.history import History
@@ -102,7 +104,9 @@ def finish(
         measured = run.evaluate.measurements(evaluation)
 
     impact = run.trackers.finish({} if evaluation is None else evaluation.row())
-    images = draw(run, history, best, evaluation)
+    drawn = draw(run, history, best, evaluation)
+    sheets = [path for path in drawn if path.name in (CHANGES_PAGE, CHANGES_IMAGE)]
+    plots = [path for path in drawn if path not in sheets]
     # a report of nothing would only make people look
     report = [run.work.report] if rejected else []
     about = description(run, wanted, state, measured, impact)
@@ -118,8 +122,23 @@ def finish(
         own = about | figures(wanted, state, measured_of(run, other))
         own["training"] = about["training"] | {"step of these weights": step}
         export(run, wanted, other, folder, own, [history.path])
-    export(run, wanted, dual, out, about, [history.path, *images, *report])
+    lay_beside(out, sheets, run.progress.message)
+    export(run, wanted, dual, out, about, [history.path, *plots, *report])
     return measured
+
+
+def lay_beside(out: Path, sheets: Sequence[Path], tell: Callable[[str], None]) -> None:
+    """Write the sheets that hold users' images beside the encoder folder, never into it.
+
+    So that no upload of the folder, by hand either, takes them along. A file of that name that is
+    not ours stays, which `tell` is told.
+    """
+    for sheet in sheets:
+        path = out.with_name(f"{out.name}.{sheet.name}")
+        if path.exists() and not is_sealed(path):
+            tell(f"{path} is no file of clipsearch, so it stays, and the changes are not shown.")
+            continue
+        replace_file(path.resolve(), [sheet.read_bytes()])
 
 
 def measured_of(run: Run, dual: DualEncoder) -> tuple[Measurement, ...]:

@@ -19,7 +19,7 @@ from finetune.evaluation.before_after import (
 from finetune.evaluation.comparison_sheet import changed_most, write_run_comparison
 from finetune.evaluation.pool import pool_of, pool_ranks
 from finetune.images.source import ImageSource
-from finetune.training.finish import draw_outcome
+from finetune.training.finish import draw_outcome, lay_beside
 
 CAPTIONS = (["a dog", "the beach"], ["A  dog"], ["a cat", "two cats", "cats"], ["snow"], ["a car"])
 
@@ -157,6 +157,33 @@ def test_a_pool_of_fewer_pictures_than_a_row_shows(data, tmp_path) -> None:
     before, after = Answers.of(pool, texts, images[::-1]), Answers.of(pool, texts, images)
     write_run_comparison(tmp_path / "changes.html", two, pool, before, after)
     assert "no more pictures" in (tmp_path / "changes.html").read_text()
+
+
+def test_where_nothing_changed_the_sheet_says_so(data, tmp_path) -> None:
+    pool = pool_of(data)
+    same = Answers.of(pool, unit(7, 0), unit(5, 1))
+    for name in ("changes.html", "changes.png"):
+        write_run_comparison(tmp_path / name, data, pool, same, same)
+    assert "7 the same. Nothing changed" in (tmp_path / "changes.html").read_text()
+    with Image.open(tmp_path / "changes.png") as sheet:
+        sheet.load()
+
+
+def test_sheets_lie_beside_the_folder_and_replace_only_our_own(data, tmp_path) -> None:
+    pool = pool_of(data)
+    same = Answers.of(pool, unit(7, 0), unit(5, 1))
+    (tmp_path / "work").mkdir()
+    sheet = tmp_path / "work" / "changes.html"
+    write_run_comparison(sheet, data, pool, same, same)
+    told: list[str] = []
+    for _ in range(2):
+        lay_beside(tmp_path / "encoder", [sheet], told.append)
+    beside = tmp_path / "encoder.changes.html"
+    assert beside.read_bytes() == sheet.read_bytes()
+    beside.write_text("mine")
+    lay_beside(tmp_path / "encoder", [sheet], told.append)
+    assert beside.read_text() == "mine"
+    assert len(told) == 1 and str(beside) in told[0]
 
 
 @pytest.mark.parametrize("is_compared", [True, False])

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,18 @@ def test_every_query_is_in_the_histogram_of_its_direction(figures, tmp_path, poo
     assert second.get_title().endswith(f"pool of {2 * pool:,} captions")
     assert first.get_xscale() == ("log" if pool > 30 else "linear")
     assert first.patches[1].get_data().values[0] == np.count_nonzero(after[0] == 1)
+    for axes in (first, second):
+        figures[0].canvas.draw()
+        counted = [*axes.get_yticks(), *axes.get_xticks()]
+        assert all(tick == int(tick) for tick in counted)
+        named = [each for each in axes.get_xticklabels() if each.get_text()]
+        boxes = sorted((each.get_window_extent() for each in named), key=lambda box: box.x0)
+        assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
+
+
+def test_few_queries_are_counted_whole(figures, tmp_path) -> None:
+    plot_ranks([RankedPool("text-to-image", 5, None, np.array([1, 3]))], tmp_path / "ranks.png")
+    assert all(tick == int(tick) for tick in figures[0].axes[0].get_yticks())
 
 
 def test_similarity_shows_cosines_and_marks_positives(figures, tmp_path) -> None:
@@ -78,11 +91,11 @@ def test_a_large_batch_is_cut_to_what_can_be_told_apart(figures, tmp_path) -> No
 def test_history_marks_the_weights_that_were_kept(figures, tmp_path) -> None:
     rows = [{"step": 1, "epoch": 1, "loss": 2.0, "learning_rate": 1e-4}]
     for step in (0, 1):
-        values = dict.fromkeys((*RETRIEVAL_COLUMNS, "hits@1"), step / 2)
+        values = dict.fromkeys((*RETRIEVAL_COLUMNS, "hits@1", "val_loss"), step / 2)
         rows.append({"step": step, "epoch": 1} | values)
     plot_history(rows, tmp_path, pool=1234, best_step=1)
     assert [figure.axes[0].get_title() for figure in figures] == [
-        "Training loss",
+        "Loss",
         "Learning rate",
         "Validation, global, pool of 1,234 images",
     ]
@@ -91,6 +104,11 @@ def test_history_marks_the_weights_that_were_kept(figures, tmp_path) -> None:
     for name in ("text to image mrr@10", "zero-shot hits@1"):
         assert list(lines[name].get_ydata()) == [0, 0.5]
     assert list(figures[1].axes[0].lines[0].get_ydata()) == [1e-4]
+    # of a run of one step a line alone would be invisible
+    loss = {line.get_label(): line for line in figures[0].axes[0].lines}
+    assert list(loss) == ["training, each step", "validation"]
+    assert loss["training, each step"].get_marker() == "."
+    assert list(loss["validation"].get_ydata()) == [0, 0.5]
 
 
 def test_a_folder_that_is_gone(tmp_path) -> None:

@@ -313,7 +313,11 @@ def test_a_run_from_the_command_line(tmp_path) -> None:
     events = list((tmp_path / "encoder.runs" / "tensorboard").glob("*/events.*"))
     assert len(events) == 1 and events[0].stat().st_size > 500
     drawn = {path.name for path in (tmp_path / "encoder").iterdir()}
-    assert {"changes.html", "ranks.png", "similarity.png", "learning-rate.png"} <= drawn
+    assert {"ranks.png", "similarity.png", "learning-rate.png"} <= drawn
+    assert not any(name.startswith("changes") for name in drawn)
+    assert {"encoder.changes.html", "encoder.changes.png"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
 
 
 # -- the real packages, offline ------------------------------------------------------------------
