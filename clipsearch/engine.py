@@ -363,6 +363,10 @@ class Engine(Protocol):
     def info(self) -> IndexInfo:
         """What the index knows about itself."""
 
+    @property
+    def takes_many(self) -> bool:
+        """Whether `feed` takes an UpsertMany."""
+
     def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
         """Replace what the index knows about itself by `change` of it; the new knowledge.
 

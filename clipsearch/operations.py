@@ -1,9 +1,10 @@
 """What a feed asks of an engine: documents put, changed and removed, and what became of each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from clipsearch.document_columns import DocumentColumns
 from clipsearch.documents import PARTS, Document, storable_parts
 
 
@@ -57,7 +58,22 @@ class Delete:
     id: str
 
 
-Operation = Upsert | Update | Delete
+@dataclass(frozen=True, slots=True)
+class UpsertMany:
+    """Put many whole documents at once; only for an engine that `takes_many`.
+
+    They are written together, and are there together.
+    """
+
+    documents: DocumentColumns
+
+    @property
+    def id(self) -> str:
+        """That of the first document, which stands for all."""
+        return self.documents.ids[0]
+
+
+Operation = Upsert | Update | Delete | UpsertMany
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +81,10 @@ class Outcome:
     """What became of one operation.
 
     `error` is None once the engine has acknowledged it: the write is durable and visible to the
-    next search. Otherwise it is one sentence with the reason.
+    next search. Otherwise it is one sentence with the reason. Of an UpsertMany, `refused` are the
+    documents that were not written, with the reason of each, by their ids.
     """
 
     operation: Operation
     error: str | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)

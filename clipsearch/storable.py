@@ -46,6 +46,18 @@ def is_plain(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 
+def is_storable_json(json: bytes) -> bool:
+    """Return whether the texts in this JSON (UTF-8, without blanks) surely hold no such character.
+
+    JSON writes control characters as an escape, and all others as they are.
+    """
+    if b"\\" in json and (b"\\u00" in json or b"\\b" in json or b"\\f" in json):
+        return False
+    if json.isascii():
+        return b"\x7f" not in json
+    return _NO_WORDS.search(json.decode()) is None
+
+
 def blanked_path(path: str) -> str:
     """Return the path with a blank for each character that no index can hold."""
     return _NO_TEXT.sub(" ", path)

@@ -6,16 +6,21 @@ changes its kind afterwards, since a filter such as `year>=2010` must mean the s
 document. A later value that is no number without loss, such as the zip 02134, is refused.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from clipsearch.document_fields import storable_names
-from clipsearch.documents import Document
-from clipsearch.storable import blanked
+from clipsearch.documents import PARTS, Document
+from clipsearch.storable import blanked, is_plain
 from finetune.errors import DocumentError, UsageError
 from finetune.manifest.formats.row import MetadataValue
 from finetune.manifest.manifest import Record
+from finetune.manifest.merging.record_block import RecordBlock
 from finetune.text.composed import composed
 from finetune.text.numerals import exact_number, number_text, read_number, value_text
 
@@ -104,17 +109,7 @@ def document_of(
     Raises DocumentError for a value that would be another one, or none, in a column that the
     index keeps as numbers.
     """
-    tags = {SPLIT_COLUMN: record.split}
-    numbers = {}
-    for column, value in record.metadata.items():
-        if value is None or _is_empty(value):
-            continue
-        name = blanked(column)
-        if name in columns.numbers:
-            asked = name in columns.asked_numbers
-            numbers[column] = _number(column, value, asked=asked)
-        else:
-            tags[column] = value if isinstance(value, str) else value_text(value)
+    tags, numbers = tags_and_numbers(record.metadata, record.split, columns)
     return Document(
         id=record.id if id is None else id,
         captions=record.captions,
@@ -125,17 +120,73 @@ def document_of(
     )
 
 
+def parts_of(
+    block: RecordBlock, columns: MetadataColumns, data_set: str
+) -> tuple[dict[str, Sequence[Any]], npt.NDArray[np.bool_]]:
+    """Return what is fed of each record of a block, by `clipsearch.documents.PARTS`.
+
+    Beside them, bool[n], for which records that raises no DocumentError; what is returned of the
+    others means nothing.
+    """
+    count = len(block.ids)
+    tags: list[dict[str, str]] = []
+    numbers: list[dict[str, float]] = []
+    fits = np.ones(count, bool)
+    for place, (metadata, split) in enumerate(zip(block.metadata, block.splits, strict=True)):
+        try:
+            own_tags, own_numbers = tags_and_numbers(metadata, split, columns)
+        except DocumentError:
+            own_tags, own_numbers, fits[place] = {}, {}, False
+        tags.append(own_tags)
+        numbers.append(own_numbers)
+    contents = [each.hex() if each is not None else "" for each in block.contents]
+    parts: dict[str, Sequence[Any]] = {
+        name: [known.kind.empty()] * count for name, known in PARTS.items()
+    }
+    parts |= {
+        "captions": block.captions,
+        "path": block.paths,
+        "tags": tags,
+        "numbers": numbers,
+        "data_set": [data_set] * count,
+        "content": contents,
+        "look": contents,  # of a ready-made vector
+    }
+    return parts, fits
+
+
+def tags_and_numbers(
+    metadata: Mapping[str, MetadataValue], split: str, columns: MetadataColumns
+) -> tuple[dict[str, str], dict[str, float]]:
+    """Return what a document has of its record's metadata; empty values are left out.
+
+    Raises DocumentError as `document_of` does.
+    """
+    tags, numbers = {SPLIT_COLUMN: split}, {}
+    for column, value in metadata.items():
+        # Data frames write a missing number as nan, the one value that is not itself.
+        if value is None or value == "" or value != value:
+            continue
+        name = column if is_plain(column) else blanked(column)
+        if name in columns.numbers:
+            asked = name in columns.asked_numbers
+            number = None if asked else _exact_number(value)
+            numbers[column] = _number(column, value, asked=asked) if number is None else number
+        else:
+            tags[column] = value if isinstance(value, str) else value_text(value)
+    return tags, numbers
+
+
+# Years, classes and scores come again and again.
+_exact_number = lru_cache(maxsize=65_536, typed=True)(exact_number)
+
+
 def _storable(found: Mapping[str, str]) -> dict[str, str]:
     """Return the columns under the names by which an index can hold them."""
     try:
         return storable_names(found)
     except DocumentError as error:
         raise UsageError(str(error)) from error
-
-
-def _is_empty(value: str | float | int) -> bool:
-    # Data frames write a missing number as nan.
-    return value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _number(column: str, value: MetadataValue, *, asked: bool) -> float:

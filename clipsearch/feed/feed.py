@@ -31,7 +31,7 @@ from clipsearch.feed.ledger.file import check_ledger, ledger_path
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.mark import FeedMark
 from clipsearch.feed.ledger.tables import IdSet
-from clipsearch.feed.pipeline import Step
+from clipsearch.feed.pipeline import Rejection
 from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
 from clipsearch.feed.removal import delete, gone_from, why_not_prune
 from clipsearch.feed.report import Rejections, check_report, manifest_notes, report_path
@@ -40,7 +40,7 @@ from clipsearch.feed.target import FeedTarget
 from clipsearch.feed.unchanged import Asked, Unchanged
 from clipsearch.feed.unembedded import forget_unembedded, settle_unembedded
 from clipsearch.feed.upgrade import upgraded
-from clipsearch.feed.vectors import both, first_vector, vector_steps
+from clipsearch.feed.vectors import VectorSteps, both, first_vector
 from clipsearch.feed.writing import Encoding, Tally, Writing
 from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
@@ -353,9 +353,9 @@ class _Feed:
             Encoding.of(options.workers, options.batch_size, options.device),
         )  # fmt: skip
         if not source.encoder:
-            steps = vector_steps(plan, source, ledger, rejections, seen)
+            steps = VectorSteps(plan, source, ledger, rejections, seen).all()
             for step in steps:
-                if isinstance(step, Step):
+                if not isinstance(step, Rejection):
                     return replace(writing, steps=both(step, steps))
                 rejections.add(step.id, step.kind, step.reason)
             return None

@@ -7,17 +7,18 @@ stage reaches the caller, and a caller that stops (Ctrl-C, full disk) ends every
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import EllipsisType
 
 import numpy as np
+import numpy.typing as npt
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.feed.ledger.entry import Entry
-from clipsearch.operations import Operation, Upsert
+from clipsearch.operations import Operation, Upsert, UpsertMany
 from finetune.images.decode import Decoded
 from finetune.images.decode_workers import decode_ahead
 from finetune.images.perceptual_hash import perceptual_hash
@@ -41,6 +42,31 @@ class Step:
     reused: bool = False
     known: Entry | EllipsisType | None = ...
     place: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepMany:
+    """New documents of ready-made vectors, and what the ledger remembers of them.
+
+    Attributes:
+        operation: That puts them.
+        fields: Of each, the hash of the ledger's entry, as bytes.
+        contents: Of each, the sha256 of its vector as the manifest gives it.
+        places: Of their records among all of the manifest.
+    """
+
+    operation: UpsertMany
+    fields: Sequence[bytes]
+    contents: Sequence[bytes]
+    places: npt.NDArray[np.intp]
+
+    def steps(self) -> Iterator[Step]:
+        """Yield a step for each document."""
+        for document, fields, content, place in zip(
+            self.operation.documents, self.fields, self.contents, self.places.tolist(), strict=True
+        ):
+            entry = Entry(document.id, "", content.hex(), "", fields.hex(), document.data_set)
+            yield Step(Upsert(document), entry, known=None, place=place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from clipsearch.engine import DataSet
 from clipsearch.feed.columns import MetadataColumns, document_of
 from clipsearch.feed.contents import content_of, place_of_stamp, size_of_stamp, stamp_of
 from clipsearch.feed.data_sets import HELD_KIND, UNCLAIMED, held_sentence
-from clipsearch.feed.ledger.entry import Entry, hash_of_fields
+from clipsearch.feed.ledger.entry import Entry, hash_of_fields, hashes_before
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.feed.pipeline import PlannedImage, Rejection, Step
@@ -251,7 +251,7 @@ def look(
     if image.blanked:
         plan.blanked += 1
         plan.noted.add(place)
-    return Looked(_work(record, image.entry, known, source, ledger), record, image, known)
+    return Looked(_work(record, image, known, source, ledger), record, image, known)
 
 
 def _is_known_by_earlier_id(record: Record, source: DocumentSource, ledger: Ledger) -> bool:
@@ -262,8 +262,9 @@ def _is_known_by_earlier_id(record: Record, source: DocumentSource, ledger: Ledg
 
 
 def _work(
-    record: Record, new: Entry, known: Entry | None, source: DocumentSource, ledger: Ledger
+    record: Record, image: PlannedImage, known: Entry | None, source: DocumentSource, ledger: Ledger
 ) -> Work:
+    new = image.entry
     if known is None or known.encoder != new.encoder:
         return Work.EMBED
     if not new.stamp or known.stamp != new.stamp:
@@ -271,7 +272,8 @@ def _work(
             return Work.EMBED
         if known.stamp != new.stamp:
             ledger.put(replace(known, stamp=new.stamp, size=new.size), known)
-    return Work.UNCHANGED if known.fields == new.fields else Work.UPDATE
+    same = known.fields == new.fields or known.fields in hashes_before(image.document)
+    return Work.UNCHANGED if same else Work.UPDATE
 
 
 def _other_holder(known: Entry, record: Record, source: DocumentSource) -> str | None:

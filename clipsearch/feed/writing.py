@@ -3,12 +3,14 @@
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 from typing import TextIO
+
+import numpy as np
 
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import ContentTable
-from clipsearch.feed.pipeline import PlannedImage, Rejection, Step, encode
+from clipsearch.feed.pipeline import PlannedImage, Rejection, Step, StepMany, encode
 from clipsearch.feed.plan import DocumentSource, Plan, Work, updates
 from clipsearch.feed.report import Rejections
 from clipsearch.feed.reuse import reused
@@ -23,6 +25,7 @@ from finetune.read_ahead import closed_after, read_ahead
 NO_IMAGE = "has no image to encode; feed ready-made vectors into an index of their own"
 
 Steps = Iterator[Step | Rejection]
+Passing = Step | StepMany | Rejection
 
 
 @dataclass
@@ -88,7 +91,7 @@ class Writing:
     rejections: Rejections
     tally: Tally
     encoding: Encoding
-    steps: Iterator[Step | Rejection] | None = None
+    steps: Iterator[Passing] | None = None
 
     def run(self, stream: TextIO | None) -> None:
         """Do all that is planned.
@@ -112,8 +115,8 @@ class Writing:
                 self._feed(self._in_turn(self._reused(Work.DUPLICATE)), progress)
 
     def _passing(
-        self, steps: Iterator[Step | Rejection], progress: Progress
-    ) -> Generator[Step | Rejection, None, None]:
+        self, steps: Iterator[Passing], progress: Progress
+    ) -> Generator[Passing, None, None]:
         """Yield steps of records that are compared as they pass: what needs none has passed too."""
         with closed_after(steps) as passing:
             for step in passing:
@@ -124,16 +127,15 @@ class Writing:
     def _reused(self, work: Work) -> Iterator[Step]:
         return reused(self.plan, self.source, self.ledger, self.target.engine, self.contents, work)
 
-    def _in_turn(
-        self, first: Iterator[Step | Rejection]
-    ) -> Generator[Step | Rejection, None, None]:
+    def _in_turn(self, first: Iterator[Step | Rejection]) -> Generator[Passing, None, None]:
         yield from first
         # Only now is it known what is left to be encoded.
         with closing(read_ahead(self._encoded(), 2 * self.encoding.batch_size)) as produced:
             yield from produced
 
-    def _feed(self, steps: Generator[Step | Rejection, None, None], progress: Progress) -> None:
-        pending: dict[str, Step] = {}
+    def _feed(self, steps: Generator[Passing, None, None], progress: Progress) -> None:
+        pending: dict[str, Step | StepMany] = {}
+        takes_many = self.target.engine.takes_many
 
         def operations() -> Generator[Operation, None, None]:
             with closing(steps):
@@ -142,6 +144,10 @@ class Writing:
                         self.rejections.add(step.id, step.kind, step.reason)
                         if self.steps is None:
                             progress.advance()
+                    elif isinstance(step, StepMany):
+                        for each in [step] if takes_many else step.steps():
+                            pending[each.operation.id] = each
+                            yield each.operation
                     else:
                         if step.note is not None:
                             self.rejections.note(step.operation.id, OWN_RANGE, step.note)
@@ -159,7 +165,10 @@ class Writing:
                 progress.message(f"{kept:,} documents are kept; the same command goes on from here")
                 raise
 
-    def _settle(self, outcome: Outcome, step: Step) -> None:
+    def _settle(self, outcome: Outcome, step: Step | StepMany) -> None:
+        if isinstance(step, StepMany):
+            self._settle_many(outcome, step)
+            return
         entry, tally = step.entry, self.tally
         if outcome.error is not None:
             # Whatever the index holds of it now, the next feed writes it whole.
@@ -175,6 +184,23 @@ class Writing:
         tally.fed += not was_there
         tally.reused += step.reused
         tally.whole += isinstance(outcome.operation, Upsert) and not step.reused
+
+    def _settle_many(self, outcome: Outcome, step: StepMany) -> None:
+        documents, refused = step.operation.documents, outcome.refused
+        kept = np.array([id not in refused for id in documents.ids], bool)
+        for id, reason in refused.items():
+            self.ledger.doubt([id])
+            self.rejections.add(id, "rejected document", reason)
+        self.ledger.put_new(
+            list(compress(documents.ids, kept)),
+            compress(step.contents, kept),
+            compress(step.fields, kept),
+            self.source.data_set.name,
+        )
+        works = np.frombuffer(self.plan.works, np.uint8)
+        works[step.places[kept]] = Work.HELD
+        self.tally.fed += int(kept.sum())
+        self.tally.whole += int(kept.sum())
 
     def _encoded(self) -> Steps:
         if not self.plan.count(Work.EMBED):

@@ -37,7 +37,7 @@ import shlex
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -53,12 +53,14 @@ from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.formats.data_frame import DATA_FRAME
 from finetune.manifest.formats.row import ManifestSource, MetadataValue
 from finetune.manifest.image_lookup import ImageLookup
-from finetune.manifest.merge import Merger, merged
-from finetune.manifest.paired_vectors import PairedVectors
+from finetune.manifest.merging.merge import Merger, merged
+from finetune.manifest.merging.paired_vectors import PairedVectors
+from finetune.manifest.merging.record_block import RecordBlock, StoredRow
+from finetune.manifest.merging.record_digests import Digests
+from finetune.manifest.merging.spilled_vectors import SpillError
+from finetune.manifest.merging.stored_record import StoredRecord
 from finetune.manifest.problems import Problems
-from finetune.manifest.record_digests import Digests
 from finetune.manifest.splits import SPLITS, HashedSplit, hold_out
-from finetune.manifest.stored_record import StoredRecord
 from finetune.split_shares import DEFAULT_SHARES
 from finetune.text.numerals import without_point_zero
 
@@ -124,7 +126,6 @@ class Manifest:
         merger: Merger,
         lookup: ImageLookup,
         problems: Problems,
-        vectors: PairedVectors | None,
     ) -> None:
         self.path = path
         self.format = source.format
@@ -135,7 +136,8 @@ class Manifest:
         self._whole_floats = merger.columns.whole_floats
         self._database = merger.database
         self._folders = lookup.folders
-        self._vectors = vectors
+        self._merger = merger
+        self._embeddings = merger.embeddings
         self._digests = None if merger.digests is None else merger.digests.finished()
         counts = {number: count for number, count in merger.folder_counts.items() if number >= 0}
         # Most images; on equal counts the first folder, as the lookup has it.
@@ -198,8 +200,8 @@ class Manifest:
 
         try:
             merged_rows = merged(merger)
-            manifest = cls(path, source, merged_rows, lookup, found[-1], vectors)
-        except sqlite3.OperationalError as error:
+            manifest = cls(path, source, merged_rows, lookup, found[-1])
+        except (sqlite3.OperationalError, SpillError) as error:
             raise ManifestError(
                 f"{path}: the temporary folder cannot hold the manifest's rows ({error}); "
                 "point SQLITE_TMPDIR at a folder with more room"
@@ -237,6 +239,20 @@ class Manifest:
         for number in numbers:
             (row,) = self._database.execute(query, (int(number),))
             yield self._record(*row)
+
+    def record_blocks(self, size: int) -> Iterator[RecordBlock]:
+        """Stream all records in the manifest's order, `size` at a time, a column a field."""
+        with closing(self._database.cursor()) as cursor:
+            cursor.execute(f"SELECT {_RECORD_COLUMNS} FROM record ORDER BY number")
+            while rows := cursor.fetchmany(size):
+                block = RecordBlock.of(rows, self._embeddings_of(rows), self._main_folder)
+                if self._whole_floats:
+                    block = replace(block, metadata=list(map(self._metadata, block.metadata)))
+                yield block
+
+    def record_of(self, row: StoredRow) -> Record:
+        """Return a record of a block whole."""
+        return self._record(*row)
 
     @property
     def digests(self) -> Digests:
@@ -313,7 +329,7 @@ class Manifest:
 
     def close(self) -> None:
         """Free the temporary disk space; the counts stay."""
-        self._database.close()
+        self._merger.close()
         self.problems.close()
 
     def __enter__(self) -> Self:
@@ -368,12 +384,15 @@ class Manifest:
     def _embedding(self, number: int | None) -> npt.NDArray[np.float32] | None:
         if number is None:
             return None
-        if self._vectors is not None:
-            return self._vectors.row(number)
-        ((vector,),) = self._database.execute(
-            "SELECT vector FROM embedding WHERE number = ?", (number,)
-        )
-        return np.frombuffer(vector, dtype=np.float32)
+        return self._embeddings.row(number)
+
+    def _embeddings_of(self, rows: Iterable[StoredRow]) -> npt.NDArray[np.float32] | None:
+        """Return the embeddings of rows, float32[n, d]; None where one has none."""
+        numbers = [embedding for *_, embedding, _ in rows]
+        known = [number for number in numbers if number is not None]
+        if len(known) < len(numbers):
+            return None
+        return self._embeddings.rows(known)
 
     def _check(self, strict: bool) -> None:
         problems = self.problems

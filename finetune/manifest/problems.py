@@ -4,9 +4,12 @@ import csv
 import itertools
 import marshal
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+# The kind of note about a record that has no image file, but its ready-made vector.
+VECTOR_ALONE = "no image file"
 
 EXAMPLES_OF_A_KIND = 5
 PACKED_AT_ONCE = 1000
@@ -62,6 +65,17 @@ class Problems:
         """Count and keep a note: worth telling, no error."""
         self._keep(self.notes, kind, where, reason)
 
+    def note_all(self, kind: str, notes: Sequence[tuple[str, str]]) -> None:
+        """Count and keep notes of one kind: (where, reason) of each."""
+        few = EXAMPLES_OF_A_KIND
+        for where, reason in notes[:few]:
+            self.note(kind, where, reason)
+        if len(notes) <= few:
+            return
+        self.notes[kind] += len(notes) - few
+        self._waiting += [(kind, *_encodable(*each)) for each in notes[few:]]
+        self._pack()
+
     def extend(self, others: "Problems") -> None:
         """Take in all of others' problems and notes."""
         for problem in others:
@@ -108,12 +122,18 @@ class Problems:
         examples = self._examples.setdefault(kind, [])
         if len(examples) < EXAMPLES_OF_A_KIND:
             examples.append(Problem(kind, where, reason))
-        if not (where.isascii() and reason.isascii()):
-            # A file name that is no UTF-8 must not stop the report of just that.
-            where, reason = (
-                text.encode(errors="backslashreplace").decode() for text in (where, reason)
-            )
-        self._waiting.append((kind, where, reason))
+        self._waiting.append((kind, *_encodable(where, reason)))
+        self._pack()
+
+    def _pack(self) -> None:
         if len(self._waiting) >= PACKED_AT_ONCE:
             self._packed.append(zlib.compress(marshal.dumps(self._waiting), level=1))
             self._waiting = []
+
+
+def _encodable(where: str, reason: str) -> tuple[str, str]:
+    if where.isascii() and reason.isascii():
+        return where, reason
+    # A file name that is no UTF-8 must not stop the report of just that.
+    where, reason = (text.encode(errors="backslashreplace").decode() for text in (where, reason))
+    return where, reason

@@ -46,6 +46,7 @@ CLIPSEARCH = [
     "document_fields",
     "json_records",
     "documents",
+    "document_columns",
     "operations",
     "modes",
     "sorting",

@@ -5,18 +5,22 @@ import importlib.resources
 import json
 import re
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipsearch.document_columns import DocumentColumns
 from clipsearch.documents import DOCUMENT_FORM, PARTS, Document
 from clipsearch.engine import DataSet, IndexInfo, OpenFeed
+from clipsearch.engines.local.store import texts_of
 from clipsearch.engines.vespa.answers import parse_document
 from clipsearch.engines.vespa.operations import hit_fields, put_fields, shown_fields, update_fields
 from clipsearch.engines.vespa.queries import LATER_FIELDS
-from clipsearch.feed.ledger.entry import hash_of_fields, hash_of_fields_before
+from clipsearch.feed.ledger.entry import hash_of_fields, hashed_fields, hashes_before
 from clipsearch.operations import Update
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
@@ -99,10 +103,26 @@ def test_hashes_are_those_of_the_ledgers_that_are_there() -> None:
     first = [["two dogs", "a beach"], "photos/a.jpg", [["class", "beach"]]]
     first += [[["f", 0.5], ["year", 2010.0]]]
     for parts, found in (
-        (first, hash_of_fields_before(FULL)),
-        ([*first, "photos"], hash_of_fields(FULL)),
+        (first, hashes_before(FULL)[1]),
+        ([*first, "photos"], hashes_before(FULL)[0]),
     ):
         assert found == hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    compact = json.dumps([*first, "photos"], separators=(",", ":")).encode()
+    assert hash_of_fields(FULL) == hashlib.sha256(compact).hexdigest()
+
+
+def test_columns_are_hashed_as_documents_and_are_them_again() -> None:
+    documents = [FULL, replace(FULL, id="b.jpg", captions=("é",), tags={}, numbers={"x": 1.0})]
+    columns = DocumentColumns.of(documents)
+    found = [hashlib.sha256(each).hexdigest() for each in hashed_fields(columns.parts)]
+    assert found == list(map(hash_of_fields, documents))
+    assert [as_json(each) for each in columns] == [as_json(each) for each in documents]
+    assert [each.id for each in columns.rows(np.array([1]))] == ["b.jpg"]
+    assert list(map(orjson.loads, texts_of(columns))) == [each.to_json() for each in documents]
+
+
+def as_json(document: Document) -> dict[str, Any]:
+    return document.to_json() | {"embedding": document.embedding.tolist()}  # type: ignore[union-attr]
 
 
 def test_an_update_holds_what_is_named_and_nothing_else() -> None:

@@ -36,6 +36,10 @@ class FakeEngine:
     log: list[Operation] = field(default_factory=list)
     finished: int = 0
 
+    @property
+    def takes_many(self) -> bool:
+        return False
+
     def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
         self.info = change(self.info)
         return self.info

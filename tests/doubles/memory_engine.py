@@ -33,6 +33,10 @@ class MemoryEngine:
         self.partial: str | None = None
         self.closed = False
 
+    @property
+    def takes_many(self) -> bool:
+        return False
+
     def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
         self.info = change(self.info)
         return self.info

@@ -54,7 +54,7 @@ from clipsearch.engines.local.store import Store, clear_errors
 from clipsearch.engines.local.versions import Versions
 from clipsearch.engines.local.writing.upkeep import MOST_SEGMENTS, Upkeep, stray_files
 from clipsearch.engines.local.writing.write import Writer, in_batches
-from clipsearch.operations import Operation, Outcome, Upsert
+from clipsearch.operations import Operation, Outcome, Upsert, UpsertMany
 from clipsearch.terms import DocumentFrequencies
 from clipsearch.text import check_language
 from finetune.cores import available_cores
@@ -123,6 +123,11 @@ class LocalEngine:
     def info(self) -> IndexInfo:
         """What the index knows about itself."""
         return self._info
+
+    @property
+    def takes_many(self) -> bool:
+        """See `Engine.takes_many`."""
+        return True
 
     def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
         """See `Engine.change_info`; the language cannot change either."""
@@ -311,7 +316,11 @@ class _Session:
 
     def write(self, batch: dict[str, Operation]) -> list[Outcome]:
         """Write a batch, and merge where a long feed has made many segments."""
-        outcomes = self.writer.write(batch)
+        first = next(iter(batch.values()))
+        if isinstance(first, UpsertMany):
+            outcomes = [self.writer.write_many(first)]
+        else:
+            outcomes = self.writer.write(batch)
         self.upkeep.merge(MOST_SEGMENTS)
         return outcomes
 

@@ -25,8 +25,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
-from clipsearch.documents import Document, Embedding
+from clipsearch.document_columns import DocumentColumns
+from clipsearch.documents import PARTS, Document, Embedding
 from clipsearch.engines.local.folder import STORE_FILE
 from clipsearch.engines.local.vectors.blocks import Block
 from clipsearch.engines.local.vectors.depth import Depths
@@ -48,8 +50,6 @@ CREATE TABLE blocks (place INTEGER PRIMARY KEY, number INTEGER NOT NULL, codes I
     used INTEGER NOT NULL);
 """
 Ints = npt.NDArray[np.int32]
-# Made once: `json.dumps` with options makes one for each text.
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +111,26 @@ class Stored:
 
     def document(self, embedding: Embedding | None = None) -> Document:
         """Return what was stored, with this embedding."""
-        return Document.from_json(json.loads(self.text), embedding)
+        return Document.from_json(orjson.loads(self.text), embedding)
 
 
-def text_of(document: Document) -> str:
-    """Write the document as one JSON text.
+def text_of(document: Document) -> bytes:
+    """Write the document as one JSON text, in UTF-8.
 
     `Stored.document` gives it back, but for the embedding.
     """
-    return _ENCODER.encode(document.to_json())
+    return orjson.dumps(document.to_json())
+
+
+def texts_of(documents: DocumentColumns) -> list[bytes]:
+    """Write each document as `text_of` does."""
+    names = ("id", *documents.parts)
+    columns = [map(PARTS[name].kind.to_json, held) for name, held in documents.parts.items()]
+    dumps = orjson.dumps
+    return [
+        dumps(dict(zip(names, values, strict=True)))
+        for values in zip(documents.ids, *columns, strict=True)
+    ]
 
 
 class Store:
@@ -302,13 +313,18 @@ class Store:
 
 
 def put_documents(
-    connection: sqlite3.Connection, rows: Iterable[tuple[int, int, int, str]]
+    connection: sqlite3.Connection,
+    keys: Iterable[int],
+    slots: Iterable[int],
+    vector_sums: Iterable[int],
+    texts: Sequence[bytes],
 ) -> None:
-    """Write (key, slot, CRC-32 of the vector, text) of documents."""
-    connection.executemany(
-        "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)",
-        ((key, slot, total, zlib.crc32(text.encode()), text) for key, slot, total, text in rows),
+    """Write documents by their keys: slot and CRC-32 of the vector, and the text."""
+    # The bytes go as text, since the column is of that: `CAST` would copy them twice.
+    rows = zip(
+        keys, slots, vector_sums, map(zlib.crc32, texts), map(bytes.decode, texts), strict=True
     )
+    connection.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def put_facts(connection: sqlite3.Connection, **facts: Any) -> None:

@@ -108,6 +108,11 @@ class VespaEngine:
         self._info_read = time.monotonic()
         return self._info
 
+    @property
+    def takes_many(self) -> bool:
+        """See `Engine.takes_many`: each document is a request."""
+        return False
+
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         """See `Engine.feed`."""
         return feed(self._client, operations, self._info, self._places())

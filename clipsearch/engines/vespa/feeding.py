@@ -38,7 +38,7 @@ from clipsearch.engines.vespa.operations import (
     put_fields,
     update_fields,
 )
-from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
+from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert, UpsertMany
 from clipsearch.storable import shown_id, why_no_id
 from finetune.errors import DocumentError, EngineError
 
@@ -180,6 +180,8 @@ class _Writer:
                     if why_no_id(name) is not None:  # nothing can have it
                         return Outcome(operation)
                     return self._send(operation, "DELETE", None)
+                case UpsertMany():
+                    raise TypeError("each document is a request: `takes_many` is False")
         except DocumentError as error:
             return Outcome(operation, str(error))
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from clipsearch.documents import Document
 from clipsearch.engine import Engine
-from clipsearch.feed.ledger.entry import Entry, hash_of_fields, hash_of_fields_before
+from clipsearch.feed.ledger.entry import Entry, hash_of_fields, is_hash_of
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.mark import FeedMark
 
@@ -90,7 +90,7 @@ def _differs(known: Entry, document: Document) -> bool:
 
     A digest of the earlier form is no difference.
     """
-    return known.fields not in ("", hash_of_fields(document), hash_of_fields_before(document))
+    return known.fields != "" and not is_hash_of(known.fields, document)
 
 
 def _entry(document: Document, known: Entry | None, encoder: str) -> Entry:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from finetune.manifest.record_digests import hash_of_id
+from finetune.manifest.merging.record_digests import hash_of_id
 
 TABLE = "compared"
 COMPARED = f"""

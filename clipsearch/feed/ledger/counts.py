@@ -47,6 +47,10 @@ class Counts:
             self._add(known.data_set, -1, -bool(known.fields))
         self._add(entry.data_set, 1, bool(entry.fields))
 
+    def add(self, data_set: str, count: int) -> None:
+        """Count so many documents that were not known, and are held."""
+        self._add(data_set, count, count)
+
     def remove(self, entry: Entry, *, stays: bool) -> None:
         """Count a document that was forgotten, or what it was made from; it `stays` then."""
         self._add(entry.data_set, 0 if stays else -1, -bool(entry.fields))

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
+
+import orjson
 
 from clipsearch.documents import PARTS, Document
 
@@ -103,21 +106,45 @@ class PendingFeed:
 
 def hash_of_fields(document: Document) -> str:
     """Return a sha256, in hex, that changes with any field but embedding, content and look."""
+    return hashlib.sha256(orjson.dumps(_all_fields(document))).hexdigest()
+
+
+def hashed_fields(documents: Mapping[str, Sequence[Any]]) -> list[bytes]:
+    """Return, of each document, the JSON whose sha256 `hash_of_fields` is.
+
+    `documents` are the values of all parts, by name.
+    """
+    first = [map(ordered, documents[name]) for name, ordered in _FIRST_KINDS]
+    rows: Iterable[Sequence[object]] = zip(*first, documents["data_set"], strict=True)
+    for name, ordered in _LATER_KINDS:
+        rows = (
+            (*row, [name, ordered(value)]) if value else row
+            for row, value in zip(rows, documents[name], strict=True)
+        )
+    return list(map(orjson.dumps, rows))
+
+
+def is_hash_of(hash: str, document: Document) -> bool:
+    """Return whether a ledger, perhaps of an earlier version, has this hash of the document."""
+    return hash == hash_of_fields(document) or hash in hashes_before(document)
+
+
+def hashes_before(document: Document) -> tuple[str, str]:
+    """Return what earlier versions had in the place of `hash_of_fields`, the last one first."""
+    return _hash(_all_fields(document)), _hash(_fields(document))
+
+
+def _fields(document: Document) -> list[object]:
+    return [ordered(getattr(document, name)) for name, ordered in _FIRST_KINDS]
+
+
+def _all_fields(document: Document) -> list[object]:
     later = [
         [name, ordered(value)]
         for name, ordered in _LATER_KINDS
         if (value := getattr(document, name))
     ]
-    return _hash([*_fields(document), document.data_set, *later])
-
-
-def hash_of_fields_before(document: Document) -> str:
-    """Return the same of a document that an earlier version wrote, as its ledger has it."""
-    return _hash(_fields(document))
-
-
-def _fields(document: Document) -> list[object]:
-    return [ordered(getattr(document, name)) for name, ordered in _FIRST_KINDS]
+    return [*_fields(document), document.data_set, *later]
 
 
 def _hash(parts: list[object]) -> str:

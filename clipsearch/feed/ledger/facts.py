@@ -41,6 +41,10 @@ class LedgerFacts:
         known = json.loads(self._fact("places fed") or "{}")
         return {name: tuple(paths) for name, paths in known.items()}
 
+    def known_manifest(self, data_set: str) -> str:
+        """Return what `Ledger.remember_manifest` kept; empty where it no longer holds."""
+        return self._fact(f"manifest {data_set}") or ""
+
     def remember_place(self, data_set: str, paths: tuple[str, ...]) -> None:
         """Remember that the data set is fed from here.
 

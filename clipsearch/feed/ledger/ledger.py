@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
+from itertools import repeat
 from pathlib import Path
 from types import EllipsisType, TracebackType
 from typing import IO, Self
@@ -36,6 +37,13 @@ CACHE_KIBIBYTES = 32 * 1024
 FEW_CHANGES = 1000
 
 COLUMNS = "id, stamp, content, encoder, fields, data_set, size"
+_PUT = (
+    f"INSERT INTO documents ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET stamp = excluded.stamp, content = excluded.content,"
+    " encoder = excluded.encoder, fields = excluded.fields, data_set = excluded.data_set,"
+    " size = excluded.size"
+)
+_IDS_AT_ONCE = 500
 
 
 class Ledger(LedgerFacts):
@@ -161,10 +169,6 @@ class Ledger(LedgerFacts):
                 compared.change(self._connection, data_set, rows)
             self._set_fact(f"compared {data_set}", context)
 
-    def known_manifest(self, data_set: str) -> str:
-        """Return what `remember_manifest` kept; empty where it no longer holds."""
-        return self._fact(f"manifest {data_set}") or ""
-
     def remember_manifest(self, data_set: str, manifest: str) -> None:
         """Keep, until a document of the data set changes, how its manifest was when it was fed."""
         with explained(self.path):
@@ -249,9 +253,41 @@ class Ledger(LedgerFacts):
             self._counts.replace(self.get(entry.id) if known is ... else known, entry)
         self._waiting[entry.id] = entry
         self._uncommitted += 1
-        overdue = time.monotonic() - self._committed_at >= COMMIT_EVERY_SECONDS
-        if overdue or self._uncommitted >= COMMIT_EVERY_ENTRIES:
-            self.commit()
+        self._commit_in_time()
+
+    def put_new(
+        self, ids: Sequence[str], contents: Iterable[bytes], fields: Iterable[bytes], data_set: str
+    ) -> None:
+        """Remember acknowledged documents of ready-made vectors, of which nothing was known.
+
+        Args:
+            ids: Of the documents.
+            contents, fields: As in `Entry`, as bytes.
+            data_set: Of all of them.
+        """
+        with explained(self.path):
+            self._flush()
+            self._begin()
+            self._uncount_kept()
+            rows = zip(ids, repeat(""), contents, repeat(""), fields, repeat(data_set), repeat(0))
+            self._connection.executemany(_PUT, rows)
+        if self._counts is not None:
+            self._counts.add(data_set, len(ids))
+        self._uncommitted += len(ids)
+        self._commit_in_time()
+
+    def knows(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the documents that have an entry."""
+        if not self.counts().documents:
+            return set()
+        self._flush()
+        found: set[str] = set()
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            part = ids[start : start + _IDS_AT_ONCE]
+            query = f"SELECT id FROM documents WHERE id IN ({', '.join('?' * len(part))})"
+            with explained(self.path):
+                found.update(id for (id,) in self._connection.execute(query, part))
+        return found
 
     def forget(self, ids: Collection[str]) -> None:
         """Forget documents, and commit: call before they are deleted from the index."""
@@ -331,6 +367,11 @@ class Ledger(LedgerFacts):
     ) -> None:
         self.close()
 
+    def _commit_in_time(self) -> None:
+        overdue = time.monotonic() - self._committed_at >= COMMIT_EVERY_SECONDS
+        if overdue or self._uncommitted >= COMMIT_EVERY_ENTRIES:
+            self.commit()
+
     def _begin(self) -> None:
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN")
@@ -392,10 +433,7 @@ class Ledger(LedgerFacts):
         self._begin()
         self._uncount_kept()
         self._connection.executemany(
-            f"INSERT INTO documents ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET stamp = excluded.stamp, content = excluded.content,"
-            " encoder = excluded.encoder, fields = excluded.fields,"
-            " data_set = excluded.data_set, size = excluded.size",
+            _PUT,
             (entry.to_row() for entry in self._waiting.values()),
         )
         self._waiting, self._read_ahead = {}, {}

@@ -21,15 +21,20 @@ class IdSet:
         with explained(path):
             connection.execute(f"DROP TABLE IF EXISTS {self.table}")
             connection.execute(f"CREATE TABLE {self.table} (id TEXT PRIMARY KEY) WITHOUT ROWID")
-            connection.executemany(
-                f"INSERT OR IGNORE INTO {self.table} VALUES (?)", ((each,) for each in ids)
-            )
+        self.add_all(ids)
 
     def add(self, document_id: str) -> None:
         """Put an id into the set."""
         with explained(self._path):
             self._connection.execute(
                 f"INSERT OR IGNORE INTO {self.table} VALUES (?)", (document_id,)
+            )
+
+    def add_all(self, ids: Iterable[str]) -> None:
+        """Put ids into the set."""
+        with explained(self._path):
+            self._connection.executemany(
+                f"INSERT OR IGNORE INTO {self.table} VALUES (?)", ((each,) for each in ids)
             )
 
     def __contains__(self, document_id: str) -> bool:

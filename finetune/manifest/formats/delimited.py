@@ -8,14 +8,16 @@ round fields are cut, as filters cut them. A field may be as long as the file (`
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from finetune.errors import ManifestError
 from finetune.manifest.fields.long_fields import long_fields
 from finetune.manifest.formats.columns import ColumnNames, ManifestColumns
 from finetune.manifest.formats.row import (
+    LIST_MARKS,
     MetadataValue,
     Row,
     caption_values,
@@ -32,6 +34,7 @@ from finetune.manifest.problems import Problems
 from finetune.text.composed import composed
 
 DELIMITERS = (",", "\t", ";", "|")
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,60 @@ class DelimitedText:
 
     def rows(self, problems: Problems) -> Iterator[Row]:
         """Read the rows; those with another number of fields than the header are reported."""
-        fields_of = _FieldReader(self, problems)
         self.columns.tell(problems, self.path.name, has_vectors=self.has_vectors)
         number = -1
         with open_lines(self.path) as lines, long_fields():
-            for line, fields in fields_of.read(lines):
-                number += 1
-                if fields is None:
-                    continue
+            read = _FieldReader(self, problems).read(lines)
+            while part := list(islice(read, _ROWS_AT_ONCE)):
+                numbered = [(n, *each) for n, each in enumerate(part, number + 1)]
+                number += len(part)
+                usable = [(n, line, fields) for n, line, fields in numbered if fields is not None]
+                if usable:
+                    yield from self._rows(usable, problems)
+
+    def _rows(
+        self, read: Sequence[tuple[int, int, list[str]]], problems: Problems
+    ) -> Iterator[Row]:
+        """Yield the rows of (number, line, fields), by columns where all are plain texts."""
+        numbers, lines, fields = zip(*read, strict=True)
+        values = {
+            name: list(map(str.strip, column))
+            for name, column in zip(self.names, zip(*fields, strict=True), strict=True)
+        }
+        columns = self.columns
+        may_be_lists = any(
+            text[:1] in LIST_MARKS
+            for name in (*columns.captions, *columns.metadata)
+            for text in values[name]
+            if text
+        )
+        if columns.embedding is not None or len(columns.captions) > 1 or may_be_lists:
+            for number, line, each in read:
                 try:
-                    yield self._row(fields, number, line)
+                    yield self._row(each, number, line)
                 except ValueError as error:
                     problems.add("bad row", f"{self.path.name}:{line}", str(error))
+            return
+        nothing: list[None] = [None] * len(read)
+
+        def given(name: str | None) -> Sequence[str | None]:
+            return nothing if name is None else [text or None for text in values[name]]
+
+        images, ids = given(columns.image), given(columns.id)
+        if columns.image_is_id:
+            images, ids = ids, nothing
+        captions: Sequence[tuple[str, ...]] = [()] * len(read)
+        for name in columns.captions:
+            captions = [(text,) if text else () for text in values[name]]
+        metadata: Sequence[dict[str, MetadataValue] | None] = nothing
+        if columns.metadata:
+            held = zip(*[values[name] for name in columns.metadata], strict=True)
+            metadata = [_not_empty(columns.metadata, texts) for texts in held]
+        source = self.path.name
+        for number, line, image, caption, id, split, own in zip(
+            numbers, lines, images, captions, ids, given(columns.split), metadata, strict=True
+        ):
+            yield Row(number, source, line, image or "", caption, id, split, own)
 
     def _row(self, fields: list[str], number: int, line: int) -> Row:
         # The same as Columns.row, written out for speed: it runs a million times.
@@ -237,3 +282,9 @@ def _reading(path: Path, header: str, delimiter: str, has_vectors: bool) -> Deli
     names = [composed(name.strip()) or f"column {number}" for number, name in enumerate(fields, 1)]
     columns = ManifestColumns.of(names, has_vectors=has_vectors)
     return DelimitedText(path, delimiter, tuple(names), columns, has_vectors)
+
+
+def _not_empty(names: Sequence[str], texts: Sequence[str]) -> dict[str, MetadataValue] | None:
+    if all(texts):
+        return dict(zip(names, texts, strict=True))
+    return {name: text for name, text in zip(names, texts, strict=True) if text} or None

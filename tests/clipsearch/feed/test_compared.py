@@ -229,8 +229,7 @@ def test_one_change_is_one_look(collection: Collection, looked_at: list[int]) ->
     for row in collection.rows.values():
         row["caption"] = str(row["caption"]).removesuffix("\x01")
     assert collection.feed().fed == 60
-    assert len(looked_at) == 60
-    looked_at.clear()
+    assert not looked_at  # new and plain: they pass by columns
     collection.rows["d30"]["caption"] = "all new"
     report = collection.feed()
     assert (report.updated, report.unchanged) == (1, 59)

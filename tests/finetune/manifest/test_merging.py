@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune.manifest.manifest import Manifest
-from finetune.manifest.merge import Merger, OutOfOrderError
-from finetune.manifest.once import FIRST_LOOK, Once
-from finetune.manifest.paired_vectors import PairedVectors
+from finetune.manifest.merging.merge import Merger, OutOfOrderError
+from finetune.manifest.merging.once import FIRST_LOOK, Once
+from finetune.manifest.merging.paired_vectors import PairedVectors
 
 Found = tuple[list[object], list[object], dict[str, str], list[object]]
 
@@ -130,7 +130,7 @@ def test_a_text_that_comes_again_is_found() -> None:
 def test_vectors_are_read_by_blocks_as_they_were_written(
     kind: str, order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.manifest.paired_vectors.BLOCK_BYTES", 1000)
+    monkeypatch.setattr("finetune.manifest.merging.paired_vectors.BLOCK_BYTES", 1000)
     values = np.random.default_rng(0).normal(size=(101, 7)).astype(kind)
     np.save(tmp_path / "m.npy", np.asarray(values, order=order))  # type: ignore[call-overload]
     (tmp_path / "m.csv").touch()

@@ -6,13 +6,14 @@ language.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.documents import Document, look_of
 from clipsearch.engine import Filter, NumberFilter, TagFilter
 from clipsearch.engines.local.segments.postings import smallest
 from clipsearch.engines.local.segments.sections import Array, Sections
@@ -113,31 +114,35 @@ class Metadata:
         return mask
 
 
-def metadata_of(documents: Sequence[Document]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the arrays and facts of `Metadata` for documents in the order of the rows."""
-    rows = len(documents)
-    tags: dict[str, tuple[npt.NDArray[np.int64], dict[str, int]]] = {}
-    numbers: dict[str, npt.NDArray[np.float64]] = {}
-    sets: dict[str, int] = {}
-    set_codes = [sets.setdefault(each.data_set, len(sets) + 1) for each in documents]
-    for row, document in enumerate(documents):
-        for column, value in document.tags.items():
-            if column not in tags:
-                tags[column] = (np.full(rows, ABSENT, np.int64), {})
-            codes, known = tags[column]
-            codes[row] = known.setdefault(value, len(known) + 1)
-        for column, number in document.numbers.items():
-            if column not in numbers:
-                numbers[column] = np.full(rows, np.nan)
-            numbers[column][row] = number
-    looks = [look_number(look_of(each)) for each in documents]
-    coded = {column: (codes, list(known)) for column, (codes, known) in tags.items()}
-    return columns_as_arrays(
-        coded,
-        numbers,
-        (np.array(set_codes, np.int64), list(sets)),
-        np.array(looks, np.uint64),
-    )
+def metadata_of(
+    tags: Sequence[Mapping[str, str]],
+    numbers: Sequence[Mapping[str, float]],
+    data_sets: Sequence[str],
+    looks: Sequence[str],
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays and facts of `Metadata` for those of documents in the order of the rows.
+
+    `looks` are those of `clipsearch.documents.look_of`.
+    """
+    coded = {
+        column: _coded([each.get(column) for each in tags])
+        for column in dict.fromkeys(chain.from_iterable(tags))
+    }
+    values = {
+        column: np.array([each.get(column, math.nan) for each in numbers], np.float64)
+        for column in dict.fromkeys(chain.from_iterable(numbers))
+    }
+    numbered = np.array(list(map(look_number, looks)), np.uint64)
+    return columns_as_arrays(coded, values, _coded(data_sets), numbered)
+
+
+def _coded(values: Sequence[str | None]) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return a code for each value, ABSENT for None, and the values by code, as they come."""
+    known: dict[str | None, int] = dict.fromkeys(values, ABSENT)
+    known.pop(None, None)
+    codes = {value: code for code, value in enumerate(known, ABSENT + 1)}
+    found = np.array([codes.get(value, ABSENT) for value in values], np.int64)
+    return found, [value for value in codes if value is not None]
 
 
 def look_number(look: str) -> int:

@@ -89,10 +89,18 @@ class Postings:
         return start, end
 
 
+class _Numbers(dict[str, int]):
+    """Numbers of terms, in the order in which they are first asked for."""
+
+    def __missing__(self, term: str) -> int:
+        number = self[term] = len(self)
+        return number
+
+
 def postings_of(tokens: Sequence[Sequence[str]]) -> dict[str, Array]:
     """Return the arrays of `Postings` for the tokens of all rows, in their order."""
-    numbers: dict[str, int] = {}
-    of_tokens = [numbers.setdefault(token, len(numbers)) for each in tokens for token in each]
+    numbers = _Numbers()
+    of_tokens = list(map(numbers.__getitem__, chain.from_iterable(tokens)))
     lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
     terms = sorted(numbers)
     place = np.empty(len(terms), np.int64)

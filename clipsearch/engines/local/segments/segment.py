@@ -6,15 +6,15 @@ document that is written anew stands in another one, and its row here counts as 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.documents import Document
+from clipsearch.documents import Document, look_of
 from clipsearch.engines.local.segments.metadata import Metadata, metadata_of
 from clipsearch.engines.local.segments.postings import Ints, Postings, postings_of
 from clipsearch.engines.local.segments.sections import Array, Sections
@@ -22,6 +22,7 @@ from clipsearch.engines.local.segments.strings import Strings, strings_as_arrays
 from clipsearch.engines.local.segments.words import NAME, word_arrays, words_in
 
 Hashes = npt.NDArray[np.uint64]
+Column = TypeVar("Column")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +89,67 @@ def id_hashes(ids: Sequence[bytes]) -> Hashes:
     return np.frombuffer(digests, "<u8")
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The documents of a segment, a column a field; in any order, but the same in each.
+
+    Attributes:
+        ids, captions, tags, numbers, data_sets: Of the documents.
+        looks: As `clipsearch.documents.look_of`.
+        tokens, keys, slots: As in `Row`.
+    """
+
+    ids: Sequence[str]
+    captions: Sequence[Sequence[str]]
+    tags: Sequence[Mapping[str, str]]
+    numbers: Sequence[Mapping[str, float]]
+    data_sets: Sequence[str]
+    looks: Sequence[str]
+    tokens: Sequence[Sequence[str]]
+    keys: Ints
+    slots: Ints
+
+    def sections(self) -> Sections:
+        """Return the sections of a segment of these documents, whose ids are distinct."""
+        order = sorted(range(len(self.ids)), key=self.ids.__getitem__)
+
+        def ordered(column: Sequence[Column]) -> list[Column]:
+            return [column[place] for place in order]
+
+        ids = [id.encode() for id in ordered(self.ids)]
+        columns, facts = metadata_of(
+            ordered(self.tags),
+            ordered(self.numbers),
+            ordered(self.data_sets),
+            ordered(self.looks),
+        )
+        places = np.array(order, np.intp)
+        return assembled(
+            ids,
+            id_hashes(ids),
+            self.keys[places],
+            self.slots[places],
+            postings_of(ordered(self.tokens)),
+            word_arrays(ordered(self.captions)),
+            columns,
+            facts,
+        )
+
+
 def sections_of(rows: Sequence[Row]) -> Sections:
     """Return the sections of a segment of these documents, whose ids are distinct."""
-    ordered = sorted(rows, key=lambda row: row.document.id)
-    ids = [row.document.id.encode() for row in ordered]
-    columns, facts = metadata_of([row.document for row in ordered])
-    return assembled(
-        ids,
-        id_hashes(ids),
-        np.array([row.key for row in ordered], np.int64),
-        np.array([row.slot for row in ordered], np.int64),
-        postings_of([row.tokens for row in ordered]),
-        word_arrays(row.document.captions for row in ordered),
-        columns,
-        facts,
-    )
+    documents = [row.document for row in rows]
+    return Rows(
+        [each.id for each in documents],
+        [each.captions for each in documents],
+        [each.tags for each in documents],
+        [each.numbers for each in documents],
+        [each.data_set for each in documents],
+        list(map(look_of, documents)),
+        [row.tokens for row in rows],
+        np.array([row.key for row in rows], np.int64),
+        np.array([row.slot for row in rows], np.int64),
+    ).sections()
 
 
 def assembled(

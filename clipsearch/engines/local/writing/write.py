@@ -7,23 +7,17 @@ it leaves files that nothing names, which the end of the next feed removes.
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.documents import (
-    UNIT_LENGTH_TOLERANCE,
-    Document,
-    check_document,
-    check_fields,
-    storable,
-)
+from clipsearch.documents import Document, check_document, check_fields, storable
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.collection import NOBODY, Collection
 from clipsearch.engines.local.segments.sections import write_sections
-from clipsearch.engines.local.segments.segment import Row, sections_of
 from clipsearch.engines.local.store import (
     Store,
     Stored,
@@ -32,12 +26,17 @@ from clipsearch.engines.local.store import (
     put_documents,
     put_facts,
     segment_path,
-    text_of,
 )
-from clipsearch.engines.local.vectors.blocks import write_codes, write_vectors
+from clipsearch.engines.local.vectors.blocks import Block, write_codes, write_vectors
 from clipsearch.engines.local.versions import Versions
-from clipsearch.engines.local.writing.placing import Placing
-from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
+from clipsearch.engines.local.writing.batch import (
+    Batch,
+    Replacing,
+    plain_documents,
+    sound_embeddings,
+)
+from clipsearch.engines.local.writing.placing import Placing, Slots
+from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert, UpsertMany
 from clipsearch.text import tokens
 from finetune.errors import DocumentError
 
@@ -56,8 +55,8 @@ def in_batches(
     """Apply operations by `write`, yielding their outcomes as batches are written.
 
     An operation on an id that the batch holds already closes the batch, so that operations of
-    one id are applied in the order given. An exception of `operations` is raised again after
-    what was pulled before it is written.
+    one id are applied in the order given; an UpsertMany is a batch by itself. An exception of
+    `operations` is raised again after what was pulled before it is written.
     """
     stream = iter(operations)
     batch: dict[str, Operation] = {}
@@ -71,6 +70,12 @@ def in_batches(
         except BaseException as error:  # Ctrl-C too: nothing pulled so far may be lost
             interruption = error
             break
+        if isinstance(operation, UpsertMany):
+            if batch:
+                yield from write(batch)
+            batch = {}
+            yield from write({operation.id: operation})
+            continue
         full = len(batch) >= BATCH_OPERATIONS or clock() - started >= BATCH_SECONDS
         if batch and (full or operation.id in batch):
             yield from write(batch)
@@ -82,16 +87,6 @@ def in_batches(
         yield from write(batch)
     if interruption is not None:
         raise interruption
-
-
-@dataclass(frozen=True, slots=True)
-class _New:
-    """A document that is to be written: its tokens, and what it replaces."""
-
-    document: Document
-    tokens: Sequence[str]
-    before: Stored | None
-    keeps_vector: bool
 
 
 class Writer:
@@ -127,8 +122,36 @@ class Writer:
         ]
         if documents or gone:
             with clear_errors(self._folder):
-                self._commit(documents, gone, collection)
+                kept = {e.before.key for e in documents if e.before is not None and e.keeps_vector}
+                free = [each.slot for _, each in gone if each.key not in kept]
+                self._commit(Batch.of(documents, self._info.language), gone, free, collection)
         return [Outcome(each, refused.get(each.id)) for each in batch.values()]
+
+    def write_many(self, operation: UpsertMany) -> Outcome:
+        """Write documents of distinct ids, all that are new and plain without an object for each.
+
+        The outcome comes when all of it is written.
+        """
+        documents, refused = operation.documents, dict[str, str]()
+        collection = self._versions.current()
+        is_new = collection.find(documents.ids) == NOBODY
+        plain, texts = plain_documents(documents, self._info.dimension)
+        if len(plain) < len(documents) or not is_new.all():
+            one_by_one = ~is_new
+            one_by_one[np.setdiff1d(np.arange(len(documents)), plain)] = True
+            outcomes = self.write(
+                {each.id: Upsert(each) for each in documents.rows(np.flatnonzero(one_by_one))}
+            )
+            refused = {each.operation.id: each.error for each in outcomes if each.error is not None}
+            texts = [
+                text for text, at in zip(texts, plain.tolist(), strict=True) if not one_by_one[at]
+            ]
+            documents = documents.rows(np.flatnonzero(~one_by_one))
+        if len(documents):
+            with clear_errors(self._folder):
+                batch = Batch.of_new(documents, texts, self._info.language)
+                self._commit(batch, [], [], self._versions.current())
+        return Outcome(operation, refused=refused)
 
     def _documents(
         self,
@@ -136,12 +159,13 @@ class Writer:
         before: dict[str, Stored],
         collection: Collection,
         refused: dict[str, str],
-    ) -> list[_New]:
+    ) -> list[Replacing]:
         """Return the documents to write; add those that cannot be written to `refused`."""
         found = []
-        sound = _sound_embeddings(batch.values(), self._info.dimension)
+        whole = (each.document for each in batch.values() if isinstance(each, Upsert))
+        sound = sound_embeddings(whole, self._info.dimension)
         for operation in batch.values():
-            if isinstance(operation, Delete):
+            if not isinstance(operation, Upsert | Update):
                 continue
             try:
                 held = before.get(operation.id)
@@ -150,63 +174,54 @@ class Writer:
                     check_fields(document)
                 else:
                     check_document(document, self._info.dimension)
-                found.append(self._new(document, held, collection))
+                found.append(_replacing(document, held, collection))
             except DocumentError as error:
                 refused[operation.id] = str(error)
         return found
 
-    def _new(self, document: Document, held: Stored | None, collection: Collection) -> _New:
-        language = self._info.language
-        words = [token for caption in document.captions for token in tokens(caption, language)]
-        keeps = document.embedding is None
-        if held is not None and document.embedding is not None:
-            # The same vector again, as where only the words of a whole document changed.
-            known = collection.vectors.at(held.slot)
-            keeps = bool(np.array_equal(known, document.embedding))
-        return _New(document, words, held, keeps)
-
     def _commit(
         self,
-        documents: list[_New],
+        batch: Batch,
         gone: list[tuple[int, Stored]],
+        free: list[int],
         collection: Collection,
     ) -> None:
+        """Write a batch, and take the rows out that are `gone`; `free` are slots left by them."""
         state = self._versions.state
         assert state is not None
-        vectors = _stacked([each for each in documents if not each.keeps_vector])
         centre = state.centre
-        if not state.written and len(vectors) >= LEAST_FOR_CENTRE:
-            centre = vectors.mean(axis=0)
+        if not state.written and len(batch.vectors) >= LEAST_FOR_CENTRE:
+            centre = batch.vectors.mean(axis=0)
         if self._placing is None:
             self._placing = Placing.of(state, collection)
         placing = self._placing
-        slots = placing.take(len(vectors))
-        for block, at, places in placing.by_block(slots):
-            write_vectors(self._folder, block, places, vectors[at])
-            write_codes(self._folder, block, places, vectors[at], centre)
-        key, fresh = state.next_key, iter(zip(slots.tolist(), vectors, strict=True))
-        rows, texts = [], []
-        for each in documents:
-            if each.keeps_vector and each.before is not None:
-                slot, total = each.before.slot, each.before.vector_sum
-            else:
-                slot, vector = next(fresh)
-                total = self.written[slot] = zlib.crc32(vector.data)
-            own, key = (key, key + 1) if each.before is None else (each.before.key, key)
-            rows.append(Row(each.document, each.tokens, own, slot))
-            texts.append((own, slot, total, text_of(each.document)))
-        number = max(state.next_number, placing.next_number)
-        size = 0
-        if rows:
-            size = write_sections(segment_path(self._folder, number), sections_of(rows))
+        taken = placing.take(len(batch.vectors))
+        # Numbers are large and few: they are written while the words are laid out.
+        with ThreadPoolExecutor(1, thread_name_prefix="clipsearch-vectors") as pool:
+            vectors = pool.submit(
+                _write_vectors, self._folder, list(placing.by_block(taken)), batch.vectors, centre
+            )
+            count = int(batch.is_new.sum())
+            keys, slots = batch.rows.keys.copy(), batch.rows.slots.copy()
+            keys[batch.is_new] = state.next_key + np.arange(count)
+            slots[batch.has_vector] = taken
+            number = max(state.next_number, placing.next_number)
+            size = 0
+            if len(batch):
+                sections = replace(batch.rows, keys=keys, slots=slots).sections()
+                size = write_sections(segment_path(self._folder, number), sections)
+            sums = batch.vector_sums.copy()
+            sums[batch.has_vector] = vectors.result()
+        self.written.update(zip(taken.tolist(), sums[batch.has_vector].tolist(), strict=True))
         with self._store.writing() as connection:
-            put_documents(connection, texts)
-            rewritten = {row.key for row in rows}
+            listed = keys.tolist()
+            put_documents(connection, listed, slots.tolist(), sums.tolist(), batch.texts)
+            rewritten = set(listed) if gone else set()
             removed = [(held.key,) for _, held in gone if held.key not in rewritten]
             connection.executemany("DELETE FROM documents WHERE key = ?", removed)
-            if rows:
+            if len(batch):
                 connection.execute(
-                    "INSERT INTO segments VALUES (?, ?, ?)", (number, size, len(rows))
+                    "INSERT INTO segments VALUES (?, ?, ?)", (number, size, len(batch))
                 )
             deletions = _deletions(collection, gone, self._info.language)
             last = number
@@ -220,19 +235,36 @@ class Writer:
                 put_block(connection, block)
             put_facts(
                 connection,
-                next_key=key,
+                next_key=state.next_key + count,
                 next_number=last + 1,
-                written=state.written + len(vectors),
+                written=state.written + len(taken),
                 centre=centre.astype(np.float32).tobytes(),
             )
         placing.next_number = last + 1
-        placing.give_back(_freed(gone, documents))
+        placing.give_back(np.array(free, np.int64))
 
 
-def _freed(gone: list[tuple[int, Stored]], documents: list[_New]) -> npt.NDArray[np.int64]:
-    """Return the slots whose documents went, or have another vector now."""
-    kept = {each.before.key for each in documents if each.before is not None and each.keeps_vector}
-    return np.array([held.slot for _, held in gone if held.key not in kept], np.int64)
+def _write_vectors(
+    folder: Path,
+    placed: list[tuple[Block, Slots, Slots]],
+    vectors: npt.NDArray[np.float32],
+    centre: npt.NDArray[np.float32],
+) -> npt.NDArray[np.int64]:
+    """Write vectors and their codes at (block, rows, places in it); their CRC-32, int64[n]."""
+    for block, at, places in placed:
+        own = vectors[at]
+        write_vectors(folder, block, places, own)
+        write_codes(folder, block, places, own, centre)
+    return np.array([zlib.crc32(vector.data) for vector in vectors], np.int64)
+
+
+def _replacing(document: Document, held: Stored | None, collection: Collection) -> Replacing:
+    keeps = document.embedding is None
+    if held is not None and document.embedding is not None:
+        # The same vector again, as where only the words of a whole document changed.
+        known = collection.vectors.at(held.slot)
+        keeps = bool(np.array_equal(known, document.embedding))
+    return Replacing(document, held, keeps)
 
 
 def _deletions(
@@ -253,29 +285,6 @@ def _deletions(
         ]
         terms = segment.postings.terms_of(rows, words).astype(np.int32)
         yield segment.number, rows, terms
-
-
-def _stacked(documents: Sequence[_New]) -> npt.NDArray[np.float32]:
-    found = [each.document.embedding for each in documents if each.document.embedding is not None]
-    return np.stack(found).astype(np.float32, copy=False) if found else np.zeros((0, 0), np.float32)
-
-
-def _sound_embeddings(operations: Iterable[Operation], dimension: int) -> set[str]:
-    """Return the ids of those whose embedding an index can hold, compared all at once."""
-    whole = [
-        (each.id, each.document.embedding)
-        for each in operations
-        if isinstance(each, Upsert)
-        and each.document.embedding is not None
-        and each.document.embedding.shape == (dimension,)
-    ]
-    if not whole:
-        return set()
-    stacked = np.stack([embedding for _, embedding in whole]).astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.sqrt(np.einsum("ij,ij->i", stacked, stacked))
-        sound = np.abs(lengths - 1.0) <= UNIT_LENGTH_TOLERANCE
-    return {name for (name, _), is_sound in zip(whole, sound.tolist(), strict=True) if is_sound}
 
 
 def _document(operation: Upsert | Update, held: Stored | None) -> Document:

@@ -7,7 +7,6 @@ effect twice, and a search has none.
 """
 
 import contextlib
-import json
 import os
 import random
 import select
@@ -20,7 +19,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPException, IncompleteRead
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import Any, BinaryIO, Protocol
+
+import orjson
 
 from clipsearch.engines.vespa.http.address import LOOPBACK, Address, without_credentials
 from clipsearch.engines.vespa.http.network import Proxy, tls_context
@@ -118,8 +119,8 @@ class Reply:
     def json(self) -> Json:
         """Return the body parsed; None where it is not JSON, which knows no NaN."""
         try:
-            return json.loads(self.body, parse_constant=_no_number)
-        except (ValueError, RecursionError):
+            return orjson.loads(self.body)
+        except ValueError:
             return None
 
 
@@ -297,7 +298,7 @@ class Client:
         returned as it is. `about` is the document that an answer must name (`document_name`) to
         count as done, or as "there is none". Raises EngineError where none came at all.
         """
-        data = None if body is None else _as_json(body).encode()
+        data = None if body is None else orjson.dumps(body)
         status, content, failure = self._retry(method, path, data, patience, stop, about)
         if failure is not None:
             tried = f"; tried for {patience:g} seconds" if patience else ""
@@ -352,10 +353,6 @@ def connect(target: str, settings: ConnectionSettings | None = None) -> Client:
     )
 
 
-# `json.dumps` would make an encoder for each document.
-_as_json = json.JSONEncoder(allow_nan=False).encode
-
-
 def _doubt(reply: Reply, content: Json, about: str | None) -> str | None:
     """Return why an answer cannot be believed, in a few words; None where it can.
 
@@ -369,10 +366,6 @@ def _doubt(reply: Reply, content: Json, about: str | None) -> str | None:
     if not reply.whole:
         return "the answer does not say where it ends"
     return None if content.get("id") == about else "the answer does not name the document"
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _sleep(seconds: float, stop: threading.Event | None) -> bool:

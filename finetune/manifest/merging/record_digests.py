@@ -3,6 +3,7 @@
 import hashlib
 import os
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,16 +57,35 @@ class RecordDigests:
             status: Of its image; None where that was not found.
         """
         name = id.encode()
-        stamp = b""
-        if status is not None:
-            stamp = b"%d %d %d %d" % (
-                status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
-            )  # fmt: skip
-        parts = (name, split.encode(), stamp, content or b"", packed)
+        parts = (name, split.encode(), _stamp(status), content or b"", packed)
         row = hashlib.sha256(b"\0".join(parts)).digest()
         self._numbers.append(number)
         self._ids += _hash_of_name(name)
         self._rows += row[:ROW_BYTES]
+
+    def add_all(
+        self,
+        numbers: Sequence[int],
+        ids: Sequence[str],
+        splits: Sequence[str],
+        packed: Sequence[bytes],
+        contents: Sequence[bytes | None],
+        statuses: Sequence[os.stat_result | None],
+    ) -> None:
+        """Take in records, each as `add` does."""
+        names = [id.encode() for id in ids]
+        sha256 = hashlib.sha256
+        rows = [
+            sha256(
+                b"\0".join((name, split.encode(), _stamp(status), content or b"", rest))
+            ).digest()[:ROW_BYTES]
+            for name, split, status, content, rest in zip(
+                names, splits, statuses, contents, packed, strict=True
+            )
+        ]
+        self._numbers.extend(numbers)
+        self._ids += b"".join(map(_hash_of_name, names))
+        self._rows += b"".join(rows)
 
     def finished(self) -> Digests:
         """Return the digests of all records that were taken in."""
@@ -74,6 +94,14 @@ class RecordDigests:
             np.frombuffer(bytes(self._ids), np.uint64),
             np.frombuffer(bytes(self._rows), np.uint64).reshape(-1, 2),
         )
+
+
+def _stamp(status: os.stat_result | None) -> bytes:
+    if status is None:
+        return b""
+    return b"%d %d %d %d" % (
+        status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
+    )  # fmt: skip
 
 
 def hash_of_id(id: str) -> bytes:

@@ -1,6 +1,7 @@
 """Whether each of many texts comes once, in 8 bytes a text."""
 
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -23,6 +24,15 @@ class Once:
         if len(self._hashes) < self._next_look:
             return True
         self._next_look *= 2
+        return self.are_all_different()
+
+    def add_all(self, texts: Iterable[str]) -> bool:
+        """Put texts in; False where one has been found to come again, as with `add`."""
+        self._hashes.extend(map(hash, texts))
+        if len(self._hashes) < self._next_look:
+            return True
+        while self._next_look <= len(self._hashes):
+            self._next_look *= 2
         return self.are_all_different()
 
     def are_all_different(self) -> bool:

@@ -13,7 +13,6 @@ that was so. Where a key comes again further on, the manifest is read anew, the 
 Rows are packed with `marshal`: the database is this process's own and gone with it.
 """
 
-import hashlib
 import marshal
 import os
 import sqlite3
@@ -23,13 +22,8 @@ from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
 
-import numpy as np
-
-from finetune.errors import ManifestError
-from finetune.manifest.column_kinds import ColumnKinds
 from finetune.manifest.formats.row import (
     ManifestSource,
-    MetadataValue,
     Row,
     in_composed_form,
     is_ascii,
@@ -37,18 +31,22 @@ from finetune.manifest.formats.row import (
     with_whole_characters,
 )
 from finetune.manifest.image_lookup import ImageLookup, normalise
-from finetune.manifest.once import Once
-from finetune.manifest.paired_vectors import PairedVectors
-from finetune.manifest.problems import Problems
-from finetune.manifest.record_digests import RecordDigests
-from finetune.manifest.splits import HashedSplit, split_of_word
-from finetune.manifest.stored_record import (
+from finetune.manifest.merging.column_kinds import ColumnKinds
+from finetune.manifest.merging.embeddings import Embeddings
+from finetune.manifest.merging.once import Once
+from finetune.manifest.merging.paired_vectors import PairedVectors
+from finetune.manifest.merging.plain_rows import PlainRecords, PlainRows, whole_images
+from finetune.manifest.merging.record_digests import RecordDigests
+from finetune.manifest.merging.rows_of_image import RowsOfImage
+from finetune.manifest.merging.stored_record import (
     ADD_RECORD,
     MARSHAL_VERSION,
     SCHEMA,
     ImagePlace,
     RecordRow,
 )
+from finetune.manifest.problems import VECTOR_ALONE, Problems
+from finetune.manifest.splits import HashedSplit
 from finetune.text.composed import composed
 from finetune.text.numerals import without_point_zero
 
@@ -81,9 +79,9 @@ def merged(make: Callable[[], "Merger"]) -> "Merger":
         try:
             run(merger)
         except OutOfOrderError:
-            merger.database.close()
+            merger.close()
         except BaseException:
-            merger.database.close()
+            merger.close()
             raise
         else:
             return merger
@@ -106,6 +104,7 @@ class Merger:
         columns: What each metadata column holds.
         folder_counts: How many images each folder of the lookup holds.
         digests: Of the records written so far; None where they are not asked for.
+        embeddings: By the number of a row.
     """
 
     def __init__(
@@ -125,17 +124,23 @@ class Merger:
         self._lookup = lookup
         self._hashed_split = hashed_split
         self._problems = problems
-        self._vectors = vectors
+        self.embeddings = Embeddings(vectors)
         self.digests = RecordDigests() if digests else None
-        self._dimension: int | None = None
         self._last_number = -1
-        self._any_id_given = False
+        self._any_id_given = self._any_split_given = False
         # Until one is not: ids, and images named by them, that a data frame wrote as floats.
         self._ids_are_whole_floats = True
         self._names_are_whole_floats = True
-        # Of embeddings whose records come next.
-        self._contents: dict[int, bytes] = {}
-        self._split_words: dict[str, str | None] = {}
+        self._together = RowsOfImage(lookup, problems)
+        self._plain = PlainRecords(
+            lookup,
+            hashed_split,
+            problems,
+            self.embeddings,
+            self.digests,
+            self.columns,
+            self.folder_counts,
+        )
         # Where records are written as rows are read; see `merged`.
         self._keys: Once | None = None
         self._ids: Once | None = None
@@ -152,7 +157,7 @@ class Merger:
         """
         self._keys, self._ids = Once(), Once()
         self.database.executemany(ADD_RECORD, self._records_in_order())
-        self._check_vector_count()
+        self.embeddings.check_count(self._last_number + 1, self._problems)
         if not (self._keys.are_all_different() and self._ids.are_all_different()):
             raise OutOfOrderError
         if (self._wrote_whole_id and self._ids_are_whole_floats) or (
@@ -164,12 +169,49 @@ class Merger:
     def _records_in_order(self) -> Iterator[RecordRow]:
         keys = self._keys
         assert keys is not None
-        for key, same in groupby(self._keyed_rows(), key=itemgetter(0)):
-            if not keys.add(key):
-                raise OutOfOrderError
-            record = self._record([row for _, row in same])
-            if record is not None:
-                yield record
+        for rows in whole_images(self._source.rows(self._problems)):
+            plain = PlainRows.of(rows, captioned=self._source.captioned)
+            if plain is not None and self._takes(plain):
+                yield from self._plain_records(plain)
+                continue
+            for key, same in groupby(self._keyed_rows(rows), key=itemgetter(0)):
+                if not keys.add(key):
+                    raise OutOfOrderError
+                record = self._record([row for _, row in same])
+                if record is not None:
+                    yield record
+
+    def _takes(self, plain: PlainRows) -> bool:
+        """Return whether rows are plain also beside those before."""
+        if plain.are_given:
+            self._any_id_given = True
+            if self._ids_are_whole_floats:
+                self._ids_are_whole_floats = _are_whole_floats(plain.ids)
+        if self._names_are_whole_floats:
+            self._names_are_whole_floats = _are_whole_floats(plain.images)
+        if self._ids_are_whole_floats if plain.are_given else self._names_are_whole_floats:
+            return False
+        embedding = plain.embeddings[0]
+        if embedding is None:
+            return True
+        return self.embeddings.paired is None and not self.embeddings.why_not(embedding)
+
+    def _plain_records(self, plain: PlainRows) -> Iterator[RecordRow]:
+        assert self._keys is not None and self._ids is not None
+        self._last_number = max(self._last_number, plain.numbers[-1])
+        self.row_count += len(plain.ids)
+        embeddings = [each for each in plain.embeddings if each is not None]
+        if embeddings:
+            self.embeddings.keep(plain.numbers, embeddings)
+        records = list(self._plain.of(plain))
+        are_new = self._ids.add_all([id for _, id, *_ in records])
+        if not self._any_split_given and any(plain.splits):
+            made = {number for number, *_ in records}
+            given = zip(plain.numbers, plain.splits, strict=True)
+            self._any_split_given = any(split and number in made for number, split in given)
+        if not self._keys.add_all(plain.images) or not are_new:
+            raise OutOfOrderError
+        return iter(records)
 
     def run_in_any_order(self) -> None:
         """Read all rows of the source and write its records.
@@ -177,16 +219,17 @@ class Merger:
         Raises:
             ManifestError: the source cannot be read.
         """
-        packed = ((row.number, key, marshal.dumps(tuple(row))) for key, row in self._keyed_rows())
+        rows = self._keyed_rows(self._source.rows(self._problems))
+        packed = ((row.number, key, marshal.dumps(tuple(row))) for key, row in rows)
         self.database.executemany("INSERT INTO row VALUES (?, ?, ?)", packed)
-        self._check_vector_count()
+        self.embeddings.check_count(self._last_number + 1, self._problems)
         self.database.execute(_GROUP)
         self.database.executemany(ADD_RECORD, self._records())
         self.database.executescript("DROP TABLE member; DROP TABLE row; DROP TABLE given_id")
 
-    def _keyed_rows(self) -> Iterator[tuple[str, Row]]:
+    def _keyed_rows(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
         """Yield the usable rows, each with the key that all rows of its image have."""
-        for row in self._source.rows(self._problems):
+        for row in rows:
             self._last_number = max(self._last_number, row.number)
             if not is_ascii(row):
                 whole = with_whole_characters(row, self._problems)
@@ -212,8 +255,13 @@ class Merger:
                     "its caption looks like a list but cannot be read as one; it stays one caption"
                 )
                 self._problems.note("unread list", row.where, reason)
-            if row.embedding is not None and not self._keep_embedding(row, row.embedding):
-                row = row._replace(embedding=None)
+            if row.embedding is not None:
+                why_not = self.embeddings.why_not(row.embedding)
+                if why_not is None:
+                    self.embeddings.keep([row.number], [row.embedding])
+                else:
+                    self._problems.add("bad embedding", row.where, why_not)
+                    row = row._replace(embedding=None)
             self.row_count += 1
             if row.embedding is not None or image != row.image:
                 row = row._replace(image=image, embedding=b"" if row.embedding else None)
@@ -225,31 +273,15 @@ class Merger:
         if self._names_are_whole_floats and image:
             self._names_are_whole_floats = without_point_zero(image) is not None
 
-    def _keep_embedding(self, row: Row, embedding: bytes) -> bool:
-        dimension = len(embedding) // np.dtype(np.float32).itemsize
-        if self._dimension is None:
-            self._dimension = dimension
-        if dimension != self._dimension:
-            reason = f"the embedding has {dimension} values, the first one {self._dimension}"
-            self._problems.add("bad embedding", row.where, reason)
-            return False
-        self.database.execute("INSERT INTO embedding VALUES (?, ?)", (row.number, embedding))
-        if self.digests is not None and self._keys is not None:
-            self._contents[row.number] = hashlib.sha256(embedding).digest()
-        return True
+    @property
+    def splits_are_given(self) -> bool:
+        """Whether any row names a split."""
+        return self._any_split_given or self._together.splits_are_given
 
-    def _check_vector_count(self) -> None:
-        if self._vectors is None:
-            return
-        vectors = len(self._vectors)
-        rows = self._last_number + 1
-        # A bad row at the end has a vector too, and no number that we know of.
-        unread = sum(self._problems.counts.get(kind, 0) for kind in ("bad row", "not utf-8"))
-        if not rows <= vectors <= rows + unread:
-            raise ManifestError(
-                f"the .npy file beside the manifest holds {vectors:,} vectors for {rows:,} rows; "
-                "write one vector for each row, in the manifest's order"
-            )
+    def close(self) -> None:
+        """Free the temporary disk space."""
+        self.database.close()
+        self.embeddings.close()
 
     def _records(self) -> Iterator[RecordRow]:
         unpack = marshal.loads
@@ -263,7 +295,7 @@ class Merger:
     def _record(self, rows: list[Row]) -> RecordRow | None:
         number = rows[0].number
         if len(rows) > 1:
-            rows = self._of_one_image(rows)
+            rows = self._together.of_one_image(rows)
         first = rows[0]
         written = next((row.id for row in rows if row.id is not None), None)
         ids = list(dict.fromkeys(composed(row.id) for row in rows if row.id is not None))
@@ -285,12 +317,12 @@ class Merger:
             given = Counter(text for row in rows for text in row.captions)
             captions = tuple(given)
             repeats = tuple(given.values()) if given.total() > len(given) else ()
-            metadata = self._merged_metadata(rows, id)
+            metadata = self._together.metadata(rows, id)
         if metadata:
             self.columns.watch(metadata)
         in_shard = first.shard is not None
         # An id of a sample's JSON was none before: neither split nor document move.
-        split = self._split(rows, id) or self._hashed_split(
+        split = self._together.split(rows, id) or self._hashed_split(
             self._lookup.id_of(first.image) if in_shard else id
         )
         earlier = written
@@ -301,36 +333,9 @@ class Merger:
         packed = marshal.dumps(stored, MARSHAL_VERSION)
         content = None
         if self.digests is not None:
-            content = None if embedding is None else self._content_of(embedding)
+            content = None if embedding is None else self.embeddings.content_of(embedding)
             self.digests.add(number, id, split, packed, content, status)
         return number, id, split, packed, embedding, content
-
-    def _content_of(self, embedding: int) -> bytes:
-        """Return the sha256 of an embedding as float32."""
-        if self._vectors is not None:
-            return hashlib.sha256(self._vectors.row(embedding).data).digest()
-        content = self._contents.pop(embedding, None)
-        if content is None:
-            ((vector,),) = self.database.execute(
-                "SELECT vector FROM embedding WHERE number = ?", (embedding,)
-            )
-            content = hashlib.sha256(vector).digest()
-        return content
-
-    def _of_one_image(self, rows: list[Row]) -> list[Row]:
-        """Return the rows without those of another image, the same but for its Unicode form."""
-        first = rows[0]
-        if all(row.image == first.image for row in rows):
-            return rows
-        others = {row.image for row in rows if row.image != first.image and not row.image.isascii()}
-        for image in sorted(others):
-            if first.shard is None and not self._lookup.is_another_file(first.image, image):
-                others.remove(image)
-        reason = f"its name differs from that of {first.image} in its Unicode form alone; rename it"
-        for row in rows:
-            if row.image in others:
-                self._problems.add("duplicate id", row.where, f"{row.image}: {reason}")
-        return [row for row in rows if row.image not in others]
 
     def _id(self, written: str, *, given: bool) -> str:
         """Return the id that is meant: "101" where all are written like "101.0"."""
@@ -343,7 +348,7 @@ class Merger:
         return (without_point_zero(written) or written) if whole_floats else written
 
     def _embedding_row(self, rows: list[Row]) -> int | None:
-        if self._vectors is not None:
+        if self.embeddings.paired is not None:
             return rows[0].number
         return next((row.number for row in rows if row.embedding is not None), None)
 
@@ -365,7 +370,7 @@ class Merger:
             return ImagePlace(found.folder, found.path, True), found.status
         if has_vector:
             # The image is only for showing.
-            self._problems.note("no image file", row.where, f"{id}: has its vector alone")
+            self._problems.note(VECTOR_ALONE, row.where, f"{id}: has its vector alone")
             return ImagePlace(-1, row.image, False), None
         if not row.image:
             self._problems.add("no image", row.where, f"{id}: has neither image nor embedding")
@@ -396,45 +401,13 @@ class Merger:
         self._problems.add("duplicate id", row.where, reason)
         return False
 
-    @property
-    def splits_are_given(self) -> bool:
-        """Whether any row names a split."""
-        return any(self._split_words.values())
-
-    def _split(self, rows: Iterable[Row], id: str) -> str | None:
-        split: str | None = None
-        for row in rows:
-            if row.split is None:
-                continue
-            if row.split not in self._split_words:
-                self._split_words[row.split] = split_of_word(row.split)
-            meant = self._split_words[row.split]
-            if meant is None:
-                reason = f"{id}: the split {row.split!r} is none of train, val and test"
-                self._problems.add("unknown split", row.where, reason)
-            elif split is None:
-                split = meant
-            elif split != meant:
-                reason = f"{id}: in {split} before, in {meant} here; it stays in {split}"
-                self._problems.add("two splits", row.where, reason)
-        return split
-
-    def _merged_metadata(self, rows: Iterable[Row], id: str) -> dict[str, MetadataValue] | None:
-        merged: dict[str, MetadataValue] = {}
-        different: dict[str, str] = {}
-        for row in rows:
-            for name, value in (row.metadata or {}).items():
-                kept = merged.setdefault(name, value)
-                if kept != value and name not in different:
-                    different[name] = row.where
-        for name, where in different.items():
-            reason = f"{id}: {name} differs from that of its first row, which is kept"
-            self._problems.note("different values", where, reason)
-        return merged or None
-
 
 def _normalised(row: Row) -> str:
     """Return the row's image as records name it; a member of a shard never leaves its shard."""
     if row.shard is not None and ".." in row.image.split("/"):
         return "/".join(part for part in row.image.split("/") if part not in ("", "."))
     return normalise(row.image) if row.image else ""
+
+
+def _are_whole_floats(texts: Iterable[str]) -> bool:
+    return all(without_point_zero(text) is not None for text in texts)

@@ -15,7 +15,6 @@ PRAGMA cache_size = -{CACHE_KIBIBYTES};
 CREATE TABLE row (number INTEGER PRIMARY KEY, key TEXT, packed BLOB);
 CREATE TABLE member (first INTEGER, number INTEGER);
 CREATE TABLE given_id (id TEXT PRIMARY KEY, image TEXT) WITHOUT ROWID;
-CREATE TABLE embedding (number INTEGER PRIMARY KEY, vector BLOB);
 CREATE TABLE record (
     number INTEGER PRIMARY KEY, id TEXT, split TEXT, packed BLOB, embedding INTEGER, content BLOB
 );

@@ -51,14 +51,18 @@ class PairedVectors:
         """Return a row, float32[d], read only."""
         if not self._start <= number < self._start + len(self._block):
             self._start = number - number % self._rows_at_once
-            self._block = self._read(self._start)
+            self._block = self._read(self._start, self._rows_at_once)
             self._block.flags.writeable = False
         row: npt.NDArray[np.float32] = self._block[number - self._start]
         return row
 
-    def _read(self, start: int) -> npt.NDArray[np.float32]:
+    def block(self, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Return rows that follow each other, float32[n, d]."""
+        return self._read(first, count)
+
+    def _read(self, start: int, most: int) -> npt.NDArray[np.float32]:
         mapped = self._mapped
-        count = min(self._rows_at_once, len(mapped) - start)
+        count = min(most, len(mapped) - start)
         if not isinstance(mapped, np.memmap) or not mapped.flags.c_contiguous:
             return np.array(mapped[start : start + count], np.float32)
         width = mapped.shape[1]

@@ -1,6 +1,6 @@
 """What each metadata column of a manifest holds, found while its records stream by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from finetune.manifest.formats.row import MetadataValue
 from finetune.text.numerals import exact_number, without_point_zero
@@ -27,6 +27,21 @@ class ColumnKinds:
                 numbers[name] = exact_number(value) is not None
             if whole.get(name, True):
                 whole[name] = isinstance(value, str) and without_point_zero(value) is not None
+
+    def watch_all(self, metadata: Sequence[Mapping[str, MetadataValue]]) -> None:
+        """Take in the values of many records: what a column has several times is looked at once."""
+        if not metadata:
+            return
+        names = list(metadata[0])
+        if all(list(each) == names for each in metadata):
+            for name, values in zip(
+                names, zip(*[each.values() for each in metadata], strict=True), strict=True
+            ):
+                for value in dict.fromkeys(values):
+                    self.watch({name: value})
+        else:
+            for each in metadata:
+                self.watch(each)
 
     @property
     def kinds(self) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""From rows to records: those of one image are merged, in bounded memory."""
