@@ -427,9 +427,7 @@ class Engine(Protocol):
 
 
 def target_hits(query: EngineQuery) -> int:
-    """Return how many of the nearest by vector are looked for; a deep page of `vector` raises them
-    to its needs.
-    """
+    """Return how many of the nearest by vector are looked for: no fewer than the page needs."""
     if query.ranking.uses_words or query.sort is not None:
         return query.candidates
     return max(query.candidates, query.offset + query.k)
