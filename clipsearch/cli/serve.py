@@ -30,12 +30,6 @@ _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_clien
     help="Answer only who has it. Better in the environment: others see command lines.",
 )
 @click.option(
-    "--write-token",
-    envvar="CLIPSEARCH_WRITE_TOKEN",
-    show_envvar=True,
-    help="Let who has it put and delete documents.",
-)
-@click.option(
     "--cors",
     multiple=True,
     metavar="ORIGIN",
@@ -46,11 +40,6 @@ _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_clien
     multiple=True,
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="Folder of the pictures, beside the one that the index was fed from.",
-)
-@click.option(
-    "--uploads",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for pictures that are put; made where it is missing.",
 )
 @click.option(
     "--cache",
@@ -64,10 +53,8 @@ def serve(
     host: str,
     port: int,
     token: str | None,
-    write_token: str | None,
     cors: tuple[str, ...],
     images: tuple[Path, ...],
-    uploads: Path | None,
     cache: Path | None,
     encoder: str | None,
     device: str,
@@ -98,12 +85,10 @@ def serve(
         host=host,
         port=port,
         token=token or None,
-        write_token=write_token or None,
         cors=cors,
         encoder=encoder,
         device=device,
         images=images,
-        uploads=uploads,
     )
     settings.check()
 

@@ -29,6 +29,7 @@ from clipsearch.server.routes import (
 )
 from clipsearch.server.service import Service
 from clipsearch.server.shapes import ProblemShape
+from clipsearch.server.shapes import problems as problems_of
 from clipsearch.version import __version__
 
 HERE = Path(__file__).parent
@@ -86,7 +87,7 @@ def _middleware(service: Service) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors),
-        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type", "If-None-Match"],
         expose_headers=["ETag", "Retry-After"],
     )
@@ -109,6 +110,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components = schema.setdefault("components", {}).setdefault("schemas", {})
         for name in _NO_PARAMETERS:
             components.pop(name, None)
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                if "422" in operation["responses"]:
+                    operation["responses"] |= {"422": problems_of(422)[422]}
         template = "#/components/schemas/{model}"
         for name, model in _BY_HAND.items():
             described = model.model_json_schema(ref_template=template)

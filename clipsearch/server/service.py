@@ -66,8 +66,7 @@ class Service:
         except BaseException:
             engine.close()
             raise
-        roots = (*settings.images, *([] if settings.uploads is None else [settings.uploads]))
-        self.files = ImageFiles(lambda: self.search.info, roots)
+        self.files = ImageFiles(lambda: self.search.info, settings.images)
         self.thumbnails = Thumbnails(
             settings.cache / THUMBNAILS, limits.thumbnail_bytes, self.metrics
         )

@@ -12,7 +12,6 @@ from finetune.text.masking import has_control_characters
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 TOKEN_VARIABLE = "CLIPSEARCH_TOKEN"
-WRITE_TOKEN_VARIABLE = "CLIPSEARCH_WRITE_TOKEN"
 # A shorter one can be guessed by trying.
 SHORTEST_TOKEN = 16
 MOST_HITS = 1000
@@ -67,12 +66,10 @@ class ServerSettings:
         index: The target: a folder or an http(s) address.
         host, port: Where it listens; port 0 takes a free one.
         token: Without it nothing but the state is told; None lets everybody read.
-        write_token: With it documents are put and deleted, and read; None lets nobody write.
         cors: Origins whose pages may read answers.
         encoder: Its folder, if it has moved since the feed.
         device: Where the encoder runs.
         images: Folders of the images, beside the one that the index was fed from.
-        uploads: Folder for the images that are put; None refuses them.
         cache: Folder of the thumbnails.
         limits: How much.
     """
@@ -82,19 +79,16 @@ class ServerSettings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     token: str | None = None
-    write_token: str | None = None
     cors: tuple[str, ...] = ()
     encoder: str | None = None
     device: str = "cpu"
     images: tuple[Path, ...] = ()
-    uploads: Path | None = None
     limits: ServerLimits = field(default_factory=ServerLimits)
 
     def check(self) -> None:
         """Raise UsageError for a value that cannot work."""
-        for name, token in ((TOKEN_VARIABLE, self.token), (WRITE_TOKEN_VARIABLE, self.write_token)):
-            if token is not None:
-                _check_token(name, token)
+        if self.token is not None:
+            _check_token(TOKEN_VARIABLE, self.token)
         for origin in self.cors:
             _check_origin(origin)
 

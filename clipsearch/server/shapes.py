@@ -178,7 +178,6 @@ class IndexShape(Shape):
     tag_columns: list[str]
     number_columns: list[str]
     data_sets: list[str]
-    writable: bool = Field(description="Whether a token allows to put and delete documents.")
     version: str
     limits: dict[str, int]
 
@@ -230,7 +229,6 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _WHEN = {
     400: "What is asked cannot work.",
     401: "The token is missing or another one.",
-    403: "Nothing can be written: no token for that is set.",
     404: "No such document, or its image is not on this machine.",
     405: "Not with this method.",
     408: "The request did not come in time.",

@@ -53,7 +53,6 @@ def _index(service: Service) -> dict[str, Any]:
         "tag_columns": list(info.tag_columns),
         "number_columns": list(info.number_columns),
         "data_sets": [each.name for each in info.data_sets],
-        "writable": settings.write_token is not None,
         "version": __version__,
         "limits": {
             "hits": limits.hits,

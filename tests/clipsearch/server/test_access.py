@@ -15,7 +15,7 @@ from clipsearch.operations import Upsert
 from clipsearch.server.settings import ServerSettings
 from finetune.errors import UsageError
 
-TOKEN, WRITE_TOKEN = "read-read-read-read", "write-write-write-write"
+TOKEN = "read-read-read-read"
 READ = ("/v1/index", "/v1/search?text=a", image_at("star.png"), image_at("star.png", "file"))
 READ += (image_at("star.png", "thumbnail"), "/v1/similar/star.png", "/v1/embed?text=a")
 READ += ("/metrics", "/")
@@ -32,7 +32,6 @@ def guarded(local_index: str, cache: Path):
         local_index,
         cache,
         token=TOKEN,
-        write_token=WRITE_TOKEN,
         cors=("https://photos.example",),
     )
     with RunningService(settings) as running:
@@ -48,11 +47,10 @@ def test_reading_asks_for_the_token_where_one_is_set(guarded: RunningService, ad
         assert refused.headers["WWW-Authenticate"].startswith("Basic")
         assert refused.headers["Content-Type"] == "application/problem+json"
         assert TOKEN not in refused.text
-    for token in (TOKEN, WRITE_TOKEN):
-        headers = {"Authorization": f"Bearer {token}"}
-        assert guarded.get(address, headers=headers).status_code == 200
-        # A browser asks its user, and sends the password with images too.
-        assert guarded.get(address, auth=("anybody", token)).status_code == 200
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    assert guarded.get(address, headers=headers).status_code == 200
+    # A browser asks its user, and sends the password with images too.
+    assert guarded.get(address, auth=("anybody", TOKEN)).status_code == 200
 
 
 def test_the_state_is_told_to_all(guarded: RunningService) -> None:
@@ -69,9 +67,9 @@ def test_other_origins_read_nothing_unless_asked(
     assert name not in served.get("/v1/index", headers=ours).headers
     assert name not in guarded.get("/healthz", headers=other).headers
     assert guarded.get("/healthz", headers=ours).headers[name] == ours["Origin"]
-    asked = {**ours, "Access-Control-Request-Method": "DELETE"}
+    asked = {**ours, "Access-Control-Request-Method": "POST"}
     assert guarded.ask("OPTIONS", image_at("a"), headers=asked).status_code == 200
-    asked = {**other, "Access-Control-Request-Method": "DELETE"}
+    asked = {**other, "Access-Control-Request-Method": "POST"}
     assert guarded.ask("OPTIONS", image_at("a"), headers=asked).status_code == 400
 
 
@@ -188,7 +186,7 @@ def test_an_id_may_end_like_an_address(tmp_path: Path) -> None:
     [
         ({"token": "short"}, "has 5 characters, and can be guessed"),
         ({"token": "with a line end here\n"}, "a character that no header can"),
-        ({"write_token": "é" * 20}, "a character that no header can"),
+        ({"token": "é" * 20}, "a character that no header can"),
         ({"cors": ("photos.example",)}, "is no origin"),
         ({"cors": ("https://photos.example/app",)}, "is more than an origin"),
     ],

@@ -1,0 +1,124 @@
+"""A service as a program: it starts, follows feeds, and ends with its last answer."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from running_service import RunningService
+from served_photos import SIZES
+from small_pictures import Manifest
+
+from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.server.settings import ServerSettings
+
+
+@contextmanager
+def program(index: str, cache: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`clipsearch serve` at a free port, and its address."""
+    command = [sys.executable, "-m", "clipsearch", "serve", "--index", index, "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--cache", str(cache), *options], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        first = process.stderr.readline()
+        found = re.search(r"http://\S+?(?= \()", first)
+        assert found, first + process.stderr.read()
+        yield process, found.group()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
+def test_it_ends_when_the_last_answer_is_given(
+    number: int, code: int, local_index: str, cache: Path
+) -> None:
+    with program(local_index, cache) as (process, address):
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Only this machine can ask")
+        assert requests.get(f"{address}/readyz", timeout=30).status_code in (200, 503)
+        host, _, port = address.removeprefix("http://").partition(":")
+        body = b'{"text": "dogs on a beach"}'
+        with closing(socket.create_connection((host, int(port)), timeout=30)) as connection:
+            connection.sendall(
+                b"POST /v1/search HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(body)
+            )
+            time.sleep(0.3)
+            os.kill(process.pid, number)
+            time.sleep(2.0)  # longer than the command line lets others live after a signal
+            with pytest.raises(OSError):
+                socket.create_connection((host, int(port)), timeout=5).close()
+            connection.sendall(body)
+            answer = b""
+            while part := connection.recv(65_536):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        assert b"beach/two dogs.png" in answer
+        assert process.wait(30) == code
+
+
+def test_a_port_that_is_taken_is_named(local_index: str, cache: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "clipsearch", "serve", "--cache", str(cache)]
+        done = subprocess.run(
+            [*command, "--index", local_index, "--port", port], capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"Error: port {port} of 127.0.0.1 is taken by another")
+
+
+def test_a_feed_under_way_breaks_no_answer_and_shows_in_seconds(
+    photos: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    index = str(tmp_path / "photos.index")
+    feed(
+        FeedOptions(manifest=photos / "photos.csv", index=index, encoder=encoder_folder, workers=0)
+    )
+    more = Manifest(tmp_path / "more", {f"new{number}.png": number for number in range(40)})
+    failures: list[str] = []
+    totals: list[int] = []
+    done = threading.Event()
+    with RunningService(ServerSettings(index, tmp_path / "cache")) as running:
+
+        def ask() -> None:
+            with requests.Session() as session:
+                while not done.is_set():
+                    found = session.get(f"{running.url}/v1/search?text=a+new+dog&k=50", timeout=30)
+                    if found.status_code != 200:
+                        failures.append(found.text)
+                    else:
+                        totals.append(found.json()["total"])
+
+        asking = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in asking:
+            thread.start()
+        assert more.feed(index, encoder_folder).fed == 40
+        until = time.monotonic() + 10
+        while running.get("/v1/images?k=1").json()["total"] < len(SIZES) + 40:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        done.set()
+        for thread in asking:
+            thread.join()
+        # Known at once are documents; in seconds, what the feed has told of the index.
+        while "m" not in running.get("/v1/index").json()["data_sets"]:
+            assert time.monotonic() < until + 10
+            time.sleep(0.1)
+        assert running.get("/v1/images/new3.png").json()["data_set"] == "m"
+    assert not failures and totals
