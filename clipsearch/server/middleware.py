@@ -60,8 +60,9 @@ class Admission:
                 status = message["status"]
             await send(message)
 
-        is_full = self._under_way >= self._most and scope["path"] not in _ALWAYS
-        self._change(1)
+        size = 0 if scope["path"] in _ALWAYS else 1
+        is_full = self._under_way + size > self._most
+        self._change(size)
         try:
             if is_full:
                 self._metrics.refused()
@@ -70,7 +71,7 @@ class Admission:
             else:
                 await self._app(scope, receive, counted)
         finally:
-            self._change(-1)
+            self._change(-size)
             route = getattr(scope.get("route"), "path", NO_ROUTE)
             method = scope["method"] if route != NO_ROUTE else NO_ROUTE
             self._metrics.answered(method, route, status, time.perf_counter() - began)

@@ -44,8 +44,8 @@ def filled_in(text: str) -> str:
 
 def test_compose_names_what_is_there(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert set(services) == {"vespa", "deploy", "feed", "clipsearch"}
-    for name in ("deploy", "feed", "clipsearch"):
+    assert set(services) == {"vespa", "deploy", "feed", "serve", "clipsearch"}
+    for name in ("deploy", "feed", "serve", "clipsearch"):
         build = services[name]["build"]
         context = (DEPLOY / build["context"]).resolve()
         assert context == REPOSITORY and (context / build["dockerfile"]).is_file()
@@ -115,10 +115,11 @@ def test_extras_that_deploy_names_exist() -> None:
 
 
 def test_the_image_holds_no_torch() -> None:
-    """Everything that pip would take for the project without an extra."""
+    """Everything that pip would take for the project with the image's extra alone."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert re.search(r'ARG EXTRAS=""$', DOCKERFILE, re.MULTILINE)
-    pending = [Requirement(one) for one in project["dependencies"]]
+    assert re.search(r'ARG EXTRAS="serve"$', DOCKERFILE, re.MULTILINE)
+    served = project["optional-dependencies"]["serve"]
+    pending = [Requirement(one) for one in (*project["dependencies"], *served)]
     seen: set[str] = set()
     while pending:
         needed = pending.pop()
@@ -134,7 +135,7 @@ def test_the_image_holds_no_torch() -> None:
             for one in map(Requirement, found)
             if one.marker is None or one.marker.evaluate({"extra": ""})
         ]
-    assert {"onnxruntime", "numpy"} <= seen
+    assert {"onnxruntime", "numpy", "fastapi", "starlette"} <= seen
     assert not seen & {"torch", "transformers", "kornia", "matplotlib", "onnx"}
 
 
