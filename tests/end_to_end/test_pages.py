@@ -27,7 +27,8 @@ RUNS = re.compile(r"<!-- runs -->\n```(sh|python)\n(.*?)```", re.DOTALL)
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 # Pages without commands that are run here; those of the last have a test of their own.
 WITHOUT_RUNS = {
-    "architecture.md", "reliability.md", "settings.md", "vespa.md", "serving.md", "real-text-encoder.md",
+    "architecture.md", "reliability.md", "settings.md", "vespa.md", "serving.md",
+    "real-text-encoder.md",
 }  # fmt: skip
 INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
