@@ -15,7 +15,6 @@ EXTRAS = {
     "sentencepiece": "backtranslate",
     "pillow_heif": "heic",
     "pandas": "pandas",
-    "watchfiles": "watch",
 }  # fmt: skip
 
 
