@@ -7,7 +7,6 @@ cannot be fetched in a test.
 """
 
 import csv
-import importlib
 import os
 import re
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 import click
 import pytest
 
-from clipsearch.cli import COMMANDS
+from clipsearch.cli import COMMANDS, cli
 from clipsearch.demo.shapes import draw, scenes
 from finetune.models.tiny import tiny_clip
 
@@ -116,7 +115,7 @@ def test_every_option_of_the_pages_commands_exists(page: Path) -> None:
 def options(words: list[str]) -> set[str]:
     """Every option that the command named first takes."""
     assert words[0] in COMMANDS
-    command = getattr(importlib.import_module(f"clipsearch.cli.{words[0]}"), words[0])
+    command = cli.get_command(click.Context(cli), words[0])
     while isinstance(command, click.Group):
         command = command.commands[words[1]]
     told = [option for option in command.params if isinstance(option, click.Option)]
