@@ -18,6 +18,8 @@ from clipsearch.documents import (
     check_embedding,
     frame_of_documents,
 )
+from clipsearch.explanation import Explanation
+from clipsearch.feed_facts import DataSet, OpenFeed
 from clipsearch.json_records import record
 from clipsearch.modes import (
     MODES_WITHOUT_VECTOR,
@@ -33,6 +35,7 @@ from clipsearch.modes import (
 from clipsearch.operations import Operation, Outcome
 from clipsearch.sorting import Sort
 from clipsearch.terms import NO_TERMS, DocumentFrequencies, Term, Terms
+from clipsearch.vocabulary import Correction, WordCount
 from finetune.errors import DocumentError, UsageError
 
 if TYPE_CHECKING:
@@ -50,40 +53,6 @@ DEFAULT_VECTOR_WEIGHT = 1.0
 RERANK_COUNT = 1000
 
 NO_WORDS = "the query has no word to look for, so nothing is found by text"
-
-
-@dataclass(frozen=True, slots=True)
-class DataSet:
-    """A manifest that documents of an index come from; see `clipsearch.feed.data_sets`.
-
-    Attributes:
-        name: Unique in the index and never changed: its documents carry it.
-        manifest: Where it lay at its last feed, as it was named; absolute.
-        resolved: The same with symbolic links followed.
-        beside: The same from the index's folder; None for an index on a Vespa.
-        id_prefix: What the ids of its documents begin with.
-    """
-
-    name: str
-    manifest: str
-    resolved: str
-    beside: str | None = None
-    id_prefix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFeed:
-    """A feed that has begun and not said that it ended: it is at work, or was killed.
-
-    Attributes:
-        token: Random.
-        began: Seconds since 1970.
-        after: Token of the feed that had begun last before.
-    """
-
-    token: str
-    began: float
-    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +254,7 @@ class Hit:
         bm25: The lexical part, 0 where no term matches; None where the mode has none.
         cosine: Of query vector and embedding, -1 to 1; None where the mode has none.
         more: Of a collapsed query, how many others that were found look like this one.
+        explanation: Why it is where it is; None unless that was asked for.
         find_image: Tells where the image file of a document's path lies; engines know none.
     """
 
@@ -293,6 +263,7 @@ class Hit:
     bm25: float | None = None
     cosine: float | None = None
     more: int = 0
+    explanation: Explanation | None = None
     find_image: Callable[[str], Path | None] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -320,6 +291,7 @@ class Page:
         candidates: For `vector`, how many of the nearest were ranked; None for other modes.
         at_least: Whether there may be more than `total`: as many were found as were looked for, and
             the last of them is not below the least score or cosine.
+        corrections: Words of the query that no document has, with what may have been meant.
     """
 
     hits: tuple[Hit, ...]
@@ -331,6 +303,7 @@ class Page:
     partial: str | None = None
     candidates: int | None = None
     at_least: bool = False
+    corrections: tuple[Correction, ...] = ()
 
     def to_pandas(self) -> "pd.DataFrame":
         """Make a DataFrame of the hits, a row each, best first.
@@ -409,6 +382,18 @@ class Engine(Protocol):
 
     def document_frequencies(self, words: Sequence[str]) -> DocumentFrequencies:
         """Count the documents that hold each of these tokens, and all."""
+
+    def suggest(self, prefix: str, limit: int) -> tuple[WordCount, ...]:
+        """Return the most frequent written words that begin so; equally frequent ones by letters.
+
+        `prefix` is one as `clipsearch.text.words` gives it, not empty.
+        """
+
+    def spelled_like(self, word: str, limit: int) -> tuple[WordCount, ...]:
+        """Return the written words that are spelled like this one, the nearest first.
+
+        What that is: `clipsearch.vocabulary`.
+        """
 
     def count_without_embedding(self) -> int:
         """Return the number of documents that no search by vector can find.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.explanations import print_explanations
 from clipsearch.cli.listing import (
     PLAIN,
     Listing,
@@ -73,6 +74,8 @@ def _print(answer: Answer, listing: Listing) -> None:
         write_blocks(answer, console, previews=listing.preview)
     else:
         write_lines(answer, listing)
+    if any(hit.explanation is not None for hit in page.hits):
+        print_explanations(page, err=not for_people)
     said = [_summary(answer)]
     for column, counts in page.facets.items():
         shown = [f"{printable(value)} {count}" for value, count in counts[:_FACET_VALUES_SHOWN]]

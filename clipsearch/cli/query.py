@@ -77,6 +77,9 @@ from finetune.manifest.inputs import check_sheet
     "--plain", is_flag=True, help='Take the texts as they stand: " - + * are no operators.'
 )
 @click.option(
+    "--explain", is_flag=True, help="Say of each hit what each word is worth, and its ranks."
+)
+@click.option(
     "--synonyms",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -95,6 +98,7 @@ def query(
     words: tuple[str, ...],
     crop: str | None,
     plain: bool,
+    explain: bool,
     synonyms: Path | None,
     encoder: str | None,
     device: str,
@@ -148,6 +152,7 @@ def query(
                 mode=mode,
                 plain=plain,
                 synonyms=known,
+                explain=explain,
                 images=options.images,
                 **options.ranked,
             )

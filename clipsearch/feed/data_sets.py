@@ -42,11 +42,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clipsearch.engine import DataSet, Engine, IndexInfo
+from clipsearch.engine import Engine, IndexInfo
 from clipsearch.engines import is_remote
 from clipsearch.feed.contents import content_of, place_of_stamp, resolved
 from clipsearch.feed.ledger.entry import Entry
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.feed_facts import DataSet
 from finetune.errors import UsageError
 from finetune.manifest.manifest import Manifest, Record
 
@@ -78,7 +79,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class ManifestPlace:
-    """Where a manifest lies, by the three names of `clipsearch.engine.DataSet`."""
+    """Where a manifest lies, by the three names of `clipsearch.feed_facts.DataSet`."""
 
     manifest: str
     resolved: str

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.documents import Embedding, check_document, storable
-from clipsearch.engine import DataSet
 from clipsearch.feed.columns import MetadataColumns, document_of
 from clipsearch.feed.contents import content_of, place_of_stamp, size_of_stamp, stamp_of
 from clipsearch.feed.data_sets import HELD_KIND, UNCLAIMED, held_sentence
@@ -18,6 +17,7 @@ from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.feed.pipeline import PlannedImage, Rejection, Step
 from clipsearch.feed.report import Rejections
+from clipsearch.feed_facts import DataSet
 from clipsearch.operations import Update
 from finetune.console import Progress
 from finetune.errors import DocumentError

@@ -11,6 +11,7 @@ from typing import Any
 
 from clipsearch.documents import Document
 from clipsearch.engine import DEFAULT_CANDIDATES, Hit, IndexInfo, Page
+from clipsearch.explanation import explanation_json
 from clipsearch.modes import Mode
 from clipsearch.search.filters import Filters
 from clipsearch.search.highlight import match_spans
@@ -77,6 +78,7 @@ def answer_query(
     collapse: bool = False,
     plain: bool = False,
     synonyms: Synonyms = NO_SYNONYMS,
+    explain: bool = False,
     images: Path | None = None,
 ) -> Answer:
     """Ask `search` as `Search.query` does, with `text` before `parts`, and say what was asked.
@@ -103,6 +105,7 @@ def answer_query(
             collapse=collapse,
             plain=plain,
             synonyms=synonyms,
+            explain=explain,
         ),
         asked=question_json(text, parts, mode or search.default_mode(asked)),
         heading=heading_of(asked),
@@ -218,6 +221,7 @@ def answer_json(answer: Answer, image_json: ImageJson | None = None) -> dict[str
             column: [{"value": value, "count": count} for value, count in counts]
             for column, counts in page.facets.items()
         },
+        "corrections": [asdict(each) for each in page.corrections],
         "notes": list(page.notes),
         "partial": page.partial,
     }
@@ -251,6 +255,7 @@ def _hit_dict(rank: int, hit: Hit, answer: Answer, image_json: ImageJson) -> dic
             ]
             for caption in document.captions
         ],
+        **explanation_json(hit.explanation),
         "path": shown.pop("path"),
         **image_json(document),
         **shown,

@@ -1,9 +1,11 @@
 """Documents by the id that a person gives, in whichever Unicode form it is typed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from clipsearch.documents import Document
 from clipsearch.engine import Engine
+from clipsearch.search.parts import Part
 from clipsearch.storable import shown_id
 from finetune.errors import DocumentNotFoundError
 from finetune.text.composed import forms
@@ -38,3 +40,18 @@ def known_document(engine: Engine, id: str, document: Document | None) -> Docume
             f" ids are shown by: clipsearch query"
         )
     return document
+
+
+def with_known_ids(engine: Engine, parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Return the parts, with ids in the Unicode form in which the index has them."""
+    typed = [part for part in parts if part.kind == "id" and not str(part.value).isascii()]
+    found = find_documents(engine, [str(part.value) for part in typed]) if typed else []
+    known = {
+        str(part.value): document.id
+        for part, document in zip(typed, found, strict=True)
+        if document is not None
+    }
+    return tuple(
+        replace(part, value=known.get(str(part.value), part.value)) if part.kind == "id" else part
+        for part in parts
+    )

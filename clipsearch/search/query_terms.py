@@ -52,6 +52,25 @@ def encoded_parts(parts: Sequence[Part], *, plain: bool = False) -> tuple[Part, 
     return tuple(part for part in read if part.kind != "text" or part.value)
 
 
+def typed_words(parts: Iterable[Part], language: str, *, plain: bool = False) -> dict[str, str]:
+    """Return the whole words of all texts with a positive weight, each with its token.
+
+    But for those that are left out.
+    """
+    pieces = (
+        piece
+        for part in parts
+        if part.kind == "text" and part.weight > 0
+        for piece in typed_text_of(part, plain=plain).pieces
+        if piece.sign != "-" and not piece.is_prefix
+    )
+    return {
+        word: token
+        for piece in pieces
+        for word, token in zip(words(piece.text), tokens(piece.text, language), strict=True)
+    }
+
+
 def query_terms(
     parts: Iterable[Part],
     language: str,

@@ -28,11 +28,13 @@ from clipsearch.engine import (
 )
 from clipsearch.engines import open_engine
 from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, ranking_of
+from clipsearch.search.explaining import explained
 from clipsearch.search.filters import Filters, check_facets, parse_filters
-from clipsearch.search.finding import find_documents, known_document
+from clipsearch.search.finding import find_documents, known_document, with_known_ids
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.index_encoder import EncoderLoader, check_encoder, load_encoder
 from clipsearch.search.limits import check_options, check_page
+from clipsearch.search.misspelled import corrections
 from clipsearch.search.nothing_found import why_nothing
 from clipsearch.search.orders import parse_sort
 from clipsearch.search.parts import (
@@ -47,6 +49,8 @@ from clipsearch.search.query_terms import encoded_parts, query_terms
 from clipsearch.search.query_vectors import QueryVectors
 from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
 from clipsearch.search.word_share import with_word_share
+from clipsearch.text import words
+from clipsearch.vocabulary import WordCount
 from finetune.encoder_folder import read_description
 from finetune.errors import (
     UsageError,
@@ -196,6 +200,7 @@ class Search:
         collapse: bool = False,
         plain: bool = False,
         synonyms: Synonyms = NO_SYNONYMS,
+        explain: bool = False,
     ) -> Page:
         """Find the k best documents of page `page` (from 1).
 
@@ -204,7 +209,8 @@ class Search:
         `mode`: hybrid where there is text, or bm25 if the index has no encoder and there is text
         alone; vector without text. `filters`: see clipsearch.search.filters. Texts may hold the
         operators of clipsearch.search.typed_text, unless they are `plain`; what `synonyms`
-        (`Synonyms.read` of a file) say stands for their words is looked for as well.
+        (`Synonyms.read` of a file) say stands for their words is looked for as well. `explain`
+        has each hit say why it is there.
 
         `min_score` and `min_cosine` leave out what has less, and the total counts what is left; in
         a hybrid, what has a word of the query stays with any cosine. `sort` ("year", "-year" for
@@ -228,7 +234,7 @@ class Search:
         )
         check_parts(given)
         check_several(facets, "facets")
-        given = self._with_known_ids(given)
+        given = with_known_ids(self.engine, given)
         notes: list[str] = []
         if mode is None:
             mode = self.default_mode(given)
@@ -236,11 +242,11 @@ class Search:
             notes += [NO_ENCODER] if alone else []
         check_options(mode, k, page, candidates, bm25_weight, vector_weight)
         ranking = ranking_of(mode)
-        words = query_terms(given, self.info.language, plain=plain, synonyms=synonyms)
+        terms = query_terms(given, self.info.language, plain=plain, synonyms=synonyms)
         query = EngineQuery(
             mode=mode,
-            tokens=words.tokens if ranking.uses_words else (),
-            terms=words.terms,
+            tokens=terms.tokens if ranking.uses_words else (),
+            terms=terms.terms,
             k=k,
             offset=(page - 1) * k,
             filters=parse_filters(filters, self.info),
@@ -261,13 +267,22 @@ class Search:
             notes += [] if len(with_vector) == len(of_vector) else [WORDS_AND_VECTOR]
             encoded = encoded_parts(with_vector, plain=plain)
             if not encoded:
-                return nothing_found(query, NOTHING_BUT_LEFT_OUT)
+                none = dict.fromkeys(query.facets, ())
+                return Page((), 0, query.offset, none, notes=(NOTHING_BUT_LEFT_OUT,))
             query = replace(query, vector=self._vectors.mix(encoded))
         else:
             notes += words_only(given, mode)
         if ranking.uses_words and not query.has_words:
             notes.append(NO_WORDS)
-        answer = self.engine.search(with_word_share(query, self.engine))
+        query = with_word_share(query, self.engine)
+        answer = self.engine.search(query)
+        if explain:
+            answer = explained(answer, query, self.engine)
+        if ranking.uses_words:
+            answer = replace(
+                answer, corrections=corrections(given, answer, self.engine, plain=plain)
+            )
+            notes += map(str, answer.corrections)
         if not answer.total:
             notes += why_nothing(self.engine, query)
         find = ImageFolders(self.info).find
@@ -369,7 +384,7 @@ class Search:
     def vector_of(self, parts: Sequence[Part]) -> Embedding:
         """Return the vector of a query, float32[d], unit length. Raises as `query`."""
         check_parts(parts)
-        encoded = encoded_parts(self._with_known_ids(parts))
+        encoded = encoded_parts(with_known_ids(self.engine, parts))
         if not encoded:
             raise UsageError(f"{NOTHING_BUT_LEFT_OUT}: say what to look for")
         return self._vectors.mix(encoded)
@@ -382,6 +397,17 @@ class Search:
         check_several(ids, "Search.get")
         return find_documents(self.engine, ids, embeddings=embeddings)
 
+    def suggest(self, prefix: str, limit: int = 10) -> tuple[WordCount, ...]:
+        """Return words of the index that go on with what is typed, the most frequent first.
+
+        Of `prefix` the last word counts, whatever its case and accents; nothing is returned for
+        none. Raises UsageError for a limit below 1, and EngineError.
+        """
+        if limit < 1:
+            raise UsageError(f"limit is {limit}, must be at least 1")
+        typed = words(prefix)
+        return self.engine.suggest(typed[-1], limit) if typed else ()
+
     def count(self) -> int:
         """Return the number of documents."""
         return self.engine.count()
@@ -389,22 +415,6 @@ class Search:
     def close(self) -> None:
         """Close the engine; the search cannot be used after."""
         self.engine.close()
-
-    def _with_known_ids(self, parts: Sequence[Part]) -> tuple[Part, ...]:
-        """Return the parts, with ids in the Unicode form in which the index has them."""
-        typed = [part for part in parts if part.kind == "id" and not str(part.value).isascii()]
-        found = find_documents(self.engine, [str(part.value) for part in typed]) if typed else []
-        known = {
-            str(part.value): document.id
-            for part, document in zip(typed, found, strict=True)
-            if document is not None
-        }
-        return tuple(
-            replace(part, value=known.get(str(part.value), part.value))
-            if part.kind == "id"
-            else part
-            for part in parts
-        )
 
     # Last: in what follows of the class, `list` would be this.
     def list(
@@ -432,8 +442,3 @@ class Search:
                 sort=parse_sort(sort, self.info),
             )
         )
-
-
-def nothing_found(query: EngineQuery, why: str) -> Page:
-    """Return the answer of a query that nothing needs to be asked for."""
-    return Page((), 0, query.offset, dict.fromkeys(query.facets, ()), notes=(why,))

@@ -53,6 +53,8 @@ CLIPSEARCH = [
     "cutoffs",
     "collapsing",
     "terms",
+    "feed_facts",
+    "vocabulary",
     "engine",
     "ranking",
     "encoder",

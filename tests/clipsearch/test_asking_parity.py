@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from local_collection import in_segments
 from vespa_recorded import INFO, assert_same_pages, load_documents
 from vespa_stub import StubVespa
+from vespa_twin import edits
 
 from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, NumberFilter, Page, TagFilter
@@ -21,12 +23,16 @@ from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
 from clipsearch.engines.vespa.queries import search_body
+from clipsearch.explanation import shares_of
 from clipsearch.modes import MODES
 from clipsearch.operations import Delete, Upsert
+from clipsearch.search.explaining import explained
 from clipsearch.search.parts import Part
 from clipsearch.search.query_terms import query_terms
 from clipsearch.terms import Term, Terms
 from clipsearch.text import tokens, words
+from clipsearch.vocabulary import WordCount, most_edits
+from finetune.errors import EngineError, UsageError
 
 ASKED = {
     "phrase",
@@ -226,3 +232,110 @@ def test_segments_of_an_earlier_version_are_asked_through_their_captions(
         engine.close()
     again = LocalEngine.open(tmp_path / "earlier").search(query)
     assert found.hits == again.hits and found.total == again.total > 5
+
+
+def test_an_explanation_is_what_vespa_recorded(
+    recorded: Path, local: LocalEngine, documents: list[Document]
+) -> None:
+    """Match features say how often each word was found; the shares are the recorded score."""
+    text = (recorded / "asking" / "words.jsonl").read_text(encoding="utf-8")
+    (row,) = (each for each in map(json.loads, text.splitlines()) if each["case"] == "explain")
+    by_id = {each.id: each for each in documents}
+    terms = (Term((row["parameters"]["a"],)), Term((row["parameters"]["b"],)))
+    frequencies = local.document_frequencies([term.tokens[0] for term in terms])
+    lengths = {each.id: len(tokens(" ".join(each.captions))) for each in documents}
+    average = sum(lengths.values()) / len(lengths)
+    for hit in row["hits"]:
+        found, part = shares_of(
+            hit["relevance"], by_id[hit["id"]].captions, terms, frequencies, "en"
+        )
+        features = hit["matchfeatures"]
+        assert [share.frequency for share in found] == [
+            features[f"fieldTermMatch(captions,{number}).occurrences"] for number in range(2)
+        ]
+        assert sum(share.share for share in found) == pytest.approx(hit["relevance"], abs=1e-9)
+        assert part == pytest.approx(1.2 * (0.25 + 0.75 * lengths[hit["id"]] / average), abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["bm25", "vector", "hybrid", "hybrid-rrf"])
+def test_both_engines_explain_alike(
+    mode: Any, local: LocalEngine, vespa: VespaEngine, documents: list[Document]
+) -> None:
+    found = query_terms([Part("text", 'one blue "a spotted" -round')], "en")
+    embedding = documents[5].embedding
+    assert embedding is not None
+    vector = np.random.default_rng(3).standard_normal(64).astype(np.float32)
+    query = EngineQuery(
+        mode,
+        () if mode == "vector" else found.tokens,
+        None if mode == "bm25" else vector / np.linalg.norm(vector),
+        k=4,
+        terms=found.terms,
+        candidates=20,
+    )
+    pages = [explained(engine.search(query), query, engine) for engine in (local, vespa)]
+    for here, there in zip(pages[0].hits, pages[1].hits, strict=True):
+        assert here.explanation is not None and there.explanation is not None
+        for name, value in here.explanation.to_json().items():
+            other = there.explanation.to_json()[name]
+            if name != "terms":
+                assert value == (pytest.approx(other, abs=1e-4) if other is not None else None)
+                continue
+            for term, twin in zip(value, other, strict=True):
+                assert term == {
+                    key: pytest.approx(each, abs=1e-4) if isinstance(each, float) else each
+                    for key, each in twin.items()
+                }
+        assert sum(term.share for term in here.explanation.terms) == pytest.approx(
+            here.bm25 or 0, abs=1e-5
+        )
+    cosines = sorted((float(each.embedding @ query.vector) for each in documents  # type: ignore[operator]
+                      if "round" not in tokens(" ".join(each.captions))),
+                     reverse=True) if query.vector is not None else []  # fmt: skip
+    for hit in pages[0].hits:
+        assert hit.explanation is not None
+        if hit.cosine is None:
+            assert hit.explanation.rank_by_image is None
+        else:
+            rank = 1 + sum(each > hit.cosine + 2e-6 for each in cosines)
+            assert hit.explanation.rank_by_image == rank
+        if mode == "bm25":
+            better = [each for each in pages[0].hits if each.score > hit.score * (1 + 2e-6)]
+            assert hit.explanation.rank_by_words == 1 + len(better)
+
+
+def test_both_engines_suggest_the_same_words(
+    local: LocalEngine, vespa: VespaEngine, documents: list[Document]
+) -> None:
+    counts = Counter(
+        word
+        for each in documents
+        for word in {word for text in each.captions for word in words(text)}
+    )
+    for prefix in ("b", "br", "circ", "caf", "1", "nosuch"):
+        expected = sorted(
+            (WordCount(word, count) for word, count in counts.items() if word.startswith(prefix)),
+            key=lambda each: (-each.documents, each.word),
+        )[:7]
+        assert list(local.suggest(prefix, 7)) == list(vespa.suggest(prefix, 7)) == expected
+    for word in ("brwn", "bluee", "quitt", "ancientt", "xy", "2o05", "zzzzzzzzz", "blue"):
+        here, there = local.spelled_like(word, 5), vespa.spelled_like(word, 5)
+        assert here == there
+        near = [each for each in counts if 0 < edits(word, each) <= most_edits(word)]
+        ordered = sorted(near, key=lambda each: (edits(word, each), -counts[each], each))
+        assert [each.word for each in here] == ordered[:5]
+    assert local.spelled_like("brwn", 1) == (WordCount("brown", counts["brown"]),)
+
+
+def test_documents_of_an_earlier_form_have_no_beginnings_and_say_what_mends_it() -> None:
+    with StubVespa() as stub:
+        client = connect(stub.url)
+        write_info(client, replace(INFO, document_form=2))
+        client.close()
+        engine = VespaEngine.open(stub.url)
+        terms = query_terms([Part("text", "red circ*")], "en").terms
+        with pytest.raises(UsageError, match=r"circ\*: .* run clipsearch deploy, and then"):
+            engine.search(EngineQuery("bm25", ("red",), terms=terms))
+        with pytest.raises(EngineError, match="run clipsearch deploy, and then clipsearch feed"):
+            engine.suggest("re", 3)
+        engine.close()

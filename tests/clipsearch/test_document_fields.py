@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from clipsearch.document_columns import DocumentColumns
 from clipsearch.documents import DOCUMENT_FORM, PARTS, Document
-from clipsearch.engine import DataSet, IndexInfo, OpenFeed
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.store import texts_of
 from clipsearch.engines.vespa.answers import parse_document
 from clipsearch.engines.vespa.operations import hit_fields, put_fields, shown_fields, update_fields
 from clipsearch.engines.vespa.queries import LATER_FIELDS
 from clipsearch.feed.ledger.entry import hash_of_fields, hashed_fields, hashes_before
+from clipsearch.feed_facts import DataSet, OpenFeed
 from clipsearch.operations import Update
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)

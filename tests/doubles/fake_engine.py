@@ -12,7 +12,8 @@ from clipsearch.documents import Document, check_document
 from clipsearch.engine import EngineQuery, IndexInfo, Page
 from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
 from clipsearch.terms import DocumentFrequencies
-from clipsearch.text import tokens
+from clipsearch.text import tokens, words
+from clipsearch.vocabulary import WordCount, most_frequent, nearest_first
 from finetune.errors import DocumentError, EngineError
 
 
@@ -106,6 +107,21 @@ class FakeEngine:
         return DocumentFrequencies(
             len(held), {word: sum(word in each for each in held) for word in words}
         )
+
+    def suggest(self, prefix: str, limit: int) -> tuple[WordCount, ...]:
+        found = [each for each in self._written_words() if each.word.startswith(prefix)]
+        return most_frequent(found, limit)
+
+    def spelled_like(self, word: str, limit: int) -> tuple[WordCount, ...]:
+        return nearest_first(word, self._written_words(), limit)
+
+    def _written_words(self) -> list[WordCount]:
+        counts = Counter(
+            word
+            for each in self.documents.values()
+            for word in {word for caption in each.captions for word in words(caption)}
+        )
+        return [WordCount(word, count) for word, count in counts.items()]
 
     def count_without_embedding(self) -> int:
         return sum(one.embedding is None for one in self.documents.values())

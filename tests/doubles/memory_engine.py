@@ -20,7 +20,8 @@ from clipsearch.engines.facet_counts import counts_by_tag
 from clipsearch.folding import fold
 from clipsearch.operations import Operation, Outcome
 from clipsearch.terms import DocumentFrequencies
-from clipsearch.text import tokens
+from clipsearch.text import tokens, words
+from clipsearch.vocabulary import WordCount, most_frequent, nearest_first
 
 
 class MemoryEngine:
@@ -63,6 +64,21 @@ class MemoryEngine:
         return DocumentFrequencies(
             len(held), {word: sum(word in each for each in held) for word in words}
         )
+
+    def suggest(self, prefix: str, limit: int) -> tuple[WordCount, ...]:
+        found = [each for each in self._written_words() if each.word.startswith(prefix)]
+        return most_frequent(found, limit)
+
+    def spelled_like(self, word: str, limit: int) -> tuple[WordCount, ...]:
+        return nearest_first(word, self._written_words(), limit)
+
+    def _written_words(self) -> list[WordCount]:
+        counts = Counter(
+            word
+            for each in self.documents.values()
+            for word in {word for caption in each.captions for word in words(caption)}
+        )
+        return [WordCount(word, count) for word, count in counts.items()]
 
     def count_without_embedding(self) -> int:
         return sum(one.embedding is None for one in self.documents.values())

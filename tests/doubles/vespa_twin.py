@@ -35,6 +35,7 @@ _PIECES = re.compile(
     r"|captions contains \(\{stem:false, normalizeCase:false, accentDrop:false\}"
     r"(?:@(?P<word>\w+)|phrase\((?P<phrase>[@\w,]+)\))\)"
     r"|words contains \(\{prefix:true\}@(?P<prefix>\w+)\)"
+    r"|words contains \(\{maxEditDistance:(?P<edits>\d)\}fuzzy\(@(?P<fuzzy>\w+)\)\)"
     r"|tag_values contains (?P<tag>@\w+|\"(?:[^\"\\]|\\.)*\")"
     r"|(?P<field>[a-z_]+) contains @(?P<value>\w+)"
     r"|range\(number_keys, (?P<least>\d+)L, (?P<greatest>\d+)L\)"
@@ -162,6 +163,17 @@ def _compares(operator: str, bound: float, value: float) -> bool:
     }[operator]
 
 
+def edits(one: str, other: str) -> int:
+    """Levenshtein's distance, letter by letter."""
+    before = list(range(len(other) + 1))
+    for row, letter in enumerate(one, 1):
+        now = [row]
+        for column, its in enumerate(other, 1):
+            now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (letter != its)))
+        before = now
+    return before[-1]
+
+
 class _Search:
     def __init__(
         self,
@@ -273,6 +285,11 @@ class _Search:
             term = self.body[piece["word"]]
             self.terms.append((term,))
             return {number for number in self.everything if term in self.words[number]}
+        if piece["fuzzy"]:
+            wanted, most = self.body[piece["fuzzy"]], int(piece["edits"])
+            return self._where(
+                lambda image: any(edits(wanted, word) <= most for word in image.get("words") or ())
+            )
         if piece["prefix"]:
             beginning = self.body[piece["prefix"]]
             return self._where(
@@ -440,6 +457,14 @@ def _groups(images: Sequence[Mapping[str, Any]], found: Found, grouping: str) ->
         ]
         more = {"next": "BGAAABEBGBC"} if len(counts) > int(most) else {}
         lists.append({"label": f'tags{{"{name}"}}', "continuation": more, "children": children})
+    found_words = re.search(r"group\(words\) max\((\d+)\)", grouping)
+    if found_words:
+        counts = Counter(word for n in found for word in set(images[n].get("words") or ()))
+        children = [
+            {"id": f"group:string:{word}", "value": word, "fields": {"count()": count}}
+            for word, count in counts.most_common(int(found_words.group(1)))
+        ]
+        lists.append({"label": "words", "continuation": {}, "children": children})
     if "group(data_set)" in grouping:
         counts = Counter(images[number].get("data_set", "") for number in found)
         children = [

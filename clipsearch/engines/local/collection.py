@@ -200,9 +200,9 @@ class Collection:
                 scores[self.bases[place] + part.gone] = 0
         return scores
 
-    def matching(self, token: str) -> int:
-        """Count the documents that hold a token."""
-        found = [(part, part.segment.postings.find(token)) for part in self.parts]
+    def holding(self, token: str) -> int:
+        """Count the documents that hold the token, without reading where."""
+        found = ((part, part.segment.postings.find(token)) for part in self.parts)
         return sum(part.matching(term) for part, term in found if term is not None)
 
     def lengths(self, rows: RowNumbers) -> npt.NDArray[np.int64]:

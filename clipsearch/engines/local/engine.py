@@ -52,11 +52,14 @@ from clipsearch.engines.local.reading import (
 from clipsearch.engines.local.search import search
 from clipsearch.engines.local.store import Store, clear_errors
 from clipsearch.engines.local.versions import Versions
+from clipsearch.engines.local.words.vocabulary import beginning_with, spelled_like
+from clipsearch.engines.local.words.written import Captions
 from clipsearch.engines.local.writing.upkeep import MOST_SEGMENTS, Upkeep, stray_files
 from clipsearch.engines.local.writing.write import Writer, in_batches
 from clipsearch.operations import Operation, Outcome, Upsert, UpsertMany
 from clipsearch.terms import DocumentFrequencies
 from clipsearch.text import check_language
+from clipsearch.vocabulary import WordCount
 from finetune.cores import available_cores
 from finetune.errors import EngineError, UsageError
 from finetune.several import check_several
@@ -210,10 +213,7 @@ class LocalEngine:
             def documents(rows: Sequence[int]) -> Sequence[Document]:
                 return reading.documents(collection, rows, embeddings=False, checked=checked)
 
-            def captions(rows: Sequence[int]) -> Sequence[Sequence[str]]:
-                found = reading.documents(collection, rows, embeddings=False, checked=False)
-                return [each.captions for each in found]
-
+            captions = captions_of(reading, collection)
             threads = self._pool() if collection.documents >= LEAST_FOR_THREADS else None
             return search(collection, query, self._info, documents, threads, captions)
 
@@ -227,10 +227,26 @@ class LocalEngine:
         """See `Engine.document_frequencies`."""
 
         def counted(_: Reading, collection: Collection) -> DocumentFrequencies:
-            holding = {word: collection.matching(word) for word in dict.fromkeys(words)}
+            holding = {word: collection.holding(word) for word in dict.fromkeys(words)}
             return DocumentFrequencies(collection.documents, holding)
 
         return self._read(counted)
+
+    def suggest(self, prefix: str, limit: int) -> tuple[WordCount, ...]:
+        """See `Engine.suggest`."""
+        return self._read(
+            lambda reading, collection: beginning_with(
+                collection, captions_of(reading, collection), prefix, limit
+            )
+        )
+
+    def spelled_like(self, word: str, limit: int) -> tuple[WordCount, ...]:
+        """See `Engine.spelled_like`. Compares each word of the index."""
+        return self._read(
+            lambda reading, collection: spelled_like(
+                collection, captions_of(reading, collection), word, limit
+            )
+        )
 
     def count_without_embedding(self) -> int:
         """Return None: a document comes with its embedding, whose dimension never changes."""
@@ -303,6 +319,16 @@ class LocalEngine:
         mark_as_made(self._folder)
         remove_earlier(self._folder)
         return count
+
+
+def captions_of(reading: Reading, collection: Collection) -> Captions:
+    """Return the captions of rows, whose vectors nobody looks after."""
+
+    def captions(rows: Sequence[int]) -> Sequence[Sequence[str]]:
+        found = reading.documents(collection, rows, embeddings=False, checked=False)
+        return [each.captions for each in found]
+
+    return captions
 
 
 class _Session:

@@ -9,6 +9,7 @@ from clipsearch.document_fields import NUMBERS, PATH, TAGS, TEXT, TEXTS, FieldKi
 from clipsearch.documents import PARTS, Document
 from clipsearch.engine import Hit
 from clipsearch.engines.facet_counts import counts_by_tag
+from clipsearch.engines.vespa.caption_words import WORDS
 from clipsearch.engines.vespa.http import checked
 from clipsearch.engines.vespa.http.checked import MalformedAnswerError
 from clipsearch.engines.vespa.http.connection import Json
@@ -52,7 +53,7 @@ class SearchAnswer:
         facets: As in `clipsearch.engine.Page`.
         cut_facets: Columns with more values than were asked for.
         partial: Why the answer may be incomplete; None where it is whole.
-        data_sets: Matches by data set, where they were asked for.
+        data_sets, words: Matches by data set and by word, where they were asked for.
         collapsed: The best of each look, with how many more it stands for, where they were asked
             for; in the order that Vespa ranked them.
     """
@@ -63,6 +64,7 @@ class SearchAnswer:
     cut_facets: tuple[str, ...]
     partial: str | None
     data_sets: Mapping[str, int]
+    words: Mapping[str, int]
     collapsed: tuple[Hit, ...] = ()
 
 
@@ -103,7 +105,16 @@ def _search_answer(status: int, content: Json, target: str) -> SearchAnswer:
         hits.append(_hit(child))
     facets, cut = _facets(groups)
     alike = tuple(_collapsed(groups))
-    return SearchAnswer(tuple(hits), total, facets, cut, partial, _data_sets(groups), alike)
+    return SearchAnswer(
+        tuple(hits),
+        total,
+        facets,
+        cut,
+        partial,
+        _counts_of(DATA_SET, groups),
+        _counts_of(WORDS, groups),
+        alike,
+    )
 
 
 def parse_document(content: Mapping[str, Json]) -> Document:
@@ -342,13 +353,15 @@ def _group_count(group: Mapping[str, Json]) -> int:
     return checked.count(fields.get("count()"), "a facet's count")
 
 
-def _data_sets(groups: Sequence[Mapping[str, Json]]) -> dict[str, int]:
+def _counts_of(field: str, groups: Sequence[Mapping[str, Json]]) -> dict[str, int]:
+    """Return the documents of each value of a field, where they were asked for."""
+    what = f"a count by {field.replace('_', ' ')}"
     return {
-        checked.text(group.get("value"), "a data set"): _group_count(group)
+        checked.text(group.get("value"), what): _group_count(group)
         for root in groups
-        for listed in checked.objects(root.get("children"), "a count of data sets")
-        if listed.get("label") == DATA_SET
-        for group in checked.objects(listed.get("children"), "a count of data sets")
+        for listed in checked.objects(root.get("children"), what)
+        if listed.get("label") == field
+        for group in checked.objects(listed.get("children"), what)
     }
 
 

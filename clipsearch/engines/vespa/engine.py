@@ -32,9 +32,11 @@ from clipsearch.engines.vespa.searching import Searcher
 from clipsearch.engines.vespa.unembedded import UnembeddedCount, embedded_body
 from clipsearch.engines.vespa.upgrade import upgrade
 from clipsearch.engines.vespa.visiting import visit
+from clipsearch.engines.vespa.vocabulary import beginning_body, check_words, spelled_body
 from clipsearch.operations import Operation, Outcome
 from clipsearch.storable import why_no_id
 from clipsearch.terms import DocumentFrequencies
+from clipsearch.vocabulary import WordCount, most_edits, most_frequent, nearest_first
 from finetune.errors import EngineError
 from finetune.several import check_several
 
@@ -189,6 +191,21 @@ class VespaEngine:
         with ThreadPoolExecutor(min(len(bodies), _GETS_AT_ONCE)) as pool:
             documents, *holding = pool.map(self._counted, bodies)
         return DocumentFrequencies(documents, dict(zip(distinct, holding, strict=True)))
+
+    def suggest(self, prefix: str, limit: int) -> tuple[WordCount, ...]:
+        """See `Engine.suggest`."""
+        check_words(self._info, self.target)
+        found = self._ask(beginning_body(prefix, self._client.settings.timeout)).words
+        words = [WordCount(*each) for each in found.items() if each[0].startswith(prefix)]
+        return most_frequent(words, limit)
+
+    def spelled_like(self, word: str, limit: int) -> tuple[WordCount, ...]:
+        """See `Engine.spelled_like`."""
+        if not most_edits(word):
+            return ()
+        check_words(self._info, self.target)
+        found = self._ask(spelled_body(word, self._client.settings.timeout)).words
+        return nearest_first(word, [WordCount(*each) for each in found.items()], limit)
 
     def count_without_embedding(self) -> int:
         """See `Engine.count_without_embedding`. Takes as long as an exact search.

@@ -180,9 +180,8 @@ def count_body(
 def holding_body(timeout: float, token: str) -> dict[str, Json]:
     """Return the JSON of a search that counts the documents with a token."""
     body = count_body(timeout)
-    (clause,) = optional_clauses(EngineQuery("bm25", tokens=(token,)), body)
-    body["yql"] = f"select id from {DOCUMENT_TYPE} where ({clause})"
-    return body
+    (where,) = optional_clauses(EngineQuery("bm25", (token,)), body)
+    return {**body, "yql": f"select id from {DOCUMENT_TYPE} where ({where})"}
 
 
 def data_sets_body(timeout: float) -> dict[str, Json]:

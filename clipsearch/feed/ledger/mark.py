@@ -26,9 +26,10 @@ import time
 import uuid
 from dataclasses import replace
 
-from clipsearch.engine import Engine, IndexInfo, OpenFeed
+from clipsearch.engine import Engine, IndexInfo
 from clipsearch.feed.ledger.entry import PendingFeed
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.feed_facts import OpenFeed
 
 OPEN_DAYS = 7
 _SECONDS_A_DAY = 86_400

@@ -15,12 +15,13 @@ from fake_engine import FakeEngine
 from vespa_stub import StubVespa
 
 from clipsearch.documents import Document
-from clipsearch.engine import IndexInfo, OpenFeed
+from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import read_info, write_info
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.mark import OPEN_DAYS, FeedMark
+from clipsearch.feed_facts import OpenFeed
 
 COUNT = 30
 

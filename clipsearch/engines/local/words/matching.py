@@ -126,7 +126,7 @@ class Matching:
         rows, counts = self._phrase(term.tokens)
         collection = self.collection
         # A phrase is as rare as its rarest word.
-        fewest = min(collection.matching(token) for token in term.tokens)
+        fewest = min(collection.holding(token) for token in term.tokens)
         idf = inverse_document_frequency(collection.documents, fewest)
         impacts = term_impacts(counts, collection.lengths(rows), collection.average_length)
         return rows, (idf * impacts).astype(np.float32)
