@@ -3,9 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rapidfuzz import process
-from rapidfuzz.distance import Levenshtein
-
 SHORTEST_CORRECTED = 3
 """Letters of a word that may be misspelled: with fewer, everything is near."""
 _TWO_EDITS_FROM = 6
@@ -52,6 +49,9 @@ def spelled_alike(word: str, known: Sequence[str]) -> dict[str, int]:
 
     Levenshtein's distance: letters put in, left out or replaced.
     """
+    from rapidfuzz import process  # light path: most queries have no misspelled word
+    from rapidfuzz.distance import Levenshtein  # light path: most queries have no misspelled word
+
     most = most_edits(word)
     if not most:
         return {}

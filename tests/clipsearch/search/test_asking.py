@@ -47,9 +47,8 @@ class MadeUpEncoder:
 
 
 def _vector(text: str) -> np.ndarray:
-    vector = (
-        np.random.default_rng(sum(map(ord, text))).standard_normal(DIMENSION).astype(np.float32)
-    )
+    source = np.random.default_rng(sum(map(ord, text)))
+    vector = source.standard_normal(DIMENSION).astype(np.float32)
     return vector / np.linalg.norm(vector)
 
 
