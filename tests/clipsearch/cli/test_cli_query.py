@@ -173,7 +173,7 @@ def test_json_has_everything(run: Run, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     page = answer(run, "query", "home dogs", "-k", "1", "--page", "2", "--facet", "class",
                   "--images", str(tmp_path))  # fmt: skip
-    keys = "query total at_least candidates offset k seconds hits facets notes partial"
+    keys = "query total at_least candidates corrections offset k seconds hits facets notes partial"
     assert set(page) == set(keys.split())
     assert page["query"] == {"text": "home dogs", "parts": [], "mode": "bm25"}
     assert (page["total"], page["offset"], page["k"], page["partial"]) == (2, 1, 1, None)
