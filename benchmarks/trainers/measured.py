@@ -10,6 +10,8 @@ import psutil
 import torch
 
 from finetune.config.batch_plan import BatchPlan
+from finetune.config.reading import Reading
+from finetune.config.settings import TrainConfig
 from finetune.data.splits import TrainingManifests
 
 LEARNING_RATE, WEIGHT_DECAY, BETAS, EPS = 1e-5, 0.1, (0.9, 0.98), 1e-6
@@ -85,7 +87,9 @@ def processor_seconds() -> float:
 
 def read_pairs(manifest: Path) -> list[tuple[Path, str]]:
     """The training images with the first caption of each."""
-    with TrainingManifests.open([manifest]) as manifests:
+    with TrainingManifests.open(
+        Reading.of(TrainConfig(manifest=manifest, model="tiny"))
+    ) as manifests:
         plan = BatchPlan(batch_size=2, seed=0)
         train_split = manifests.splits(plan, batch_size=2, evaluates=False).train
     starts = train_split.starts[:-1].tolist()

@@ -88,6 +88,9 @@ def export_encoder(
             _write_checkpoint(dual, partial)
             # What is exported and compared is what was saved, not what is in memory.
             saved = load_dual_encoder(partial, max_tokens=dual.max_tokens)
+            with quiet_transformers():
+                # As it is once loaded, which adds keys: a copy then has the same fingerprint.
+                saved.model.config.save_pretrained(partial)
             write_text_tower(saved, partial / TEXT_TOWER)
             write_image_tower(saved, partial / IMAGE_TOWER)
             if gives_patches(saved):

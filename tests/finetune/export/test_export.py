@@ -227,6 +227,14 @@ def test_the_last_batch_leaves_no_trace_in_the_tokenizer(dual, tmp_path) -> None
     assert saved["truncation"] is saved["padding"] is None
 
 
+def test_a_copy_has_the_same_fingerprint(tmp_path) -> None:
+    # made here, not loaded: what its configuration lacks is added when it is read
+    made = load_dual_encoder("tiny", ["a red square", "a blue circle"])
+    first = export_encoder(made, tmp_path / "first")
+    copy = export_encoder(load_dual_encoder(tmp_path / "first"), tmp_path / "copy")
+    assert copy.fingerprint == first.fingerprint
+
+
 def test_other_weights_have_another_fingerprint(dual, tmp_path) -> None:
     first = export_encoder(dual, tmp_path / "first")
     with torch.no_grad():
