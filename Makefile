@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow test-wheel test-live test-real lint format diagram settings bench clean
+.PHONY: help install demo test test-slow test-wheel test-live test-real lint format diagram settings screenshots bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -56,6 +56,10 @@ diagram: $(INSTALLED) ## draw the rooms of docs/architecture.md anew, from the i
 
 settings: $(INSTALLED) ## write docs/settings.md anew, from the settings of a training run
 	$(BIN)/python tests/architecture/settings_page.py
+
+screenshots: $(INSTALLED) ## write the pictures of the page in docs/ anew, from the demo; needs chromium
+	test -d demo/pictures.index || $(BIN)/clipsearch demo
+	$(BIN)/python tests/clipsearch/page/screenshots.py demo
 
 bench: $(INSTALLED) ## measure the ratios we are held to, into benchmarks/README.md (10 min)
 	$(BIN)/python benchmarks/check.py --write

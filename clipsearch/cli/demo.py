@@ -26,7 +26,12 @@ from finetune.errors import UsageError
     is_flag=True,
     help="Replace a demo of an earlier version, which has no list of its files, too.",
 )
-def demo(out: Path, seed: int, epochs: int | None, yes: bool) -> None:
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="Then show it as a page, until Ctrl-C; at once where the demo is there already.",
+)
+def demo(out: Path, seed: int, epochs: int | None, yes: bool, serve: bool) -> int:
     """Walk the whole road on made-up pictures, in about 90 seconds.
 
     Renders 3,000 captioned pictures of coloured shapes, fine-tunes a small CLIP from scratch,
@@ -37,9 +42,10 @@ def demo(out: Path, seed: int, epochs: int | None, yes: bool) -> None:
     Examples:
       clipsearch demo
       clipsearch demo --out /tmp/shapes --seed 1
+      clipsearch demo --serve
     """
     try:
-        from clipsearch.demo.demo import EPOCHS, run_demo  # torch takes seconds to import
+        from clipsearch.demo.demo import EPOCHS, INDEX, is_whole, run_demo  # imports torch
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("clipsearch", "finetune")):
             raise
@@ -47,8 +53,11 @@ def demo(out: Path, seed: int, epochs: int | None, yes: bool) -> None:
             f"the demo trains, and {error.name} is not installed;"
             f' install it with: pip install "clipsearch[finetune]"'
         ) from error
-    run_demo(out, _run, click.echo, seed=seed, epochs=epochs or EPOCHS, yes=yes)
+    if not serve or not is_whole(out):
+        run_demo(out, _run, click.echo, seed=seed, epochs=epochs or EPOCHS, yes=yes)
+    return _run(["serve", "--index", str(out / INDEX)]) if serve else 0
 
 
-def _run(arguments: Sequence[str]) -> None:
-    cli.main(list(arguments), prog_name="clipsearch", standalone_mode=False)
+def _run(arguments: Sequence[str]) -> int:
+    code: int | None = cli.main(list(arguments), prog_name="clipsearch", standalone_mode=False)
+    return code or 0

@@ -40,6 +40,7 @@ from clipsearch.search.answered import document_from_json, page_from_json
 from clipsearch.search.filters import Filters
 from clipsearch.search.parts import Part, check_parts
 from clipsearch.search.search import SIMILAR_MODE
+from clipsearch.vocabulary import WordCount
 from finetune.errors import DocumentNotFoundError, EngineError, UsageError
 from finetune.images.pixel_box import PixelBox
 from finetune.several import check_several
@@ -147,6 +148,8 @@ class Client:
         min_cosine: float | None = None,
         sort: str | None = None,
         collapse: bool = False,
+        plain: bool = False,
+        explain: bool = False,
     ) -> Page:
         """Find the k best documents of page `page`; see `Search.query`."""
         check_several(parts, "parts")
@@ -173,6 +176,8 @@ class Client:
             min_cosine=min_cosine,
             sort=sort,
             collapse=collapse,
+            plain=plain,
+            explain=explain,
         )
         return page_from_json(self._post("/v1/search", *asked))
 
@@ -208,6 +213,12 @@ class Client:
         """Return the documents of these ids, in their order; None where there is none."""
         check_several(ids, "Client.get")
         return [self._get(id, embeddings) for id in ids]
+
+    def suggest(self, prefix: str, limit: int = 10) -> tuple[WordCount, ...]:
+        """Return words of the index that go on with what is typed; see `Search.suggest`."""
+        told = urlencode({"prefix": prefix, "limit": limit})
+        found = self._json(self._send("GET", f"/v1/suggest?{told}"))["words"]
+        return tuple(WordCount(each["word"], each["documents"]) for each in found)
 
     def count(self) -> int:
         """Return the number of documents."""

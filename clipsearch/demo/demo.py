@@ -81,7 +81,7 @@ class HeldOut:
 
 def run_demo(
     folder: Path,
-    command: Callable[[Sequence[str]], None],
+    command: Callable[[Sequence[str]], object],
     echo: Callable[[str], None],
     *,
     seed: int = 0,
@@ -127,7 +127,14 @@ def run_demo(
     seal(folder, DEMO_FOLDER)
     echo(f"\nDone in {seconds:.0f} s. Look at {folder / 'contact-sheet.png'}, or ask for more:")
     echo(f'$ clipsearch query "three green stars" --index {shlex.quote(str(index))}')
+    echo(f"$ clipsearch serve --index {shlex.quote(str(index))}    # a page in your browser")
     return DemoResult(before, after, seconds)
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a demo of this version lies in `folder` from end to end."""
+    mark = read_mark(folder)
+    return mark is not None and mark.kind == DEMO_FOLDER.name and mark.whole
 
 
 def make_folder(folder: Path, *, yes: bool = False) -> None:

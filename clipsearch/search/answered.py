@@ -7,6 +7,9 @@ import numpy as np
 
 from clipsearch.documents import PARTS, Document
 from clipsearch.engine import Hit, Page
+from clipsearch.explanation import Explanation
+from clipsearch.json_records import record
+from clipsearch.vocabulary import Correction
 
 
 def page_from_json(values: Mapping[str, Any]) -> Page:
@@ -24,6 +27,7 @@ def page_from_json(values: Mapping[str, Any]) -> Page:
         partial=values["partial"],
         candidates=values["candidates"],
         at_least=values["at_least"],
+        corrections=tuple(record(Correction, each) for each in values.get("corrections", ())),
     )
 
 
@@ -39,10 +43,12 @@ def document_from_json(values: Mapping[str, Any]) -> Document:
 
 
 def _hit(values: Mapping[str, Any]) -> Hit:
+    told = values.get("explanation")
     return Hit(
         document=document_from_json(values),
         score=values["score"],
         bm25=values["bm25"],
         cosine=values["cosine"],
         more=values.get("more", 0),
+        explanation=None if told is None else record(Explanation, told),
     )

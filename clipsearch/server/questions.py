@@ -116,6 +116,8 @@ class Question(Asked):
         None, examples=["-year"], description="`year`, `-year`, `id`, `path`."
     )
     collapse: bool = Field(False, description="One of images that look alike.")
+    plain: bool = Field(False, description="Signs in texts are text too.")
+    explain: bool = Field(False, description="Say why each hit has its score.")
     sizes: bool = Field(False, description="Tell width and height of the images found.")
 
 
@@ -169,11 +171,13 @@ class SearchParameters(PageParameters):
     candidates: int = Field(DEFAULT_CANDIDATES, ge=1, le=MAX_CANDIDATES)
     bm25_weight: Number | None = None
     vector_weight: Number | None = None
+    plain: bool = Field(False, description="Signs in the text are text too.")
+    explain: bool = Field(False, description="Say why each hit has its score.")
 
 
 def query_options(asked: Question | SearchParameters, limits: ServerLimits) -> dict[str, Any]:
     """Return what `answer_query` is asked beside the parts. Raises UsageError beyond the depth."""
-    named = ("mode", "candidates", "bm25_weight", "vector_weight")
+    named = ("mode", "candidates", "bm25_weight", "vector_weight", "plain", "explain")
     return page_options(asked, limits) | {name: getattr(asked, name) for name in named}
 
 

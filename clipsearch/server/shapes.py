@@ -54,6 +54,27 @@ class AskedShape(Shape):
     mode: str | None = Field(description="Null of a list.")
 
 
+class TermShape(Shape):
+    """What a word or phrase of the question is worth in a hit."""
+
+    term: str = Field(description="A stem, or stems in quotation marks.")
+    documents: int = Field(description="That hold it; of a phrase, its rarest word.")
+    idf: float
+    frequency: int = Field(description="How often the captions of the hit have it.")
+    share: float = Field(description="Of the hit's bm25.")
+
+
+class ExplanationShape(Shape):
+    """Why a hit has its score."""
+
+    terms: list[TermShape]
+    length_part: float | None
+    bm25_weight: float | None
+    vector_weight: float | None
+    rank_by_words: int | None
+    rank_by_image: int | None
+
+
 class HitShape(Shape):
     """One image found."""
 
@@ -69,6 +90,7 @@ class HitShape(Shape):
     highlights: list[list[list[int]]] = Field(
         description="For each caption, [start, end] of each word that matches, in characters."
     )
+    explanation: ExplanationShape | None = Field(None, description="With `explain` alone.")
     path: str = Field(description="As the manifest gave it.")
     image: str | None = Field(description="Address of the file; null where it is not here.")
     width: int | None = Field(None, description="Upright, in pixels; with `sizes` alone.")
@@ -84,6 +106,26 @@ class FacetValue(Shape):
     count: int
 
 
+class WordShape(Shape):
+    """A word of the index, and the documents whose captions hold it."""
+
+    word: str
+    documents: int
+
+
+class WordsShape(Shape):
+    """Words that go on with what is typed, the most frequent first."""
+
+    words: list[WordShape]
+
+
+class CorrectionShape(Shape):
+    """A word of the question that no caption has, and words that are spelled alike."""
+
+    word: str
+    suggestions: list[WordShape]
+
+
 class AnswerShape(Shape):
     """A page of hits: the same JSON as `clipsearch query --json`."""
 
@@ -96,6 +138,7 @@ class AnswerShape(Shape):
     seconds: float = Field(description="In the engine.")
     hits: list[HitShape]
     facets: dict[str, list[FacetValue]]
+    corrections: list[CorrectionShape] = Field(description="Of words that no caption has.")
     notes: list[str] = Field(description="Sentences for people.")
     partial: str | None = Field(description="Why the answer may be incomplete; null if it is not.")
 

@@ -1,5 +1,6 @@
-"""`/v1/images` and `/v1/facets`: the index itself, by filters alone."""
+"""`/v1/images`, `/v1/facets` and `/v1/suggest`: the index itself, without a question."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -17,9 +18,10 @@ from clipsearch.server.questions import (
     Text,
     check_page,
 )
-from clipsearch.server.shapes import AnswerShape, FacetsShape, problems
+from clipsearch.server.shapes import AnswerShape, FacetsShape, WordsShape, problems
 
 router = APIRouter(prefix="/v1", tags=["images"])
+MOST_SUGGESTED = 100
 Filters = Annotated[list[Text], Field(max_length=MOST_FILTERS), Query()]
 
 
@@ -65,3 +67,15 @@ async def facets(
         }
 
     return json_answer(request, await service.run(counted))
+
+
+@router.get("/suggest", response_model=WordsShape, responses=problems(400, 401, 409, 422, 503))
+async def suggest(
+    request: Request,
+    service: ReaderService,
+    prefix: Annotated[Text, Query(description="What is typed; its last word counts.")],
+    limit: Annotated[int, Query(ge=1, le=MOST_SUGGESTED)] = 10,
+) -> Response:
+    """Suggest words of the index that go on with what is typed, the most frequent first."""
+    found = await service.run(service.search.suggest, prefix, limit)
+    return json_answer(request, {"words": [asdict(each) for each in found]})

@@ -1,18 +1,93 @@
-"""The page for people: what its frame needs, and nothing of how it looks."""
+"""The page for people: its frame, with the images that a question finds without scripts."""
 
-from fastapi import APIRouter
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from clipsearch.engine import Hit
+from clipsearch.modes import MODES, MODES_WITHOUT_VECTOR
+from clipsearch.search.answer import answer_query
 from clipsearch.server.dependencies import ReaderService
+from clipsearch.server.questions import Text, check_page
+from clipsearch.server.service import Service, document_address, image_address
+from clipsearch.server.settings import DEEPEST
+from finetune.errors import ClipsearchError
 
 router = APIRouter()
+_HITS = 30
+# Each is counted with every question.
+_MOST_FACETS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ShownHit:
+    """An image as the frame shows it: addresses from the page's own, and its first caption."""
+
+    file: str
+    thumbnail: str
+    caption: str
 
 
 @router.get("/")
-async def page(request: Request, service: ReaderService) -> Response:
-    """Show the page."""
-    found: Response = request.app.state.templates.TemplateResponse(
-        request, "page.html", {"info": service.search.info}
-    )
+async def page(
+    request: Request,
+    service: ReaderService,
+    q: Text = "",
+    page: Annotated[int, Query(ge=1, le=DEEPEST)] = 1,
+) -> Response:
+    """Show the page, with what `q` finds: scripts take over, but are not needed."""
+    context = await service.run(_context, service, q.strip(), page)
+    found: Response = request.app.state.templates.TemplateResponse(request, "page.html", context)
     return found
+
+
+def _context(service: Service, text: str, page: int) -> dict[str, Any]:
+    info = service.search.info
+    frame: dict[str, Any] = {
+        "config": json.dumps(_config(service)),
+        "modes": MODES if service.search.has_encoder else MODES_WITHOUT_VECTOR,
+        "numbers": info.number_columns,
+        "filtered": bool(info.tag_columns or info.number_columns),
+        "text": text,
+    }
+    if not text:
+        return frame
+    try:
+        check_page(_HITS, page, service.settings.limits)
+        found = answer_query(service.search, text, k=_HITS, page=page).page
+    except ClipsearchError as error:
+        return {**frame, "problem": str(error)}
+    following = urlencode({"q": text, "page": page + 1})
+    return {
+        **frame,
+        "summary": f"{found.total:,} found",
+        "notes": found.notes,
+        "hits": [_shown(hit) for hit in found.hits],
+        "following": f"?{following}" if page * _HITS < found.total else None,
+    }
+
+
+def _config(service: Service) -> dict[str, Any]:
+    """Return what the scripts must know of the index."""
+    info = service.search.info
+    return {
+        "count": service.documents(),
+        "target": service.settings.index,
+        "hasEncoder": service.search.has_encoder,
+        "tags": info.tag_columns[:_MOST_FACETS],
+        "numbers": info.number_columns,
+    }
+
+
+def _shown(hit: Hit) -> ShownHit:
+    id, captions = hit.document.id, hit.document.captions
+    return ShownHit(
+        file=image_address(id).removeprefix("/"),
+        thumbnail=f"{document_address(id)}/thumbnail?w=320".removeprefix("/"),
+        caption=captions[0] if captions else id,
+    )

@@ -44,6 +44,11 @@ def search(either: RunningService) -> Iterator[Search]:
 
 CALLS: dict[str, Asked] = {
     "text": lambda s, _: s.query("dogs on a beach", k=3, facets=["class"], bm25_weight=0.3),
+    "explained": lambda s, _: s.query("dogs on a beach", k=2, explain=True),
+    "plain": lambda s, _: s.query("dogs -beach", plain=True),
+    "without": lambda s, _: s.query("dogs -plane"),
+    "misspelled": lambda s, _: s.query("beech", mode="bm25"),
+    "suggested": lambda s, _: s.suggest("two be", 3),
     "page": lambda s, _: s.query("a dog", k=1, page=2, mode="hybrid-rrf"),
     "words": lambda s, _: s.query("!!!", mode="bm25"),
     "mapping": lambda s, _: s.query("a", filters={"class": ["beach", "été"], "year": (2010, None)}),

@@ -1,0 +1,130 @@
+"""The page in a real browser, over an index of drawn shapes on either engine."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from chromium import CHROMIUM, started_chromium
+from drawn_shapes import draw_shapes
+from playwright.sync_api import Browser, Page
+from running_service import RunningService
+from vespa_stub import StubVespa
+
+from clipsearch.engine import IndexInfo
+from clipsearch.engines.vespa.http.connection import connect
+from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.server.settings import ServerSettings
+
+DIMENSION = 32  # of the tiny encoder
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 64 drawn images."""
+    return draw_shapes(tmp_path_factory.mktemp("shapes"), 64)
+
+
+def _fed(manifest: Path, index: str, encoder: Path, work: Path) -> str:
+    options = FeedOptions(
+        manifest=manifest,
+        index=index,
+        encoder=encoder,
+        workers=0,
+        ledger=work / "ledger.sqlite",
+        report=work / "report.csv",
+    )
+    assert feed(options).fed == 64
+    return index
+
+
+@pytest.fixture(scope="session")
+def served(
+    shapes: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    work = tmp_path_factory.mktemp("page")
+    index = _fed(shapes, str(work / "shapes.index"), encoder_folder, work)
+    with RunningService(ServerSettings(index, work / "cache")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def served_vespa(
+    shapes: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    work = tmp_path_factory.mktemp("page-vespa")
+    with StubVespa(dimension=DIMENSION) as stub:
+        client = connect(stub.url)
+        write_info(client, IndexInfo(DIMENSION))
+        client.close()
+        index = _fed(shapes, stub.url, encoder_folder, work)
+        with RunningService(ServerSettings(index, work / "cache")) as running:
+            yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with started_chromium() as started:
+        yield started
+
+
+@dataclass
+class Visit:
+    """A page that is open; any error in it fails the test."""
+
+    page: Page
+    url: str
+
+    def go(self, address: str) -> None:
+        """Open an address and wait for its answer."""
+        self.page.goto(self.url + address)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was asked last is answered."""
+        self.page.wait_for_selector("body.alive #results:not([aria-busy])", state="attached")
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the images shown."""
+        found: list[str] = self.page.eval_on_selector_all(
+            "#results a.frame", "links => links.map(link => link.dataset.id)"
+        )
+        return found
+
+
+def _visit(browser: Browser, running: RunningService, **options: object) -> Iterator[Visit]:
+    context = browser.new_context(**options)  # type: ignore[arg-type]
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console",
+        lambda message: errors.append(message.text) if message.type == "error" else None,
+    )
+    yield Visit(page, running.url)
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def visit(browser: Browser, served: RunningService) -> Iterator[Visit]:
+    """A page over the embedded engine."""
+    yield from _visit(browser, served)
+
+
+@pytest.fixture(params=["embedded", "vespa"])
+def either(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Visit]:
+    """A page over each engine."""
+    name = "served" if request.param == "embedded" else "served_vespa"
+    yield from _visit(browser, request.getfixturevalue(name))
+
+
+@pytest.fixture
+def browser_without_scripts(browser: Browser, served: RunningService) -> Iterator[Visit]:
+    """A page in a browser that runs no scripts."""
+    yield from _visit(browser, served, java_script_enabled=False)
