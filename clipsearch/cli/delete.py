@@ -35,12 +35,9 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
       clipsearch delete beach/0001.jpg --index photos.index
       clipsearch delete - --yes --index photos.index < ids.txt
     """
-    from clipsearch.engines import feed_lock, is_remote, open_engine  # light path: NumPy
-    from clipsearch.feed.ledger.file import ledger_path
-    from clipsearch.feed.ledger.ledger import Ledger
-    from clipsearch.feed.ledger.mark import FeedMark
+    from clipsearch.engines import open_engine  # light path: NumPy
+    from clipsearch.feed.by_hand import by_hand, first_error
     from clipsearch.feed.removal import delete as remove
-    from clipsearch.feed.upgrade import upgraded
     from clipsearch.search.finding import find_documents
 
     from_stdin = ids == ("-",)
@@ -55,26 +52,17 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
         if not yes:
             click.confirm(f"Remove {len(wanted):,} documents from {index}?", abort=True, err=True)
         # Not before: a question that waits for its answer must not keep a feed out.
-        with (
-            feed_lock(index, "delete"),
-            Ledger.open(ledger or ledger_path(index), "delete") as known,
-        ):
-            for note in upgraded(engine, None):
+        with by_hand(engine, index, ledger, "delete") as hand:
+            for note in hand.begin():
                 click.echo(f"Note: {note}.", err=True)
-            mark = FeedMark(engine, known, alone=not is_remote(index))
-            if known.index_id == engine.info.index_id and mark.is_current():
-                mark.agree()
-            mark.begin("")
-            outcomes = list(remove(engine, known, wanted))
-            engine.finish_feed()
-            mark.end()
+            outcomes = list(remove(engine, hand.ledger, wanted))
     finally:
         engine.close()
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    removed = len(outcomes) - len(failed)
+    removed = sum(outcome.error is None for outcome in outcomes)
     click.echo(dumps({"removed": removed}) if as_json else f"removed {removed:,}")
-    if failed:
-        raise EngineError(f"{failed[0].operation.id}: was not removed: {failed[0].error}")
+    failure = first_error(outcomes, "removed")
+    if failure is not None:
+        raise EngineError(failure)
 
 
 def check_known(found: Sequence[object], ids: Sequence[str], index: str) -> None:

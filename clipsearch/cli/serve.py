@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from clipsearch.cli import EXIT_INTERRUPTED
-from clipsearch.cli.options import device_option, index_option, moved_encoder_option
+from clipsearch.cli.options import device_option, index_option, ledger_option, moved_encoder_option
 from finetune.errors import UsageError
 from finetune.files.user_folders import user_cache
 
@@ -30,6 +30,17 @@ _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_clien
     help="Answer only who has it. Better in the environment: others see command lines.",
 )
 @click.option(
+    "--write-token",
+    envvar="CLIPSEARCH_WRITE_TOKEN",
+    show_envvar=True,
+    help="Who has it may change and delete documents; without it nobody may.",
+)
+@click.option(
+    "--uploads",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for images that are sent to be indexed; without it none are taken.",
+)
+@click.option(
     "--cors",
     multiple=True,
     metavar="ORIGIN",
@@ -46,6 +57,7 @@ _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_clien
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for thumbnails. [default: your folder for caches]",
 )
+@ledger_option
 @moved_encoder_option
 @device_option
 def serve(
@@ -53,9 +65,12 @@ def serve(
     host: str,
     port: int,
     token: str | None,
+    write_token: str | None,
+    uploads: Path | None,
     cors: tuple[str, ...],
     images: tuple[Path, ...],
     cache: Path | None,
+    ledger: Path | None,
     encoder: str | None,
     device: str,
 ) -> int:
@@ -85,6 +100,9 @@ def serve(
         host=host,
         port=port,
         token=token or None,
+        write_token=write_token or None,
+        uploads=None if uploads is None else uploads.absolute(),
+        ledger=ledger,
         cors=cors,
         encoder=encoder,
         device=device,

@@ -61,38 +61,27 @@ def update(
       clipsearch update beach/0001.jpg --caption "two dogs" --caption "dogs on sand"
       clipsearch update beach/0001.jpg beach/0002.jpg --tag draft= --number year=2012
     """
-    from clipsearch.engines import feed_lock, is_remote, open_engine  # light path: NumPy
-    from clipsearch.feed.by_hand import Changes, change
-    from clipsearch.feed.ledger.file import ledger_path
-    from clipsearch.feed.ledger.ledger import Ledger
-    from clipsearch.feed.ledger.mark import FeedMark
-    from clipsearch.feed.upgrade import upgraded
+    from clipsearch.engines import open_engine  # light path: NumPy
+    from clipsearch.feed.by_hand import Changes, by_hand, change, first_error
     from clipsearch.search.finding import find_documents
 
     changes = Changes.parse(captions, tags, numbers)
     engine = open_engine(index)
     try:
-        documents = find_documents(engine, ids)
-        check_known(documents, ids, index)
-        known = list({each.id: each for each in documents if each is not None}.values())
+        check_known(find_documents(engine, ids), ids, index)
         changes.check(engine.info)
-        with (
-            feed_lock(index, "update"),
-            Ledger.open(ledger or ledger_path(index), "update") as remembered,
-        ):
-            for note in upgraded(engine, None):
+        with by_hand(engine, index, ledger, "update") as hand:
+            # Anew: a feed may have written them before it was kept out.
+            documents = find_documents(engine, ids)
+            check_known(documents, ids, index)
+            known = list({each.id: each for each in documents if each is not None}.values())
+            for note in hand.begin():
                 click.echo(f"Note: {note}.", err=True)
-            mark = FeedMark(engine, remembered, alone=not is_remote(index))
-            if remembered.index_id == engine.info.index_id and mark.is_current():
-                mark.agree()
-            mark.begin("")
             outcomes = change(engine, known, changes)
-            engine.finish_feed()
-            mark.end()
     finally:
         engine.close()
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    updated = len(outcomes) - len(failed)
+    updated = sum(outcome.error is None for outcome in outcomes)
     click.echo(dumps({"updated": updated}) if as_json else f"updated {updated:,}")
-    if failed:
-        raise EngineError(f"{failed[0].operation.id}: was not changed: {failed[0].error}")
+    failure = first_error(outcomes, "changed")
+    if failure is not None:
+        raise EngineError(failure)

@@ -246,6 +246,42 @@ class Client:
         options = {"filters": filters, "sort": sort, "k": k, "page": page, "facets": facets}
         return self._listed("/v1/images", options)
 
+    def put(
+        self,
+        id: str,
+        *,
+        captions: Sequence[str] | None = None,
+        tags: Mapping[str, str | None] | None = None,
+        numbers: Mapping[str, float | None] | None = None,
+        image: "str | Path | bytes | Image | None" = None,
+    ) -> Document:
+        """Change a document, or make it, and return it as it is now; needs the write token.
+
+        Args:
+            id: Of a document; one that is not there needs an image.
+            captions: In place of all before.
+            tags, numbers: New value by column; None takes it away. What is not named stays.
+            image: To be encoded, and kept by the service.
+
+        Raises DocumentNotFoundError for an unknown id without an image, UsageError for changes
+        that cannot be, IndexAccessError where the service refuses the token.
+        """
+        if captions is not None:
+            check_several(captions, "Client.put")
+        given = {"captions": captions, "tags": tags, "numbers": numbers}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if image is None:
+            body, media_type = json.dumps(changes).encode(), _JSON
+        else:
+            body, media_type = form(changes, {"image": image_bytes(image)}, "document")
+        self._known = None
+        return document_from_json(self._json(self._send("PUT", _address(id), body, media_type)))
+
+    def delete(self, id: str) -> None:
+        """Remove a document; needs the write token. Raises DocumentNotFoundError for none."""
+        self._known = None
+        self._send("DELETE", _address(id))
+
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()

@@ -8,11 +8,13 @@ from typing import Any
 QUESTION_FIELD = "question"
 
 
-def form(question: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[bytes, str]:
-    """Return body and content type of a form: JSON in the field `question`, and files by field."""
+def form(
+    question: Mapping[str, Any], files: Mapping[str, bytes], field: str = QUESTION_FIELD
+) -> tuple[bytes, str]:
+    """Return body and content type of a form: JSON in a field (`question`), and files by field."""
     boundary = uuid.uuid4().hex
     parts = [
-        _part(boundary, f'name="{QUESTION_FIELD}"', "application/json", json.dumps(question)),
+        _part(boundary, f'name="{field}"', "application/json", json.dumps(question)),
         *(
             _part(boundary, f'name="{name}"; filename="{name}"', "application/octet-stream", data)
             for name, data in files.items()

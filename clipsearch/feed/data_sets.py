@@ -165,6 +165,31 @@ def settle_data_set(
     return settled
 
 
+def settle_place(engine: Engine, ledger: Ledger, place: ManifestPlace) -> DataSet:
+    """Return the data set of a place that no manifest lies at; written into what the index knows.
+
+    Args:
+        engine: The index.
+        ledger: Of it.
+        place: A folder, say, of images that come one by one.
+    """
+    found = None
+
+    def registered(info: IndexInfo) -> IndexInfo:
+        nonlocal found
+        sets = {each.name: each for each in _known(info, ledger)}
+        found = next((each for each in sets.values() if place.is_of(each)), None)
+        if found is not None:
+            return info
+        name = _new_name(place, sets)
+        found = sets[name] = DataSet(name, place.manifest, place.resolved, place.beside)
+        return replace(info, data_sets=tuple(sets.values()))
+
+    engine.change_info(registered)
+    assert found is not None
+    return found
+
+
 def fed_from(place: ManifestPlace, ledger: Ledger, wish: Wish) -> str | None:
     """Return the data set that this ledger has fed from here; None where it has fed none."""
     if wish.name is not None:

@@ -17,8 +17,9 @@ from starlette.templating import Jinja2Templates
 
 from clipsearch.server import problems
 from clipsearch.server.middleware import Admission, BodyLimits, Headers, RawPaths
-from clipsearch.server.questions import LocateQuestion, Question
+from clipsearch.server.questions import DocumentChanges, LocateQuestion, Question
 from clipsearch.server.routes import (
+    changing,
     documentation,
     images,
     listing,
@@ -40,6 +41,7 @@ _BY_HAND: dict[str, type[BaseModel]] = {
     "Problem": ProblemShape,
     Question.__name__: Question,
     LocateQuestion.__name__: LocateQuestion,
+    DocumentChanges.__name__: DocumentChanges,
 }
 _NO_PARAMETERS = ("HTTPValidationError", "ValidationError")
 
@@ -70,7 +72,7 @@ def make_app(service: Service) -> FastAPI:
         env=Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape())
     )
     problems.add_handlers(app)
-    for router in (state, searching, locating, listing, images):
+    for router in (state, searching, locating, listing, images, changing):
         app.include_router(router.router)
     app.include_router(documentation.router, include_in_schema=False)
     app.include_router(page.router, include_in_schema=False)
@@ -87,7 +89,7 @@ def _middleware(service: Service) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors),
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", *(["PUT", "DELETE"] if settings.write_token else [])],
         allow_headers=["Authorization", "Content-Type", "If-None-Match"],
         expose_headers=["ETag", "Retry-After"],
     )

@@ -7,7 +7,7 @@ from fastapi import Depends, Path
 from starlette.requests import Request
 
 from clipsearch.server.service import Service
-from clipsearch.server.tokens import check_reader
+from clipsearch.server.tokens import check_reader, check_writer
 
 
 def service_of(request: Request) -> Service:
@@ -23,6 +23,13 @@ def for_reader(request: Request) -> Service:
     return service
 
 
+def for_writer(request: Request) -> Service:
+    """Return the service. Raises RefusedError unless who asks may change documents."""
+    service = service_of(request)
+    check_writer(request, service.settings)
+    return service
+
+
 def _id(
     id: Annotated[
         str, Path(description="Of a document; a slash in it is written as %2F.", max_length=6144)
@@ -33,4 +40,5 @@ def _id(
 
 AnyoneService = Annotated[Service, Depends(service_of)]
 ReaderService = Annotated[Service, Depends(for_reader)]
+WriterService = Annotated[Service, Depends(for_writer)]
 DocumentId = Annotated[str, Depends(_id)]

@@ -22,6 +22,8 @@ from finetune.images.pixel_box import PixelBox
 
 MOST_PARTS = 32
 MOST_FILTERS = 64
+MOST_CAPTIONS = 256
+MOST_COLUMNS = 256
 LONGEST_TEXT = 2000
 _LONGEST_JSON = 2**20
 JSON, FORM = "application/json", "multipart/form-data"
@@ -128,6 +130,27 @@ class LocateQuestion(Asked):
     parts: Annotated[list[QuestionPart], Field(max_length=MOST_PARTS)] = []
     id: Text | None = None
     method: Literal["windows", "dense"] | None = None
+
+
+class DocumentChanges(Asked):
+    """What is to be changed of a document; what is not named stays."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"captions": ["two dogs"], "tags": {"class": "beach", "draft": None}}]
+        },
+    )
+
+    captions: Annotated[list[Text], Field(max_length=MOST_CAPTIONS)] | None = Field(
+        None, description="In place of all before; an empty list takes them away."
+    )
+    tags: Annotated[dict[Column, Text | None], Field(max_length=MOST_COLUMNS)] = Field(
+        {}, description="New value by column; null takes it away."
+    )
+    numbers: Annotated[dict[Column, Number | None], Field(max_length=MOST_COLUMNS)] = Field(
+        {}, description="New value by column; null takes it away."
+    )
 
 
 class ListParameters(Asked):
@@ -250,9 +273,9 @@ def _part(asked: QuestionPart, uploads: Mapping[str, bytes]) -> Part:
 
 
 async def read_question(
-    request: Request, model: type[Model], limits: ServerLimits
+    request: Request, model: type[Model], limits: ServerLimits, field: str = QUESTION_FIELD
 ) -> tuple[Model, dict[str, bytes]]:
-    """Read a body: JSON, or a form of a field `question` with JSON, and files.
+    """Read a body: JSON, or a form with JSON in a field (`question`), and files.
 
     Raises RefusedError for another type or JSON that is none of `model`, UsageError for too many
     fields, and ImageError for files of too many pixels.
@@ -272,15 +295,13 @@ async def read_question(
                 if name in uploads:
                     raise UsageError(f"two files came in a field {name!r}; name each its own")
                 uploads[name] = await value.read()
-            elif name == QUESTION_FIELD:
+            elif name == field:
                 text = value
             else:
-                raise UsageError(
-                    f"the form has an unknown field {name!r}; there is {QUESTION_FIELD}"
-                )
+                raise UsageError(f"the form has an unknown field {name!r}; there is {field}")
     for name, data in uploads.items():
         check_upload(name, data, limits)
-    return read_model(model, text.encode(errors="replace"), QUESTION_FIELD), uploads
+    return read_model(model, text.encode(errors="replace"), field), uploads
 
 
 def check_upload(name: str, data: bytes, limits: ServerLimits) -> None:
@@ -307,14 +328,14 @@ def read_model(model: type[Model], data: bytes, place: str) -> Model:
     raise RefusedError(422, reasons)
 
 
-def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+def body_schema(model: type[BaseModel], field: str = QUESTION_FIELD) -> dict[str, Any]:
     """Return a request's body as OpenAPI has it: JSON, or a form with files."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     form = {
         "type": "object",
-        "properties": {QUESTION_FIELD: schema},
+        "properties": {field: schema},
         "additionalProperties": {"type": "string", "format": "binary"},
     }
-    encoding = {QUESTION_FIELD: {"contentType": JSON}}
+    encoding = {field: {"contentType": JSON}}
     content = {JSON: {"schema": schema}, FORM: {"schema": form, "encoding": encoding}}
     return {"requestBody": {"required": True, "content": content}}

@@ -21,6 +21,7 @@ from clipsearch.search.index_encoder import load_encoder
 from clipsearch.search.search import Search
 from clipsearch.server.batching import BatchingEncoder
 from clipsearch.server.bounded_engine import BoundedEngine
+from clipsearch.server.changing import Changing
 from clipsearch.server.image_files import ImageFiles
 from clipsearch.server.metrics import Metrics
 from clipsearch.server.settings import ServerSettings
@@ -66,7 +67,9 @@ class Service:
         except BaseException:
             engine.close()
             raise
-        self.files = ImageFiles(lambda: self.search.info, settings.images)
+        uploads = [] if settings.uploads is None else [settings.uploads]
+        self.files = ImageFiles(lambda: self.search.info, (*settings.images, *uploads))
+        self.changing = Changing(self.search, settings)
         self.thumbnails = Thumbnails(
             settings.cache / THUMBNAILS, limits.thumbnail_bytes, self.metrics
         )
@@ -111,6 +114,10 @@ class Service:
         if self._counted is None or now - self._counted[0] > _COUNTED_FOR_SECONDS:
             self._counted = (now, self.search.count())
         return self._counted[1]
+
+    def recount(self) -> None:
+        """Count the documents anew when next asked for."""
+        self._counted = None
 
     def readiness(self) -> Readiness:
         """Say whether index and encoder are there."""

@@ -12,6 +12,7 @@ from finetune.text.masking import has_control_characters
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 TOKEN_VARIABLE = "CLIPSEARCH_TOKEN"
+WRITE_TOKEN_VARIABLE = "CLIPSEARCH_WRITE_TOKEN"
 # A shorter one can be guessed by trying.
 SHORTEST_TOKEN = 16
 MOST_HITS = 1000
@@ -66,6 +67,9 @@ class ServerSettings:
         index: The target: a folder or an http(s) address.
         host, port: Where it listens; port 0 takes a free one.
         token: Without it nothing but the state is told; None lets everybody read.
+        write_token: Who has it may change documents, and read; None lets nobody change any.
+        uploads: Folder of the images that are sent to be indexed; None takes none.
+        ledger: Of the index; None is where it lies unless named.
         cors: Origins whose pages may read answers.
         encoder: Its folder, if it has moved since the feed.
         device: Where the encoder runs.
@@ -79,6 +83,9 @@ class ServerSettings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     token: str | None = None
+    write_token: str | None = None
+    uploads: Path | None = None
+    ledger: Path | None = None
     cors: tuple[str, ...] = ()
     encoder: str | None = None
     device: str = "cpu"
@@ -89,6 +96,16 @@ class ServerSettings:
         """Raise UsageError for a value that cannot work."""
         if self.token is not None:
             _check_token(TOKEN_VARIABLE, self.token)
+        if self.write_token is not None:
+            _check_token(WRITE_TOKEN_VARIABLE, self.write_token)
+            if self.write_token == self.token:
+                raise UsageError(
+                    f"{WRITE_TOKEN_VARIABLE} is the token that lets others read; take another one"
+                )
+        elif self.uploads is not None:
+            raise UsageError(
+                f"--uploads needs a token for those who may send images: set {WRITE_TOKEN_VARIABLE}"
+            )
         for origin in self.cors:
             _check_origin(origin)
 

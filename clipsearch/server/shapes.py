@@ -272,6 +272,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _WHEN = {
     400: "What is asked cannot work.",
     401: "The token is missing or another one.",
+    403: "This service changes nothing, or the token lets one read alone.",
     404: "No such document, or its image is not on this machine.",
     405: "Not with this method.",
     408: "The request did not come in time.",

@@ -10,6 +10,7 @@ from clipsearch.server.answering import image_answer, json_answer
 from clipsearch.server.dependencies import DocumentId, ReaderService
 from clipsearch.server.image_files import UNKNOWN_MEDIA_TYPE, ImageFile
 from clipsearch.server.problems import RefusedError
+from clipsearch.server.service import Service
 from clipsearch.server.shapes import DocumentShape, problems
 from clipsearch.server.thumbnails import WIDTHS, width_of
 from finetune.errors import ImageError
@@ -78,15 +79,17 @@ async def document(
 ) -> Response:
     """Tell all that the index holds of an image."""
 
-    def found() -> dict[str, object]:
-        document = service.document(id, embeddings=embedding)
-        image = service.files.find(document)
-        shape = None if image is None else service.files.shape(image)
-        about = service.image_json(document, sizes=True)
-        media_type = None if shape is None else shape.media_type
-        return {**document.to_show(), **about, "media_type": media_type}
+    return json_answer(request, await service.run(document_json, service, id, embedding))
 
-    return json_answer(request, await service.run(found))
+
+def document_json(service: Service, id: str, embedding: bool = False) -> dict[str, Any]:
+    """Return a document as `DocumentShape` describes it. Raises DocumentNotFoundError."""
+    document = service.document(id, embeddings=embedding)
+    image = service.files.find(document)
+    shape = None if image is None else service.files.shape(image)
+    about = service.image_json(document, sizes=True)
+    media_type = None if shape is None else shape.media_type
+    return {**document.to_show(), **about, "media_type": media_type}
 
 
 def _bytes(image: ImageFile) -> bytes:
