@@ -43,8 +43,7 @@ def check_writer(request: Request, settings: ServerSettings) -> None:
         raise RefusedError(403, "this token lets you read alone; changes need the write token")
     raise RefusedError(
         401,
-        "only who has the write token may change documents; send it as"
-        " `Authorization: Bearer TOKEN`",
+        "only who has the write token may change documents; send it as a bearer token",
         _CHALLENGE,
     )
 
