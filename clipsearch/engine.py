@@ -33,6 +33,7 @@ from clipsearch.modes import (
     ranking_of,
 )
 from clipsearch.operations import Operation, Outcome
+from clipsearch.reordering import Reorder
 from clipsearch.sorting import Sort
 from clipsearch.terms import NO_TERMS, DocumentFrequencies, Term, Terms
 from clipsearch.vocabulary import Correction, WordCount
@@ -85,6 +86,8 @@ class IndexInfo:
         word_share: How `hybrid` joins words and vector in place of the weights, where a query
             brings none; None where the weights hold.
         measured_at: Documents that were there when that was last looked for.
+        reorder: How the first hits of `hybrid` are put into another order where a query names no
+            mode; None where they stay as they are.
     """
 
     dimension: int
@@ -110,6 +113,7 @@ class IndexInfo:
     calibration: Calibration | None = None
     word_share: WordShare | None = None
     measured_at: int = 0
+    reorder: Reorder | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -75,8 +75,9 @@ TABLE_WIDTH = 130
 def calibrate(as_json: bool, dry_run: bool, resamples: int, seed: int, **values: Any) -> int:
     """Learn how an index best joins words and vector, and keep it if surely better.
 
-    The weights of hybrid and hybrid-normalized are learned, and held against each other, the
-    fusions without weights and today's ranking, on queries that were not learned from. Where the
+    The weights of hybrid, of hybrid-normalized and of z-scores over hybrid's first 1,000 hits are
+    learned, and held against each other, the fusions without weights and today's ranking, on
+    queries that were not learned from. Where the
     95 % interval of the gain lies above zero, the index keeps mode and weights, and `query` uses
     them without an option; otherwise nothing is changed.
 

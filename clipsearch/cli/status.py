@@ -136,12 +136,20 @@ def _as_text(facts: dict[str, object]) -> str:
 
 def _ranking(facts: dict[str, object]) -> str:
     """Describe what ranks a text without --mode, and what calibration has gained."""
+    # Light path: NumPy.
+    from clipsearch.engine import RERANK_COUNT
+    from clipsearch.json_records import record
+    from clipsearch.reordering import Reorder
+
     mode, share = facts["text_mode"] or "hybrid", facts["word_share"]
     calibration = facts["calibration"]
     if mode == "hybrid" and isinstance(share, dict):
         mode = f"hybrid: {share['weight']:.3g} x share of the most that bm25 could reach + cosine"
         if not isinstance(calibration, dict):
             return f"{mode} (measured on the captions of {share['images']:,} images)"
+    if isinstance(facts["reorder"], dict):
+        order = record(Reorder, facts["reorder"])
+        mode = f"{mode}, its first {RERANK_COUNT:,} hits by {order.told}"
     if not isinstance(calibration, dict):
         return f"{mode} (not calibrated)"
     return (

@@ -173,6 +173,7 @@ class Wanted:
             text_mode=old.text_mode if still else None,
             calibration=old.calibration if still else None,
             word_share=old.word_share if still else None,
+            reorder=old.reorder if still else None,
             measured_at=old.measured_at if still else 0,
         )
         lack = old.may_lack_embeddings or not same_field(old, new)

@@ -5,13 +5,13 @@ the whole interval of that gain lies above zero.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
-from clipsearch.engine import EngineQuery, IndexInfo, fused_weights
+from clipsearch.engine import RERANK_COUNT, EngineQuery, IndexInfo, fused_weights
 from clipsearch.engines import is_remote
 from clipsearch.modes import Calibration, Mode, Weights, WordShare
 from clipsearch.relevance.learning import (
@@ -20,6 +20,7 @@ from clipsearch.relevance.learning import (
     figures_of,
     learn_rrf_k,
     learn_weights,
+    learn_z_scores,
     scored_queries,
 )
 from clipsearch.relevance.measures import MRR, NDCG
@@ -47,6 +48,7 @@ LEAST_CLUSTERS = 10
 FOLDS = 5
 TODAY, CHOSEN = "today", "chosen"
 OF_SHARE = "hybrid of shares"
+OF_Z_SCORES = "hybrid by z-scores"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,7 @@ class Contest:
             "vector_weight": self.contender.weights[1],
             "of_share": self.contender.of_share,
             "rrf_k": self.contender.weights.rrf_k,
+            "reorder": None if self.contender.reorder is None else asdict(self.contender.reorder),
             "learned_on": self.learned_on,
             "held_out": self.held_out.as_dict(),
             "gain": self.gain.as_dict(),
@@ -174,7 +177,7 @@ def calibrate(options: CalibrateOptions, progress_stream: TextIO | None = None) 
     """Learn, measure, and let the index keep what is surely better.
 
     All documents are visited once and held in memory, as for `evaluate_index`; of each query the
-    first thousand by words and by vector are kept, and ranked some eighty times, in each fold anew.
+    first thousand by words and by vector are kept, and ranked some 150 times, in each fold anew.
 
     Raises:
         UsageError: There are too few queries, no split to learn from, or no encoder.
@@ -190,24 +193,30 @@ def calibrate(options: CalibrateOptions, progress_stream: TextIO | None = None) 
             )
         today = _of_today(search.info)
         parts = _parts(search, options, progress_stream)
-        index_weights = fused_weights(EngineQuery("hybrid"), search.info)
-        result = _result(parts, today, index_weights, options)
+        result = _result(parts, today, search.info, options)
         if not (options.keep and result.is_better):
             return result
         before = search.info.rrf_k
         after = search.engine.change_info(lambda info: _with(info, result)).rrf_k
     notes = (
         *result.notes,
-        *_after_keeping(options.index, is_new_k=before != after, of_share=result.chosen.of_share),
+        *_after_keeping(options.index, result.chosen, is_new_k=before != after),
     )
     return replace(result, kept=True, notes=notes)
 
 
 def _of_today(info: IndexInfo) -> Contender:
     mode = info.text_mode or "hybrid"
-    if mode == "hybrid" and info.word_share is not None:
-        return Contender(mode, Weights(info.word_share.weight, 1.0, info.rrf_k), of_share=True)
+    if mode == "hybrid":
+        return replace(_hybrid_of(info), reorder=info.reorder)
     return Contender(mode, fused_weights(EngineQuery("hybrid"), info))
+
+
+def _hybrid_of(info: IndexInfo) -> Contender:
+    """Return how `hybrid` ranks where a query names it."""
+    if info.word_share is not None:
+        return Contender("hybrid", Weights(info.word_share.weight, 1.0, info.rrf_k), of_share=True)
+    return Contender("hybrid", fused_weights(EngineQuery("hybrid"), info))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +294,7 @@ def _scored(search: Search, asked: Asked, stream: TextIO | None) -> tuple[Scored
 
 
 def _contenders(
-    queries: Sequence[ScoredQuery], today: Contender, index_weights: Weights, metric: str
+    queries: Sequence[ScoredQuery], today: Contender, info: IndexInfo, metric: str
 ) -> dict[str, Contender]:
     """Name today's, those that the queries teach, and the fusions without weights."""
     contenders = {TODAY: today}
@@ -293,8 +302,13 @@ def _contenders(
     contenders[OF_SHARE] = learn_weights(queries, "hybrid", metric, of_share=True)
     plain = Contender("hybrid-sum", Weights(1, 1))
     # The first hits that it joins are those of the index's own weights.
-    ranks = learn_rrf_k(queries, index_weights, metric)
-    return contenders | {plain.mode: plain, ranks.mode: ranks}
+    ranks = learn_rrf_k(queries, fused_weights(EngineQuery("hybrid"), info), metric)
+    hybrid = _hybrid_of(info)
+    return contenders | {
+        plain.mode: plain,
+        ranks.mode: ranks,
+        OF_Z_SCORES: learn_z_scores(queries, hybrid, metric),
+    }
 
 
 def _best(contenders: dict[str, Contender], queries: Sequence[ScoredQuery], metric: str) -> str:
@@ -305,7 +319,7 @@ def _best(contenders: dict[str, Contender], queries: Sequence[ScoredQuery], metr
 
 
 def _result(
-    parts: _Parts, today: Contender, index_weights: Weights, options: CalibrateOptions
+    parts: _Parts, today: Contender, info: IndexInfo, options: CalibrateOptions
 ) -> Calibrated:
     """Learn from each part, measure on its other side, and choose by all that may be learned from.
 
@@ -314,13 +328,13 @@ def _result(
     metric = options.metric
     held_out: dict[str, list[Float64]] = {}
     for learned_from, measured_on in zip(parts.learned_from, parts.measured_on, strict=True):
-        contenders = _contenders(learned_from, today, index_weights, metric)
+        contenders = _contenders(learned_from, today, info, metric)
         values = {name: figures_of(measured_on, each, metric) for name, each in contenders.items()}
         values[CHOSEN] = values[_best(contenders, learned_from, metric)]
         for name, of_part in values.items():
             held_out.setdefault(name, []).append(of_part)
     everything = list({id(query): query for part in parts.learned_from for query in part}.values())
-    final = _contenders(everything, today, index_weights, metric)
+    final = _contenders(everything, today, info, metric)
     clusters = np.array([query.cluster for part in parts.measured_on for query in part], np.int64)
     together = {name: np.concatenate(values) for name, values in held_out.items()}
     gains = {name: values - together[TODAY] for name, values in together.items()}
@@ -366,13 +380,16 @@ def _with(info: IndexInfo, result: Calibrated) -> IndexInfo:
     """Put what was chosen into what the index knows; weights that do not count stay."""
     chosen, gain = result.chosen, result.gain
     assert gain.low is not None and gain.high is not None
-    weighs = chosen.mode in LEARNED and not chosen.of_share
+    # A reorder leaves to hybrid what it reorders: the weights or the share that were there.
+    is_reordered = chosen.reorder is not None
+    weighs = chosen.mode in LEARNED and not chosen.of_share and not is_reordered
     share = WordShare(chosen.weights[0], result.queries[0]) if chosen.of_share else None
     return replace(
         info,
         bm25_weight=chosen.weights[0] if weighs else info.bm25_weight,
         vector_weight=chosen.weights[1] if weighs else info.vector_weight,
-        word_share=share,
+        word_share=info.word_share if is_reordered else share,
+        reorder=chosen.reorder,
         rrf_k=chosen.weights.rrf_k if chosen.mode == "hybrid-rrf" else info.rrf_k,
         text_mode=chosen.mode,
         calibration=Calibration(
@@ -385,10 +402,15 @@ def _with(info: IndexInfo, result: Calibrated) -> IndexInfo:
     )
 
 
-def _after_keeping(index: str, *, is_new_k: bool, of_share: bool) -> list[str]:
+def _after_keeping(index: str, chosen: Contender, *, is_new_k: bool) -> list[str]:
     if not is_remote(index):
         return []
-    if of_share:
+    if chosen.reorder is not None:
+        return [
+            f"queries of clipsearch ask for the first {RERANK_COUNT:,} hits of hybrid and reorder"
+            " them; a rank profile cannot, so requests without Python go on by hybrid"
+        ]
+    if chosen.of_share:
         return [
             "queries of clipsearch count the documents with each word and send the weights; a rank"
             " profile cannot, so requests without Python go on by the weights that were deployed"

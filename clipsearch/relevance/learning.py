@@ -6,19 +6,20 @@ vector's weight over bm25's.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clipsearch.engine import DEFAULT_BM25_WEIGHT, DEFAULT_CANDIDATES
+from clipsearch.engine import DEFAULT_BM25_WEIGHT, DEFAULT_CANDIDATES, RERANK_COUNT
 from clipsearch.modes import RANKINGS, Mode, Weights
-from clipsearch.ranking import best_rows
+from clipsearch.ranking import RowNumbers, best_rows
 from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
 from clipsearch.relevance.measures import graded_figures, ideal_grades
-from clipsearch.relevance.mode_order import order_in
+from clipsearch.relevance.mode_order import order_in, written
 from clipsearch.relevance.query_weights import most_of
 from clipsearch.relevance.runs import DEPTH, with_cosines
+from clipsearch.reordering import Reorder
 from clipsearch.search.search import Search
 from clipsearch.text import tokens
 from finetune.arrays import Float32, Float64, Int64
@@ -29,6 +30,9 @@ KEPT_ROWS = 1000
 GRID = tuple(np.linspace(-2.0, 4.0, 25).tolist())
 """Of log10(vector weight / bm25 weight): cosines differ by hundredths, bm25 by units, and a
 proportion may be wrong by as much again either way."""
+
+Z_SCORE_GRID = tuple(np.linspace(-2.0, 2.0, 17).tolist())
+"""The same of z-scores, whose scale is one: at either end one part decides nearly alone."""
 
 RRF_KS = (1, 2, 5, 10, 20, 40, 60, 100, 200, 500)
 """Of reciprocal rank fusion: with 1 the first ranks count for nearly all, with 500 for little
@@ -71,15 +75,19 @@ class Contender:
         mode: The ranking.
         weights: Of bm25 and vector; what the mode does not weigh does not count.
         of_share: The first weight is that of bm25 over the most that a query could reach.
+        reorder: How the first hits are put into another order; None where they are not.
     """
 
     mode: Mode
     weights: Weights
     of_share: bool = False
+    reorder: Reorder | None = None
 
     @property
     def told(self) -> str:
         """The mode and, where it has some, its weights, for people."""
+        if self.reorder is not None:
+            return f"{self.mode}, reordered by {self.reorder.told}"
         if not RANKINGS[self.mode].weighted:
             return self.mode
         if self.mode == "hybrid-rrf":
@@ -93,6 +101,18 @@ class Contender:
         return (
             self.weights._replace(bm25=self.weights.bm25 / most) if self.of_share else self.weights
         )
+
+    def first_rows(self, query: ScoredQuery, count: int) -> RowNumbers:
+        """Return the first `count` rows of a query's documents, best first."""
+        rows = self._rows(query, count if self.reorder is None else RERANK_COUNT)
+        if self.reorder is None:
+            return rows
+        scores = self.reorder.scores(query.bm25[rows], written(query.cosine[rows]))
+        return rows[np.lexsort((rows, -scores))[:count]]
+
+    def _rows(self, query: ScoredQuery, count: int) -> RowNumbers:
+        weights = self.weights_for(query.most)
+        return order_in(self.mode, query.bm25, query.cosine, weights, count).rows
 
 
 def scored_query(
@@ -135,10 +155,8 @@ def figures_of(queries: Sequence[ScoredQuery], contender: Contender, figure: str
     """Work out what each query counts for in a figure of ten hits, float64[q]."""
     grades = np.zeros((len(queries), DEPTH), np.int64)
     for number, query in enumerate(queries):
-        order = order_in(
-            contender.mode, query.bm25, query.cosine, contender.weights_for(query.most), 10
-        )
-        grades[number, : len(order.rows)] = query.grades[order.rows]
+        rows = contender.first_rows(query, 10)
+        grades[number, : len(rows)] = query.grades[rows]
     return graded_figures(grades, np.concatenate([query.ideal for query in queries]))[figure]
 
 
@@ -151,17 +169,37 @@ def learn_weights(
 
     Of equal means the middle of the longest run on the grid is taken, so that no edge is hit.
     """
-
     contender = _share_contender if of_share else _contender
+    return _best_of_line(queries, lambda logarithm: contender(mode, logarithm), GRID, figure)
 
+
+def learn_z_scores(queries: Sequence[ScoredQuery], hybrid: Contender, figure: str) -> Contender:
+    """Find the weights of the z-scores of both parts, over the first hits of `hybrid`.
+
+    As `learn_weights` does; z-scores have one scale, so the grid is narrower.
+    """
+
+    def contender(logarithm: float) -> Contender:
+        vector = float(f"{10.0**logarithm:.{_DIGITS}g}")
+        return replace(hybrid, reorder=Reorder(1.0, vector))
+
+    return _best_of_line(queries, contender, Z_SCORE_GRID, figure)
+
+
+def _best_of_line(
+    queries: Sequence[ScoredQuery],
+    contender: Callable[[float], Contender],
+    grid: Sequence[float],
+    figure: str,
+) -> Contender:
     def mean(logarithm: float) -> float:
-        return float(figures_of(queries, contender(mode, logarithm), figure).mean())
+        return float(figures_of(queries, contender(logarithm), figure).mean())
 
-    on_grid = [mean(each) for each in GRID]
+    on_grid = [mean(each) for each in grid]
     place = _middle_of_best(on_grid)
-    low, high = GRID[max(0, place - 1)], GRID[min(len(GRID) - 1, place + 1)]
+    low, high = grid[max(0, place - 1)], grid[min(len(grid) - 1, place + 1)]
     found, value = _golden_section(mean, low, high)
-    return contender(mode, found if value > on_grid[place] else GRID[place])
+    return contender(found if value > on_grid[place] else grid[place])
 
 
 def learn_rrf_k(queries: Sequence[ScoredQuery], weights: Weights, figure: str) -> Contender:

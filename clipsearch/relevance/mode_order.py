@@ -53,7 +53,7 @@ def order_in(
     if ranking.reranks is None:
         return _fused(mode, bm25, cosine, weights, count, candidates)
     first = _fused(ranking.reranks, bm25, cosine, weights, RERANK_COUNT, candidates).rows
-    scores = FUSIONS[mode](bm25[first], _written(cosine[first]), weights)
+    scores = FUSIONS[mode](bm25[first], written(cosine[first]), weights)
     order = np.lexsort((first, -scores))[:count]
     return Scored(first[order], scores[order])
 
@@ -66,11 +66,11 @@ def _fused(
     rows = np.flatnonzero(matches)
     if not RANKINGS[mode].weighted:
         weights = Weights(1, 1)
-    scores = FUSIONS[mode](bm25[rows], _written(cosine[rows]), weights)
+    scores = FUSIONS[mode](bm25[rows], written(cosine[rows]), weights)
     best = best_rows(scores, count)
     return Scored(rows[best], scores[best])
 
 
-def _written(cosine: Float32) -> Float32:
-    """Without an embedding a document that words find counts as one of zeros, as on Vespa."""
+def written(cosine: Float32) -> Float32:
+    """Return the cosines, 0 for a document without embedding, as on Vespa where words find it."""
     return np.where(np.isfinite(cosine), cosine, np.float32(0))

@@ -10,17 +10,19 @@ from clipsearch.terms import DocumentFrequencies
 _SAME = 2e-6
 
 
-def explained(page: Page, query: EngineQuery, engine: Engine) -> Page:
+def explained(page: Page, query: EngineQuery, engine: Engine, *, weighted: bool = True) -> Page:
     """Return the page with an explanation of each hit.
 
     For each hit the documents with a higher bm25 are counted, and those with a higher cosine: the
-    latter compares every vector. Raises EngineError.
+    latter compares every vector. `weighted`: the weights of the mode are those of the scores.
+
+    Raises EngineError.
     """
     tokens = [token for term in query.scored for token in term.tokens]
     uses_words = query.ranking.uses_words
     frequencies = engine.document_frequencies(tokens) if uses_words and page.hits else None
     documents = engine.count() if query.ranking.needs_vector and page.hits else 0
-    explain = _Explainer(query, engine, frequencies, documents)
+    explain = _Explainer(query, engine, frequencies, documents, weighted)
     return replace(
         page, hits=tuple(replace(hit, explanation=explain.hit(hit)) for hit in page.hits)
     )
@@ -33,9 +35,11 @@ class _Explainer:
         engine: Engine,
         frequencies: DocumentFrequencies | None,
         documents: int,
+        weighted: bool,
     ) -> None:
         self._query, self._engine = query, engine
         self._frequencies, self._documents = frequencies, documents
+        self._weighted = weighted and query.ranking.weighted
         # What the query could find, whatever is shown of it and in which order.
         self._all = replace(
             query, k=1, offset=0, facets=(), min_score=None, min_cosine=None, sort=None,
@@ -45,7 +49,7 @@ class _Explainer:
     def hit(self, hit: Hit) -> Explanation:
         query, info = self._query, self._engine.info
         found = Explanation()
-        if query.ranking.weighted:
+        if self._weighted:
             bm25, vector, _ = fused_weights(query, info)
             found = replace(found, bm25_weight=bm25, vector_weight=vector)
         if self._frequencies is not None and hit.bm25 is not None:

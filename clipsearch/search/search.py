@@ -28,6 +28,7 @@ from clipsearch.engine import (
 )
 from clipsearch.engines import open_engine
 from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, ranking_of
+from clipsearch.search.calibrated_order import calibrated_order, search_in
 from clipsearch.search.explaining import explained
 from clipsearch.search.filters import Filters, check_facets, parse_filters
 from clipsearch.search.finding import find_documents, known_document, with_known_ids
@@ -236,6 +237,7 @@ class Search:
         check_several(facets, "facets")
         given = with_known_ids(self.engine, given)
         notes: list[str] = []
+        is_unnamed = mode is None
         if mode is None:
             mode = self.default_mode(given)
             alone = mode in MODES_WITHOUT_VECTOR and any(part.kind == "text" for part in given)
@@ -274,10 +276,12 @@ class Search:
             notes += words_only(given, mode)
         if ranking.uses_words and not query.has_words:
             notes.append(NO_WORDS)
+        order, told = calibrated_order(query, self.info) if is_unnamed else (None, [])
+        notes += told
         query = with_word_share(query, self.engine)
-        answer = self.engine.search(query)
+        answer = search_in(order, query, self.engine)
         if explain:
-            answer = explained(answer, query, self.engine)
+            answer = explained(answer, query, self.engine, weighted=order is None)
         if ranking.uses_words:
             answer = replace(
                 answer, corrections=corrections(given, answer, self.engine, plain=plain)

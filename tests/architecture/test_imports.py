@@ -56,6 +56,7 @@ CLIPSEARCH = [
     "feed_facts",
     "vocabulary",
     "ranking",
+    "reordering",
     "explanation",
     "engine",
     "encoder",
