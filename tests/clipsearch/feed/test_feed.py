@@ -21,7 +21,13 @@ from clipsearch.engines import open_engine
 from clipsearch.feed import pipeline
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
 from clipsearch.operations import Delete
-from finetune.errors import EncoderMismatchError, EngineError, ManifestError, UsageError
+from finetune.errors import (
+    EncoderMismatchError,
+    EngineError,
+    HubError,
+    ManifestError,
+    UsageError,
+)
 from finetune.images.source import ImageSource
 
 CLASSES = ("beach", "airport", "river")
@@ -315,7 +321,7 @@ def test_wrong_numbers_fail_at_the_start(photos: Photos, wrong: dict[str, int]) 
 
 
 def test_a_new_index_without_encoder_or_vectors_asks_for_one(photos: Photos) -> None:
-    with pytest.raises(UsageError, match="--encoder"):
+    with pytest.raises(HubError, match="--encoder"):  # the one it would fetch is not here
         photos.feed(None)
     assert not photos.index.exists()
 
