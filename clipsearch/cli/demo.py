@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from clipsearch.cli import cli
+from clipsearch.demo.whole import INDEX, is_whole
 from finetune.errors import UsageError
 
 
@@ -31,7 +32,14 @@ from finetune.errors import UsageError
     is_flag=True,
     help="Then show it as a page, until Ctrl-C; at once where the demo is there already.",
 )
-def demo(out: Path, seed: int, epochs: int | None, yes: bool, serve: bool) -> int:
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Of the page; 0 takes a free one.",
+)
+def demo(out: Path, seed: int, epochs: int | None, yes: bool, serve: bool, port: int) -> int:
     """Walk the whole road on made-up pictures, in about 90 seconds.
 
     Renders 3,000 captioned pictures of coloured shapes, fine-tunes a small CLIP from scratch,
@@ -44,8 +52,16 @@ def demo(out: Path, seed: int, epochs: int | None, yes: bool, serve: bool) -> in
       clipsearch demo --out /tmp/shapes --seed 1
       clipsearch demo --serve
     """
+    if not serve or not is_whole(out):
+        _walk(out, seed, epochs, yes)
+    if not serve:
+        return 0
+    return _run(["serve", "--index", str(out / INDEX), "--port", str(port)])
+
+
+def _walk(out: Path, seed: int, epochs: int | None, yes: bool) -> None:
     try:
-        from clipsearch.demo.demo import EPOCHS, INDEX, is_whole, run_demo  # imports torch
+        from clipsearch.demo.demo import EPOCHS, run_demo  # torch takes seconds to import
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("clipsearch", "finetune")):
             raise
@@ -53,9 +69,7 @@ def demo(out: Path, seed: int, epochs: int | None, yes: bool, serve: bool) -> in
             f"the demo trains, and {error.name} is not installed;"
             f' install it with: pip install "clipsearch[finetune]"'
         ) from error
-    if not serve or not is_whole(out):
-        run_demo(out, _run, click.echo, seed=seed, epochs=epochs or EPOCHS, yes=yes)
-    return _run(["serve", "--index", str(out / INDEX)]) if serve else 0
+    run_demo(out, _run, click.echo, seed=seed, epochs=epochs or EPOCHS, yes=yes)
 
 
 def _run(arguments: Sequence[str]) -> int:

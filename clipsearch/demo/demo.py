@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from clipsearch.demo.shapes import write_shapes
+from clipsearch.demo.whole import ENCODER, INDEX, KIND
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engines.local.folder import INDEX_FOLDER
 from clipsearch.modes import MODES
@@ -31,9 +32,8 @@ from finetune.training.checkpoint import TRAINING_FOLDER
 
 # What earlier versions left in its place.
 OLD_MARKER = "made-by-clipsearch-demo"
-ENCODER, INDEX = "encoder", "pictures.index"
 DEMO_FOLDER = FolderKind(
-    "demo",
+    KIND,
     (
         OLD_MARKER, "captions.csv", "images/*.png", "metrics.json", "contact-sheet.png",
         "by-picture.png", *ENCODER_FOLDER.below(ENCODER), *INDEX_FOLDER.below(INDEX),
@@ -129,12 +129,6 @@ def run_demo(
     echo(f'$ clipsearch query "three green stars" --index {shlex.quote(str(index))}')
     echo(f"$ clipsearch serve --index {shlex.quote(str(index))}    # a page in your browser")
     return DemoResult(before, after, seconds)
-
-
-def is_whole(folder: Path) -> bool:
-    """Return whether a demo of this version lies in `folder` from end to end."""
-    mark = read_mark(folder)
-    return mark is not None and mark.kind == DEMO_FOLDER.name and mark.whole
 
 
 def make_folder(folder: Path, *, yes: bool = False) -> None:

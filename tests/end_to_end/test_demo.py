@@ -1,12 +1,15 @@
 """`clipsearch demo`, whole, through the real entry point."""
 
 import json
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+import requests
 from PIL import Image
 
 from clipsearch.modes import MODES
@@ -53,6 +56,30 @@ def test_every_mode_and_a_search_by_picture_are_shown(walked: tuple[Path, str, f
         with Image.open(folder / name) as sheet:
             assert min(sheet.size) > 300
             assert len(set(sheet.convert("RGB").resize((64, 64)).get_flattened_data())) > 30
+
+
+def test_it_is_served_at_once(walked: tuple[Path, str, float]) -> None:
+    folder, printed, _ = walked
+    assert "$ clipsearch serve --index" in printed
+    command = [
+        sys.executable,
+        "-m",
+        "clipsearch",
+        "demo",
+        "--out",
+        folder,
+        "--serve",
+        "--port",
+        "0",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = re.search(r"http://\S+?(?= \()", process.stderr.readline())
+        assert found
+        answer = requests.get(f"{found.group()}/?q=red+star", timeout=60)
+        process.terminate()
+        assert process.wait(60) == 0
+    assert "images/red-star" in unquote(answer.text)
 
 
 def test_a_cold_query_on_the_demo_imports_nothing_heavy(walked: tuple[Path, str, float]) -> None:

@@ -21,8 +21,8 @@ function reasons(hit) {
     ["score", rounded(hit.score, 4)],
     ...known("words (bm25)", hit.bm25 && rounded(hit.bm25, 4)),
     ...known("image (cosine)", hit.cosine && rounded(hit.cosine, 4)),
-    ...known("weight of words", why.bm25_weight && rounded(why.bm25_weight)),
-    ...known("weight of the image", why.vector_weight && rounded(why.vector_weight)),
+    ...known("weight of words", why.bm25_weight?.toPrecision(3)),
+    ...known("weight of the image", why.vector_weight?.toPrecision(3)),
     ...known("rank by words", why.rank_by_words),
     ...known("rank by image", why.rank_by_image),
   ];
