@@ -242,6 +242,7 @@ def scarce():
     size = (encoder.preprocessing.height, encoder.preprocessing.width, 3)
     encoder.encode_pixels(np.zeros((int(sys.argv[3]), *size), np.uint8))
 
+clipsearch.cli.COMMANDS["scarce"] = "Take more memory than there is."
 clipsearch.cli.LazyGroup.get_command = lambda self, context, name: scarce
 clipsearch.cli.main(["scarce"])
 """

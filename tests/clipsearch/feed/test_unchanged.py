@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
     paths: Parsed = []
     recognise = manifest_module.recognise
 
-    def counted(path: Path, **options: bool) -> object:
+    def counted(path: Path, *options: Any) -> object:
         paths.append(path)
-        return recognise(path, **options)
+        return recognise(path, *options)
 
     monkeypatch.setattr(manifest_module, "recognise", counted)
     return paths

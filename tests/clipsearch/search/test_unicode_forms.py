@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,14 +36,13 @@ def manifest(folder: Path, id: str, size: str = SIZE_NFC) -> Path:
 @pytest.fixture
 def as_before(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Records with the ids that an earlier clipsearch gave them."""
-    records = Manifest.records
+    made = Manifest._record
 
-    def earlier(self: Manifest, split: str | None = None) -> object:
-        for record in records(self, split):
-            id = record.earlier_id or record.id
-            yield replace(record, id=id, earlier_id=None)
+    def earlier(self: Manifest, *row: Any) -> Record:
+        record = made(self, *row)
+        return replace(record, id=record.earlier_id or record.id, earlier_id=None)
 
-    monkeypatch.setattr(Manifest, "records", earlier)
+    monkeypatch.setattr(Manifest, "_record", earlier)
     return monkeypatch
 
 
