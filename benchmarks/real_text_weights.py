@@ -71,8 +71,8 @@ def embed(model_folder: Path, texts: Sequence[str], cache: Path) -> dict[str, Fl
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModel.from_pretrained(model_folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
+    model = AutoModel.from_pretrained(model_folder, trust_remote_code=False).eval()
     distinct = sorted(set(texts), key=len)
     found = []
     for start in range(0, len(distinct), 32):

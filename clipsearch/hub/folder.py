@@ -30,6 +30,7 @@ from finetune.errors import EncoderError
 from finetune.files import bounded_json
 from finetune.files.replacement import built_aside
 from finetune.images.processor_config import preprocessing_from_config
+from finetune.towers import FP16, FP32, INT8
 
 FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 EXTRA_FILES = ("special_tokens_map.json",)
@@ -52,7 +53,7 @@ class TowerFiles:
     @classmethod
     def of(cls, precision: str) -> "TowerFiles":
         """Name the files as transformers.js does; `precision` is one of ONNX_PRECISIONS."""
-        end = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}[precision]
+        end = {FP32: "", FP16: "_fp16", INT8: "_quantized"}[precision]
         return cls(f"onnx/text_model{end}.onnx", f"onnx/vision_model{end}.onnx")
 
 
@@ -129,7 +130,7 @@ def _tried(folder: Path, description: EncoderDescription) -> EncoderDescription:
     encoder.encode_pixels(pixels)
     together = encoder.encode_texts(PROBES)
     alone = np.concatenate([encoder.encode_texts([text]) for text in PROBES])
-    if float(np.abs(together - alone).max()) > _SAME and description.precision == "fp32":
+    if float(np.abs(together - alone).max()) > _SAME and description.precision == FP32:
         raise EncoderError(
             f"{description.name}: its text tower gives a text another vector beside longer ones,"
             f" so that padding would change what is found; take another of: clipsearch encoder list"

@@ -18,9 +18,11 @@ def corrections(
 ) -> tuple[Correction, ...]:
     """Return the words of the texts that no document has, with words that are spelled alike.
 
-    What a caption of the page has is not looked after, so that most queries cost nothing here.
-    Raises EngineError.
+    What a caption of the page has is not looked after, so that most queries cost nothing here; nor
+    is a partial answer: what was not searched may have the word. Raises EngineError.
     """
+    if page.partial is not None:
+        return ()
     language = engine.info.language
     typed = {
         word: token

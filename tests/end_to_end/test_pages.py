@@ -106,7 +106,7 @@ def test_every_option_of_the_pages_commands_exists(page: Path) -> None:
     for block in BLOCK.findall(page.read_text(encoding="utf-8")):
         for line in block.replace("\\\n", " ").splitlines():
             _, *rest = re.split(r"\bclipsearch (?=[a-z])", line.partition("  #")[0])
-            for words in (one.split() for one in rest):
+            for words in (re.sub(r"'[^']*'", "", one).split() for one in rest):
                 known = options(words)
                 used = {word for word in words if re.match(r"--?[a-z]", word)}
                 assert used <= known, f"{page.name}: {line}"

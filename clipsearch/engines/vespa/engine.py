@@ -183,14 +183,18 @@ class VespaEngine:
         return self._counted(queries.count_body(self._client.settings.timeout))
 
     def document_frequencies(self, words: Sequence[str]) -> DocumentFrequencies:
-        """See `Engine.document_frequencies`. A small request for each word, all at once."""
+        """See `Engine.document_frequencies`. A small request for each word, all at once.
+
+        Where Vespa searches only a part, as its answer to the query will say, the counts are of it.
+        """
         timeout = self._client.settings.timeout
         distinct = list(dict.fromkeys(words))
         bodies = [queries.count_body(timeout)]
         bodies += [queries.holding_body(timeout, word) for word in distinct]
         with ThreadPoolExecutor(min(len(bodies), _GETS_AT_ONCE)) as pool:
-            documents, *holding = pool.map(self._counted, bodies)
-        return DocumentFrequencies(documents, dict(zip(distinct, holding, strict=True)))
+            documents, *holding = (answer.total for answer in pool.map(self._ask, bodies))
+        counts = (min(each, documents) for each in holding)
+        return DocumentFrequencies(documents, dict(zip(distinct, counts, strict=True)))
 
     def suggest(self, prefix: str, limit: int) -> tuple[WordCount, ...]:
         """See `Engine.suggest`."""

@@ -1,13 +1,13 @@
 """The page in a real browser, over an index of drawn shapes on either engine."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from chromium import CHROMIUM, started_chromium
 from drawn_shapes import draw_shapes
-from playwright.sync_api import Browser, Page
+from page_visit import Visit
+from playwright.sync_api import Browser
 from running_service import RunningService
 from vespa_stub import StubVespa
 
@@ -69,31 +69,6 @@ def browser() -> Iterator[Browser]:
         pytest.skip("no chromium on this machine: apt-get install chromium")
     with started_chromium() as started:
         yield started
-
-
-@dataclass
-class Visit:
-    """A page that is open; any error in it fails the test."""
-
-    page: Page
-    url: str
-
-    def go(self, address: str) -> None:
-        """Open an address and wait for its answer."""
-        self.page.goto(self.url + address)
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until what was asked last is answered."""
-        self.page.wait_for_selector("body.alive #results:not([aria-busy])", state="attached")
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids of the images shown."""
-        found: list[str] = self.page.eval_on_selector_all(
-            "#results a.frame", "links => links.map(link => link.dataset.id)"
-        )
-        return found
 
 
 def _visit(browser: Browser, running: RunningService, **options: object) -> Iterator[Visit]:

@@ -1,6 +1,6 @@
 """The keyboard alone."""
 
-from conftest import Visit
+from page_visit import Visit
 
 
 def _focused(visit: Visit) -> str:

@@ -2,7 +2,7 @@
 
 import re
 
-from conftest import Visit
+from page_visit import Visit
 
 
 def _open(visit: Visit, address: str = "/?q=red+circle") -> None:

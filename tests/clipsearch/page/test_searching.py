@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from conftest import Visit
+from page_visit import Visit
 
 
 def test_words_find_and_are_marked(either: Visit) -> None:

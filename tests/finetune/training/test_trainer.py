@@ -82,7 +82,8 @@ def test_writes_a_whole_encoder_folder_and_nothing_beside_it(trained: Result) ->
     metrics = json.loads((trained.out / "metrics.json").read_text())
     assert metrics["after"][0] == trained.metrics["text-to-image"]
     assert metrics["before"][1] == trained.baseline["image-to-text"]
-    assert sorted(path.name for path in trained.out.parent.iterdir()) == ["encoder"]
+    beside = sorted(path.name for path in trained.out.parent.iterdir())
+    assert beside == ["encoder", "encoder.changes.html", "encoder.changes.png"]
 
 
 def test_the_best_weights_are_exported_not_the_last(trained: Result, manifest: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import Visit
+from page_visit import Visit
 
 from clipsearch.server.app import HERE
 
