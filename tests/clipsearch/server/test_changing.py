@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import DIMENSION, fed
+from png_heads import png_head
 from running_service import RunningService, image_at
 from small_pictures import paint
-from test_limits import png_head
 from test_openapi import hold
 from vespa_stub import StubVespa
 

@@ -3,10 +3,8 @@
 import io
 import json
 import socket
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from png_heads import png_head
 from running_service import RunningService, image_at
 
 from clipsearch.server.batching import TextBatcher
@@ -42,18 +41,6 @@ SMALL = ServerLimits(
 def small(local_index: str, cache: Path):
     with RunningService(ServerSettings(local_index, cache, limits=SMALL)) as running:
         yield running
-
-
-def png_head(width: int, height: int) -> bytes:
-    """The beginning of a PNG of any size, without its pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"0" * 100))
 
 
 def sent(running: RunningService, question: Any, **files: bytes) -> Any:
