@@ -6,18 +6,12 @@ from pathlib import Path
 import pytest
 from chromium import CHROMIUM, started_chromium
 from drawn_shapes import draw_shapes
+from fed_indexes import fed, fed_vespa
 from page_visit import Visit
 from playwright.sync_api import Browser
 from running_service import RunningService
-from vespa_stub import StubVespa
 
-from clipsearch.engine import IndexInfo
-from clipsearch.engines.vespa.http.connection import connect
-from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.feed.feed import FeedOptions, feed
 from clipsearch.server.settings import ServerSettings
-
-DIMENSION = 32  # of the tiny encoder
 
 
 @pytest.fixture(scope="session")
@@ -26,25 +20,12 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_shapes(tmp_path_factory.mktemp("shapes"), 64)
 
 
-def _fed(manifest: Path, index: str, encoder: Path, work: Path) -> str:
-    options = FeedOptions(
-        manifest=manifest,
-        index=index,
-        encoder=encoder,
-        workers=0,
-        ledger=work / "ledger.sqlite",
-        report=work / "report.csv",
-    )
-    assert feed(options).fed == 64
-    return index
-
-
 @pytest.fixture(scope="session")
 def served(
     shapes: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
     work = tmp_path_factory.mktemp("page")
-    index = _fed(shapes, str(work / "shapes.index"), encoder_folder, work)
+    index = fed(shapes, str(work / "shapes.index"), encoder_folder, work)
     with RunningService(ServerSettings(index, work / "cache")) as running:
         yield running
 
@@ -54,13 +35,11 @@ def served_vespa(
     shapes: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
     work = tmp_path_factory.mktemp("page-vespa")
-    with StubVespa(dimension=DIMENSION) as stub:
-        client = connect(stub.url)
-        write_info(client, IndexInfo(DIMENSION))
-        client.close()
-        index = _fed(shapes, stub.url, encoder_folder, work)
-        with RunningService(ServerSettings(index, work / "cache")) as running:
-            yield running
+    with (
+        fed_vespa(shapes, encoder_folder, work) as url,
+        RunningService(ServerSettings(url, work / "cache")) as running,
+    ):
+        yield running
 
 
 @pytest.fixture(scope="session")

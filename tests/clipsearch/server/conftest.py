@@ -4,18 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fed_indexes import fed, fed_vespa
 from running_service import RunningService
 from served_photos import ROWS, SIZES
 from small_pictures import paint
-from vespa_stub import StubVespa
 
-from clipsearch.engine import IndexInfo
-from clipsearch.engines.vespa.http.connection import connect
-from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.feed.feed import FeedOptions, feed
 from clipsearch.server.settings import ServerSettings
-
-DIMENSION = 32  # of the tiny encoder
 
 
 @pytest.fixture(scope="session")
@@ -28,36 +22,21 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fed(photos: Path, index: str, encoder: Path, work: Path) -> str:
-    options = FeedOptions(
-        manifest=photos / "photos.csv",
-        index=index,
-        encoder=encoder,
-        workers=0,
-        ledger=work / "ledger.sqlite",
-        report=work / "report.csv",
-    )
-    assert feed(options).fed == len(SIZES)
-    return index
-
-
 @pytest.fixture(scope="session")
 def local_index(
     photos: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
     work = tmp_path_factory.mktemp("local")
-    return fed(photos, str(work / "photos.index"), encoder_folder, work)
+    return fed(photos / "photos.csv", str(work / "photos.index"), encoder_folder, work)
 
 
 @pytest.fixture(scope="session")
 def vespa_index(
     photos: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    with StubVespa(dimension=DIMENSION) as stub:
-        client = connect(stub.url)
-        write_info(client, IndexInfo(DIMENSION))
-        client.close()
-        yield fed(photos, stub.url, encoder_folder, tmp_path_factory.mktemp("vespa"))
+    work = tmp_path_factory.mktemp("vespa")
+    with fed_vespa(photos / "photos.csv", encoder_folder, work) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

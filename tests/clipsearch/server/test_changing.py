@@ -2,24 +2,21 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DIMENSION, fed
+from fed_indexes import fed, fed_vespa
 from png_heads import png_head
 from running_service import RunningService, image_at
 from small_pictures import paint
 from test_openapi import hold
-from vespa_stub import StubVespa
 
 from clipsearch import Client
-from clipsearch.engine import IndexInfo
 from clipsearch.engines import feed_lock
-from clipsearch.engines.vespa.http.connection import connect
-from clipsearch.engines.vespa.index_info import write_info
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.server.settings import ServerLimits, ServerSettings
@@ -85,20 +82,18 @@ def writable(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Writable]:
     work = tmp_path_factory.mktemp("writable")
-    with StubVespa(dimension=DIMENSION) as stub:
-        index = str(work / "photos.index")
+    manifest = photos / "photos.csv"
+    with ExitStack() as kept:
         if request.param == "vespa":
-            index = stub.url
-            client = connect(index)
-            write_info(client, IndexInfo(DIMENSION))
-            client.close()
-        fed(photos, index, encoder_folder, work)
+            index = kept.enter_context(fed_vespa(manifest, encoder_folder, work))
+        else:
+            index = fed(manifest, str(work / "photos.index"), encoder_folder, work)
         settings = ServerSettings(
             index, cache, token=READ, write_token=WRITE, uploads=work / "uploads",
             ledger=work / "ledger.sqlite", limits=LIMITS,
         )  # fmt: skip
-        with RunningService(settings) as running:
-            yield Writable(running, work, photos)
+        running = kept.enter_context(RunningService(settings))
+        yield Writable(running, work, photos)
 
 
 def test_what_is_named_changes_and_the_next_search_sees_it(writable: Writable) -> None:
