@@ -22,7 +22,7 @@ def list(options: SearchOptions) -> int:
     clipsearch list --filter "year>=2010" --sort -year --sheet newest.html
     """
     if options.sheet is not None:
-        check_sheet(options.sheet, options.k, inputs=[])
+        check_sheet(options.sheet, options.asked.k, inputs=[])
     with Search.open(options.index) as search:
-        answer = answer_list(search, images=options.images, **options.listed)
+        answer = answer_list(search, options.asked, images=options.images)
         return show(answer, as_json=options.as_json, sheet=options.sheet, listing=options.listing)

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
@@ -12,12 +11,11 @@ from clipsearch.cli.answers import exit_code, show
 from clipsearch.cli.completion import complete_ids
 from clipsearch.cli.locating import check_locate, locator
 from clipsearch.cli.options import UTF8, device_option, moved_encoder_option
-from clipsearch.cli.search_options import SearchOptions, search_options
-from clipsearch.modes import MODES, Mode
+from clipsearch.cli.search_options import SearchOptions, search_options, synonyms_option
+from clipsearch.modes import MODES
 from clipsearch.search.answer import Answer, answer_json, answer_query, json_text
 from clipsearch.search.parts import Part, parse_part
 from clipsearch.search.search import Search
-from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
 from finetune.errors import UsageError
 from finetune.images.pixel_box import parse_pixel_box
 from finetune.manifest.inputs import check_sheet
@@ -79,27 +77,18 @@ from finetune.manifest.inputs import check_sheet
 @click.option(
     "--explain", is_flag=True, help="Say of each hit what each word is worth, and its ranks."
 )
-@click.option(
-    "--synonyms",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help='Lines of "car, automobile" or "tv => television", for the words of texts.',
-)
+@synonyms_option
 @moved_encoder_option
 @device_option
 @search_options
 def query(
     text: str | None,
-    mode: Mode | None,
     texts: tuple[str, ...],
     query_images: tuple[str, ...],
     ids: tuple[str, ...],
     vectors: tuple[str, ...],
     words: tuple[str, ...],
     crop: str | None,
-    plain: bool,
-    explain: bool,
-    synonyms: Path | None,
     encoder: str | None,
     device: str,
     options: SearchOptions,
@@ -137,25 +126,14 @@ def query(
         *(parse_part("vector", value) for value in vectors),
     ]
     check_locate(options)
-    known = NO_SYNONYMS if synonyms is None else Synonyms.read(synonyms)
     if options.sheet is not None:
         if text == "-":
             raise UsageError("--sheet shows one answer; leave it out with queries from a pipe (-)")
-        check_sheet(options.sheet, options.k, inputs=[*_files(given), encoder])
+        check_sheet(options.sheet, options.asked.k, inputs=[*_files(given), encoder])
     with Search.open(options.index, encoder=encoder, device=device) as search:
 
         def answer(typed: str | None) -> Answer:
-            return answer_query(
-                search,
-                typed,
-                given,
-                mode=mode,
-                plain=plain,
-                synonyms=known,
-                explain=explain,
-                images=options.images,
-                **options.ranked,
-            )
+            return answer_query(search, typed, given, options.asked, images=options.images)
 
         if text == "-":
             return _answer_lines(answer)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ from clipsearch.cli.listing import PLAIN, Listing
 from clipsearch.cli.options import UTF8, index_option, json_option
 from clipsearch.engine import DEFAULT_CANDIDATES
 from clipsearch.search.limits import MAX_CANDIDATES, MAX_HITS
+from clipsearch.search.options import QueryOptions
+from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
 from finetune.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,62 +22,39 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """Which index is asked, for how much, and how the answer is shown.
+    """Which index is asked for what, and how the answer is shown.
 
     Attributes:
         index: The target.
-        k: Hits a page.
-        page: From 1.
-        filters: As written; see clipsearch.search.filters.
-        facets: Tag columns to count.
-        exact: Without an approximate index.
+        asked: What is wanted of it, as far as the options that commands share say.
         images: Folder of the images, where they are not where the index was fed from.
         sheet: Contact sheet to write.
         locate: Show on the sheet where each image answers.
         as_json: JSON instead of hits to read.
-        sort: Another order than by score, as written; see clipsearch.search.orders.
-        min_score, min_cosine: Of what is shown.
-        collapse: One of pictures that look alike.
-        candidates: Nearest by vector.
-        bm25_weight, vector_weight: Of words and vector in a hybrid; None is the index's.
         listing: How hits are written.
     """
 
     index: str
-    k: int
-    page: int
-    filters: tuple[str, ...]
-    facets: tuple[str, ...]
+    asked: QueryOptions
     images: Path | None
     sheet: Path | None
     as_json: bool
-    sort: str | None
-    exact: bool = False
     locate: bool = False
-    min_score: float | None = None
-    min_cosine: float | None = None
-    collapse: bool = False
-    candidates: int = DEFAULT_CANDIDATES
-    bm25_weight: float | None = None
-    vector_weight: float | None = None
     listing: Listing = PLAIN
 
-    @property
-    def listed(self) -> dict[str, Any]:
-        """What `Search.list` is asked, by the names of its arguments."""
-        names = ("k", "page", "filters", "facets", "sort")
-        return {name: getattr(self, name) for name in names}
 
-    @property
-    def ranked(self) -> dict[str, Any]:
-        """What `Search.query` and `Search.similar` are asked beside the question itself."""
-        names = (
-            "exact", "min_score", "min_cosine", "collapse", "candidates", "bm25_weight",
-            "vector_weight",
-        )  # fmt: skip
-        return self.listed | {name: getattr(self, name) for name in names}
+def _read_synonyms(_: click.Context, __: click.Parameter, path: Path | None) -> Synonyms:
+    """Read the file of `--synonyms`. Raises UsageError where it cannot be read."""
+    return NO_SYNONYMS if path is None else Synonyms.read(path)
 
 
+synonyms_option = click.option(
+    "--synonyms",
+    type=click.Path(path_type=Path),
+    callback=_read_synonyms,
+    metavar="FILE",
+    help='Lines of "car, automobile" or "tv => television", for the words of texts.',
+)
 _LIST_OPTIONS = (
     index_option,
     click.option(
@@ -184,8 +163,9 @@ def _with_options(command: Command, added: Sequence[Callable[[Any], Any]]) -> Co
         listing = Listing(**{name: values.pop(name) for name in _LISTING})
         if listing.null and listing.lines not in ("paths", "ids"):
             raise UsageError("-0 ends paths or ids with a zero byte: add --paths or --ids")
-        names = [name for name in SearchOptions.__dataclass_fields__ if name in values]
-        options = SearchOptions(**{name: values.pop(name) for name in names}, listing=listing)
+        asked = QueryOptions(**_taken(values, QueryOptions))
+        own = _taken(values, SearchOptions)
+        options = SearchOptions(**own, asked=asked, listing=listing)
         return command(options=options, **values)
 
     decorated: Any = with_options
@@ -193,3 +173,8 @@ def _with_options(command: Command, added: Sequence[Callable[[Any], Any]]) -> Co
         decorated = option(decorated)
     result: Command = decorated
     return result
+
+
+def _taken(values: dict[str, Any], record: type[QueryOptions | SearchOptions]) -> dict[str, Any]:
+    """Take from a command's values those that a record has fields for."""
+    return {each.name: values.pop(each.name) for each in fields(record) if each.name in values}

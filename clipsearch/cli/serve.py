@@ -7,6 +7,8 @@ import click
 
 from clipsearch.cli import EXIT_INTERRUPTED
 from clipsearch.cli.options import device_option, index_option, ledger_option, moved_encoder_option
+from clipsearch.cli.search_options import synonyms_option
+from clipsearch.search.synonyms import Synonyms
 from finetune.errors import UsageError
 from finetune.files.user_folders import user_cache
 
@@ -52,6 +54,7 @@ _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_clien
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="Folder of the pictures, beside the one that the index was fed from.",
 )
+@synonyms_option
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
@@ -69,6 +72,7 @@ def serve(
     uploads: Path | None,
     cors: tuple[str, ...],
     images: tuple[Path, ...],
+    synonyms: Synonyms,
     cache: Path | None,
     ledger: Path | None,
     encoder: str | None,
@@ -107,6 +111,7 @@ def serve(
         encoder=encoder,
         device=device,
         images=images,
+        synonyms=synonyms,
     )
     settings.check()
 

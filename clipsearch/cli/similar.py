@@ -7,10 +7,11 @@ from clipsearch.cli.completion import complete_ids
 from clipsearch.cli.locating import check_locate, locator
 from clipsearch.cli.options import UTF8, device_option, moved_encoder_option
 from clipsearch.cli.search_options import SearchOptions, search_options
-from clipsearch.modes import MODES, Mode
+from clipsearch.modes import MODES
 from clipsearch.search.answer import answer_similar
+from clipsearch.search.options import SIMILAR_MODE
 from clipsearch.search.parts import Part
-from clipsearch.search.search import SIMILAR_MODE, Search
+from clipsearch.search.search import Search
 from finetune.manifest.inputs import check_sheet
 
 
@@ -26,7 +27,7 @@ from finetune.manifest.inputs import check_sheet
 @moved_encoder_option
 @device_option
 @search_options
-def similar(id: str, mode: Mode, encoder: str | None, device: str, options: SearchOptions) -> int:
+def similar(id: str, encoder: str | None, device: str, options: SearchOptions) -> int:
     """Show the pictures nearest to one of the index, which is itself left out.
 
     By its vector alone, or, with --mode hybrid, by the words of its captions as well.
@@ -41,9 +42,9 @@ def similar(id: str, mode: Mode, encoder: str | None, device: str, options: Sear
     """
     check_locate(options)
     if options.sheet is not None:
-        check_sheet(options.sheet, options.k, inputs=[encoder])
+        check_sheet(options.sheet, options.asked.k, inputs=[encoder])
     with Search.open(options.index, encoder=encoder, device=device) as search:
-        answer = answer_similar(search, id, mode=mode, images=options.images, **options.ranked)
+        answer = answer_similar(search, id, options.asked, images=options.images)
         locate = locator(search, [Part("id", id)]) if options.locate else None
         return show(
             answer,

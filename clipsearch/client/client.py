@@ -9,9 +9,10 @@ import json
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import quote, urlencode
 
 import numpy as np
@@ -19,14 +20,14 @@ import numpy.typing as npt
 
 from clipsearch.client.forms import form
 from clipsearch.client.questions import (
-    filter_texts,
-    filters_json,
     image_bytes,
+    options_in_address,
+    options_json,
     parts_json,
 )
 from clipsearch.client.refusals import error_of
 from clipsearch.documents import Document, Embedding
-from clipsearch.engine import DEFAULT_CANDIDATES, IndexInfo, Page
+from clipsearch.engine import IndexInfo, Page
 from clipsearch.engines.vespa.http.address import LOOPBACK, Address, without_credentials
 from clipsearch.engines.vespa.http.connection import (
     ConnectionFailedError,
@@ -35,11 +36,16 @@ from clipsearch.engines.vespa.http.connection import (
     Reply,
 )
 from clipsearch.localization.heat_map import HeatMap
-from clipsearch.modes import Mode
 from clipsearch.search.answered import document_from_json, page_from_json
-from clipsearch.search.filters import Filters
-from clipsearch.search.parts import Part, check_parts
-from clipsearch.search.search import SIMILAR_MODE
+from clipsearch.search.options import (
+    ASKED,
+    SIMILAR,
+    ListKeywords,
+    ListOptions,
+    QueryKeywords,
+    QueryOptions,
+)
+from clipsearch.search.parts import Part, check_parts, query_parts
 from clipsearch.vocabulary import WordCount
 from finetune.errors import DocumentNotFoundError, EngineError, UsageError
 from finetune.images.pixel_box import PixelBox
@@ -135,56 +141,23 @@ class Client:
         crop: PixelBox | None = None,
         vector: npt.ArrayLike | None = None,
         parts: Sequence[Part] = (),
-        mode: Mode | None = None,
-        k: int = 10,
-        page: int = 1,
-        filters: Filters = (),
-        facets: Sequence[str] = (),
-        candidates: int = DEFAULT_CANDIDATES,
-        exact: bool = False,
-        bm25_weight: float | None = None,
-        vector_weight: float | None = None,
-        min_score: float | None = None,
-        min_cosine: float | None = None,
-        sort: str | None = None,
-        collapse: bool = False,
-        plain: bool = False,
-        explain: bool = False,
+        **options: Unpack[QueryKeywords],
     ) -> Page:
-        """Find the k best documents of page `page`; see `Search.query`."""
-        check_several(parts, "parts")
-        check_several(facets, "facets")
-        if crop is not None and image is None:
-            raise UsageError("a crop is a part of an image, and there is none")
-        asked = self._question(
-            text,
-            (
-                *([] if image is None else [Part("image", image, crop=crop)]),
-                *([] if vector is None else [Part("vector", vector)]),
-                *parts,
-            ),
-            mode=mode,
-            k=k,
-            page=page,
-            filters=filters_json(filters),
-            facets=list(facets),
-            candidates=candidates,
-            exact=exact,
-            bm25_weight=bm25_weight,
-            vector_weight=vector_weight,
-            min_score=min_score,
-            min_cosine=min_cosine,
-            sort=sort,
-            collapse=collapse,
-            plain=plain,
-            explain=explain,
-        )
+        """Find the k best documents of page `page`; see `Search.query`.
+
+        Synonyms are those that the service was started with.
+        """
+        asked = query_parts(text, image=image, crop=crop, vector=vector, parts=parts)
+        return self.ask(asked, QueryOptions(**options))
+
+    def ask(self, parts: Sequence[Part], options: QueryOptions = ASKED) -> Page:
+        """Find what `query` finds, for a question that is in parts already."""
+        asked = self._question(None, parts, **options_json(options))
         return page_from_json(self._post("/v1/search", *asked))
 
-    def similar(self, id: str, *, mode: Mode = SIMILAR_MODE, **options: Any) -> Page:
+    def similar(self, id: str, **options: Unpack[QueryKeywords]) -> Page:
         """Find what is like an indexed image; see `Search.similar`."""
-        path = f"/v1/similar/{_segment(id)}"
-        return self._listed(path, {"mode": mode, **options})
+        return self._listed(f"/v1/similar/{_segment(id)}", replace(SIMILAR, **options))
 
     def locate(
         self,
@@ -233,18 +206,9 @@ class Client:
         """Return a document's image as WebP, about `width` pixels wide. Raises as `image`."""
         return self._send("GET", f"{_address(id)}/thumbnail?{urlencode({'w': width})}").body
 
-    def list(
-        self,
-        *,
-        filters: Filters = (),
-        sort: str | None = None,
-        k: int = 10,
-        page: int = 1,
-        facets: Sequence[str] = (),
-    ) -> Page:
+    def list(self, **options: Unpack[ListKeywords]) -> Page:
         """Return the documents that pass the filters; see `Search.list`."""
-        options = {"filters": filters, "sort": sort, "k": k, "page": page, "facets": facets}
-        return self._listed("/v1/images", options)
+        return self._listed("/v1/images", ListOptions(**options))
 
     def put(
         self,
@@ -286,13 +250,9 @@ class Client:
         """Close the connections."""
         self._transport.close()
 
-    def _listed(self, path: str, options: dict[str, Any]) -> Page:
-        """Ask for a page of hits by an address; options are those of `Search`."""
-        check_several(options.get("facets", ()), "facets")
-        options["filter"] = filter_texts(options.pop("filters", ()), self.info)
-        options["facet"] = list(options.pop("facets", ()))
-        given = {name: value for name, value in options.items() if value is not None}
-        told = urlencode(given, doseq=True)
+    def _listed(self, path: str, options: ListOptions) -> Page:
+        """Ask for a page of hits by an address."""
+        told = urlencode(options_in_address(options, self.info), doseq=True)
         return page_from_json(self._json(self._send("GET", f"{path}?{told}")))
 
     def _get(self, id: str, embeddings: bool) -> Document | None:

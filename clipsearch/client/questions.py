@@ -2,15 +2,17 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from clipsearch.engine import Filter, IndexInfo, NumberFilter, TagFilter
 from clipsearch.search.filters import Filters, parse_filters
+from clipsearch.search.options import ListOptions
 from clipsearch.search.parts import Part, unit_vector
 from finetune.errors import UsageError
 from finetune.images.source import read_bytes
+from finetune.several import check_several
 from finetune.text.numerals import number_text
 
 if TYPE_CHECKING:
@@ -52,7 +54,39 @@ def image_bytes(image: "str | Path | bytes | Image") -> bytes:
     return buffer.getvalue()
 
 
-def filters_json(filters: Filters) -> Any:
+def options_json(options: ListOptions) -> dict[str, Any]:
+    """Return the options that are not as usual, as the JSON of a question has them.
+
+    Raises UsageError for what is no filter, and for synonyms: a service has its own.
+    """
+    given = _given(options)
+    if "filters" in given:
+        given["filters"] = _filters_json(options.filters)
+    if "facets" in given:
+        given["facets"] = list(options.facets)
+    return given
+
+
+def options_in_address(options: ListOptions, info: IndexInfo) -> dict[str, Any]:
+    """Return the options that are not as usual, as an address has them; raises as above."""
+    given = _given(options)
+    filters, facets = given.pop("filters", ()), given.pop("facets", ())
+    return given | {"filter": _filter_texts(filters, info), "facet": list(facets)}
+
+
+def _given(options: ListOptions) -> dict[str, Any]:
+    check_several(options.facets, "facets")
+    given = {
+        each.name: getattr(options, each.name)
+        for each in fields(options)
+        if getattr(options, each.name) != each.default
+    }
+    if "synonyms" in given:
+        raise UsageError("synonyms are the service's: start it with clipsearch serve --synonyms")
+    return given
+
+
+def _filters_json(filters: Filters) -> Any:
     """Return filters as a service takes them. Raises UsageError for what is no filter."""
     if isinstance(filters, str):
         return [filters]
@@ -72,7 +106,7 @@ def _filter_json(filter: Any) -> Any:
     raise UsageError(f"{filter!r} is no filter; write column=value")
 
 
-def filter_texts(filters: Filters, info: IndexInfo) -> list[str]:
+def _filter_texts(filters: Filters, info: IndexInfo) -> list[str]:
     """Return filters as they are written in an address. Raises what `parse_filters` raises."""
     return [text for each in parse_filters(filters, info) for text in _texts(each)]
 

@@ -5,21 +5,27 @@ The question, the page of hits with the marked words and the image files, facets
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from clipsearch.documents import Document
-from clipsearch.engine import DEFAULT_CANDIDATES, Hit, IndexInfo, Page
+from clipsearch.engine import Hit, IndexInfo, Page
 from clipsearch.explanation import explanation_json
 from clipsearch.modes import Mode
-from clipsearch.search.filters import Filters
 from clipsearch.search.highlight import match_spans
 from clipsearch.search.images import ImageFolders
-from clipsearch.search.parts import Part
+from clipsearch.search.options import (
+    ASKED,
+    LISTED,
+    SIMILAR,
+    SIMILAR_MODE,
+    ListOptions,
+    QueryOptions,
+)
+from clipsearch.search.parts import Part, query_parts
 from clipsearch.search.query_terms import QueryTerms, query_terms
-from clipsearch.search.search import SIMILAR_MODE, Search
-from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
+from clipsearch.search.search import Search
 from clipsearch.sorting import SORTED_TEXTS
 from finetune.text.strict_json import dumps
 
@@ -62,23 +68,8 @@ def answer_query(
     search: Search,
     text: str | None = None,
     parts: Sequence[Part] = (),
+    options: QueryOptions = ASKED,
     *,
-    mode: Mode | None = None,
-    k: int = 10,
-    page: int = 1,
-    filters: Filters = (),
-    facets: Sequence[str] = (),
-    candidates: int = DEFAULT_CANDIDATES,
-    exact: bool = False,
-    bm25_weight: float | None = None,
-    vector_weight: float | None = None,
-    min_score: float | None = None,
-    min_cosine: float | None = None,
-    sort: str | None = None,
-    collapse: bool = False,
-    plain: bool = False,
-    synonyms: Synonyms = NO_SYNONYMS,
-    explain: bool = False,
     images: Path | None = None,
 ) -> Answer:
     """Ask `search` as `Search.query` does, with `text` before `parts`, and say what was asked.
@@ -86,81 +77,48 @@ def answer_query(
     `images` is the folder of the pictures; None takes where the index was fed from. Raises what
     `Search.query` raises.
     """
-    asked = [*([] if text is None else [Part("text", text)]), *parts]
+    asked = query_parts(text, parts=parts)
     return Answer(
-        page=search.query(
-            parts=asked,
-            mode=mode,
-            k=k,
-            page=page,
-            filters=filters,
-            facets=facets,
-            candidates=candidates,
-            exact=exact,
-            bm25_weight=bm25_weight,
-            vector_weight=vector_weight,
-            min_score=min_score,
-            min_cosine=min_cosine,
-            sort=sort,
-            collapse=collapse,
-            plain=plain,
-            synonyms=synonyms,
-            explain=explain,
-        ),
-        asked=question_json(text, parts, mode or search.default_mode(asked)),
+        page=search.ask(asked, options),
+        asked=question_json(text, parts, options.mode or search.default_mode(asked)),
         heading=heading_of(asked),
-        words=query_terms(asked, search.info.language, plain=plain, synonyms=synonyms),
+        words=query_terms(
+            asked, search.info.language, plain=options.plain, synonyms=options.synonyms
+        ),
         info=search.info,
-        k=k,
+        k=options.k,
         images=images,
-        score_name=score_name(sort),
-        collapsed=collapse,
+        score_name=score_name(options.sort),
+        collapsed=options.collapse,
     )
 
 
 def answer_similar(
-    search: Search,
-    id: str,
-    *,
-    mode: Mode = SIMILAR_MODE,
-    k: int = 10,
-    images: Path | None = None,
-    sort: str | None = None,
-    **options: Any,
+    search: Search, id: str, options: QueryOptions = SIMILAR, *, images: Path | None = None
 ) -> Answer:
     """Ask `search` as `Search.similar` does, and say what was asked; see `answer_query`."""
-    parts = search.parts_like(id, mode)
-    return Answer(
-        page=search.query(parts=parts, mode=mode, k=k, sort=sort, **options),
-        asked=question_json(None, parts[:1], mode),
+    parts = search.parts_like(id, options.mode)
+    answer = answer_query(search, None, parts, options, images=images)
+    return replace(
+        answer,
+        asked=question_json(None, parts[:1], options.mode or SIMILAR_MODE),
         heading=f"similar to {id}",
-        words=query_terms(parts, search.info.language),
-        info=search.info,
-        k=k,
-        images=images,
-        score_name=score_name(sort),
-        collapsed=bool(options.get("collapse")),
     )
 
 
 def answer_list(
-    search: Search,
-    *,
-    k: int = 10,
-    sort: str | None = None,
-    images: Path | None = None,
-    **options: Any,
+    search: Search, options: ListOptions = LISTED, *, images: Path | None = None
 ) -> Answer:
     """Ask `search` as `Search.list` does, and say what was asked; see `answer_query`."""
     return Answer(
-        page=search.list(k=k, sort=sort, **options),
+        page=search.browse(options),
         asked=question_json(None, (), None),
-        heading="all that pass the filters" if options.get("filters") else "all",
+        heading="all that pass the filters" if options.filters else "all",
         words=QueryTerms(),
         info=search.info,
-        k=k,
+        k=options.k,
         images=images,
-        score_name=None if sort is None else score_name(sort),
+        score_name=None if options.sort is None else score_name(options.sort),
     )
 
 

@@ -17,6 +17,7 @@ from clipsearch.text import tokens
 from finetune.errors import UsageError
 from finetune.files.regular_files import what_lies_at
 from finetune.images.pixel_box import PixelBox
+from finetune.several import check_several
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +48,29 @@ class Part:
     value: "str | Path | bytes | Image | npt.ArrayLike"
     weight: float = 1.0
     crop: PixelBox | None = None
+
+
+def query_parts(
+    text: str | None = None,
+    *,
+    image: "str | Path | bytes | Image | None" = None,
+    crop: PixelBox | None = None,
+    vector: npt.ArrayLike | None = None,
+    parts: Sequence[Part] = (),
+) -> tuple[Part, ...]:
+    """Return what a query is given as parts: each of weight 1, before `parts`.
+
+    Raises UsageError for a crop without an image.
+    """
+    check_several(parts, "parts")
+    if crop is not None and image is None:
+        raise UsageError("a crop is a part of an image, and there is none")
+    return (
+        *([] if text is None else [Part("text", text)]),
+        *([] if image is None else [Part("image", image, crop=crop)]),
+        *([] if vector is None else [Part("vector", vector)]),
+        *parts,
+    )
 
 
 def parse_part(kind: PartKind, text: str) -> Part:

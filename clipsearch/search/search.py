@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import numpy.typing as npt
 
 from clipsearch.documents import Document, Embedding
 from clipsearch.engine import (
-    DEFAULT_CANDIDATES,
     NO_WORDS,
     Engine,
     EngineQuery,
@@ -30,25 +29,34 @@ from clipsearch.engines import open_engine
 from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, ranking_of
 from clipsearch.search.calibrated_order import calibrated_order, search_in
 from clipsearch.search.explaining import explained
-from clipsearch.search.filters import Filters, check_facets, parse_filters
+from clipsearch.search.filters import check_facets, parse_filters
 from clipsearch.search.finding import find_documents, known_document, with_known_ids
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.index_encoder import EncoderLoader, check_encoder, load_encoder
 from clipsearch.search.limits import check_options, check_page
 from clipsearch.search.misspelled import corrections
 from clipsearch.search.nothing_found import why_nothing
+from clipsearch.search.options import (
+    ASKED,
+    LISTED,
+    SIMILAR,
+    ListKeywords,
+    ListOptions,
+    QueryKeywords,
+    QueryOptions,
+)
 from clipsearch.search.orders import parse_sort
 from clipsearch.search.parts import (
     Part,
     check_parts,
     parts_like,
+    query_parts,
     vector_parts,
     words_only,
 )
 from clipsearch.search.query_images import opened, source_of_document
 from clipsearch.search.query_terms import encoded_parts, query_terms
 from clipsearch.search.query_vectors import QueryVectors
-from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
 from clipsearch.search.word_share import with_word_share
 from clipsearch.text import words
 from clipsearch.vocabulary import WordCount
@@ -65,7 +73,6 @@ if TYPE_CHECKING:
     from clipsearch.encoder.encoder import Encoder
     from clipsearch.localization.heat_map import HeatMap
 
-SIMILAR_MODE: Mode = "vector"
 NO_ENCODER = "the index names no encoder: searched by words alone (mode bm25)"
 NOTHING_BUT_LEFT_OUT = "the query only says what to leave out"
 WORDS_AND_VECTOR = (
@@ -186,37 +193,14 @@ class Search:
         crop: PixelBox | None = None,
         vector: npt.ArrayLike | None = None,
         parts: Sequence[Part] = (),
-        mode: Mode | None = None,
-        k: int = 10,
-        page: int = 1,
-        filters: Filters = (),
-        facets: Sequence[str] = (),
-        candidates: int = DEFAULT_CANDIDATES,
-        exact: bool = False,
-        bm25_weight: float | None = None,
-        vector_weight: float | None = None,
-        min_score: float | None = None,
-        min_cosine: float | None = None,
-        sort: str | None = None,
-        collapse: bool = False,
-        plain: bool = False,
-        synonyms: Synonyms = NO_SYNONYMS,
-        explain: bool = False,
+        **options: Unpack[QueryKeywords],
     ) -> Page:
         """Find the k best documents of page `page` (from 1).
 
         `text`, `image` and `vector` count as parts of weight 1 beside `parts`; indexed images
-        that are parts are left out of the hits. Of `image`, `crop` alone counts. Without
-        `mode`: hybrid where there is text, or bm25 if the index has no encoder and there is text
-        alone; vector without text. `filters`: see clipsearch.search.filters. Texts may hold the
-        operators of clipsearch.search.typed_text, unless they are `plain`; what `synonyms`
-        (`Synonyms.read` of a file) say stands for their words is looked for as well. `explain`
-        has each hit say why it is there.
-
-        `min_score` and `min_cosine` leave out what has less, and the total counts what is left; in
-        a hybrid, what has a word of the query stays with any cosine. `sort` ("year", "-year" for
-        the greatest first, "id", "path") orders what is found otherwise than by score: of `vector`
-        and the hybrids the `candidates` nearest. `collapse` shows one of pictures that look alike.
+        that are parts are left out of the hits. Of `image`, `crop` alone counts. `options` are
+        the fields of `clipsearch.search.options.QueryOptions`: `mode`, `k`, `page`, `filters`,
+        `facets`, `sort`, `min_score`, `collapse`, `explain` and more.
 
         In an index of ready-made vectors, without encoder, a text beside `vector` gives a hybrid
         its words, and the vector is that of the other parts; a note says so.
@@ -224,44 +208,42 @@ class Search:
         Raises UsageError for options that cannot work, DocumentNotFoundError for an unknown id,
         ImageError for an image that cannot be read, EncoderError and EngineError.
         """
+        asked = query_parts(text, image=image, crop=crop, vector=vector, parts=parts)
+        return self.ask(asked, QueryOptions(**options))
+
+    def ask(self, parts: Sequence[Part], options: QueryOptions = ASKED) -> Page:
+        """Find what `query` finds, for a question that is in parts already; raises as it does."""
         check_several(parts, "parts")
-        if crop is not None and image is None:
-            raise UsageError("a crop is a part of an image, and there is none")
-        given = (
-            *([] if text is None else [Part("text", text)]),
-            *([] if image is None else [Part("image", image, crop=crop)]),
-            *([] if vector is None else [Part("vector", vector)]),
-            *parts,
-        )
-        check_parts(given)
-        check_several(facets, "facets")
-        given = with_known_ids(self.engine, given)
+        check_parts(parts)
+        check_several(options.facets, "facets")
+        mode, plain = options.mode, options.plain
+        given = with_known_ids(self.engine, parts)
         notes: list[str] = []
         is_unnamed = mode is None
         if mode is None:
             mode = self.default_mode(given)
             alone = mode in MODES_WITHOUT_VECTOR and any(part.kind == "text" for part in given)
             notes += [NO_ENCODER] if alone else []
-        check_options(mode, k, page, candidates, bm25_weight, vector_weight)
+        check_options(mode, options)
         ranking = ranking_of(mode)
-        terms = query_terms(given, self.info.language, plain=plain, synonyms=synonyms)
+        terms = query_terms(given, self.info.language, plain=plain, synonyms=options.synonyms)
         query = EngineQuery(
             mode=mode,
             tokens=terms.tokens if ranking.uses_words else (),
             terms=terms.terms,
-            k=k,
-            offset=(page - 1) * k,
-            filters=parse_filters(filters, self.info),
-            facets=check_facets(facets, self.info),
-            candidates=candidates,
-            bm25_weight=bm25_weight,
-            vector_weight=vector_weight,
-            exact=exact,
+            k=options.k,
+            offset=options.offset,
+            filters=parse_filters(options.filters, self.info),
+            facets=check_facets(options.facets, self.info),
+            candidates=options.candidates,
+            bm25_weight=options.bm25_weight,
+            vector_weight=options.vector_weight,
+            exact=options.exact,
             exclude_ids=tuple(str(part.value) for part in given if part.kind == "id"),
-            min_score=min_score,
-            min_cosine=min_cosine,
-            sort=parse_sort(sort, self.info),
-            collapse=collapse,
+            min_score=options.min_score,
+            min_cosine=options.min_cosine,
+            sort=parse_sort(options.sort, self.info),
+            collapse=options.collapse,
         )
         if ranking.needs_vector:
             of_vector = vector_parts(given, mode)
@@ -280,7 +262,7 @@ class Search:
         notes += told
         query = with_word_share(query, self.engine)
         answer = search_in(order, query, self.engine)
-        if explain:
+        if options.explain:
             answer = explained(answer, query, self.engine, weighted=order is None)
         if ranking.uses_words:
             answer = replace(
@@ -292,6 +274,20 @@ class Search:
         find = ImageFolders(self.info).find
         hits = tuple(replace(hit, find_image=find) for hit in answer.hits)
         return replace(answer, hits=hits, notes=tuple(dict.fromkeys((*notes, *answer.notes))))
+
+    def browse(self, options: ListOptions = LISTED) -> Page:
+        """Return what `list` returns; raises as it does."""
+        check_page(options)
+        return self.engine.search(
+            EngineQuery(
+                None,
+                k=options.k,
+                offset=options.offset,
+                filters=parse_filters(options.filters, self.info),
+                facets=check_facets(options.facets, self.info),
+                sort=parse_sort(options.sort, self.info),
+            )
+        )
 
     def default_mode(self, parts: Sequence[Part]) -> Mode:
         """Return what `query` takes without `mode`: hybrid where there is text, otherwise vector.
@@ -324,19 +320,21 @@ class Search:
                 )
         return others
 
-    def similar(self, id: str, *, mode: Mode = SIMILAR_MODE, **options: Any) -> Page:
+    def similar(self, id: str, **options: Unpack[QueryKeywords]) -> Page:
         """Find what is like an indexed image, itself left out. Needs no encoder.
 
-        By `vector`, the nearest images. The other modes look also, and bm25 alone, for the words of
-        its captions, each once. `options` are those of `query`.
+        By `vector`, the nearest images; this is the mode unless `options`, those of `query`, say
+        another. The other modes look also, and bm25 alone, for the words of its captions, each
+        once.
 
         Raises DocumentNotFoundError for an unknown id, and what `query` raises.
         """
-        return self.query(parts=self.parts_like(id, mode), mode=mode, **options)
+        asked = replace(SIMILAR, **options)
+        return self.ask(self.parts_like(id, asked.mode), asked)
 
-    def parts_like(self, id: str, mode: Mode) -> tuple[Part, ...]:
+    def parts_like(self, id: str, mode: Mode | None) -> tuple[Part, ...]:
         """Return the parts of the query for what is like an indexed image; raises as `similar`."""
-        if not ranking_of(mode).uses_words:
+        if mode is None or not ranking_of(mode).uses_words:
             return (Part("id", id),)
         (document,) = self.get([id])
         return parts_like(known_document(self.engine, id, document), mode)
@@ -421,28 +419,10 @@ class Search:
         self.engine.close()
 
     # Last: in what follows of the class, `list` would be this.
-    def list(
-        self,
-        *,
-        filters: Filters = (),
-        sort: str | None = None,
-        k: int = 10,
-        page: int = 1,
-        facets: Sequence[str] = (),
-    ) -> Page:
+    def list(self, **options: Unpack[ListKeywords]) -> Page:
         """Return the documents that pass the filters, by id unless `sort` says otherwise.
 
-        `sort` and `filters` are as in `query`. Needs no encoder. Raises UsageError and EngineError.
+        `options` are the fields of `clipsearch.search.options.ListOptions`: `filters`, `sort`,
+        `k`, `page`, `facets`. Needs no encoder. Raises UsageError and EngineError.
         """
-        check_several(facets, "facets")
-        check_page(k, page)
-        return self.engine.search(
-            EngineQuery(
-                None,
-                k=k,
-                offset=(page - 1) * k,
-                filters=parse_filters(filters, self.info),
-                facets=check_facets(facets, self.info),
-                sort=parse_sort(sort, self.info),
-            )
-        )
+        return self.browse(ListOptions(**options))

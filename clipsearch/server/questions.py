@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,10 +13,10 @@ from clipsearch.engine import DEFAULT_CANDIDATES, Filter, NumberFilter, TagFilte
 from clipsearch.modes import Mode
 from clipsearch.search.filters import Filters
 from clipsearch.search.limits import MAX_CANDIDATES
+from clipsearch.search.options import SIMILAR_MODE, ListOptions, QueryOptions
 from clipsearch.search.parts import Part, PartKind, parse_part
-from clipsearch.search.search import SIMILAR_MODE
 from clipsearch.server.problems import RefusedError
-from clipsearch.server.settings import DEEPEST, MOST_HITS, ServerLimits
+from clipsearch.server.settings import DEEPEST, MOST_HITS, ServerLimits, ServerSettings
 from finetune.errors import ImageError, UsageError
 from finetune.images.open import count_pixels
 from finetune.images.pixel_box import PixelBox
@@ -33,6 +34,7 @@ Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 Column = Annotated[str, Field(max_length=LONGEST_TEXT)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Model = TypeVar("Model", bound=BaseModel)
+Options = TypeVar("Options", bound=ListOptions)
 
 
 class Asked(BaseModel):
@@ -96,7 +98,32 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
-class Question(Asked):
+class PageAsked(Asked):
+    """Which images are wanted, and in which order."""
+
+    k: int = Field(10, ge=1, le=MOST_HITS, description="Hits a page.")
+    page: int = Field(1, ge=1, le=DEEPEST, description="From 1.")
+    sort: Text | None = Field(
+        None, examples=["-year"], description="`year`, `-year`, `id`, `path`."
+    )
+    sizes: bool = Field(False, description="Tell width and height of the images found.")
+
+
+class RankedAsked(PageAsked):
+    """How hits are found and ranked; see `QueryOptions`."""
+
+    candidates: int = Field(DEFAULT_CANDIDATES, ge=1, le=MAX_CANDIDATES)
+    exact: bool = Field(False, description="Compare the vector with every document.")
+    bm25_weight: Number | None = None
+    vector_weight: Number | None = None
+    min_score: Number | None = Field(None, description="Leave out what scores less.")
+    min_cosine: Number | None = Field(None, description="Of what the vector finds, -1 to 1.")
+    collapse: bool = Field(False, description="One of images that look alike.")
+    plain: bool = Field(False, description="Signs in texts are text too.")
+    explain: bool = Field(False, description="Say why each hit has its score.")
+
+
+class Question(RankedAsked):
     """A question, as `Search.query` takes it."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
@@ -104,23 +131,8 @@ class Question(Asked):
     text: Text | None = None
     parts: Annotated[list[QuestionPart], Field(max_length=MOST_PARTS)] = []
     mode: Mode | None = None
-    k: int = Field(10, ge=1, le=MOST_HITS)
-    page: int = Field(1, ge=1, le=DEEPEST)
     filters: AskedFilters = []
     facets: Facets = []
-    candidates: int = Field(DEFAULT_CANDIDATES, ge=1, le=MAX_CANDIDATES)
-    exact: bool = False
-    bm25_weight: Number | None = None
-    vector_weight: Number | None = None
-    min_score: Number | None = Field(None, description="Leave out what scores less.")
-    min_cosine: Number | None = Field(None, description="Of what the vector finds, -1 to 1.")
-    sort: Text | None = Field(
-        None, examples=["-year"], description="`year`, `-year`, `id`, `path`."
-    )
-    collapse: bool = Field(False, description="One of images that look alike.")
-    plain: bool = Field(False, description="Signs in texts are text too.")
-    explain: bool = Field(False, description="Say why each hit has its score.")
-    sizes: bool = Field(False, description="Tell width and height of the images found.")
 
 
 class LocateQuestion(Asked):
@@ -153,37 +165,22 @@ class DocumentChanges(Asked):
     )
 
 
-class ListParameters(Asked):
-    """Which images are wanted, and which of them; as on the command line."""
+class ListParameters(PageAsked):
+    """Which images are wanted, in an address; as on the command line."""
 
-    k: int = Field(10, ge=1, le=MOST_HITS, description="Hits a page.")
-    page: int = Field(1, ge=1, le=DEEPEST, description="From 1.")
     filter: Annotated[list[Text], Field(max_length=MOST_FILTERS)] = Field(
         [], description="`class=beach`, `class=a|b`, `class!=x`, `year=2010..2014`, `year>=2010`."
     )
     facet: Facets = Field([], description="Count the values of this tag over all matches.")
-    sizes: bool = Field(False, description="Tell width and height of the images found.")
-    sort: Text | None = Field(
-        None, examples=["-year"], description="`year`, `-year`, `id`, `path`."
-    )
 
 
-class PageParameters(ListParameters):
-    """Which hits are wanted, and how they are found."""
-
-    exact: bool = Field(False, description="Compare the vector with every document.")
-    min_score: Number | None = Field(None, description="Leave out what scores less.")
-    min_cosine: Number | None = Field(None, description="Of what the vector finds, -1 to 1.")
-    collapse: bool = Field(False, description="One of images that look alike.")
-
-
-class SimilarParameters(PageParameters):
+class SimilarParameters(ListParameters, RankedAsked):
     """What is like an indexed image, and by what."""
 
     mode: Mode = Field(SIMILAR_MODE, description="Other modes look for its captions' words too.")
 
 
-class SearchParameters(PageParameters):
+class SearchParameters(ListParameters, RankedAsked):
     """A question in an address, as the command line takes it."""
 
     text: Text | None = Field(None, examples=["two dogs on a beach"])
@@ -191,38 +188,41 @@ class SearchParameters(PageParameters):
         [], description="An indexed image to search by, as `ID` or `ID:WEIGHT`."
     )
     mode: Mode | None = Field(None, description="Hybrid unless given, or vector without text.")
-    candidates: int = Field(DEFAULT_CANDIDATES, ge=1, le=MAX_CANDIDATES)
-    bm25_weight: Number | None = None
-    vector_weight: Number | None = None
-    plain: bool = Field(False, description="Signs in the text are text too.")
-    explain: bool = Field(False, description="Say why each hit has its score.")
 
 
-def query_options(asked: Question | SearchParameters, limits: ServerLimits) -> dict[str, Any]:
-    """Return what `answer_query` is asked beside the parts. Raises UsageError beyond the depth."""
-    named = ("mode", "candidates", "bm25_weight", "vector_weight", "plain", "explain")
-    return page_options(asked, limits) | {name: getattr(asked, name) for name in named}
+def query_options(
+    asked: Question | SearchParameters | SimilarParameters, settings: ServerSettings
+) -> QueryOptions:
+    """Return how `Search` is asked. Raises UsageError for hits beyond the service's limits."""
+    given = QueryOptions(**_options(asked, QueryOptions), synonyms=settings.synonyms)
+    return checked_page(given, settings.limits)
 
 
-def page_options(asked: Question | PageParameters, limits: ServerLimits) -> dict[str, Any]:
-    """Return what any question is asked: which hits, of what. Raises UsageError as above."""
-    check_page(asked.k, asked.page, limits)
-    filters = filters_of(asked.filters) if isinstance(asked, Question) else asked.filter
-    facets = asked.facets if isinstance(asked, Question) else asked.facet
-    named = ("k", "page", "exact", "min_score", "min_cosine", "sort", "collapse")
-    options = {name: getattr(asked, name) for name in named}
-    return options | {"filters": filters, "facets": facets}
+def list_options(asked: ListParameters, settings: ServerSettings) -> ListOptions:
+    """Return how `Search` is asked for a list; raises as above."""
+    return checked_page(ListOptions(**_options(asked, ListOptions)), settings.limits)
 
 
-def check_page(k: int, page: int, limits: ServerLimits) -> None:
-    """Raise UsageError for more hits, or hits further down, than the service gives."""
+def _options(asked: Question | ListParameters, record: type[ListOptions]) -> dict[str, Any]:
+    """Return what a request says of the fields of a record."""
+    names = {each.name for each in fields(record)} & type(asked).model_fields.keys()
+    given = {name: getattr(asked, name) for name in names}
+    if isinstance(asked, Question):
+        return given | {"filters": _filters_of(asked.filters)}
+    return given | {"filters": asked.filter, "facets": asked.facet}
+
+
+def checked_page(options: Options, limits: ServerLimits) -> Options:
+    """Return the options. Raises UsageError for more or deeper hits than the service gives."""
+    k, page, end = options.k, options.page, options.offset + options.k
     if k > limits.hits:
         raise UsageError(f"k is {k}; this service gives at most {limits.hits:,} hits a page")
-    if k * page > limits.depth:
+    if end > limits.depth:
         raise UsageError(
-            f"page {page} of {k} hits ends at hit {k * page:,}, but this service goes no further"
+            f"page {page} of {k} hits ends at hit {end:,}, but this service goes no further"
             f" than {limits.depth:,}; narrow the question with a filter"
         )
+    return options
 
 
 def id_parts(ids: Sequence[str]) -> list[Part]:
@@ -230,7 +230,7 @@ def id_parts(ids: Sequence[str]) -> list[Part]:
     return [parse_part("id", each) for each in ids]
 
 
-def filters_of(asked: AskedFilters) -> Filters:
+def _filters_of(asked: AskedFilters) -> Filters:
     """Return filters as `Search` takes them: from JSON, a pair of numbers is a list."""
     if isinstance(asked, Mapping):
         return {

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
 from finetune.cores import available_cores
 from finetune.errors import UsageError
 from finetune.text.masking import has_control_characters
@@ -73,6 +74,7 @@ class ServerSettings:
         cors: Origins whose pages may read answers.
         encoder: Its folder, if it has moved since the feed.
         device: Where the encoder runs.
+        synonyms: For the words of texts.
         images: Folders of the images, beside the one that the index was fed from.
         cache: Folder of the thumbnails.
         limits: How much.
@@ -89,6 +91,7 @@ class ServerSettings:
     cors: tuple[str, ...] = ()
     encoder: str | None = None
     device: str = "cpu"
+    synonyms: Synonyms = NO_SYNONYMS
     images: tuple[Path, ...] = ()
     limits: ServerLimits = field(default_factory=ServerLimits)
 

@@ -200,6 +200,20 @@ class EmbeddingShape(Shape):
     embedding: list[float]
 
 
+class WordShareShape(Shape):
+    """How hybrid joins words and vector where a question brings no weights."""
+
+    weight: float
+    images: int
+
+
+class ReorderShape(Shape):
+    """Weights of the z-scores of words and vector."""
+
+    bm25: float
+    vector: float
+
+
 class IndexShape(Shape):
     """What a program must know of the index to ask it."""
 
@@ -216,6 +230,8 @@ class IndexShape(Shape):
     bm25_weight: float
     vector_weight: float
     rrf_k: int
+    word_share: WordShareShape | None = Field(description="In place of the weights, as learned.")
+    reorder: ReorderShape | None = Field(description="Of the first hits of hybrid, as learned.")
     precision: str
     index_id: str
     tag_columns: list[str]

@@ -16,7 +16,7 @@ from clipsearch.server.questions import (
     Facets,
     ListParameters,
     Text,
-    check_page,
+    list_options,
 )
 from clipsearch.server.shapes import AnswerShape, FacetsShape, WordsShape, problems
 
@@ -30,19 +30,9 @@ async def images(
     request: Request, service: ReaderService, asked: Annotated[ListParameters, Query()]
 ) -> Response:
     """List the images that pass filters, in any order; their `score` is null."""
-    check_page(asked.k, asked.page, service.settings.limits)
+    options = list_options(asked, service.settings)
     return await hits_answer(
-        request,
-        service,
-        asked.sizes,
-        lambda: answer_list(
-            service.search,
-            k=asked.k,
-            page=asked.page,
-            filters=asked.filter,
-            facets=asked.facet,
-            sort=asked.sort,
-        ),
+        request, service, asked.sizes, lambda: answer_list(service.search, options)
     )
 
 

@@ -11,9 +11,10 @@ from starlette.responses import Response
 
 from clipsearch.engine import Hit
 from clipsearch.modes import MODES, MODES_WITHOUT_VECTOR
-from clipsearch.search.answer import answer_query
+from clipsearch.search.options import QueryOptions
+from clipsearch.search.parts import query_parts
 from clipsearch.server.dependencies import ReaderService
-from clipsearch.server.questions import Text, check_page
+from clipsearch.server.questions import Text, checked_page
 from clipsearch.server.service import Service, document_address, image_address
 from clipsearch.server.settings import DEEPEST
 from finetune.errors import ClipsearchError
@@ -58,8 +59,9 @@ def _context(service: Service, text: str, page: int) -> dict[str, Any]:
     if not text:
         return frame
     try:
-        check_page(_HITS, page, service.settings.limits)
-        found = answer_query(service.search, text, k=_HITS, page=page).page
+        settings = service.settings
+        asked = QueryOptions(k=_HITS, page=page, synonyms=settings.synonyms)
+        found = service.search.ask(query_parts(text), checked_page(asked, settings.limits))
     except ClipsearchError as error:
         return {**frame, "problem": str(error)}
     following = urlencode({"q": text, "page": page + 1})

@@ -17,7 +17,6 @@ from clipsearch.server.questions import (
     Text,
     body_schema,
     id_parts,
-    page_options,
     parts_of,
     query_options,
     read_question,
@@ -36,13 +35,13 @@ async def search_by_address(
     request: Request, service: ReaderService, asked: Annotated[SearchParameters, Query()]
 ) -> Response:
     """Search by words, by indexed images, or both."""
-    options = query_options(asked, service.settings.limits)
+    options = query_options(asked, service.settings)
     parts = id_parts(asked.id)
     return await hits_answer(
         request,
         service,
         asked.sizes,
-        lambda: answer_query(service.search, asked.text, parts, **options),
+        lambda: answer_query(service.search, asked.text, parts, options),
     )
 
 
@@ -59,13 +58,13 @@ async def search(request: Request, service: ReaderService) -> Response:
     names is a part of weight 1.
     """
     asked, uploads = await read_question(request, Question, service.settings.limits)
-    options = query_options(asked, service.settings.limits)
+    options = query_options(asked, service.settings)
     parts = parts_of(asked.parts, uploads)
     return await hits_answer(
         request,
         service,
         asked.sizes,
-        lambda: answer_query(service.search, asked.text, parts, **options),
+        lambda: answer_query(service.search, asked.text, parts, options),
     )
 
 
@@ -81,9 +80,9 @@ async def similar(
     asked: Annotated[SimilarParameters, Query()],
 ) -> Response:
     """Find the images that are like an indexed one, itself left out."""
-    options = page_options(asked, service.settings.limits) | {"mode": asked.mode}
+    options = query_options(asked, service.settings)
     return await hits_answer(
-        request, service, asked.sizes, lambda: answer_similar(service.search, id, **options)
+        request, service, asked.sizes, lambda: answer_similar(service.search, id, options)
     )
 
 

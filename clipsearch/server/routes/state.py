@@ -1,6 +1,7 @@
 """What the service says of itself: `/v1/index`, `/healthz`, `/readyz`, `/metrics`."""
 
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def _index(service: Service) -> dict[str, Any]:
         "bm25_weight": info.bm25_weight,
         "vector_weight": info.vector_weight,
         "rrf_k": info.rrf_k,
+        "word_share": None if info.word_share is None else asdict(info.word_share),
+        "reorder": None if info.reorder is None else asdict(info.reorder),
         "precision": info.precision,
         "index_id": info.index_id,
         "tag_columns": list(info.tag_columns),

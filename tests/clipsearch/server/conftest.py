@@ -9,7 +9,10 @@ from running_service import RunningService
 from served_photos import ROWS, SIZES
 from small_pictures import paint
 
+from clipsearch.search.synonyms import Rule, Synonyms
 from clipsearch.server.settings import ServerSettings
+
+SYNONYMS = Synonyms((Rule(("vessel",), ("boat",)),))
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +50,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def served(local_index: str, cache: Path) -> Iterator[RunningService]:
     """A service over the embedded engine, that nobody changes."""
-    with RunningService(ServerSettings(local_index, cache)) as running:
+    with RunningService(ServerSettings(local_index, cache, synonyms=SYNONYMS)) as running:
         yield running
 
 

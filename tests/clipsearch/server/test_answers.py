@@ -12,6 +12,7 @@ from running_service import RunningService, image_at
 from served_photos import SIZES
 
 from clipsearch.search.answer import answer_json, answer_query, answer_similar
+from clipsearch.search.options import QueryOptions
 from clipsearch.search.parts import Part
 from clipsearch.search.search import Search
 from finetune.images.pixel_box import PixelBox
@@ -44,15 +45,14 @@ def test_a_search_is_the_same_as_in_python(either: RunningService) -> None:
     found = either.get("/v1/search", params=asked)
     assert found.status_code == 200, found.text
     with in_process(either) as search:
-        answer = answer_query(
-            search,
-            "dogs on a beach",
+        options = QueryOptions(
             k=3,
             filters=["year>=2010", "class!=sign"],
             facets=["class"],
             mode="hybrid",
             bm25_weight=0.5,
         )
+        answer = answer_query(search, "dogs on a beach", options=options)
         assert without_time(found.json()) == expected(answer)
     assert found.json()["hits"][0]["id"].startswith("beach/")
 
@@ -79,7 +79,7 @@ def test_a_weighted_mix_with_an_upload_is_the_same(either: RunningService, photo
     ]
     with in_process(either) as search:
         filters = {"year": (2010, 2016), "class": ["beach", "été"]}
-        answer = answer_query(search, "dogs", parts, filters=filters)
+        answer = answer_query(search, "dogs", parts, QueryOptions(filters=filters))
         assert without_time(found.json()) == expected(answer)
     assert [hit["id"] for hit in found.json()["hits"]] == [
         hit.document.id for hit in answer.page.hits
@@ -95,9 +95,19 @@ def test_a_file_that_no_part_names_is_a_part(served: RunningService, photos: Pat
 
 
 def test_similar(either: RunningService) -> None:
-    found = either.get("/v1/similar/beach%2Ftwo%20dogs.png", params={"k": 2, "page": 2})
+    asked = {"k": 2, "page": 2, "mode": "hybrid", "explain": "true", "candidates": 5}
+    found = either.get("/v1/similar/beach%2Ftwo%20dogs.png", params=asked)
+    options = QueryOptions(k=2, page=2, mode="hybrid", explain=True, candidates=5)
     with in_process(either) as search:
-        assert without_time(found.json()) == expected(answer_similar(search, DOGS, k=2, page=2))
+        assert without_time(found.json()) == expected(answer_similar(search, DOGS, options))
+    assert found.json()["hits"][0]["explanation"]["terms"]
+
+
+def test_synonyms_are_those_of_the_service(served: RunningService) -> None:
+    by_words = {"text": "+vessel", "mode": "bm25"}
+    asked = served.get("/v1/search", params=by_words), served.post("/v1/search", json=by_words)
+    for found in asked:
+        assert [hit["id"] for hit in found.json()["hits"]] == ["river.png"], found.text
 
 
 def test_facets(either: RunningService) -> None:
