@@ -23,6 +23,8 @@ from finetune.manifest.formats import (
     webdataset,
 )
 from finetune.manifest.formats.columns import ColumnNames, ManifestColumns
+from finetune.manifest.formats.datasets import coco, roco
+from finetune.manifest.formats.indexes import clip_retrieval, rclip
 from finetune.manifest.formats.row import ManifestSource
 from finetune.manifest.formats.text_lines import UTF8_BOM, first_lines
 from finetune.manifest.inputs import PATTERN_SIGNS
@@ -85,6 +87,8 @@ def _recognise_file(
         return parquet.recognise(path, has_vectors, columns)
     if head[webdataset.MAGIC_OFFSET :].startswith(webdataset.MAGIC):
         return webdataset.recognise(path)
+    if head.startswith(rclip.MAGIC):
+        return rclip.recognise(path)
     _refuse_other_files(path, head)
     if b"\r" in head.strip() and b"\n" not in head:
         raise ManifestError(f"{path}: has the line ends of old Macs (CR); save it with LF or CRLF")
@@ -96,6 +100,7 @@ def _recognise_file(
     source = (
         delimited.recognise(path, head, has_vectors, columns)
         or flickr8k.recognise(path, head)
+        or roco.recognise(path, head)
         or imageclef.recognise(path, head)
     )
     if source is None:
@@ -111,7 +116,7 @@ def _recognise_json(
     path: Path, head: bytes, has_vectors: bool, columns: ColumnNames | None
 ) -> ManifestSource:
     source: ManifestSource | None = json_lines.recognise(path, head, has_vectors, columns)
-    source = source or karpathy.recognise(path)
+    source = source or karpathy.recognise(path) or coco.recognise(path)
     if source is None:
         raise ManifestError(
             f"{path}: JSON of no known form; write JSON Lines, an object on each line, or one of"
@@ -134,8 +139,9 @@ def _refuse_other_files(path: Path, head: bytes) -> None:
 
 
 def _recognise_folder(path: Path, columns: ColumnNames | None) -> ManifestSource:
-    source: ManifestSource | None = imagefolder.recognise(path, columns)
-    source = source or webdataset.recognise_folder(path)
+    source: ManifestSource | None = clip_retrieval.recognise_folder(path)
+    source = source or imagefolder.recognise(path, columns)
+    source = source or webdataset.recognise_folder(path) or roco.recognise_folder(path)
     if source is not None:
         return source
     tables = [each for each in sorted(path.iterdir()) if each.suffix.lower() in _TABLES]

@@ -45,6 +45,12 @@ FORMATS = (
         "Karpathy JSON",
         '`{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`: RSICD, UCM, Flickr, COCO',
     ),
+    Format(
+        ("coco", "roco"),
+        "COCO, ROCO",
+        "COCO's `captions_val2017.json`; ROCO's folder, or a `captions.txt` of it, with what lies"
+        " beside that",
+    ),
     Format(("flickr8k",), "Flickr8k tokens", "`name.jpg#0<TAB>caption`"),
     Format(("imageclef",), "ImageCLEF captions", "`id<TAB>caption`"),
     Format(
@@ -52,6 +58,12 @@ FORMATS = (
         "webdataset",
         "`shards/{000..012}.tar` with `.jpg` (`.input.jpg`) and `.txt` (`.outputs.txt`) or"
         " `.json`, whose `id` is the id",
+    ),
+    Format(
+        ("clip-retrieval", "rclip"),
+        "clip-retrieval, rclip",
+        "clip-retrieval's folder (`img_emb/`, `metadata/`) and rclip's `db.sqlite3`, with their"
+        " vectors",
     ),
     Format(("dataframe",), "pandas DataFrame", "columns as of CSV, in Python alone"),
 )

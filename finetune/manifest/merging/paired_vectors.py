@@ -28,8 +28,11 @@ class PairedVectors:
     def beside(cls, manifest: Path) -> "PairedVectors | None":
         """Open those of a manifest; None without any. Raises ManifestError for a damaged file."""
         npy = manifest.with_suffix(".npy") if manifest.is_file() else None
-        if npy is None or not npy.is_file():
-            return None
+        return cls.of(npy) if npy is not None and npy.is_file() else None
+
+    @classmethod
+    def of(cls, npy: Path) -> "PairedVectors":
+        """Open a file of vectors. Raises ManifestError for a damaged one."""
         try:
             vectors = np.load(npy, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:

@@ -16,7 +16,7 @@ def test_each_name_is_of_one_format_that_is_read() -> None:
     names = [name for each in FORMATS for name in each.names]
     assert len(names) == len(set(names))
     folder = REPOSITORY / "finetune" / "manifest" / "formats"
-    readers = "".join(path.read_text() for path in folder.glob("*.py") if path.name != "known.py")
+    readers = "".join(path.read_text() for path in folder.rglob("*.py") if path.name != "known.py")
     assert [name for name in names if f'"{name}"' not in readers] == []
     # `read` in small_manifests holds every format that the tests read to these names.
     assert frozenset(names) == FORMAT_NAMES

@@ -30,7 +30,7 @@ from small_manifests import (
 )
 
 from finetune.errors import ManifestError
-from finetune.manifest.formats import karpathy as karpathy_format
+from finetune.manifest.fields.json_stream import Utf8Stream
 from finetune.manifest.manifest import Manifest
 
 # Rows that cannot be used.
@@ -114,7 +114,7 @@ def test_halves_in_a_stream_are_told_from_what_only_looks_like_them(read_size: i
         r"end\ud83d": "end\uffff",
     }
     raw = ('["' + '", "'.join(texts) + '"]').encode()
-    stream, file, parts = karpathy_format._Utf8Stream(io.BytesIO(raw)), io.BytesIO(), []
+    stream, file, parts = Utf8Stream(io.BytesIO(raw)), io.BytesIO(), []
     while part := stream.read(read_size):
         parts.append(part)
     file.write(b"".join(parts))
@@ -314,9 +314,13 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "json cut off": (truncated(KARPATHY), "cut off"),
     "json cut off early": (b'{"images": [{"filena', "no valid JSON"),
     "json no images": (b'{"images": []}', "no rows"),
-    "coco": (
-        b'{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}',
-        "COCO's annotation files",
+    "coco of boxes": (
+        b'{"images": [{"file_name": "a.jpg"}], "annotations": [{"image_id": 1, "bbox":[]}]}',
+        "no captions, but boxes or key points; name COCO's captions_",
+    ),
+    "coco cut off": (
+        b'{"images": [{"file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a',
+        "no valid JSON behind 1 images: .*cut off",
     ),
     "gzip": (gzip.compress(CSV), r"compressed \(gzip\); unpack"),
     "zip": (b"PK\x03\x04abc", "compressed"),
