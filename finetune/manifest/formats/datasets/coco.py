@@ -84,11 +84,7 @@ class CocoCaptions:
             yield row._replace(captions=tuple(captions))
 
     def _read_images(self, database: sqlite3.Connection, problems: Problems) -> None:
-        licences = {
-            str(each.get("id")): each.get("name")
-            for each, _ in self._items("licenses")
-            if isinstance(each, dict)
-        }
+        licences = self._licences()
         for number, (image, is_utf8) in enumerate(self._items("images")):
             where = f"{self.path.name}:{number + 1}"
             name = image.get("file_name") if isinstance(image, dict) else None
@@ -113,6 +109,13 @@ class CocoCaptions:
             if not added.rowcount:
                 reason = f"{name}: its id {image.get('id')} is that of an image before"
                 problems.add("duplicate id", where, reason)
+
+    def _licences(self) -> dict[str, object]:
+        try:
+            found = [each for each, _ in self._items("licenses") if isinstance(each, dict)]
+        except ManifestError:  # reading the images tells how far the file is valid
+            return {}
+        return {str(each.get("id")): each.get("name") for each in found}
 
     def _read_captions(self, database: sqlite3.Connection, problems: Problems) -> None:
         for number, (annotation, is_utf8) in enumerate(self._items("annotations")):
