@@ -1,12 +1,17 @@
 """The processes that decode pictures for this one."""
 
+import contextlib
+
 import psutil
 
 
 def workers_running() -> list[psutil.Process]:
     """The workers of this process."""
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "finetune.images.decode_worker" in " ".join(child.cmdline())
-    ]
+    return [child for child in psutil.Process().children(recursive=True) if _is_worker(child)]
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    # One that another test killed and did not wait for has no command line any more.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "finetune.images.decode_worker" in " ".join(child.cmdline())
+    return False

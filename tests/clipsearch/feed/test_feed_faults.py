@@ -1,11 +1,13 @@
 """What goes wrong during a feed: nothing that was acknowledged is lost, and nothing hangs."""
 
+import contextlib
 import csv
 import io
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -28,6 +30,7 @@ from clipsearch.engines.local import engine as local
 from clipsearch.feed import pipeline
 from clipsearch.feed import target as indexing
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
+from clipsearch.feed.ledger.file import ledger_path
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.operations import Operation
 from finetune.errors import EngineError
@@ -278,6 +281,17 @@ def test_killed_at_twenty_random_moments(
         shutil.rmtree(index)
 
 
+def in_ledger(index: Path) -> int:
+    """Count the documents that a running feed has noted."""
+    address = ledger_path(str(index)).absolute().as_uri()
+    with (
+        contextlib.suppress(sqlite3.OperationalError),
+        contextlib.closing(sqlite3.connect(f"{address}?mode=ro", uri=True)) as ledger,
+    ):
+        return int(ledger.execute("SELECT count(*) FROM documents").fetchone()[0])
+    return 0
+
+
 def test_ctrl_c_stops_promptly_without_children(
     manifest: Path, encoder_folder: Path, whole: tuple[dict[str, Document], float], tmp_path: Path
 ) -> None:
@@ -291,7 +305,7 @@ def test_ctrl_c_stops_promptly_without_children(
     )
     deadline = time.monotonic() + 120
     children: list[psutil.Process] = []
-    while not children and process.poll() is None and time.monotonic() < deadline:
+    while not in_ledger(index) and process.poll() is None and time.monotonic() < deadline:
         children = psutil.Process(process.pid).children(recursive=True)
         time.sleep(0.02)
     assert children, "no decoding process was seen"
