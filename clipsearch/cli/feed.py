@@ -42,6 +42,14 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     " the one that the index knows, or, for a new index, the manifest's own vectors (a column named"
     " embedding), else the default encoder of: clipsearch encoder list.",
 )
+@click.option(
+    "--vectors-of",
+    metavar="DIR_OR_ID",
+    type=NamedPath(),
+    help="The encoder that made the manifest's own vectors, as of rclip or clip-retrieval: the index"
+    " takes these, encodes nothing, and its queries use that encoder. The first of them are"
+    " compared with what it makes of their images.",
+)
 @images_option
 @column_options
 @click.option(
@@ -129,6 +137,7 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
       clipsearch feed birds.csv --index photos.index --id-prefix birds/
       clipsearch feed photos/ --encoder encoder --index photos.index --language fr
       clipsearch feed vectors.parquet --index vectors.index
+      clipsearch feed photos.parquet --vectors-of encoder --index photos.index
       clipsearch feed photos.csv --encoder encoder --index http://localhost:8080
 
     Exit code 3: done, but some records were rejected; the report file says which and why.

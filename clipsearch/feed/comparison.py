@@ -114,7 +114,7 @@ def _context(source: DocumentSource) -> str:
         sorted(columns.numbers),
         sorted(columns.tags),
         sorted(columns.asked_numbers),
-        source.encoder,
+        source.encoder or source.made_by,
         source.data_set.id_prefix,
         source.absolute_paths,
         source.manifest.layout,

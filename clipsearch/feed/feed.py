@@ -37,6 +37,7 @@ from clipsearch.feed.removal import delete, gone_from, why_not_prune
 from clipsearch.feed.report import Rejections, check_report, manifest_notes, report_path
 from clipsearch.feed.reuse import plan_reuse
 from clipsearch.feed.target import FeedTarget
+from clipsearch.feed.made_by import check_made_by
 from clipsearch.feed.unchanged import Asked, Unchanged
 from clipsearch.feed.unembedded import forget_unembedded, settle_unembedded
 from clipsearch.feed.upgrade import upgraded
@@ -70,6 +71,8 @@ class FeedOptions:
         index: A folder (embedded engine, made at the first feed) or an http(s) address (Vespa).
         encoder: Its folder, or its id on the Hugging Face hub. None takes the index's own, else the
             manifest's ready-made vectors, else (`clipsearch.hub`) the default one.
+        vectors_of: The encoder, as in `encoder`, that made the manifest's ready-made vectors: the
+            index takes these and knows it; images that are there are not encoded.
         images: Where relative paths are looked for last.
         columns: Of a table whose names do not say which is which; None goes by the names.
         splits: Of "train", "val", "test"; all where empty.
@@ -92,6 +95,7 @@ class FeedOptions:
     manifest: str | Path | DataFrame | FrameManifest
     index: str
     encoder: str | Path | None = None
+    vectors_of: str | Path | None = None
     images: Path | None = None
     columns: ColumnNames | None = None
     splits: tuple[str, ...] = ()
@@ -114,6 +118,11 @@ class FeedOptions:
         for name in ("splits", "tags", "numbers"):
             check_several(getattr(self, name), f"FeedOptions.{name}")
         check_precision(self.device, self.precision)
+        if self.encoder is not None and self.vectors_of is not None:
+            raise UsageError(
+                "--encoder encodes the images, --vectors-of takes the vectors that the manifest"
+                " brings: give one of them"
+            )
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
         if self.workers is not None and self.workers < 0:
@@ -192,7 +201,7 @@ def feed(
     options.check()
     given = as_manifest(options.manifest)
     options = replace(options, manifest=given)
-    check_report(options.report or report_path(options.index), [given, options.encoder])
+    check_report(options.report or report_path(options.index), [given, options.encoder or options.vectors_of])
     ledger_file = options.ledger or ledger_path(options.index)
     check_ledger(ledger_file)
     started = time.monotonic()
@@ -204,10 +213,11 @@ def feed(
         target = stack.enter_context(
             FeedTarget.open(
                 options.index,
-                options.encoder,
+                options.encoder or options.vectors_of,
                 options.language,
                 options.device,
                 options.precision,
+                takes_vectors=options.vectors_of is not None,
             )
         )
         if ledger is None and not target.is_new and ledger_file.exists():
@@ -332,6 +342,7 @@ class _Feed:
             claims_all=options.data_set is not None,
             splits=frozenset(options.splits),
             absolute_paths=absolute_paths,
+            made_by=self.target.made_by,
         )
 
     def _add_problems(self) -> None:
@@ -432,11 +443,15 @@ def _prepare(
     columns = choose_columns(
         manifest.columns(), target.columns, tags=options.tags, numbers=options.numbers
     )
-    if (vector := None if target.fingerprint else first_vector(manifest)) is None:
+    vector = None if target.fingerprint else first_vector(manifest)
+    if vector is None and not target.made_by:
         target.take_default_encoder()
+    if target.made_by and vector is not None and target.is_new:
+        check_made_by(target.load_encoder(), manifest)
     if not target.fingerprint and vector is None:
         others = f"{options.index} takes no others: give some, or feed a new index with --encoder"
         mend = "name the encoder with --encoder" if target.is_new else others
+        mend = "leave --vectors-of out" if target.made_by else mend
         raise UsageError(
             f"{options.manifest}: has no ready-made vectors (a column named embedding), so {mend}"
         )

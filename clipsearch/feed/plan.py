@@ -49,6 +49,7 @@ class DocumentSource:
         manifest: That is fed.
         columns: Of the index.
         encoder: Fingerprint; empty for ready-made vectors.
+        made_by: Fingerprint of the encoder that made those; empty where nobody has said.
         data_set: That the manifest is, in the index.
         manifests: Where the manifests of all data sets of the index lie, by name.
         claims_all: The user has said that it is: what nobody has claimed is then its own.
@@ -65,6 +66,7 @@ class DocumentSource:
     claims_all: bool = False
     splits: frozenset[str] = frozenset()
     absolute_paths: bool = False
+    made_by: str = ""
 
     def wants(self, record: Record) -> bool:
         """Return whether the record is of a split to feed."""
@@ -88,12 +90,13 @@ class DocumentSource:
             record, self.columns, id=self.id_of(record), path=path, data_set=self.data_set.name
         )
         document = storable(described)
-        stamp = "" if record.image is None or not self.encoder else stamp_of(record.image)
+        encoder = self.encoder_of(record)
+        stamp = "" if record.image is None or not encoder else stamp_of(record.image)
         entry = Entry(
             document.id,
             stamp,
             "",
-            self.encoder,
+            encoder,
             hash_of_fields(document),
             self.data_set.name,
             size_of_stamp(stamp) if stamp else 0,
@@ -102,7 +105,14 @@ class DocumentSource:
 
     def content_of(self, record: Record) -> str | None:
         """Return the sha256 of what the embedding is made from; None where it cannot be read."""
-        return content_of(record, encoded=bool(self.encoder))
+        return content_of(record, encoded=bool(self.encoder_of(record)))
+
+    def encoder_of(self, record: Record) -> str:
+        """Return the fingerprint of what made the record's embedding from its image.
+
+        Empty for a ready-made vector of no known encoder, or without an image beside it.
+        """
+        return self.encoder or (self.made_by if record.image is not None else "")
 
     def _absolute_path(self, record: Record) -> str | None:
         if record.image is None:

@@ -36,6 +36,7 @@ class FeedTarget:
         language: str,
         device: str,
         precision: str,
+        takes_vectors: bool = False,
     ) -> None:
         """See `open`, which checks all this."""
         self._index = index
@@ -45,6 +46,7 @@ class FeedTarget:
         self._language = language
         self._device = device
         self._precision = precision
+        self._takes_vectors = takes_vectors or description is None
         self._encoder: Encoder | None = None
 
     @classmethod
@@ -55,8 +57,12 @@ class FeedTarget:
         language: str | None = None,
         device: str = "cpu",
         precision: str = FP32,
+        *,
+        takes_vectors: bool = False,
     ) -> "FeedTarget":
         """Open `index` where there is one; nothing is made yet where there is none.
+
+        With `takes_vectors` the encoder is only named: it has made the manifest's own vectors.
 
         The caller holds its `feed_lock`, so that it stays as it was found.
 
@@ -82,8 +88,9 @@ class FeedTarget:
                 engine.close()
             raise
         return cls(
-            index, engine, folder, description, language or DEFAULT_LANGUAGE, device, precision
-        )
+            index, engine, folder, description, language or DEFAULT_LANGUAGE, device, precision,
+            takes_vectors,
+        )  # fmt: skip
 
     @property
     def engine(self) -> Engine:
@@ -104,7 +111,16 @@ class FeedTarget:
 
     @property
     def fingerprint(self) -> str:
-        """Of the encoder; empty for ready-made vectors."""
+        """Of the encoder that encodes; empty for ready-made vectors."""
+        return "" if self._takes_vectors else self._named_fingerprint
+
+    @property
+    def made_by(self) -> str:
+        """Fingerprint of the encoder that made the ready-made vectors; empty where none is said."""
+        return self._named_fingerprint if self._takes_vectors else ""
+
+    @property
+    def _named_fingerprint(self) -> str:
         return "" if self._description is None else self._description.fingerprint
 
     def take_default_encoder(self) -> None:
@@ -115,6 +131,7 @@ class FeedTarget:
         if self._engine is None and self._folder is None and not is_remote(self._index):
             self._folder = default_encoder()
             self._description = read_description(self._folder)
+            self._takes_vectors = False
 
     @property
     def columns(self) -> MetadataColumns:
@@ -180,9 +197,15 @@ class FeedTarget:
         return elsewhere
 
     def _dimension(self, vector_size: int | None) -> int:
-        if self._description is not None:
-            return self._description.dimension
-        return vector_size or 0
+        if self._description is None:
+            return vector_size or 0
+        dimension = self._description.dimension
+        if vector_size not in (None, dimension):
+            raise EncoderMismatchError(
+                f"--vectors-of {self._folder}: makes vectors of {dimension} values, but the"
+                f" manifest's have {vector_size}; name the encoder that made them"
+            )
+        return dimension
 
     def _described(self, info: IndexInfo, columns: MetadataColumns) -> IndexInfo:
         # Another feed may have added columns of its own meanwhile.

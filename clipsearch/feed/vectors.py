@@ -16,7 +16,6 @@ import numpy.typing as npt
 from clipsearch.document_columns import DocumentColumns
 from clipsearch.documents import Embedding
 from clipsearch.feed.columns import parts_of
-from clipsearch.feed.contents import content_of
 from clipsearch.feed.ledger.entry import hashed_fields
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import IdSet
@@ -59,7 +58,8 @@ class VectorSteps:
     def all(self) -> Iterator[Step | StepMany | Rejection]:
         """Yield a step for each record looked at that needs one, or for many at once."""
         places, manifest = self.plan.looked_at, self.source.manifest
-        if 2 * len(places) <= len(manifest) or self.source.absolute_paths:
+        source = self.source
+        if 2 * len(places) <= len(manifest) or source.absolute_paths or source.made_by:
             yield from self._one_by_one(records_at(manifest, places))
             return
         wanted = np.zeros(len(manifest), bool)
@@ -83,7 +83,7 @@ class VectorSteps:
                         waiting.append(looked)
                     elif looked.work == Work.UPDATE and looked.image and looked.known:
                         yield update_step(looked.image, looked.known)
-                yield from _upserts(waiting)
+                yield from _upserts(waiting, source)
 
     def _block(
         self, block: RecordBlock, first: int, wanted: npt.NDArray[np.bool_]
@@ -137,7 +137,7 @@ class VectorSteps:
         return StepMany(UpsertMany(documents), hashes, contents, places + first)
 
 
-def _upserts(waiting: list[Looked]) -> Iterator[Step | Rejection]:
+def _upserts(waiting: list[Looked], source: DocumentSource) -> Iterator[Step | Rejection]:
     given = [each.record.embedding for each in waiting]
     units = iter(unit_vectors([vector for vector in given if vector is not None]))
     for looked, vector in zip(waiting, given, strict=True):
@@ -148,7 +148,8 @@ def _upserts(waiting: list[Looked]) -> Iterator[Step | Rejection]:
             reason = "has no embedding" if vector is None else "its embedding is all zeros"
             yield Rejection(image.document.id, "rejected document", reason)
         else:
-            content = content_of(looked.record, encoded=False) or ""
+            # Of the image itself where its encoder is known: a feed of the image finds it then.
+            content = source.content_of(looked.record) or ""
             yield upsert_step(image, unit, content, looked.known)
 
 

@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from other_indexes import clip_retrieval_folder, rclip_database
 
 from clipsearch.cli import COMMANDS, cli
 from clipsearch.demo.shapes import draw, scenes
@@ -53,6 +55,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tiny_clip([scene.caption for scene in drawn])
     checkpoint = root / "openai" / "clip-vit-base-patch32"
     save_checkpoint(made, checkpoint)
+    # Of an album that is not here: vectors that no image can be compared with.
+    files = [Path(f"/gone/Pictures/{number}.jpg") for number in range(3)]
+    vectors = np.eye(3, made.model.config.projection_dim, dtype=np.float32)
+    rclip_database(root / "db.sqlite3", files, vectors)
+    clip_retrieval_folder(root / "embeddings", files, vectors, captions=["two dogs"] * 3)
     return root
 
 

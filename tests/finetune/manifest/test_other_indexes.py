@@ -53,7 +53,7 @@ def test_an_image_that_rclip_has_not_seen_as_it_is_now_is_left_out(tmp_path: Pat
     assert [record.id for record in records] == ["c.jpg", "gone.jpg"]
     assert kinds(manifest) == {"bad embedding": 2}
     reasons = [each.reason for each in problems(manifest) if each.kind == "bad embedding"]
-    assert "a.jpg is no longer what rclip encoded (its size is another)" in reasons[0]
+    assert "a.jpg has changed since rclip encoded it" in reasons[0]
     assert "b.jpg: the vector is no float32 values" in reasons[1]
 
 

@@ -27,8 +27,10 @@ _MODELS = {
     3: "ViT-B-32-256 of DataComp (datacomp_s34b_b86k)",
     4: "ViT-B-32-256 of DataComp (datacomp_s34b_b86k)",
 }
-_NEEDED = {"id", "filepath", "vector", "deleted", "size"}
+_NEEDED = {"id", "filepath", "vector", "deleted", "size", "modified_at"}
 _PRESENT = "FROM images WHERE deleted IS NULL"
+# Seconds: a double of today has less than a microsecond.
+_TIME_IS_EQUAL = 0.001
 _VALUE_BYTES = np.dtype(np.float32).itemsize
 
 
@@ -61,14 +63,14 @@ class RclipDatabase:
         try:
             with _opened(self.path) as database:
                 found = database.execute(
-                    f"SELECT id, filepath, vector, size {_PRESENT} ORDER BY id"
+                    f"SELECT id, filepath, vector, modified_at, size {_PRESENT} ORDER BY id"
                 )
-                for number, (id, file, vector, size) in enumerate(found):
+                for number, (id, file, vector, modified_at, size) in enumerate(found):
                     where = f"{self.path.name}:{id}"
-                    if _size_of(file) not in (None, size):
+                    if _has_changed(file, modified_at, size):
                         reason = (
-                            f"{file} is no longer what rclip encoded (its size is another); run"
-                            f" rclip once more, or feed the folder"
+                            f"{file} has changed since rclip encoded it; run rclip once more, or"
+                            f" feed the folder"
                         )
                         problems.add("bad embedding", where, reason)
                         continue
@@ -119,11 +121,13 @@ def _opened(path: Path) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True))
 
 
-def _size_of(file: str) -> int | None:
+def _has_changed(file: str, modified_at: float, size: int) -> bool:
+    """Return whether rclip would encode a file again, by its own rule; not one that is gone."""
     try:
-        return os.stat(file).st_size  # noqa: PTH116 - a Path a row doubles the time
+        status = os.stat(file)  # noqa: PTH116 - a Path a row doubles the time
     except (OSError, ValueError):
-        return None
+        return False
+    return status.st_size != size or abs(status.st_mtime - modified_at) > _TIME_IS_EQUAL
 
 
 def _values(vector: object) -> object:
