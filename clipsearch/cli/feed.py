@@ -46,9 +46,9 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     "--vectors-of",
     metavar="DIR_OR_ID",
     type=NamedPath(),
-    help="The encoder that made the manifest's own vectors, as of rclip or clip-retrieval: the index"
-    " takes these, encodes nothing, and its queries use that encoder. The first of them are"
-    " compared with what it makes of their images.",
+    help="The encoder that made the manifest's own vectors, as rclip's or clip-retrieval's: the"
+    " index takes these, encodes nothing, and its queries use that encoder. The first are compared"
+    " with what it makes of their images.",
 )
 @images_option
 @column_options

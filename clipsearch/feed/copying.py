@@ -18,6 +18,7 @@ from clipsearch.operations import Outcome, Upsert
 from finetune.console import Progress
 from finetune.errors import EngineError, UsageError
 from finetune.files.atomic import replacing
+from finetune.manifest.formats.parquet import OF_AN_INDEX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,7 +137,7 @@ def _schema(info: IndexInfo) -> "pa.Schema":
         *((_name(column), pa.string()) for column in info.tag_columns),
         *((_name(column), pa.float64()) for column in info.number_columns),
     ]
-    return pa.schema(fields)
+    return pa.schema(fields, metadata={OF_AN_INDEX: info.encoder_fingerprint or ""})
 
 
 def _rows(batch: list[Document], schema: "pa.Schema", info: IndexInfo) -> "pa.RecordBatch":

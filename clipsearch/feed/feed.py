@@ -13,7 +13,6 @@ Stopped at any moment, the same call goes on from there: an operation that was a
 not yet in the ledger is done once more, to the same end.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from typing import TextIO
 
 from clipsearch.encoder.encoder import check_precision
 from clipsearch.engines import feed_lock, is_remote
-from clipsearch.feed.columns import MetadataColumns, choose_columns
+from clipsearch.feed.columns import MetadataColumns
 from clipsearch.feed.comparison import Comparison
 from clipsearch.feed.data_sets import Wish, about_data_set, fed_from, settle_data_set
 from clipsearch.feed.ledger.check import reconcile
@@ -33,15 +32,15 @@ from clipsearch.feed.ledger.mark import FeedMark
 from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.feed.pipeline import Rejection
 from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
+from clipsearch.feed.preparation import prepare
 from clipsearch.feed.removal import delete, gone_from, why_not_prune
 from clipsearch.feed.report import Rejections, check_report, manifest_notes, report_path
 from clipsearch.feed.reuse import plan_reuse
 from clipsearch.feed.target import FeedTarget
-from clipsearch.feed.made_by import check_made_by
 from clipsearch.feed.unchanged import Asked, Unchanged
 from clipsearch.feed.unembedded import forget_unembedded, settle_unembedded
 from clipsearch.feed.upgrade import upgraded
-from clipsearch.feed.vectors import VectorSteps, both, first_vector
+from clipsearch.feed.vectors import VectorSteps, both
 from clipsearch.feed.writing import Encoding, Tally, Writing
 from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
@@ -201,7 +200,9 @@ def feed(
     options.check()
     given = as_manifest(options.manifest)
     options = replace(options, manifest=given)
-    check_report(options.report or report_path(options.index), [given, options.encoder or options.vectors_of])
+    check_report(
+        options.report or report_path(options.index), [given, options.encoder or options.vectors_of]
+    )
     ledger_file = options.ledger or ledger_path(options.index)
     check_ledger(ledger_file)
     started = time.monotonic()
@@ -239,7 +240,7 @@ def feed(
         )
         if not len(manifest):
             raise ManifestError(f"{options.manifest}: has no images to feed")
-        columns, absolute_paths = _prepare(options, target, manifest)
+        columns, absolute_paths = prepare(options, target, manifest)
         # In the folder of an index that may have been made just now.
         if ledger is None:
             ledger = stack.enter_context(Ledger.open(ledger_file))
@@ -431,29 +432,3 @@ def _nothing_changed(found: Unchanged, started: float) -> FeedReport:
         blanked=found.blanked, seconds=time.monotonic() - started, images_per_second=0.0,
         report_path=None, notes=found.notes,
     )  # fmt: skip
-
-
-def _prepare(
-    options: FeedOptions, target: FeedTarget, manifest: Manifest
-) -> tuple[MetadataColumns, bool]:
-    """Settle columns and paths with the index, making it at the first feed.
-
-    Returns the columns, and whether this manifest's documents need absolute paths.
-    """
-    columns = choose_columns(
-        manifest.columns(), target.columns, tags=options.tags, numbers=options.numbers
-    )
-    vector = None if target.fingerprint else first_vector(manifest)
-    if vector is None and not target.made_by:
-        target.take_default_encoder()
-    if target.made_by and vector is not None and target.is_new:
-        check_made_by(target.load_encoder(), manifest)
-    if not target.fingerprint and vector is None:
-        others = f"{options.index} takes no others: give some, or feed a new index with --encoder"
-        mend = "name the encoder with --encoder" if target.is_new else others
-        mend = "leave --vectors-of out" if target.made_by else mend
-        raise UsageError(
-            f"{options.manifest}: has no ready-made vectors (a column named embedding), so {mend}"
-        )
-    root = None if manifest.root is None else os.fspath(manifest.root.absolute())
-    return columns, target.settle(columns, root, None if vector is None else vector.size)

@@ -24,6 +24,8 @@ from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
 
 MAGIC = b"PAR1"
+# In the metadata of a file that an index was written to: its images need no captions.
+OF_AN_INDEX = b"clipsearch.index"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class ParquetTable:
     Attributes:
         unread: Columns of bytes, which have no place in a document.
         text_paths: Columns of texts that are read as dictionaries.
+        of_an_index: Whether an index was written to it, of which an image may have no captions.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class ParquetTable:
     text_paths: tuple[str, ...] = ()
     format: str = "parquet"
     has_vectors: bool = False
+    of_an_index: bool = False
 
     @property
     def root(self) -> Path:
@@ -50,8 +54,8 @@ class ParquetTable:
 
     @property
     def captioned(self) -> bool:
-        """Whether a column holds captions."""
-        return bool(self.columns.captions)
+        """Whether a column holds captions, of each image."""
+        return bool(self.columns.captions) and not self.of_an_index
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -148,8 +152,9 @@ def recognise(path: Path, has_vectors: bool, given: ColumnNames | None = None) -
     if (reason := why_bomb(metadata, names)) is not None:
         raise ManifestError(f"{path}: {reason}")
     return ParquetTable(
-        path, columns, names, unread, tuple(text_paths(metadata)), has_vectors=has_vectors
-    )
+        path, columns, names, unread, tuple(text_paths(metadata)), has_vectors=has_vectors,
+        of_an_index=OF_AN_INDEX in (schema.metadata or {}),
+    )  # fmt: skip
 
 
 def _is_bytes(type: Any) -> bool:
