@@ -240,7 +240,9 @@ def feed(
         )
         if not len(manifest):
             raise ManifestError(f"{options.manifest}: has no images to feed")
-        columns, absolute_paths = prepare(options, target, manifest)
+        columns, absolute_paths = prepare(
+            target, manifest, tags=options.tags, numbers=options.numbers
+        )
         # In the folder of an index that may have been made just now.
         if ledger is None:
             ledger = stack.enter_context(Ledger.open(ledger_file))

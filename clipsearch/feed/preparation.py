@@ -1,8 +1,8 @@
 """What a feed settles with the index at first: columns, paths, and whose its vectors are."""
 
 import os
+from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from finetune.errors import EncoderMismatchError, ImageError, UsageError
 from finetune.manifest.manifest import Manifest
 from finetune.read_ahead import closed_after
 
-if TYPE_CHECKING:
-    from clipsearch.feed.feed import FeedOptions
-
 SAMPLE = 8
 # Another program crops, scales and rounds a little otherwise; another encoder's vectors have a
 # cosine of about 0.
@@ -24,26 +21,29 @@ LEAST_COSINE = 0.9
 
 
 def prepare(
-    options: "FeedOptions", target: FeedTarget, manifest: Manifest
+    target: FeedTarget, manifest: Manifest, *, tags: Sequence[str], numbers: Sequence[str]
 ) -> tuple[MetadataColumns, bool]:
     """Settle columns and paths with the index, making it at the first feed.
 
+    Args:
+        target: The index.
+        manifest: That is fed.
+        tags, numbers: New columns to keep as that kind.
+
     Returns the columns, and whether this manifest's documents need absolute paths.
     """
-    columns = choose_columns(
-        manifest.columns(), target.columns, tags=options.tags, numbers=options.numbers
-    )
+    columns = choose_columns(manifest.columns(), target.columns, tags=tags, numbers=numbers)
     vector = None if target.fingerprint else first_vector(manifest)
     if vector is None and not target.made_by:
         target.take_default_encoder()
     if target.made_by and vector is not None and target.is_new:
         _check_made_by(target.load_encoder(), manifest)
     if not target.fingerprint and vector is None:
-        others = f"{options.index} takes no others: give some, or feed a new index with --encoder"
+        others = f"{target.index} takes no others: give some, or feed a new index with --encoder"
         mend = "name the encoder with --encoder" if target.is_new else others
         mend = "leave --vectors-of out" if target.made_by else mend
         raise UsageError(
-            f"{options.manifest}: has no ready-made vectors (a column named embedding), so {mend}"
+            f"{manifest.path}: has no ready-made vectors (a column named embedding), so {mend}"
         )
     root = None if manifest.root is None else os.fspath(manifest.root.absolute())
     return columns, target.settle(columns, root, None if vector is None else vector.size)

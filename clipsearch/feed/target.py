@@ -93,6 +93,11 @@ class FeedTarget:
         )  # fmt: skip
 
     @property
+    def index(self) -> str:
+        """The index, as it was named."""
+        return self._index
+
+    @property
     def engine(self) -> Engine:
         """The index; there is one after `settle` at the latest."""
         if self._engine is None:
