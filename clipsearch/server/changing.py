@@ -6,7 +6,7 @@ as long as that: opening, one write, and what the engine does after every feed.
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from clipsearch.documents import Document, check_id
@@ -31,9 +31,9 @@ _WAIT_SECONDS = 10.0
 
 
 class Changing:
-    """Changes documents of the index that `search` asks. Safe between threads."""
+    """Changes documents of the index that `search()` asks. Safe between threads."""
 
-    def __init__(self, search: Search, settings: ServerSettings) -> None:
+    def __init__(self, search: Callable[[], Search], settings: ServerSettings) -> None:
         """Raise UsageError where the folder of uploads cannot be made."""
         self._search = search
         self._settings = settings
@@ -85,7 +85,7 @@ class Changing:
         self, id: str, changes: Changes, data: bytes, uploads: UploadedFiles
     ) -> tuple[str, bool]:
         # Encoded before a feed is kept out, and one after the other: each takes memory.
-        encoder = self._search.encoder
+        encoder = self._search().encoder
         pixels, _ = load_image(data, encoder.preprocessing, name="the image")
         (embedding,) = encoder.encode_pixels(pixels[None])
         with self._by_hand("update") as hand:
@@ -112,7 +112,7 @@ class Changing:
             raise OverloadedError("too many changes wait for each other; ask again later")
         try:
             yield
-            self._search.refresh()
+            self._search().refresh()
         finally:
             self._turn.release()
 

@@ -24,6 +24,7 @@ from clipsearch.server.bounded_engine import BoundedEngine
 from clipsearch.server.changing import Changing
 from clipsearch.server.image_files import ImageFiles
 from clipsearch.server.metrics import Metrics
+from clipsearch.server.served_index import ServedIndex
 from clipsearch.server.settings import ServerSettings
 from clipsearch.server.thumbnails import Thumbnails
 from finetune.errors import ClipsearchError, EngineError
@@ -55,21 +56,10 @@ class Service:
         limits = settings.limits
         self.settings = settings
         self.metrics = Metrics()
-        engine = BoundedEngine(open_engine(settings.index), limits.engine_searches, self.metrics)
-        try:
-            self.search = Search(
-                cast(Engine, engine),
-                encoder=settings.encoder,
-                device=settings.device,
-                load=self._load_encoder,
-                texts_remembered=limits.texts_remembered,
-            )
-        except BaseException:
-            engine.close()
-            raise
+        self._index = ServedIndex(settings.index, self._open)
         uploads = [] if settings.uploads is None else [settings.uploads]
         self.files = ImageFiles(lambda: self.search.info, (*settings.images, *uploads))
-        self.changing = Changing(self.search, settings)
+        self.changing = Changing(lambda: self.search, settings)
         self.thumbnails = Thumbnails(
             settings.cache / THUMBNAILS, limits.thumbnail_bytes, self.metrics
         )
@@ -81,6 +71,11 @@ class Service:
         self._counted: tuple[float, int] | None = None
         self._closed = threading.Event()
 
+    @property
+    def search(self) -> Search:
+        """The index; another one once its name leads to another."""
+        return self._index.search
+
     def start(self) -> None:
         """Load the encoder, and from now on follow what feeds do to the index."""
         threading.Thread(target=self._warm, name="clipsearch-warm", daemon=True).start()
@@ -89,7 +84,7 @@ class Service:
     def close(self) -> None:
         """Close the index."""
         self._closed.set()
-        self.search.close()
+        self._index.close()
 
     async def run(self, work: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Do blocking work in one of the service's threads."""
@@ -139,6 +134,21 @@ class Service:
             found["height"] = None if shape is None else shape.height
         return found
 
+    def _open(self, place: str) -> Search:
+        limits = self.settings.limits
+        engine = BoundedEngine(open_engine(place), limits.engine_searches, self.metrics)
+        try:
+            return Search(
+                cast(Engine, engine),
+                encoder=self.settings.encoder,
+                device=self.settings.device,
+                load=self._load_encoder,
+                texts_remembered=limits.texts_remembered,
+            )
+        except BaseException:
+            engine.close()
+            raise
+
     def _load_encoder(
         self, target: str, info: IndexInfo, folder: Path | None, device: str
     ) -> Encoder:
@@ -159,7 +169,9 @@ class Service:
         remote = is_remote(self.settings.index)
         while not self._closed.wait(REFRESH_REMOTE_SECONDS if remote else REFRESH_SECONDS):
             with suppress(EngineError):  # a Vespa that does not answer says so to who asks it
-                self.search.refresh()
+                if self._index.follow():
+                    self._encoder_failure = None
+                    self.recount()
 
 
 def image_address(id: str) -> str:
