@@ -1,6 +1,7 @@
-"""Folders of tiny checkpoints, for tests of models and of their export."""
+"""Folders of tiny checkpoints, and training runs without what follows them."""
 
 import pytest
+from steps_alone import leave_out_what_follows
 from tiny_checkpoints import save_clip, save_siglip
 
 
@@ -16,3 +17,9 @@ def siglip_folder(tmp_path):
     """A SigLIP checkpoint: no begin of text, filled to the full length, no mask."""
     save_siglip(tmp_path / "siglip")
     return tmp_path / "siglip"
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what follows the last step of a training run."""
+    leave_out_what_follows(monkeypatch)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from squares import write_squares
+from steps_alone import leave_out_what_follows
 
 from finetune.config.caption_augmentation import CaptionAugmentConfig
 from finetune.config.settings import TrainConfig
@@ -34,7 +35,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[TensorBatch]:
         return taken[-1]
 
     monkeypatch.setattr(Batches, "next", kept)
-    monkeypatch.setattr("finetune.training.finish.export_encoder", lambda *values, **named: None)
+    leave_out_what_follows(monkeypatch)
     return taken
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,8 +91,8 @@ def test_a_long_line_is_refused_by_its_number(tmp_path: Path) -> None:
     """A file with a hole in it takes no room on the disk."""
     picture(tmp_path / "a.jpg")
     for name, head in {
-        "m.csv": b"image,caption\n" + b"a.jpg,x\n" * 200_000,
-        "m.jsonl": b'{"image": "a.jpg", "caption": "x"}\n' * 40_000,
+        "m.csv": b"image,caption\n" + b"a.jpg,x\n" * 20_000,
+        "m.jsonl": b'{"image": "a.jpg", "caption": "x"}\n' * 4_000,
     }.items():
         path = tmp_path / name
         path.write_bytes(head)
@@ -302,57 +303,53 @@ def one_text(characters: int, rows: int) -> pa.DictionaryArray:
     )
 
 
-def bombs() -> dict[str, tuple[dict[str, object], dict[str, object], str]]:
-    many = 200_000
-    images = pa.array(["a.jpg"] * many)
-    offsets = pa.array(np.arange(many + 1, dtype=np.int32))
-    long_list = pa.array([0, many], pa.int32())
+MANY = 200_000
+
+
+def one_long_text() -> dict[str, object]:
+    return {"image": ["a.jpg"], "caption": ["x" * 300_000_000]}
+
+
+def a_text_repeated() -> dict[str, object]:
+    return {"image": ["a.jpg"] * MANY, "caption": one_text(1_000_000, MANY)}
+
+
+def lists_of_a_text() -> dict[str, object]:
+    offsets = pa.array(np.arange(MANY + 1, dtype=np.int32))
+    captions = pa.ListArray.from_arrays(offsets, one_text(1_000_000, MANY))
+    return {"image": ["a.jpg"] * MANY, "captions": captions}
+
+
+def a_list_of_a_text() -> dict[str, object]:
+    offsets = pa.array([0, MANY], pa.int32())
+    captions = pa.ListArray.from_arrays(offsets, one_text(1_000_000, MANY))
+    return {"image": ["a.jpg"], "captions": captions}
+
+
+def a_list_of_zeros() -> dict[str, object]:
     numbers = pa.array(np.zeros(40_000_000, np.float64))
-    return {
-        "one long text": (
-            {"image": ["a.jpg"], "caption": ["x" * 300_000_000]},
-            {"use_dictionary": False},
-            "column caption unpacks from",
-        ),
-        "a text repeated": (
-            {"image": images, "caption": one_text(1_000_000, many)},
-            {},
-            "rows repeat a few texts to",
-        ),
-        "lists of a text": (
-            {
-                "image": images,
-                "captions": pa.ListArray.from_arrays(offsets, one_text(1_000_000, many)),
-            },
-            {},
-            "rows repeat a few texts to",
-        ),
-        "a list of a text": (
-            {
-                "image": ["a.jpg"],
-                "captions": pa.ListArray.from_arrays(long_list, one_text(1_000_000, many)),
-            },
-            {},
-            "above the limit of 16 MiB",
-        ),
-        "a list of zeros": (
-            {
-                "image": ["a.jpg"],
-                "caption": ["x"],
-                "n": pa.ListArray.from_arrays(pa.array([0, len(numbers)], pa.int32()), numbers),
-            },
-            {},
-            "column n.list.element unpacks from",
-        ),
-    }
+    offsets = pa.array([0, len(numbers)], pa.int32())
+    n = pa.ListArray.from_arrays(offsets, numbers)
+    return {"image": ["a.jpg"], "caption": ["x"], "n": n}
 
 
-@pytest.mark.parametrize("case", bombs())
-def test_parquet_that_unpacks_to_very_much(tmp_path: Path, case: str) -> None:
-    columns, options, message = bombs()[case]
+@pytest.mark.parametrize(
+    ("bomb", "message"),
+    [
+        (one_long_text, "column caption unpacks from"),
+        (a_text_repeated, "rows repeat a few texts to"),
+        (lists_of_a_text, "rows repeat a few texts to"),
+        (a_list_of_a_text, "above the limit of 16 MiB"),
+        (a_list_of_zeros, "column n.list.element unpacks from"),
+    ],
+)
+def test_parquet_that_unpacks_to_very_much(
+    tmp_path: Path, bomb: Callable[[], dict[str, object]], message: str
+) -> None:
     picture(tmp_path / "a.jpg")
     path = tmp_path / "m.parquet"
-    pq.write_table(pa.table(columns), path, compression="zstd", **options)
+    with_dictionary = bomb is not one_long_text
+    pq.write_table(pa.table(bomb()), path, compression="zstd", use_dictionary=with_dictionary)
     assert path.stat().st_size < 200_000
     assert message in read_bounded(path)
 

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from squares import write_squares
+from steps_alone import leave_out_what_follows
 
 import finetune.training.loop
 from finetune.config.settings import TrainConfig
@@ -36,11 +37,6 @@ def config(manifest: Path, tmp_path: Path) -> TrainConfig:
         manifest=manifest, model="tiny", out=tmp_path / "out", batch_size=20, epochs=4,
         eval_every=5, patience=0, checkpoint_minutes=0.0, keep_checkpoints=True,
     )  # fmt: skip
-
-
-@pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.training.finish.export_encoder", lambda *values, **named: None)
 
 
 class Crash(Exception):  # noqa: N818  # no error, a kill
@@ -96,7 +92,7 @@ def uninterrupted(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> T
         keep_checkpoints=True,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune.training.finish.export_encoder", lambda *values, **named: None)
+        leave_out_what_follows(patch)
         train(config, quiet=True)
     return config
 

@@ -34,11 +34,6 @@ def config(manifests: tuple[Path, Path], tmp_path: Path) -> TrainConfig:
     )  # fmt: skip
 
 
-@pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.training.finish.export_encoder", lambda *values, **named: None)
-
-
 class Crash(Exception):  # noqa: N818  # no error, a kill
     """Stands for a kill between two steps."""
 

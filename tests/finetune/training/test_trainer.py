@@ -43,12 +43,6 @@ def config(manifest: Path, tmp_path: Path) -> TrainConfig:
     )
 
 
-@pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the export, which takes longer than training so little."""
-    monkeypatch.setattr("finetune.training.finish.export_encoder", lambda *values, **named: None)
-
-
 @pytest.fixture(scope="module")
 def trained(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     out = tmp_path_factory.mktemp("trained") / "encoder"

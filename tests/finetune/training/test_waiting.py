@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from squares import write_squares
+from steps_alone import leave_out_what_follows
 from tiny_checkpoints import save_clip, save_roberta, save_siglip
 from waiting import NoWaiting, WaitError
 
@@ -67,7 +68,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return result
 
     monkeypatch.setattr("finetune.training.loop.training_step", watched)
-    monkeypatch.setattr("finetune.training.finish.export_encoder", lambda *values, **named: None)
+    leave_out_what_follows(monkeypatch)
     return taken
 
 
@@ -108,7 +109,7 @@ def test_the_watch_sees_what_waits(config, steps, monkeypatch) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", SETTINGS)
 def test_on_the_gpu_steps_wait_for_nothing_but_their_figures(name, config, monkeypatch) -> None:
-    monkeypatch.setattr("finetune.training.finish.export_encoder", lambda *values, **named: None)
+    leave_out_what_follows(monkeypatch)
     waits: list[int] = []
     take = finetune.training.loop.take_step
 

@@ -72,13 +72,13 @@ def twin(documents: list[Document], query: EngineQuery) -> tuple[list[tuple[str,
         for document in documents
     }
     average = sum(map(len, words.values())) / len(documents)
+    matching = {token: sum(token in own for own in words.values()) for token in query.tokens}
 
     def bm25(document: Document) -> float:
         own, score = words[document.id], 0.0
         for token in query.tokens:
-            matching = sum(token in other for other in words.values())
             frequency = own.count(token)
-            idf = np.log(1 + (len(documents) - matching + 0.5) / (matching + 0.5))
+            idf = np.log(1 + (len(documents) - matching[token] + 0.5) / (matching[token] + 0.5))
             norm = 1.2 * (0.25 + 0.75 * len(own) / average)
             score += idf * frequency * 2.2 / (frequency + norm)
         return score
