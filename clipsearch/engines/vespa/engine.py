@@ -23,9 +23,9 @@ from clipsearch.engines.vespa.http.connection import (
     Client,
     ConnectionSettings,
     Json,
-    LeavableTransport,
     connect,
 )
+from clipsearch.engines.vespa.http.leavable import LeavableTransport
 from clipsearch.engines.vespa.http.timed import SLICE_SECONDS
 from clipsearch.engines.vespa.index_info import ColumnPlaces, change_info, read_info
 from clipsearch.engines.vespa.searching import Searcher

@@ -94,6 +94,10 @@ class ColumnPlaces:
         self._places = places_of(info.column_order)
         self._lock = threading.Lock()
 
+    def know(self, columns: Iterable[str]) -> bool:
+        """Return whether `of` gives the places of these at once."""
+        return self._places.keys() >= set(columns)
+
     def of(self, columns: Iterable[str]) -> Mapping[str, int]:
         """Return the place of each column, these among them.
 

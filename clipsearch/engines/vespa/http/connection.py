@@ -32,6 +32,7 @@ from clipsearch.engines.vespa.http.timed import (
     Limit,
     TimedConnection,
     TooLargeError,
+    recorded_head,
 )
 from clipsearch.version import __version__
 from finetune.errors import EngineError
@@ -225,6 +226,29 @@ class PoolTransport:
         while self._idle:
             self._idle.pop()[0].close()
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what travels is TLS."""
+        return self._tls is not None
+
+    def take_open(self) -> TimedConnection | None:
+        """Take an open connection that nobody uses; None where none is open."""
+        while self._idle:
+            connection = self._take()
+            if connection.sock is not None:
+                return connection
+        return None
+
+    def give_back(self, connection: TimedConnection) -> None:
+        """Let others use an open connection that was taken."""
+        self._idle.append((connection, time.monotonic()))
+
+    def head(self, method: str, path: str, content_type: str, size: int) -> bytes:
+        """Return what stands before a body of `size` bytes, as `send` would send it."""
+        headers = {**self._headers, "Content-Type": content_type, "Content-Length": str(size)}
+        there = self._address
+        return recorded_head(there.host, there.port, method, self._prefix + path, headers)
+
     def _take(self) -> TimedConnection:
         """Return a connection that nobody uses, open or yet to be opened."""
         try:
@@ -248,30 +272,6 @@ class PoolTransport:
         return connection
 
 
-class LeavableTransport:
-    """A transport whose requests end where `left` is set, in whatever thread they wait."""
-
-    def __init__(self, transport: Transport, left: threading.Event) -> None:
-        """Leave `transport` open where this is closed: it is its owner's."""
-        self._transport = transport
-        self._left = left
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        body: Body,
-        content_type: str,
-        timeout: float,
-        left: threading.Event | None = None,
-    ) -> Reply:
-        """See `Transport`; `left` is the one that was given at first."""
-        return self._transport.send(method, path, body, content_type, timeout, self._left)
-
-    def close(self) -> None:
-        """See `Transport`."""
-
-
 class Client:
     """Sends through a transport, again and again where that may help."""
 
@@ -291,14 +291,18 @@ class Client:
         patience: float,
         stop: threading.Event | None = None,
         about: str | None = None,
+        again: bool = False,
     ) -> tuple[int, Json]:
         """Send `body` as JSON; the answer's status and JSON (None where the body is not JSON).
 
-        Tried again for `patience` seconds, or until `stop` is set; then the last answer is
-        returned as it is. `about` is the document that an answer must name (`document_name`) to
-        count as done, or as "there is none". Raises EngineError where none came at all.
+        A body of bytes is JSON already. Tried again for `patience` seconds, or until `stop` is
+        set; then the last answer is returned as it is. `about` is the document that an answer must
+        name (`document_name`) to count as done, or as "there is none". `again` says that it was
+        tried before, so that it waits first. Raises EngineError where no answer came at all.
         """
-        data = None if body is None else orjson.dumps(body)
+        data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+        if again:
+            _sleep(self._random.uniform(FIRST_WAIT_SECONDS / 2, FIRST_WAIT_SECONDS), stop)
         status, content, failure = self._retry(method, path, data, patience, stop, about)
         if failure is not None:
             tried = f"; tried for {patience:g} seconds" if patience else ""
@@ -307,6 +311,11 @@ class Client:
                 f" is Vespa running there, and is it the address of its container (port 8080)?"
             )
         return status, content
+
+    @property
+    def transport(self) -> Transport:
+        """What it sends through."""
+        return self._transport
 
     def through(self, wrap: Callable[[Transport], Transport]) -> "Client":
         """Return the same client, with its transport wrapped."""
@@ -334,7 +343,7 @@ class Client:
             try:
                 reply = self._transport.send(method, path, data, "application/json", timeout)
                 status, content = reply.status, reply.json()
-                failure = _doubt(reply, content, about)
+                failure = why_doubted(reply, content, about)
             except ConnectionFailedError as error:
                 failure = str(error)
             if failure is None and status not in RETRIED_STATUSES:
@@ -353,7 +362,7 @@ def connect(target: str, settings: ConnectionSettings | None = None) -> Client:
     )
 
 
-def _doubt(reply: Reply, content: Json, about: str | None) -> str | None:
+def why_doubted(reply: Reply, content: Json, about: str | None) -> str | None:
     """Return why an answer cannot be believed, in a few words; None where it can.
 
     Vespa names the document in all it says of one: what it did (200), and that there is none (404).

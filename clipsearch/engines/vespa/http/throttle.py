@@ -26,6 +26,7 @@ class Throttle:
         self._refused = False
         self._round = 0
         self._under_way = 0
+        self._waiting = 0
         self._room = threading.Condition()
 
     @property
@@ -33,11 +34,28 @@ class Throttle:
         """Requests that may be under way now, at least 1."""
         return max(1, int(self._limit))
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a request could be sent now; another thread may send one before."""
+        return not self._waiting and self._under_way < self.limit
+
     def enter(self) -> int:
         """Wait for room; the round in which the request is sent, for `leave`."""
         with self._room:
-            while self._under_way >= self.limit:
-                self._room.wait()
+            self._waiting += 1
+            try:
+                while self._under_way >= self.limit:
+                    self._room.wait()
+            finally:
+                self._waiting -= 1
+            self._under_way += 1
+            return self._round
+
+    def enter_at_once(self) -> int | None:
+        """Return what `enter` does; None where it would wait, or another thread waits already."""
+        with self._room:
+            if not self.has_room:
+                return None
             self._under_way += 1
             return self._round
 

@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from errno import EINPROGRESS
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from os import strerror
@@ -164,6 +164,24 @@ class TimedConnection(HTTPConnection):
             else:
                 return sock
         raise failure
+
+
+def recorded_head(host: str, port: int, method: str, url: str, headers: Mapping[str, str]) -> bytes:
+    """Return what the standard library would send before a body; nothing is sent."""
+    recorded = _Recorded(host, port)
+    recorded.request(method, url, b"", headers)
+    return recorded.sent
+
+
+class _Recorded(HTTPConnection):
+    """Keeps what it would send."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.sent = b""
+
+    def send(self, data: Any) -> None:
+        self.sent += data
 
 
 class _Received(io.RawIOBase):

@@ -11,7 +11,6 @@ from vespa_stub import numbered_document
 
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.engine import VespaEngine
-from clipsearch.engines.vespa.feeding import FeedStoppedError
 from clipsearch.engines.vespa.http import connection
 from clipsearch.engines.vespa.http.connection import (
     Body,
@@ -21,6 +20,7 @@ from clipsearch.engines.vespa.http.connection import (
     Reply,
 )
 from clipsearch.engines.vespa.index_info import read_info, write_info
+from clipsearch.engines.vespa.writer import FeedStoppedError
 from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
 from finetune.errors import EngineError
 

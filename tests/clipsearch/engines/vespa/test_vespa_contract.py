@@ -28,9 +28,9 @@ from clipsearch.engines.vespa.answers import (
     parse_search,
 )
 from clipsearch.engines.vespa.engine import VespaEngine
-from clipsearch.engines.vespa.feeding import FeedStoppedError
 from clipsearch.engines.vespa.http.connection import Client, Reply
 from clipsearch.engines.vespa.operations import hex_values, shown_fields
+from clipsearch.engines.vespa.writer import FeedStoppedError
 from clipsearch.operations import Delete, Operation, Update, Upsert
 from finetune.errors import EngineError
 

@@ -13,10 +13,10 @@ from vespa_stub import Request, StubVespa, numbered_document
 from clipsearch.documents import Document
 from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.vespa.engine import VespaEngine
-from clipsearch.engines.vespa.feeding import FeedStoppedError
 from clipsearch.engines.vespa.http import connection
 from clipsearch.engines.vespa.http.connection import ConnectionSettings, connect
 from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.engines.vespa.writer import FeedStoppedError
 from clipsearch.operations import Delete, Operation, Outcome, Update, Upsert
 from finetune.errors import EngineError
 
