@@ -35,6 +35,10 @@ class Collection:
     tag_values: int = 10_000
     numbers: int = 2
     caption_bytes: int = 150
+    words: int = 20  # different ones in the captions of a document
+    word_length: int = 8
+    different_words: int = 200_000
+    look_length: int = 9
 
 
 def vectors(held: Collection, precision: str) -> float:
@@ -51,7 +55,7 @@ def graph(held: Collection) -> float:
 
 
 def attributes(held: Collection) -> float:
-    """Bytes of id, path, tags and numbers, and of Vespa's own list of documents."""
+    """Bytes of id, path, tags, numbers, words and look, and of Vespa's own list of documents."""
     n = held.documents
     each = GROWTH * n
     unique = GROWTH * n * (1 + held.id_length + 2 * REFERENCE)
@@ -65,7 +69,22 @@ def attributes(held: Collection) -> float:
     numbers = each * held.numbers * (REFERENCE + 8)
     # number_keys are in a dictionary too; at most, all are different.
     numbers += each * held.numbers * (REFERENCE + POSTING + 8 + 2 * REFERENCE)
-    return id_ + path + lists + tags + numbers + n * DOCUMENT_META
+    # sortable: a reference, and of each number its value and its column.
+    numbers += each * (REFERENCE + held.numbers * (8 + REFERENCE))
+    return id_ + path + lists + tags + numbers + words(held) + shared(held) + n * DOCUMENT_META
+
+
+def words(held: Collection) -> float:
+    """Bytes of the captions' words, for beginnings and spellings: a list, and a dictionary."""
+    each = REFERENCE + held.words * (REFERENCE + POSTING)
+    different = 1 + held.word_length + 3 * REFERENCE
+    return GROWTH * (held.documents * each + held.different_words * different)
+
+
+def shared(held: Collection) -> float:
+    """Bytes of look, at most (each its own), and data_set, of which there are few."""
+    look = REFERENCE + 1 + held.look_length + 2 * REFERENCE
+    return GROWTH * held.documents * (look + REFERENCE)
 
 
 def disk(held: Collection, precision: str) -> float:
@@ -107,7 +126,7 @@ def table(held: Collection) -> str:
     precisions = ("float", "bfloat16")
     line("embeddings", *(vectors(held, one) for one in precisions), 0)
     line("links of the HNSW graph, at most", *[graph(held)] * 3)
-    line("ids, paths, tags, numbers, document list", *[attributes(held)] * 3)
+    line("ids, paths, tags, numbers, words, the list", *[attributes(held)] * 3)
     line(
         "one machine: 4 + the sum / 0.65",
         *(one_machine(held, one) for one in precisions),

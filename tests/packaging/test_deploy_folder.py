@@ -230,12 +230,14 @@ def test_sizes_by_hand(sizing: ModuleType) -> None:
     assert sizing.vectors(held, "bfloat16") == pytest.approx(1e6 * (1024 + 4.8))
     # 32 links below, 16/15 above; references to the vector, the levels, and 16/15 to links.
     assert sizing.graph(held) == pytest.approx(1e6 * 4.8 * (32 + 16 / 15 + 2 + 16 / 15))
-    one_string = sizing.Collection(tags=0, numbers=0, tag_values=0)
+    one_string = sizing.Collection(tags=0, numbers=0, tag_values=0, words=0, different_words=0)
     by_hand = 1.2 * (4 + 33 + 4 + 4) + 1.2 * (4 + 33) + 6 * 4.8 + 52
+    by_hand += 1.2 * (4 + 4 + (4 + 18) + 4)  # no words, nothing to sort by, look, data_set
     assert sizing.attributes(one_string) == pytest.approx(1e6 * by_hand)
     lists = sizing.attributes(held) - sizing.attributes(one_string)
     by_hand = 1.2 * (3 * 2 * 12 + 2 * 12) * 1e6 + 1.2 * 10_000 * 23
     by_hand += 1.2 * (3 * 12 + 2 * 28) * 1e6 + 1.2 * 10_000 * 33  # what filters ask
+    by_hand += 1.2 * 20 * 12 * 1e6 + 1.2 * 200_000 * 21 + 1.2 * 2 * 12 * 1e6  # words, sortable
     assert lists == pytest.approx(by_hand)
 
 
