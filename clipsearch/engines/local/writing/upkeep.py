@@ -11,7 +11,6 @@ Each step is a commit of its own, and costs what was changed, now and then with 
 """
 
 import contextlib
-import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from clipsearch.engines.local.store import (
     segment_path,
 )
 from clipsearch.engines.local.vectors.blocks import (
+    BLOCK,
     Block,
     VectorStore,
     codes_path,
@@ -45,6 +45,7 @@ from clipsearch.engines.local.vectors.blocks import (
 from clipsearch.engines.local.vectors.depth import measure
 from clipsearch.engines.local.versions import LOST, Versions
 from clipsearch.engines.local.words.written import Captions, written_words
+from clipsearch.engines.local.writing.letting_go import let_go
 from clipsearch.engines.local.writing.placing import Placing
 from finetune.errors import EngineError
 
@@ -279,8 +280,11 @@ class Upkeep:
     def _read_back(self, written: Mapping[int, int]) -> None:
         """Compare the vectors of a feed with their checksums, as the disk gives them back."""
         collection, state = self._now()
+        slots = np.array(sorted(written), np.int64)
+        size = 4 * collection.vectors.dimension
         for block in state.blocks:
-            let_go(vectors_path(self._folder, block.number))
+            first, end = np.searchsorted(slots, [block.first, block.first + BLOCK]).tolist()
+            let_go(vectors_path(self._folder, block.number), slots[first:end] - block.first, size)
         for slot, total in written.items():
             if slot >= len(collection.row_of_slot) or collection.row_of_slot[slot] == NOBODY:
                 continue  # written anew since, or given up
@@ -357,13 +361,6 @@ def stray_files(folder: Path, state: State | None) -> list[Path]:
             if held is not None and int(held["number"]) not in numbers:
                 found.append(path)
     return found
-
-
-def let_go(path: Path) -> None:
-    """Have the next read come from the disk, not from memory, as far as the system lets go."""
-    if hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _rows_of(collection: Collection, block: Block) -> npt.NDArray[np.int32]:

@@ -1,12 +1,15 @@
 """One flipped byte in a file of an index is found, named, and mended by what the sentence says."""
 
 import json
+import mmap
+import os
 import random
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.folder import INDEX_FOLDER, INFO_FILE
 from clipsearch.engines.local.writing import upkeep
 from clipsearch.modes import MODES, Mode
-from clipsearch.operations import Upsert
+from clipsearch.operations import Update, Upsert
 from finetune.errors import EngineError
 
 
@@ -193,11 +196,35 @@ def test_a_disk_that_gives_back_something_else_is_told(
     list(engine.feed([Upsert(make_document(number, seed=2)) for number in range(20, 30)]))
     plain = upkeep.let_go
 
-    def broken(path: Path) -> None:
-        plain(path)
+    def broken(path: Path, *places: Any) -> None:
+        plain(path, *places)
         if path.name.startswith(kind):
             flip(path, place)
 
     monkeypatch.setattr(upkeep, "let_go", broken)
     with pytest.raises(EngineError, match="the disk gives back"):
         engine.finish_feed()
+
+
+def test_only_what_a_feed_wrote_is_read_from_the_disk_again(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest stays in memory, where searches look for it."""
+    let_go: list[tuple[str, int, int]] = []
+
+    def note(file: int, start: int, length: int, advice: int) -> None:
+        number = os.fstat(file).st_ino
+        (name,) = [path.name for path in index.iterdir() if path.stat().st_ino == number]
+        if name.startswith("vectors"):
+            let_go.append((name, start, length))
+
+    monkeypatch.setattr(os, "posix_fadvise", note, raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
+    engine = LocalEngine.open(index)
+    list(engine.feed([Update(make_document(3).id, captions=("another caption",))]))
+    engine.finish_feed()
+    assert let_go == []
+    list(engine.feed([Upsert(make_document(number, seed=2)) for number in (41, 42)]))
+    engine.finish_feed()
+    engine.close()
+    assert let_go and all(length <= 3 * mmap.PAGESIZE for _, _, length in let_go)
