@@ -12,7 +12,7 @@ Documents and queries pass through the same function, so that what is written is
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -61,17 +61,9 @@ def tokens(text: str, language: str = "en") -> list[str]:
     return [stem(_normalize(text[start:end])) for start, end in _cut(text)]
 
 
-def tokens_of_each(texts: Iterable[Sequence[str]], language: str = "en") -> list[list[str]]:
-    """Return, of each group of texts, the tokens of all of them, one after another."""
-    stem = _stemmer(language)
-    words = _ASCII_WORD.findall
-    found = []
-    for group in texts:
-        if len(group) == 1 and group[0].isascii():
-            found.append(list(map(stem, words(group[0].lower()))))
-        else:
-            found.append([token for text in group for token in tokens(text, language)])
-    return found
+def tokens_of_words(words: Iterable[str], language: str = "en") -> list[str]:
+    """Return the token of each word of `words`. Raises UsageError as `tokens` does."""
+    return list(map(_stemmer(language), words))
 
 
 def token_spans(text: str, language: str = "en") -> list[Token]:

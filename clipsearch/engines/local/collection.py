@@ -21,7 +21,6 @@ from clipsearch.engines.local.segments.segment import Row, Segment, id_hashes, s
 from clipsearch.engines.local.vectors.blocks import VectorStore
 from clipsearch.engines.local.vectors.depth import Depths
 from clipsearch.ranking import RowNumbers, inverse_document_frequency
-from clipsearch.text import tokens
 
 Ints = npt.NDArray[np.int32]
 NOBODY = -1
@@ -111,14 +110,11 @@ class Collection:
         cls, documents: Sequence[Document], language: str = "en", dimension: int = 0
     ) -> "Collection":
         """Make one in memory of documents with embeddings; rows are in the order of ids."""
-        rows = [
-            Row(document, _tokens(document, language), place, place)
-            for place, document in enumerate(documents)
-        ]
+        rows = [Row(document, place, place) for place, document in enumerate(documents)]
         embeddings = [each.embedding for each in documents if each.embedding is not None]
         stacked = np.stack(embeddings) if embeddings else np.zeros((0, dimension))
         vectors = VectorStore.of(stacked.astype(np.float32))
-        return cls.laid_out(0, (Part.of(Segment(sections_of(rows), -1)),), vectors, None)
+        return cls.laid_out(0, (Part.of(Segment(sections_of(rows, language), -1)),), vectors, None)
 
     @classmethod
     def laid_out(
@@ -319,7 +315,3 @@ def _let_go(row_of_slot: Ints, parts: Sequence[Part], before: Sequence[Part]) ->
             slots, rows = slots[there], rows[there]
             row_of_slot[slots[row_of_slot[slots] == rows]] = NOBODY
         base += part.rows
-
-
-def _tokens(document: Document, language: str) -> list[str]:
-    return [token for caption in document.captions for token in tokens(caption, language)]

@@ -14,7 +14,6 @@ from clipsearch.engines.local.segments.sections import BrokenSegmentError, Secti
 from clipsearch.engines.local.segments.segment import Row, Segment, sections_of
 from clipsearch.engines.local.store import SegmentFile, State, Store, Stored
 from clipsearch.engines.local.vectors.blocks import VectorFiles
-from clipsearch.text import tokens
 from finetune.errors import EngineError
 
 _ATTEMPTS = 8
@@ -128,19 +127,17 @@ class Versions:
             at = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
             is_known = known[at] == keys if len(known) else np.zeros(len(keys), bool)
             rows += [
-                row_of(each, self._language)
+                row_of(each)
                 for each, skipped in zip(found, is_known.tolist(), strict=True)
                 if not skipped
             ]
-        return [Part.of(Segment(sections_of(rows), LOST))] if rows else []
+        return [Part.of(Segment(sections_of(rows, self._language), LOST))] if rows else []
 
 
 class _ChangedError(Exception):
     """The index was changed while it was read."""
 
 
-def row_of(stored: Stored, language: str) -> Row:
+def row_of(stored: Stored) -> Row:
     """Return the document as it stands in a segment."""
-    document = stored.document()
-    words = [token for caption in document.captions for token in tokens(caption, language)]
-    return Row(document, words, stored.key, stored.slot)
+    return Row(stored.document(), stored.key, stored.slot)

@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.engines.local.segments.cut import CutCaptions
 from clipsearch.engines.local.segments.sections import Array, Sections
 from clipsearch.engines.local.segments.strings import Strings, strings_as_arrays
 from clipsearch.ranking import term_impacts
@@ -89,31 +90,15 @@ class Postings:
         return start, end
 
 
-class _Numbers(dict[str, int]):
-    """Numbers of terms, in the order in which they are first asked for."""
-
-    def __missing__(self, term: str) -> int:
-        number = self[term] = len(self)
-        return number
-
-
-def postings_of(tokens: Sequence[Sequence[str]]) -> dict[str, Array]:
-    """Return the arrays of `Postings` for the tokens of all rows, in their order."""
-    numbers = _Numbers()
-    of_tokens = list(map(numbers.__getitem__, chain.from_iterable(tokens)))
-    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-    terms = sorted(numbers)
-    place = np.empty(len(terms), np.int64)
-    place[[numbers[term] for term in terms]] = np.arange(len(terms))
-    row_of_token = np.repeat(np.arange(len(tokens)), lengths)
-    width = max(len(tokens), 1)
-    coded = np.array(of_tokens, np.int64)
+def postings_of(cut: CutCaptions, language: str) -> dict[str, Array]:
+    """Return the arrays of `Postings` for the captions of all rows, in their order."""
+    terms, of_word = cut.terms(language)
+    width = max(len(cut.lengths), 1)
     # Sorting one integer a token puts equal (term, row) pairs side by side.
-    matches, frequencies = np.unique(
-        place[coded] * width + row_of_token if len(coded) else coded, return_counts=True
-    )
+    matches, frequencies = np.unique(of_word[cut.numbers] * width + cut.rows(), return_counts=True)
     term_of_match, rows = np.divmod(matches, width)
-    return arrays_of([term.encode() for term in terms], term_of_match, rows, frequencies, lengths)
+    encoded = [term.encode() for term in terms]
+    return arrays_of(encoded, term_of_match, rows, frequencies, cut.lengths)
 
 
 def arrays_of(

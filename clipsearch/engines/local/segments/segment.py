@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.documents import Document, look_of
+from clipsearch.engines.local.segments.cut import CutCaptions
 from clipsearch.engines.local.segments.metadata import Metadata, metadata_of
 from clipsearch.engines.local.segments.postings import Ints, Postings, postings_of
 from clipsearch.engines.local.segments.sections import Array, Sections
@@ -31,13 +32,11 @@ class Row:
 
     Attributes:
         document: Without need of its embedding.
-        tokens: Of all captions together.
         key: Its number in the store.
         slot: Of its vector.
     """
 
     document: Document
-    tokens: Sequence[str]
     key: int
     slot: int
 
@@ -96,7 +95,7 @@ class Rows:
     Attributes:
         ids, captions, tags, numbers, data_sets: Of the documents.
         looks: As `clipsearch.documents.look_of`.
-        tokens, keys, slots: As in `Row`.
+        keys, slots: As in `Row`.
     """
 
     ids: Sequence[str]
@@ -105,12 +104,14 @@ class Rows:
     numbers: Sequence[Mapping[str, float]]
     data_sets: Sequence[str]
     looks: Sequence[str]
-    tokens: Sequence[Sequence[str]]
     keys: Ints
     slots: Ints
 
-    def sections(self) -> Sections:
-        """Return the sections of a segment of these documents, whose ids are distinct."""
+    def sections(self, language: str) -> Sections:
+        """Return the sections of a segment of these documents, whose ids are distinct.
+
+        `language` is that of the captions.
+        """
         order = sorted(range(len(self.ids)), key=self.ids.__getitem__)
 
         def ordered(column: Sequence[Column]) -> list[Column]:
@@ -124,19 +125,20 @@ class Rows:
             ordered(self.looks),
         )
         places = np.array(order, np.intp)
+        cut = CutCaptions.of(ordered(self.captions))
         return assembled(
             ids,
             id_hashes(ids),
             self.keys[places],
             self.slots[places],
-            postings_of(ordered(self.tokens)),
-            word_arrays(ordered(self.captions)),
+            postings_of(cut, language),
+            word_arrays(cut),
             columns,
             facts,
         )
 
 
-def sections_of(rows: Sequence[Row]) -> Sections:
+def sections_of(rows: Sequence[Row], language: str) -> Sections:
     """Return the sections of a segment of these documents, whose ids are distinct."""
     documents = [row.document for row in rows]
     return Rows(
@@ -146,10 +148,9 @@ def sections_of(rows: Sequence[Row]) -> Sections:
         [each.numbers for each in documents],
         [each.data_set for each in documents],
         list(map(look_of, documents)),
-        [row.tokens for row in rows],
         np.array([row.key for row in rows], np.int64),
         np.array([row.slot for row in rows], np.int64),
-    ).sections()
+    ).sections(language)
 
 
 def assembled(

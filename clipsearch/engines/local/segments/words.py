@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.engines.local.segments.cut import CutCaptions, ranked
 from clipsearch.engines.local.segments.sections import Array, Sections
 from clipsearch.engines.local.segments.strings import Strings, strings_as_arrays
-from clipsearch.text import words
 
 Ints = npt.NDArray[np.integer]
 
@@ -51,21 +51,20 @@ def words_in(sections: Sections) -> Words | None:
 
 def words_of(captions: Iterable[Sequence[str]]) -> Words:
     """Return the written words of rows with these captions, in memory."""
-    arrays = word_arrays(captions)
+    arrays = word_arrays(CutCaptions.of(captions))
     return Words(Sections(arrays, {"counts": {NAME: len(arrays["word_starts"]) - 1}}))
 
 
-def word_arrays(captions: Iterable[Sequence[str]]) -> dict[str, Array]:
+def word_arrays(cut: CutCaptions) -> dict[str, Array]:
     """Return the arrays of `Words` for the captions of all rows, in their order."""
-    numbers: dict[str, int] = {}
-    held: list[int] = []
-    counts: list[int] = []
-    for each in captions:
-        before = len(held)
-        held += {numbers.setdefault(word, len(numbers)) for text in each for word in words(text)}
-        counts.append(len(held) - before)
-    rows = np.repeat(np.arange(len(counts)), counts)
-    return _arrays([word.encode() for word in numbers], np.array(held, np.int64), rows)
+    different, place = ranked(cut.words)
+    width = max(len(cut.lengths), 1)
+    word_of_match, rows = np.divmod(np.unique(place[cut.numbers] * width + cut.rows()), width)
+    return {
+        **strings_as_arrays(NAME, [word.encode() for word in different]),
+        "word_starts": np.searchsorted(word_of_match, np.arange(len(different) + 1)),
+        "word_rows": rows.astype(np.int32),
+    }
 
 
 def merged_words(sources: Iterable[tuple[Words, Ints]]) -> dict[str, Array]:

@@ -13,7 +13,6 @@ from clipsearch.documents import UNIT_LENGTH_TOLERANCE, Document, look_of
 from clipsearch.engines.local.segments.segment import Rows
 from clipsearch.engines.local.store import Stored, text_of, texts_of
 from clipsearch.storable import is_storable_json, why_no_id
-from clipsearch.text import tokens_of_each
 
 Vectors = npt.NDArray[np.float32]
 Places = npt.NDArray[np.intp]
@@ -55,7 +54,7 @@ class Batch:
     vector_sums: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, written: Sequence[Replacing], language: str) -> Self:
+    def of(cls, written: Sequence[Replacing]) -> Self:
         """Lay out documents that may replace others."""
         documents = [each.document for each in written]
         held = [each.before or Stored(0, 0, 0, "") for each in written]
@@ -66,7 +65,6 @@ class Batch:
             [each.numbers for each in documents],
             [each.data_set for each in documents],
             list(map(look_of, documents)),
-            tokens_of_each([each.captions for each in documents], language),
             np.array([each.key for each in held], np.int64),
             np.array([each.slot for each in held], np.int64),
         )
@@ -86,7 +84,7 @@ class Batch:
         )
 
     @classmethod
-    def of_new(cls, documents: DocumentColumns, texts: Sequence[bytes], language: str) -> Self:
+    def of_new(cls, documents: DocumentColumns, texts: Sequence[bytes]) -> Self:
         """Lay out documents that replace none; `texts` are those of `texts_of`."""
         parts, count = documents.parts, len(documents)
         nothing = np.zeros(count, np.int64)
@@ -97,7 +95,6 @@ class Batch:
             parts["numbers"],
             parts["data_set"],
             [look or id for look, id in zip(parts["look"], documents.ids, strict=True)],
-            tokens_of_each(parts["captions"], language),
             nothing,
             nothing,
         )

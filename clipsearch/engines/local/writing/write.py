@@ -124,7 +124,7 @@ class Writer:
             with clear_errors(self._folder):
                 kept = {e.before.key for e in documents if e.before is not None and e.keeps_vector}
                 free = [each.slot for _, each in gone if each.key not in kept]
-                self._commit(Batch.of(documents, self._info.language), gone, free, collection)
+                self._commit(Batch.of(documents), gone, free, collection)
         return [Outcome(each, refused.get(each.id)) for each in batch.values()]
 
     def write_many(self, operation: UpsertMany) -> Outcome:
@@ -149,7 +149,7 @@ class Writer:
             documents = documents.rows(np.flatnonzero(~one_by_one))
         if len(documents):
             with clear_errors(self._folder):
-                batch = Batch.of_new(documents, texts, self._info.language)
+                batch = Batch.of_new(documents, texts)
                 self._commit(batch, [], [], self._versions.current())
         return Outcome(operation, refused=refused)
 
@@ -208,7 +208,8 @@ class Writer:
             number = max(state.next_number, placing.next_number)
             size = 0
             if len(batch):
-                sections = replace(batch.rows, keys=keys, slots=slots).sections()
+                rows = replace(batch.rows, keys=keys, slots=slots)
+                sections = rows.sections(self._info.language)
                 size = write_sections(segment_path(self._folder, number), sections)
             sums = batch.vector_sums.copy()
             sums[batch.has_vector] = vectors.result()

@@ -25,10 +25,7 @@ from clipsearch.text import tokens
 
 
 def rows_of(documents: dict[int, Document]) -> list[Row]:
-    return [
-        Row(document, [t for caption in document.captions for t in tokens(caption)], key, key)
-        for key, document in documents.items()
-    ]
+    return [Row(document, key, key) for key, document in documents.items()]
 
 
 def as_values(sections: Sections) -> dict[str, object]:
@@ -75,14 +72,14 @@ def test_a_merge_is_what_would_have_been_written_at_once(seed: int, tmp_path: Pa
     groups = [keys[a:b] for a, b in zip([0, *cuts], [*cuts, len(keys)], strict=True) if a < b]
     sources, kept = [], {}
     for number, group in enumerate(groups):
-        sections = sections_of(rows_of({key: documents[key] for key in group}))
+        sections = sections_of(rows_of({key: documents[key] for key in group}), "en")
         path = tmp_path / f"{number}.seg"
         segment = Segment(Sections.open(path, write_sections(path, sections)), number)
         mask = np.array([chance.random() < 0.8 for _ in group])
         kept |= {int(key): documents[int(key)] for key in segment.keys[mask]}
         sources.append(Source(segment, mask, segment.slots, segment.words))
     if kept:
-        assert as_values(merged(sources)) == as_values(sections_of(rows_of(kept)))
+        assert as_values(merged(sources)) == as_values(sections_of(rows_of(kept), "en"))
 
 
 def test_a_collection_ranks_by_what_is_there_however_it_is_cut() -> None:
@@ -92,11 +89,13 @@ def test_a_collection_ranks_by_what_is_there_however_it_is_cut() -> None:
         np.stack([d.embedding for d in documents.values() if d.embedding is not None])
     )
     live = {key: document for key, document in documents.items() if key not in gone}
-    whole = Collection.laid_out(1, [Part.of(Segment(sections_of(rows_of(live)), 0))], vectors, None)
+    whole = Collection.laid_out(
+        1, [Part.of(Segment(sections_of(rows_of(live), "en"), 0))], vectors, None
+    )
     parts = []
     for number in range(4):
         held = {key: document for key, document in documents.items() if key % 4 == number}
-        segment = Segment(sections_of(rows_of(held)), number)
+        segment = Segment(sections_of(rows_of(held), "en"), number)
         lost = np.flatnonzero(np.isin(segment.keys, list(gone))).astype(np.int32)
         words = [
             [t for caption in documents[int(key)].captions for t in tokens(caption)]
@@ -131,7 +130,7 @@ def test_ids_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(module, "id_hashes", lambda ids: np.zeros(len(ids), np.uint64))
     documents = {key: make_document(key) for key in range(20)}
-    segment = Segment(sections_of(rows_of(documents)), 0)
+    segment = Segment(sections_of(rows_of(documents), "en"), 0)
     ids = [documents[key].id.encode() for key in range(20)]
     found = segment.find(np.zeros(21, np.uint64), [*ids, b"nobody"])
     assert found.tolist() == [*range(20), -1]
