@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from made_up.installed import as_installed
 
 DIMENSION = 512
 VOCABULARY = 20_000
@@ -191,7 +192,13 @@ def in_child(work: str, manifest: Path, index: Path) -> Figures:
 
 def child(work: str, made: MadeUp, index: Path) -> Figures:
     command = [sys.executable, __file__, "--child", work, str(made.path), str(index)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=as_installed(),
+    )
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from made_up.documents import KINDS, Collection, make_collection
+from made_up.installed import as_installed
 
 from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo
@@ -147,7 +148,9 @@ def cold(folder: Path, collection: Collection) -> dict[str, float]:
     np.save(folder.with_name("vector.npy"), collection.asked[0])
     command = [sys.executable, "-c", COLD, str(folder), str(folder.with_name("vector.npy"))]
     lines = [
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, env=as_installed()
+        ).stdout.split()
         for _ in range(5)
     ]
     return {

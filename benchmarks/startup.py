@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from made_up.installed import as_installed
 
 from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo
@@ -59,7 +60,7 @@ def seconds(command: list[str], runs: int) -> list[float]:
     taken = []
     for _ in range(runs + 1):
         start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, env=as_installed())
         taken.append(time.perf_counter() - start)
     return taken[1:]
 
