@@ -10,8 +10,11 @@ Recall is that of the vector part against the exact cosines, among the first 10 
 Peers stand beside it in the same run where they are installed (`pip install -r
 benchmarks/requirements.txt`): tantivy for words; usearch for vectors, its expansion raised until
 its recall is as wanted; both one after the other for hybrid, without fusing or documents; and
-NumPy's product of all vectors. Every query is asked in all ways by turns, the least of three rounds
-counts, and a time is the median over queries; behind it stands the processor time of all threads.
+NumPy's product of all vectors. A table is printed as soon as it is there: what needs no usearch
+first, then what stands beside it, since its index takes most of the time. Where that is not built
+within `--minutes` it is given up, and said so. Every query of a table is asked in all its ways by
+turns, the least of three rounds counts, and a time is the median over queries; behind it stands the
+processor time of all threads.
 """
 
 import argparse
@@ -43,12 +46,14 @@ RATIOS = (
     ("hybrid", "tantivy + usearch"),
 )
 ROUNDS = 3
+ADDED_AT_ONCE = 2000
 # After a product OpenBLAS keeps its other threads busy waiting for 33 ms, which would fall on what
 # is asked next. (Of its own accord a query that is not exact makes no product so large.)
 PRODUCTS = ("vector, exact", "NumPy, all products")
 BUSY_WAITING = 0.04
 Slots = npt.NDArray[np.int64]
 Ask = Callable[[EngineQuery], object]
+Asks = dict[str, tuple[Ask, Sequence[EngineQuery]]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Timed:
         return f"{self.wall:8.2f} ({self.cpu:.2f})"
 
 
-def timed(asks: dict[str, tuple[Ask, Sequence[EngineQuery]]]) -> dict[str, Timed]:
+def timed(asks: Asks) -> dict[str, Timed]:
     """Of every query, each asked in all ways by turns: the least of ROUNDS, after one more."""
     found: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in asks}
     for place in range(len(next(iter(asks.values()))[1])):
@@ -120,13 +125,20 @@ def our_recall(engine: LocalEngine, queries: Sequence[EngineQuery], truth: Slots
     return " ".join(shown)
 
 
-def usearch_index(collection: Collection) -> Any:
+def usearch_index(collection: Collection, seconds: float) -> Any | None:
+    """An index of all vectors; None where it is not built in time."""
     from usearch.index import Index
 
-    index = Index(ndim=collection.embeddings.shape[1], metric="ip", dtype="f16", connectivity=16)
+    vectors = collection.embeddings
+    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f16", connectivity=16)
     began = time.perf_counter()
-    index.add(np.arange(len(collection.embeddings)), collection.embeddings)
-    print(f"usearch: built in {time.perf_counter() - began:.0f} s")
+    for start in range(0, len(vectors), ADDED_AT_ONCE):
+        if time.perf_counter() - began > seconds:
+            print(f"usearch: given up after {seconds:.0f} s, with {start:,} documents", flush=True)
+            return None
+        part = vectors[start : start + ADDED_AT_ONCE]
+        index.add(np.arange(start, start + len(part)), part)
+    print(f"usearch: built in {time.perf_counter() - began:.0f} s", flush=True)
     return index
 
 
@@ -177,48 +189,56 @@ def tantivy_ask(collection: Collection, count: int) -> Ask:
     return ask
 
 
-def compare(collection: Collection, *, peers: bool) -> None:
+def compare(collection: Collection, *, peers: bool, until: float) -> None:
     queries, truth = collection.queries(), exact(collection)
     matrix = np.ascontiguousarray(collection.embeddings)
     with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
         engine = fed(Path(folder), collection)
-        asks: dict[str, tuple[Ask, Sequence[EngineQuery]]] = {
+        print(f"fed in {time.perf_counter() - began:.0f} s", flush=True)
+        ours: Asks = {
             mode: (engine.search, [replace(query, mode=mode) for query in queries])
             for mode in MODES
         }
+        asks = dict(ours)
         exactly = [replace(query, mode="vector", exact=True) for query in queries]
         asks["vector, exact"] = (engine.search, exactly)
         asks["NumPy, all products"] = (lambda query: matrix @ query.vector, queries)
-        notes = {"vector": f"recall {our_recall(engine, queries, truth)}"}
         if peers:
-            notes |= beside(collection, queries, truth, asks)
-        times = timed(asks)
-        print(f"{'':30} {'ms (processor ms)':>20}")
-        for name, each in times.items():
-            print(f"{name:30} {each!s:>20}   {notes.get(name, '')}".rstrip())
-        for name, other in RATIOS:
-            if name in times and other in times:
-                ratio = times[name].wall / times[other].wall
-                print(f"{name + ' / ' + other:58} {ratio:6.2f}")
+            asks["tantivy"] = (tantivy_ask(collection, 10), queries)
+        show(timed(asks), {"vector": f"recall {our_recall(engine, queries, truth)}"})
+        index = usearch_index(collection, until - time.perf_counter()) if peers else None
+        if index is not None:
+            beside, notes = with_usearch(collection, index, queries, truth)
+            show(timed({name: ours[name] for name in ("vector", "hybrid")} | beside), notes)
         engine.close()
 
 
-def beside(
-    collection: Collection,
-    queries: Sequence[EngineQuery],
-    truth: Slots,
-    asks: dict[str, tuple[Ask, Sequence[EngineQuery]]],
-) -> dict[str, str]:
-    """Add the peers to `asks`; what is to be said of them."""
+def show(times: dict[str, Timed], notes: dict[str, str]) -> None:
+    print(f"{'':30} {'ms (processor ms)':>20}")
+    for name, each in times.items():
+        print(f"{name:30} {each!s:>20}   {notes.get(name, '')}".rstrip())
+    for name, other in RATIOS:
+        if name in times and other in times:
+            ratio = times[name].wall / times[other].wall
+            used = times[name].cpu / times[other].cpu
+            print(f"{name + ' / ' + other:30} {ratio:12.2f} ({used:.2f})")
+    print(end="", flush=True)
+
+
+def with_usearch(
+    collection: Collection, index: Any, queries: Sequence[EngineQuery], truth: Slots
+) -> tuple[Asks, dict[str, str]]:
+    """How usearch is asked, and what is to be said of it."""
     words = tantivy_ask(collection, 100)
-    asks["tantivy"] = (tantivy_ask(collection, 10), queries)
+    asks: Asks = {}
     notes = {}
-    for note, count, ask in usearch_asks(usearch_index(collection), queries, truth):
+    for note, count, ask in usearch_asks(index, queries, truth):
         name = f"usearch, {count} nearest"
         asks[name], notes[name] = (ask, queries), note
         if count == 100:
             asks["tantivy + usearch"] = (lambda query, ask=ask: (words(query), ask(query)), queries)
-    return notes
+    return asks, notes
 
 
 def main() -> None:
@@ -228,6 +248,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS))
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--minutes", type=float, default=10, help="for all tables together")
     asked = parser.parse_args()
     peers = not asked.no_peers
     if peers:
@@ -237,10 +258,15 @@ def main() -> None:
         except ImportError:
             print("no peers: pip install -r benchmarks/requirements.txt")
             peers = False
-    for count in asked.documents:
-        for kind in asked.kinds:
-            print(f"\n{count:,} documents of {asked.dimension} values, {kind}")
-            compare(make_collection(count, asked.dimension, kind, asked.queries), peers=peers)
+    began = time.perf_counter()
+    tables = [(count, kind) for count in asked.documents for kind in asked.kinds]
+    for place, (count, kind) in enumerate(tables):
+        print(f"\n{count:,} documents of {asked.dimension} values, {kind}", flush=True)
+        made = make_collection(count, asked.dimension, kind, asked.queries)
+        # What the last ones are to have is not spent by the first.
+        left = began + 60 * asked.minutes - time.perf_counter()
+        share = count / sum(each for each, _ in tables[place:])
+        compare(made, peers=peers, until=time.perf_counter() + share * left)
 
 
 if __name__ == "__main__":

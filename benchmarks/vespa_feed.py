@@ -9,8 +9,8 @@ HTTP/2. It answers at once; or takes 5 to 50 ms an answer, works on 64 requests 
 have 512 dimensions and two captions. In each round all transports run one after the other; a rate
 is the median of the rounds, the ratio the median of each round's own ratio to `vespa feed`.
 
-    clipsearch         the engine as `clipsearch feed` runs it: JSON, kept connections of
-                       http.client, throttle, outcomes, one process
+    clipsearch         the engine as `clipsearch feed` runs it: JSON, kept connections, throttle,
+                       outcomes, one process
     the whole command  `clipsearch feed` from reading a Parquet file to the last line of its ledger
     urllib3            the same feed over a pool of urllib3 instead
     requests           the same feed over a `requests` session instead
@@ -61,7 +61,7 @@ from clipsearch.operations import Upsert
 
 DIMENSION = 512
 STUB = Path(__file__).parent / "servers" / "document_api.py"
-WANTED_AT_ONCE = 1000.0  # documents a second
+WANTED_AT_ONCE = 2500.0  # documents a second
 WANTED_RATIO = 0.9  # of `vespa feed`
 SETTINGS = ConnectionSettings()
 
@@ -342,11 +342,11 @@ def main() -> None:
                 pairs = zip(found, rates["vespa feed"], strict=True)
                 ratio = statistics.median(ours / theirs for ours, theirs in pairs)
                 print(f"{server:<24}{name:<18}{statistics.median(found):>12,.0f}{ratio:>15.2f}")
-                if name == "clipsearch":
+                if name == "the whole command":
                     limits = {"at once": statistics.median(found) >= WANTED_AT_ONCE}
                     met = met and limits.get(server, ratio >= WANTED_RATIO)
     wanted = f"{WANTED_AT_ONCE:,.0f} documents/s at once, and {WANTED_RATIO} of vespa feed"
-    print(f"wanted of clipsearch: {wanted}: {'met' if met else 'NOT MET'}")
+    print(f"wanted of the whole command: {wanted}: {'met' if met else 'NOT MET'}")
 
 
 if __name__ == "__main__":
