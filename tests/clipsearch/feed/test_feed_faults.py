@@ -306,7 +306,8 @@ def test_ctrl_c_stops_promptly_without_children(
     deadline = time.monotonic() + 120
     children: list[psutil.Process] = []
     while not in_ledger(index) and process.poll() is None and time.monotonic() < deadline:
-        children = psutil.Process(process.pid).children(recursive=True)
+        # On a busy machine they may have ended when the first batch is written.
+        children = psutil.Process(process.pid).children(recursive=True) or children
         time.sleep(0.02)
     assert children, "no decoding process was seen"
     stopped = time.monotonic()
@@ -360,7 +361,9 @@ def test_an_error_in_a_stage_reaches_the_caller(
         feed(options, io.StringIO())
     with Ledger.open(index / "ledger.sqlite") as ledger:
         known = len(ledger)
-    assert 40 <= known <= 100  # what was on its way is written
+    # What was on its way is written. Threads take batches of four by turns, so that the eleventh call may
+    # be for one of those before.
+    assert 24 <= known <= 100
     monkeypatch.undo()
     report = feed(options, io.StringIO())
     assert (report.fed, report.unchanged) == (400 - known, known)
