@@ -361,8 +361,8 @@ def test_an_error_in_a_stage_reaches_the_caller(
         feed(options, io.StringIO())
     with Ledger.open(index / "ledger.sqlite") as ledger:
         known = len(ledger)
-    # What was on its way is written. Threads take batches of four by turns, so that the eleventh call may
-    # be for one of those before.
+    # What was on its way is written. Threads take batches of four by turns, so that the eleventh
+    # call may be for one of those before.
     assert 24 <= known <= 100
     monkeypatch.undo()
     report = feed(options, io.StringIO())
