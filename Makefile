@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow test-wheel test-live test-real lint format diagram settings screenshots bench clean
+.PHONY: help install demo test test-slow test-wheel test-live test-real lint format diagram settings screenshots page-states bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -60,6 +60,9 @@ settings: $(INSTALLED) ## write docs/settings.md anew, from the settings of a tr
 screenshots: $(INSTALLED) ## write the pictures of the page in docs/ anew, from the demo; needs chromium
 	test -d demo/pictures.index || $(BIN)/clipsearch demo
 	$(BIN)/python tests/clipsearch/page/screenshots.py demo
+
+page-states: $(INSTALLED) ## write pictures of every state of the page into build/page-states/; needs chromium
+	PAGE_STATES=build/page-states $(BIN)/python -m pytest -q tests/clipsearch/page/test_accessibility.py
 
 bench: $(INSTALLED) ## measure the ratios we are held to, into benchmarks/README.md (10 min)
 	$(BIN)/python benchmarks/check.py --write

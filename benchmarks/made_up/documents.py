@@ -84,7 +84,7 @@ def make_collection(count: int, dimension: int, kind: str, queries: int = 60) ->
             part[:] = unit(part + noise)
         noise = random.standard_normal((queries, dimension), np.float32) / dimension**0.5
         asked = unit(embeddings[source] + 0.3 * noise)
-    return Collection(_captions(count, random), embeddings, asked)
+    return Collection(made_up_captions(count, random), embeddings, asked)
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -93,7 +93,7 @@ def unit(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / lengths, np.float32)
 
 
-def _captions(count: int, random: np.random.Generator) -> list[str]:
+def made_up_captions(count: int, random: np.random.Generator) -> list[str]:
     """Of 8 to 15 words, stop words among them."""
     words = np.array([*STOP_WORDS, *(f"word{number}" for number in range(VOCABULARY))])
     stop_shares = 1 / np.arange(1, len(STOP_WORDS) + 1)

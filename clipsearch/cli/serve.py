@@ -26,6 +26,12 @@ _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_clien
     help="Port; 0 takes a free one.",
 )
 @click.option(
+    "--root-path",
+    default="",
+    metavar="PATH",
+    help="Path that a server before this one puts it below, as /images.",
+)
+@click.option(
     "--token",
     envvar="CLIPSEARCH_TOKEN",
     show_envvar=True,
@@ -40,6 +46,8 @@ _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_clien
 @click.option(
     "--uploads",
     type=click.Path(file_okay=False, path_type=Path),
+    envvar="CLIPSEARCH_UPLOADS",
+    show_envvar=True,
     help="Folder for images that are sent to be indexed; without it none are taken.",
 )
 @click.option(
@@ -67,6 +75,7 @@ def serve(
     index: str,
     host: str,
     port: int,
+    root_path: str,
     token: str | None,
     write_token: str | None,
     uploads: Path | None,
@@ -103,6 +112,7 @@ def serve(
         cache=user_cache() if cache is None else cache,
         host=host,
         port=port,
+        root_path=root_path.rstrip("/"),
         token=token or None,
         write_token=write_token or None,
         uploads=None if uploads is None else uploads.absolute(),

@@ -82,6 +82,8 @@ class QueryVectors:
 
     def _indexed(self, ids: Sequence[str]) -> dict[str, Embedding]:
         vectors: dict[str, Embedding] = {}
+        if not ids:  # most queries: the engine need not be asked for nothing
+            return vectors
         for id, document in zip(ids, self._engine.get(ids, embeddings=True), strict=True):
             embedding = known_document(self._engine, id, document).embedding
             if embedding is None:

@@ -1,6 +1,7 @@
 """Answers on their way out: JSON with its tag, images with theirs."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any
@@ -14,28 +15,32 @@ from clipsearch.server.service import Service
 JSON = "application/json"
 # A browser may keep an answer, and asks before each use whether it is still the same.
 _ASK_FIRST = "private, no-cache"
-_NOT_TAGGED = ("seconds",)
+_SECONDS = re.compile(r'"seconds": [^,]+,')
 
 
 def json_answer(request: Request, content: Mapping[str, Any]) -> Response:
     """Return JSON with a tag by what it says; 304 where the client has the same."""
-    told = {name: value for name, value in content.items() if name not in _NOT_TAGGED}
-    tag = tag_of(json_text(told).encode())
+    text = json_text(content)
+    # The time of an answer stands before all names that its documents bring.
+    told = _SECONDS.sub("", text, count=1) if "seconds" in content else text
+    tag = tag_of(told.encode())
     headers = {"ETag": tag, "Cache-Control": _ASK_FIRST}
     if has_tag(request, tag):
         return Response(None, 304, headers)
-    return Response(json_text(content), 200, headers, JSON)
+    return Response(text, 200, headers, JSON)
 
 
 async def hits_answer(
     request: Request, service: Service, sizes: bool, ask: Callable[[], Answer]
 ) -> Response:
-    """Ask in one of the service's threads, and return the page of hits."""
+    """Ask in one of the service's threads, and return the page of hits, written there too."""
 
-    def asked() -> dict[str, Any]:
-        return answer_json(ask(), lambda document: service.image_json(document, sizes=sizes))
+    def answered() -> Response:
+        answer = ask()
+        told = answer_json(answer, lambda document: service.image_json(document, sizes=sizes))
+        return json_answer(request, told)
 
-    return json_answer(request, await service.run(asked))
+    return await service.run(answered)
 
 
 def image_answer(

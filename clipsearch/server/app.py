@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
 from clipsearch.server import problems
-from clipsearch.server.middleware import Admission, BodyLimits, Headers, RawPaths
+from clipsearch.server.middleware import Admission, BelowPath, BodyLimits, Headers, RawPaths
 from clipsearch.server.questions import DocumentChanges, LocateQuestion, Question
 from clipsearch.server.routes import (
     changing,
@@ -65,6 +65,8 @@ def make_app(service: Service) -> FastAPI:
         redoc_url=None,
         openapi_url=documentation.OPENAPI_ADDRESS,
         lifespan=lifespan,
+        # A redirection would not know of the path that the service is seen below.
+        redirect_slashes=not service.settings.root_path,
         middleware=_middleware(service),
     )
     app.state.service = service
@@ -78,7 +80,7 @@ def make_app(service: Service) -> FastAPI:
     app.include_router(page.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.mount("/docs/assets", documentation.assets(), name="docs-assets")
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, service.settings.root_path)  # type: ignore[method-assign]
     return app
 
 
@@ -93,7 +95,9 @@ def _middleware(service: Service) -> list[Middleware]:
         allow_headers=["Authorization", "Content-Type", "If-None-Match"],
         expose_headers=["ETag", "Retry-After"],
     )
+    root_path = settings.root_path
     return [
+        *([Middleware(BelowPath, root_path=root_path)] if root_path else []),
         Middleware(Headers),
         *([cors] if settings.cors else []),
         Middleware(Admission, metrics=service.metrics, most=limits.requests),
@@ -103,11 +107,15 @@ def _middleware(service: Service) -> list[Middleware]:
     ]
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, root_path: str) -> dict[str, Any]:
     """Return OpenAPI, with our problems in place of FastAPI's, and bodies that are read by hand."""
     if app.openapi_schema is None:
         schema = get_openapi(
-            title=app.title, version=app.version, summary=app.summary, routes=app.routes
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            routes=app.routes,
+            servers=[{"url": root_path}] if root_path else None,
         )
         components = schema.setdefault("components", {}).setdefault("schemas", {})
         for name in _NO_PARAMETERS:

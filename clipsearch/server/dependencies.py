@@ -1,4 +1,8 @@
-"""What handlers are given: the service, once who asks may ask, and the id in the address."""
+"""What handlers are given: the service, once who asks may ask, and the id in the address.
+
+They are coroutines because what is none is called in a thread, which costs each request more than
+all that is done here.
+"""
 
 from typing import Annotated
 from urllib.parse import unquote
@@ -10,27 +14,27 @@ from clipsearch.server.service import Service
 from clipsearch.server.tokens import check_reader, check_writer
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """Return the service that answers."""
     service: Service = request.app.state.service
     return service
 
 
-def for_reader(request: Request) -> Service:
+async def for_reader(request: Request) -> Service:
     """Return the service. Raises RefusedError unless who asks may read."""
-    service = service_of(request)
+    service = await service_of(request)
     check_reader(request, service.settings)
     return service
 
 
-def for_writer(request: Request) -> Service:
+async def for_writer(request: Request) -> Service:
     """Return the service. Raises RefusedError unless who asks may change documents."""
-    service = service_of(request)
+    service = await service_of(request)
     check_writer(request, service.settings)
     return service
 
 
-def _id(
+async def _id(
     id: Annotated[
         str, Path(description="Of a document; a slash in it is written as %2F.", max_length=6144)
     ],

@@ -1,7 +1,8 @@
 """What stands before all handlers: limits, counts, headers. Plain ASGI, so that nothing is copied.
 
 `Admission` refuses what there is no room for; `BodyLimits` what is too large or too slow;
-`Headers` says what a browser may do with an answer; `RawPaths` keeps %2F apart from a slash.
+`Headers` says what a browser may do with an answer; `BelowPath` takes off the path that a server
+before this one puts it below; `RawPaths` keeps %2F apart from a slash.
 """
 
 import asyncio
@@ -151,6 +152,23 @@ class Headers:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+class BelowPath:
+    """Takes off the path that others see the service below, where it is still there."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and scope["path"].startswith(f"{self._root}/"):
+            size = len(self._root)
+            scope = {**scope, "path": scope["path"][size:]}
+            if scope.get("raw_path", b"").startswith(self._root.encode()):
+                scope["raw_path"] = scope["raw_path"][size:]
+        await self._app(scope, receive, send)
 
 
 class RawPaths:

@@ -124,10 +124,16 @@ class Service:
             return Readiness("the encoder is being loaded", documents)
         return Readiness(self._encoder_failure, documents)
 
+    def address_of(self, id: str, what: str = "") -> str:
+        """Return the address of a document, or of what there is of it, as browsers see it."""
+        return f"{self.settings.root_path}/{below_root(id, what)}"
+
     def image_json(self, document: Document, *, sizes: bool) -> dict[str, Any]:
         """Say where the image of a document can be had, and with `sizes` how large it is."""
         file = self.files.find(document)
-        found: dict[str, Any] = {"image": None if file is None else image_address(document.id)}
+        found: dict[str, Any] = {
+            "image": None if file is None else self.address_of(document.id, "/file")
+        }
         if sizes:
             shape = None if file is None else self.files.shape(file)
             found["width"] = None if shape is None else shape.width
@@ -174,16 +180,6 @@ class Service:
                     self.recount()
 
 
-def image_address(id: str) -> str:
-    """Return the address of a document's image, from the service's root."""
-    return f"{document_address(id)}/file"
-
-
-def document_address(id: str) -> str:
-    """Return the address of a document, from the service's root."""
-    return f"/v1/images/{quoted(id)}"
-
-
-def quoted(id: str) -> str:
-    """Return an id as one segment of an address."""
-    return quote(id, safe="", errors="surrogatepass")
+def below_root(id: str, what: str = "") -> str:
+    """Return the address of a document, or of what there is of it, from the service's own root."""
+    return f"v1/images/{quote(id, safe='', errors='surrogatepass')}{what}"

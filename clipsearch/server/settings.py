@@ -1,5 +1,6 @@
 """What a service is asked to be: which index, where it listens, who may ask, and how much."""
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,6 +19,8 @@ WRITE_TOKEN_VARIABLE = "CLIPSEARCH_WRITE_TOKEN"
 SHORTEST_TOKEN = 16
 MOST_HITS = 1000
 DEEPEST = 10_000
+# What is ours begins otherwise, so that a path can be told from one that has its root path still.
+_ROOT_PATH = re.compile(r"(?!/(v1|static|docs)(/|$))(/[A-Za-z0-9._~-]+)+")
 _MEBIBYTE = 2**20
 
 
@@ -67,6 +70,7 @@ class ServerSettings:
     Attributes:
         index: The target: a folder or an http(s) address.
         host, port: Where it listens; port 0 takes a free one.
+        root_path: That a server before this one puts it below, as "/images"; "" for none.
         token: Without it nothing but the state is told; None lets everybody read.
         write_token: Who has it may change documents, and read; None lets nobody change any.
         uploads: Folder of the images that are sent to be indexed; None takes none.
@@ -84,6 +88,7 @@ class ServerSettings:
     cache: Path
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    root_path: str = ""
     token: str | None = None
     write_token: str | None = None
     uploads: Path | None = None
@@ -108,6 +113,11 @@ class ServerSettings:
         elif self.uploads is not None:
             raise UsageError(
                 f"--uploads needs a token for those who may send images: set {WRITE_TOKEN_VARIABLE}"
+            )
+        if self.root_path and not _ROOT_PATH.fullmatch(self.root_path):
+            raise UsageError(
+                f"--root-path {self.root_path}: is no path that the service can be below; write it"
+                f" as /images: not /v1, /static or /docs, and without a slash at the end"
             )
         for origin in self.cors:
             _check_origin(origin)

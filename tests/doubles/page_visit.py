@@ -1,16 +1,19 @@
 """A page that is open in a browser."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 
 @dataclass
 class Visit:
-    """A page that is open; any error in it fails the test."""
+    """A page that is open; any error in it fails the test, but for those that are `expected`."""
 
     page: Page
     url: str
+    expected: list[str] = field(default_factory=list)
 
     def go(self, address: str) -> None:
         """Open an address and wait for its answer."""
@@ -28,3 +31,21 @@ class Visit:
             "#results a.frame", "links => links.map(link => link.dataset.id)"
         )
         return found
+
+
+@contextmanager
+def visited(browser: Browser, url: str, **options: object) -> Iterator[Visit]:
+    """Open a page, and fail where an error was told in it."""
+    context = browser.new_context(**options)  # type: ignore[arg-type]
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console",
+        lambda message: errors.append(message.text) if message.type == "error" else None,
+    )
+    visit = Visit(page, url)
+    yield visit
+    context.close()
+    assert [error for error in errors if not any(known in error for known in visit.expected)] == []

@@ -12,7 +12,6 @@ from clipsearch.server.answering import JSON
 from clipsearch.server.dependencies import DocumentId, WriterService
 from clipsearch.server.questions import FORM, DocumentChanges, body_schema, read_question
 from clipsearch.server.routes.images import document_json
-from clipsearch.server.service import document_address
 from clipsearch.server.shapes import DocumentShape, problems
 from finetune.errors import UsageError
 
@@ -50,7 +49,7 @@ async def put(request: Request, service: WriterService, id: DocumentId) -> Respo
     def done() -> Response:
         name, is_new = service.changing.put(id, changes, image)
         service.recount()
-        headers = _NOT_KEPT | ({"Location": document_address(name)} if is_new else {})
+        headers = _NOT_KEPT | ({"Location": service.address_of(name)} if is_new else {})
         content = json_text(document_json(service, name))
         return Response(content, 201 if is_new else 200, headers, JSON)
 

@@ -16,7 +16,7 @@ OPENAPI_ADDRESS = "/openapi.json"
 async def docs(request: Request) -> Response:
     """Show the API, and let it be tried."""
     found: Response = request.app.state.templates.TemplateResponse(
-        request, "docs.html", {"openapi": OPENAPI_ADDRESS}
+        request, "docs.html", {"openapi": OPENAPI_ADDRESS.removeprefix("/")}
     )
     return found
 

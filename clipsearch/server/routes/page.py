@@ -15,7 +15,7 @@ from clipsearch.search.options import QueryOptions
 from clipsearch.search.parts import query_parts
 from clipsearch.server.dependencies import ReaderService
 from clipsearch.server.questions import Text, checked_page
-from clipsearch.server.service import Service, document_address, image_address
+from clipsearch.server.service import Service, below_root
 from clipsearch.server.settings import DEEPEST
 from finetune.errors import ClipsearchError
 
@@ -89,7 +89,7 @@ def _config(service: Service) -> dict[str, Any]:
 def _shown(hit: Hit) -> ShownHit:
     id, captions = hit.document.id, hit.document.captions
     return ShownHit(
-        file=image_address(id).removeprefix("/"),
-        thumbnail=f"{document_address(id)}/thumbnail?w=320".removeprefix("/"),
+        file=below_root(id, "/file"),
+        thumbnail=below_root(id, "/thumbnail?w=320"),
         caption=captions[0] if captions else id,
     )

@@ -1,5 +1,7 @@
 // The keyboard: / to the box, arrows among images, ? for what keys there are.
 
+import { find } from "./showing/dom.js";
+
 const isTyping = (element) => element.closest("input:not([type=range]):not([type=checkbox]), select, textarea") !== null;
 
 export function keys({ focusBox, moveFocus, viewer, help }) {
@@ -12,15 +14,15 @@ export function keys({ focusBox, moveFocus, viewer, help }) {
     event.preventDefault();
   });
   // From the box, the arrow down leads to the first image.
-  document.querySelector("#q").addEventListener("keydown", (event) => {
+  find("#q").addEventListener("keydown", (event) => {
     if (event.key !== "ArrowDown" || event.defaultPrevented) return;
-    const first = document.querySelector("#results a.frame");
+    const first = find("#results a.frame");
     if (first) {
       event.preventDefault();
       first.focus();
     }
   });
-  document.querySelector("#keys").addEventListener("click", () => help.showModal());
+  find("#keys").addEventListener("click", () => help.showModal());
   for (const each of document.querySelectorAll("dialog .close")) {
     each.addEventListener("click", () => each.closest("dialog").close());
   }

@@ -17,7 +17,7 @@ const A_SAMPLE = 6;
 const SAMPLED = [0, 0.2, 0.4, 0.6, 0.8];
 const DEEPEST = 9000;
 const MOST_AT_ONCE = 600;
-const SOON = 150; // milliseconds in which an answer needs no sign that it is awaited
+const SOON = 150; // milliseconds without a sign of waiting
 const LONG = 3000;
 const WORDS_TO_TRY = 12;
 
@@ -141,11 +141,11 @@ async function ask(isAdjusting, kept) {
 const gridOf = (found) => make("ol", { className: "grid" }, ...found.map((hit) => card(hit, state)));
 
 function tell(answer, isCompared) {
-  summary.textContent = isFirst()
+  summary.textContent = isFirst() && answer.total
     ? `${counted(answer.total)} images. Some of them:`
     : `${answer.at_least ? "At least " : ""}${counted(answer.total)} found${answer.seconds ? ` in ${Math.max(1, Math.round(1000 * answer.seconds))} ms` : ""}`;
-  const sentences = [...(answer.partial ? [`Only a part could be searched: ${answer.partial}`] : []), ...(answer.notes ?? [])];
-  notes.replaceChildren(...sentences.map((each) => make("p", {}, each)));
+  const partial = answer.partial ? [`Only a part could be searched: ${answer.partial}`] : [];
+  notes.replaceChildren(...[...partial, ...(answer.notes ?? [])].map((each) => make("p", {}, each)));
   for (const { word, suggestions } of answer.corrections ?? []) {
     const instead = suggestions.map((each) => {
       const meant = state.q.toLowerCase().replace(word, each.word);
@@ -159,7 +159,7 @@ function tell(answer, isCompared) {
   if (isFirst()) words();
 }
 
-/** The most frequent longer words of the captions shown, to try. */
+/** Frequent words of the captions, to try. */
 function words() {
   const counts = new Map();
   for (const word of hits.flatMap((hit) => hit.captions.join(" ").toLowerCase().match(/\p{L}{4,}/gu) ?? [])) {

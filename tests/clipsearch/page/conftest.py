@@ -7,7 +7,7 @@ import pytest
 from chromium import CHROMIUM, started_chromium
 from drawn_shapes import draw_shapes
 from fed_indexes import fed, fed_vespa
-from page_visit import Visit
+from page_visit import Visit, visited
 from playwright.sync_api import Browser
 from running_service import RunningService
 
@@ -50,35 +50,23 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
-def _visit(browser: Browser, running: RunningService, **options: object) -> Iterator[Visit]:
-    context = browser.new_context(**options)  # type: ignore[arg-type]
-    context.set_default_timeout(15_000)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "console",
-        lambda message: errors.append(message.text) if message.type == "error" else None,
-    )
-    yield Visit(page, running.url)
-    context.close()
-    assert errors == []
-
-
 @pytest.fixture
 def visit(browser: Browser, served: RunningService) -> Iterator[Visit]:
     """A page over the embedded engine."""
-    yield from _visit(browser, served)
+    with visited(browser, served.url) as page:
+        yield page
 
 
 @pytest.fixture(params=["embedded", "vespa"])
 def either(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Visit]:
     """A page over each engine."""
     name = "served" if request.param == "embedded" else "served_vespa"
-    yield from _visit(browser, request.getfixturevalue(name))
+    with visited(browser, request.getfixturevalue(name).url) as page:
+        yield page
 
 
 @pytest.fixture
 def browser_without_scripts(browser: Browser, served: RunningService) -> Iterator[Visit]:
     """A page in a browser that runs no scripts."""
-    yield from _visit(browser, served, java_script_enabled=False)
+    with visited(browser, served.url, java_script_enabled=False) as page:
+        yield page

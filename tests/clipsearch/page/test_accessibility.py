@@ -1,13 +1,21 @@
-"""WCAG 2.2 AA by axe-core in every state, light and dark; small and large windows."""
+"""Every state of the page: WCAG 2.2 AA by axe-core, light and dark; small and large windows."""
 
+import json
+import os
 from collections.abc import Callable
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from page_visit import Visit
+from page_visit import Visit, visited
+from playwright.sync_api import Browser, Route
+from running_service import RunningService
 
+from clipsearch.engine import IndexInfo
+from clipsearch.engines import create_engine
 from clipsearch.server.app import HERE
+from clipsearch.server.settings import ServerSettings
 
 RULES = {
     "runOnly": {
@@ -15,6 +23,7 @@ RULES = {
         "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
     }
 }
+COLORS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 
 
 def _found(visit: Visit) -> None:
@@ -23,18 +32,60 @@ def _found(visit: Visit) -> None:
 
 def _first_visit(visit: Visit) -> None:
     visit.go("/")
+    assert "Some of them:" in visit.page.inner_text("#summary")
+    assert visit.page.locator("#notes .chip").count() > 3
 
 
 def _nothing(visit: Visit) -> None:
     visit.go("/?q=zebra&mode=bm25")
+    assert visit.page.inner_text(".telling h2") == "Nothing found"
+
+
+def _slow(visit: Visit) -> None:
+    """The answer never comes."""
+    visit.page.route("**/v1/search", lambda route: None)
+    visit.page.goto(visit.url + "/?q=red")
+    visit.page.wait_for_selector(".card.empty")
+    visit.page.get_by_text("Still searching").wait_for()
+
+
+def _partial(visit: Visit) -> None:
+    def answered_in_part(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(json=answer.json() | {"partial": "1 of 2 nodes answered in time."})
+
+    visit.page.route("**/v1/search", answered_in_part)
+    visit.go("/?q=red")
+    assert "Only a part could be searched: 1 of 2" in visit.page.inner_text("#notes")
+    assert visit.ids
 
 
 def _failing(visit: Visit) -> None:
-    visit.page.route(
-        "**/v1/search", lambda route: route.fulfill(status=500, json={"detail": "It broke."})
-    )
+    visit.expected.append("500")
+    broken = {"status": 500, "json": {"detail": "The disk is broken."}}
+    visit.page.route("**/v1/search", lambda route: route.fulfill(**broken))  # type: ignore[arg-type]
     visit.page.goto(visit.url + "/?q=red")
-    visit.page.wait_for_selector(".telling")
+    visit.page.get_by_text("The disk is broken.").wait_for()
+    visit.page.unroute("**/v1/search")
+    visit.page.click("text=Try again")
+    visit.settle()
+    assert visit.ids
+    visit.page.route("**/v1/search", lambda route: route.fulfill(**broken))  # type: ignore[arg-type]
+    visit.page.goto(visit.url + "/?q=blue")
+    visit.page.get_by_text("The disk is broken.").wait_for()
+
+
+def _out_of_reach(visit: Visit) -> None:
+    visit.expected.append("ERR_FAILED")
+    visit.page.route("**/v1/search", lambda route: route.abort())
+    visit.page.goto(visit.url + "/?q=red")
+    visit.page.get_by_text("The service cannot be reached.").wait_for()
+
+
+def _refused(visit: Visit) -> None:
+    visit.expected.append("400")
+    visit.page.goto(visit.url + "/?q=red&filter=clas%3Dcircle")
+    visit.page.get_by_text("did you mean class?").wait_for()
 
 
 def _compared(visit: Visit) -> None:
@@ -45,7 +96,16 @@ def _large(visit: Visit) -> None:
     visit.go("/?q=red+circle")
     visit.page.locator("#results a.frame").first.click()
     visit.page.wait_for_selector("#viewer[open]")
+    visit.page.fill("#where-text", "a red circle")
+    visit.page.press("#where-text", "Enter")
+    visit.page.wait_for_selector("#heat", state="visible")
     visit.page.click("#draw")
+    # A small image is enlarged, and keeps its shape.
+    width, height, own = visit.page.eval_on_selector(
+        "#large", "image => [image.clientWidth, image.clientHeight, image.naturalWidth]"
+    )
+    assert width == pytest.approx(height, abs=1)
+    assert width > 2 * own
 
 
 def _help(visit: Visit) -> None:
@@ -54,31 +114,98 @@ def _help(visit: Visit) -> None:
 
 
 STATES: tuple[Callable[[Visit], None], ...] = (
+    _first_visit,
     _found,
     _nothing,
+    _slow,
+    _partial,
+    _failing,
+    _out_of_reach,
+    _refused,
     _compared,
     _large,
     _help,
 )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(visit: Visit, scheme: Literal["light", "dark"]) -> None:
-    visit.page.emulate_media(color_scheme=scheme)
-    for state in STATES:
-        state(visit)
-        found: Any = Axe().run(visit.page, options=RULES).response["violations"]
-        told = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
-        assert told == [], state.__name__
+def check(visit: Visit, name: str, pictures: Path) -> None:
+    """Hold what is shown against axe, light and dark, and against small and large windows."""
+    page = visit.page
+    page.emulate_media(color_scheme="light")
+    page.screenshot(path=pictures / f"{name}-light.png")
+    found: Any = Axe().run(page, options=RULES).response["violations"]
+    page.emulate_media(color_scheme="dark")
+    page.screenshot(path=pictures / f"{name}-dark.png")
+    # What is in the page already; but for its colours nothing has changed.
+    found += page.evaluate(f"axe.run({json.dumps(COLORS)}).then(found => found.violations)")
+    told = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
+    assert told == [], name
+    for width, height in ((360, 640), (3840, 2160)):
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+        if width == 360:
+            page.screenshot(path=pictures / f"{name}-small.png")
+    page.set_viewport_size({"width": 1280, "height": 720})
 
 
-@pytest.mark.parametrize(("width", "height"), [(360, 640), (3840, 2160)])
-def test_nothing_is_wider_than_the_window(visit: Visit, width: int, height: int) -> None:
-    visit.page.set_viewport_size({"width": width, "height": height})
-    for state in STATES:
-        state(visit)
-        wide = visit.page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width, state.__name__
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots of all states are written: PAGE_STATES, for people to look at."""
+    given = os.environ.get("PAGE_STATES")
+    folder = Path(given) if given else tmp_path_factory.mktemp("states")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__.strip("_"))
+def test_every_state_is_accessible_and_fits(
+    visit: Visit, state: Callable[[Visit], None], pictures: Path
+) -> None:
+    state(visit)
+    check(visit, state.__name__.strip("_"), pictures)
+
+
+def test_an_empty_index_says_how_to_fill_it(
+    browser: Browser, tmp_path: Path, pictures: Path
+) -> None:
+    index = str(tmp_path / "empty.index")
+    create_engine(index, IndexInfo(32)).close()
+    with (
+        RunningService(ServerSettings(index, tmp_path / "cache")) as running,
+        visited(browser, running.url) as visit,
+    ):
+        visit.go("/")
+        assert "clipsearch feed MANIFEST" in visit.page.inner_text(".telling")
+        check(visit, "empty", pictures)
+
+
+def test_the_api_is_described_and_tried_below_a_path(
+    browser: Browser, served: RunningService, tmp_path: Path, pictures: Path
+) -> None:
+    """Swagger UI keeps to the policy: a violation is an error of the browser's console."""
+    settings = ServerSettings(served.settings.index, tmp_path / "cache", root_path="/my/images")
+    with (
+        RunningService(settings) as running,
+        visited(browser, f"{running.url}/my/images") as visit,
+    ):
+        asked: list[str] = []
+        visit.page.on("request", lambda request: asked.append(request.url))
+        visit.page.goto(f"{visit.url}/docs")
+        visit.page.get_by_text("/v1/suggest").click()
+        visit.page.click("text=Try it out")
+        visit.page.fill("tr[data-param-name=prefix] input", "re")
+        visit.page.click("button.execute")
+        visit.page.wait_for_selector(".live-responses-table")
+        assert '"word": "red"' in visit.page.inner_text(".live-responses-table")
+        visit.page.screenshot(path=pictures / "docs.png")
+        assert all(url.startswith((visit.url, "data:")) for url in asked), asked
+        visit.go("/?q=red+circle")
+        assert visit.page.locator("#results img").first.evaluate("image => image.decode()") is None
+        visit.page.locator("#results a.frame").first.click()
+        visit.page.wait_for_selector("#viewer[open]")
+        visit.page.reload()
+        visit.page.wait_for_selector("#viewer[open]")
+        assert visit.page.url.startswith(visit.url)
 
 
 def test_nothing_moves_when_images_load(visit: Visit) -> None:

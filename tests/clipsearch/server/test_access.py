@@ -189,6 +189,7 @@ def test_an_id_may_end_like_an_address(tmp_path: Path) -> None:
         ({"token": "é" * 20}, "a character that no header can"),
         ({"cors": ("photos.example",)}, "is no origin"),
         ({"cors": ("https://photos.example/app",)}, "is more than an origin"),
+        *(({"root_path": path}, "is no path") for path in ("images", "/", "/v1", "/a/", "/a b")),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change: dict, sentence: str, cache: Path) -> None:

@@ -6,13 +6,13 @@ export const find = (selector, root = document) => root.querySelector(selector);
 export function make(tag, given = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(given)) {
-    if (value === undefined || value === null) continue;
+    if (value == null) continue;
     if (name === "on") for (const [kind, act] of Object.entries(value)) element.addEventListener(kind, act);
     else if (name === "data") Object.assign(element.dataset, value);
     else if (name.includes("-") || !(name in element) || name === "role") element.setAttribute(name, value);
     else element[name] = value;
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.filter((child) => child != null));
   return element;
 }
 
@@ -29,7 +29,7 @@ export function marked(caption, spans = []) {
   return fragment;
 }
 
-/** The place in `captions` of the one with the most marks; the first of equal ones. */
+/** The place of the caption with the most marks; the first of equal ones. */
 export function bestCaption(highlights) {
   let best = 0;
   highlights.forEach((spans, place) => {
@@ -39,7 +39,7 @@ export function bestCaption(highlights) {
 }
 
 export const rounded = (number, digits = 3) =>
-  number === null || number === undefined ? "–" : Number(number).toFixed(digits);
+  number == null ? "–" : Number(number).toFixed(digits);
 
 export const counted = (number) => number.toLocaleString("en");
 

@@ -6,8 +6,8 @@ import { write } from "../asking/state.js";
 
 function facts(hit) {
   const known = [];
-  if (hit.bm25 !== null && hit.bm25 !== undefined) known.push(`words ${rounded(hit.bm25, 2)}`);
-  if (hit.cosine !== null && hit.cosine !== undefined) known.push(`image ${rounded(hit.cosine)}`);
+  if (hit.bm25 != null) known.push(`words ${rounded(hit.bm25, 2)}`);
+  if (hit.cosine != null) known.push(`image ${rounded(hit.cosine)}`);
   return known.join(" · ");
 }
 

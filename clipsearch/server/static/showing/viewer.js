@@ -15,7 +15,7 @@ function metadata(hit) {
 }
 
 function reasons(hit) {
-  const known = (name, value) => (value === null || value === undefined ? [] : [[name, value]]);
+  const known = (name, value) => (value == null ? [] : [[name, value]]);
   const why = hit.explanation ?? {};
   const found = [
     ["score", rounded(hit.score, 4)],
@@ -106,7 +106,7 @@ export function viewer({ context, change, take, fail, step }) {
     );
     find("#about").replaceChildren(metadata(hit));
     const why = find("#why");
-    why.hidden = hit.score === undefined || hit.score === null;
+    why.hidden = hit.score == null;
     if (!why.hidden) find("#reasons").replaceChildren(reasons(hit));
   }
 
@@ -123,6 +123,13 @@ export function viewer({ context, change, take, fail, step }) {
       // The parts of the score are shown already.
     }
   }
+
+  /** Small images are enlarged. */
+  find("#large").addEventListener("load", ({ target: { style, naturalWidth, naturalHeight } }) => {
+    const room = find("#stage").parentElement.clientWidth / naturalWidth;
+    const scale = Math.min(room, (0.7 * innerHeight) / naturalHeight, 8);
+    style.width = scale > 1 ? `${scale * naturalWidth}px` : "";
+  });
 
   let number = 0;
   async function open(id) {
