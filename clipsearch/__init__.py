@@ -18,9 +18,21 @@ if TYPE_CHECKING:
     from clipsearch.documents import Document
     from clipsearch.encoder.encoder import Encoder
     from clipsearch.engine import Hit, Page
+    from clipsearch.relevance.word_share import learn_word_share
     from clipsearch.search.search import Search
 
-__all__ = ["Client", "Document", "Encoder", "Hit", "Page", "Search", "__version__", "feed", "open"]
+__all__ = [
+    "Client",
+    "Document",
+    "Encoder",
+    "Hit",
+    "Page",
+    "Search",
+    "__version__",
+    "feed",
+    "learn_word_share",
+    "open",
+]
 
 
 def open(target: str | Path, *, encoder: str | Path | None = None, device: str = "cpu") -> "Search":
@@ -43,6 +55,7 @@ __getattr__ = loader(
         "Page": "clipsearch.engine",
         "Search": "clipsearch.search.search",
         "feed": "clipsearch.feed",
+        "learn_word_share": "clipsearch.relevance.word_share",
     },
 )
 __dir__ = lister(__all__)

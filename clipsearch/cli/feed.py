@@ -175,12 +175,10 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
 
 def _measured(values: dict[str, Any]) -> "WordShare | None":
     """Measure how the index joins words and vector; what was fed stays where that fails."""
-    from clipsearch.relevance.word_share import keep_word_share  # light path: the engines
-    from clipsearch.search.search import Search
+    from clipsearch.relevance.word_share import learn_word_share  # light path: the engines
 
     try:
-        with Search.open(values["index"], device=values["device"]) as search:
-            return keep_word_share(search)
+        return learn_word_share(values["index"], device=values["device"])
     except ClipsearchError as error:
         click.echo(f"Note: how words and vector join was not measured: {error}", err=True)
         return None

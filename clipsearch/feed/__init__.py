@@ -4,9 +4,13 @@ Called, it does so: `clipsearch.feed("photos.csv", "photos.index")`.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import clipsearch
+from finetune.errors import ClipsearchError
 
 if TYPE_CHECKING:
     from clipsearch.feed.feed import FeedReport
@@ -21,6 +25,9 @@ class _Feed(ModuleType):
     ) -> "FeedReport":
         """Bring `index` to what `manifest` says, doing only the work that is left.
 
+        Then measure how words and vector join, as the command does; where that fails, what was fed
+        stays, and a note says so.
+
         Args:
             manifest: A folder of images, a file of captions, or a pandas DataFrame.
             index: A folder (embedded engine, made where missing) or an http(s) address (Vespa).
@@ -30,7 +37,16 @@ class _Feed(ModuleType):
         """
         from clipsearch.feed.feed import FeedOptions, feed  # not for who wants a part of it
 
-        return feed(FeedOptions(manifest=manifest, index=str(index), **options))
+        asked = FeedOptions(manifest=manifest, index=str(index), **options)
+        report = feed(asked)
+        if report.fed or report.updated:
+            try:
+                # by the face: relevance lies above this room
+                clipsearch.learn_word_share(asked.index, device=asked.device)
+            except ClipsearchError as error:
+                note = f"how words and vector join was not measured: {error}"
+                return replace(report, notes=(*report.notes, note))
+        return report
 
 
 sys.modules[__name__].__class__ = _Feed

@@ -9,6 +9,7 @@ they were worth elsewhere. Either asks for no judgments; docs/relevance.md has t
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -41,6 +42,20 @@ GROWTH = 2
 
 SHARE_EVIDENCE = 40.0
 """What a share of 1 adds to the log likelihood ratio of right and wrong; 30 to 60 do as well."""
+
+
+def learn_word_share(index: str | Path, *, device: str = "cpu") -> WordShare | None:
+    """Measure how an index joins words and vector, and keep it there, as each feed does.
+
+    Args:
+        index: A folder or an http(s) address, that has documents.
+        device: To encode captions on.
+
+    Returns what was found; None where nothing was to be measured, see `keep_word_share`. Raises
+    EncoderError, EncoderMismatchError and EngineError.
+    """
+    with Search.open(index, device=device) as search:
+        return keep_word_share(search)
 
 
 def keep_word_share(search: Search) -> WordShare | None:

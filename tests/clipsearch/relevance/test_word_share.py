@@ -2,15 +2,18 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from drawn_shapes import draw_shapes
 from local_collection import feed
 from vespa_stub import StubVespa
 
+import clipsearch
 from clipsearch.cli import cli
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
@@ -29,6 +32,7 @@ from clipsearch.relevance.word_share import SHARE_EVIDENCE, keep_word_share, mea
 from clipsearch.search.search import Search
 from clipsearch.terms import DocumentFrequencies
 from clipsearch.text import tokens
+from finetune.errors import EngineError
 
 WORDS = ("red", "blue", "dog", "cat", "car", "house", "river", "tree", "boat", "star", "beach")
 SPLITS = ("val", "test", "train")
@@ -248,6 +252,37 @@ def test_calibrate_holds_shares_against_the_rest_and_status_shows_them(
     shares = [one for one in tried["contenders"] if one["of_share"] and not one["reorder"]]
     assert [one["name"] for one in shares] == ["today", "hybrid of shares"]
     assert shares[1]["vector_weight"] == 1.0
+
+
+def raising(error: Exception) -> Callable[[Search], None]:
+    def raises(_: Search) -> None:
+        raise error
+
+    return raises
+
+
+def test_a_feed_from_python_measures_as_the_command_does(
+    encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = draw_shapes(tmp_path, 40)
+    rows = manifest.read_text(encoding="utf-8").splitlines()
+    split = ["split", *["val"] * (len(rows) - 1)]
+    joined = "\n".join(f"{row},{name}" for row, name in zip(rows, split, strict=True))
+    manifest.write_text(joined, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    options = ["--encoder", str(encoder_folder), "--index", "told.index", "--workers", "0"]
+    done = CliRunner().invoke(cli, ["feed", manifest.name, *options], catch_exceptions=False)
+    assert "Words and vector join as" in done.stdout
+    report = clipsearch.feed(manifest, "called.index", encoder=encoder_folder, workers=0)
+    assert report.fed == 40 and not report.notes
+    with Search.open("told.index") as told, Search.open("called.index") as called:
+        assert told.info.word_share is not None
+        assert called.info.word_share == told.info.word_share
+    # What was fed stays where nothing can be measured.
+    failing = EngineError("the disk is full")
+    monkeypatch.setattr("clipsearch.relevance.word_share.keep_word_share", raising(failing))
+    report = clipsearch.feed(manifest, "other.index", encoder=encoder_folder, workers=0)
+    assert report.notes == ("how words and vector join was not measured: the disk is full",)
 
 
 def test_an_index_of_an_earlier_version_ranks_as_before() -> None:
