@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsearch.cli.card_options import card_facts, card_options
 from clipsearch.cli.options import UTF8, NamedPath, json_option
 from finetune.encoder_folder import (
     DESCRIPTION_FILE,
@@ -34,7 +35,8 @@ class Request:
         text_model: Id or folder of the text tower of a dual encoder of two checkpoints.
         out: The encoder folder to write; None writes none.
         open_clip: The OpenCLIP folder to write; None writes none.
-        name, license, max_tokens: Of what is written.
+        name, max_tokens: Of what is written.
+        license, language, datasets, contact: For the model card; see `CardFacts`.
         wise_ft: Weight of MODEL in the mix with `base`; None mixes nothing.
         base: Id or folder; None is the model that the encoder's training started from.
         precision: Of the ONNX towers.
@@ -51,6 +53,9 @@ class Request:
     open_clip: Path | None
     name: str | None
     license: str | None
+    language: str | None
+    datasets: str | None
+    contact: str | None
     max_tokens: int | None
     wise_ft: float | None
     base: str | None
@@ -69,7 +74,8 @@ class Request:
     @property
     def is_changed(self) -> bool:
         """Whether what comes out is another encoder than MODEL."""
-        changes = (self.text_model, self.name, self.license, self.max_tokens, self.wise_ft)
+        told = (self.license, self.language, self.datasets, self.contact)
+        changes = (self.text_model, self.name, self.max_tokens, self.wise_ft, *told)
         return self.is_smaller or any(value is not None for value in changes)
 
     @property
@@ -156,9 +162,7 @@ class Exported:
     "--name", type=UTF8, help="The encoder's name for people; the folder's name unless given."
 )
 @click.option("--max-tokens", type=int, help="Cut texts earlier than the model does.")
-@click.option(
-    "--license", type=UTF8, help="Of the weights, for the model card, as the hub writes it: mit."
-)
+@card_options
 @click.option("--overwrite", is_flag=True, help="Replace what is already in the folder to write.")
 @click.option(
     "--yes",
@@ -292,6 +296,7 @@ def _convert(request: Request) -> Exported:
         base=request.base,
     )
     _say_what_it_is(request, source.dual)
+    facts = card_facts(request.license, request.language, request.datasets, request.contact)
     description = None
     if request.open_clip is not None:
         click.echo(f"Writing {request.open_clip} in OpenCLIP's layout …", err=True)
@@ -301,7 +306,7 @@ def _convert(request: Request) -> Exported:
             name=request.name,
             metrics=source.metrics,
             recipe=source.recipe,
-            license=request.license,
+            facts=facts,
             hub_id=request.push if request.uploaded == request.open_clip else None,
             yes=request.yes,
         )
@@ -314,7 +319,7 @@ def _convert(request: Request) -> Exported:
             metrics=source.metrics,
             recipe=source.recipe,
             files=source.files,
-            license=request.license,
+            facts=facts,
             precision=request.precision,
             yes=request.yes,
         )

@@ -143,14 +143,15 @@ def _export(hub: HubConnection, model: HubModel, folder: Path, precision: str) -
             f" clipsearch encoder list"
         )
     # torch and transformers, which only this needs
+    from finetune.export.card_facts import CardFacts
     from finetune.export.encoder import export_encoder
     from finetune.export.source import load_source
 
     click.echo(f"{model.id} has no ONNX towers on the hub: exporting its weights …", err=True)
     source = load_source(model.id)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    license = model.license or None
-    export_encoder(source.dual, folder, name=model.id, license=license, precision=precision)
+    facts = CardFacts(license=model.license or None)
+    export_encoder(source.dual, folder, name=model.id, facts=facts, precision=precision)
     return folder
 
 

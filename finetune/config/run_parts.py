@@ -358,7 +358,8 @@ class Finish:
         wise_ft: Weights between the base model's (0) and the fine-tuned ones (1); None takes these.
         base: The model that training started from.
         recipe: Name of the recipe of the settings; None where they came from none.
-        settings: As JSON holds them, for recipe.yaml.
+        settings: As JSON holds them, for recipe.yaml and the card.
+        power, carbon_intensity, carbon_region: Of the machine; see `CardSettings`.
         manifests: That were trained on.
         dataset_weights: Of the manifests; None is by their size.
     """
@@ -369,6 +370,9 @@ class Finish:
     base: BaseModel
     recipe: str | None
     settings: Mapping[str, Any]
+    power: float | None
+    carbon_intensity: float | None
+    carbon_region: str | None
     manifests: Sequence[ManifestPath]
     dataset_weights: tuple[float, ...] | None
 
@@ -382,6 +386,9 @@ class Finish:
             base=BaseModel.of(config),
             recipe=config.recipe,
             settings=config.as_dict(),
+            power=config.power,
+            carbon_intensity=config.carbon_intensity,
+            carbon_region=config.carbon_region,
             manifests=config.manifests,
             dataset_weights=config.dataset_weights,
         )

@@ -28,6 +28,7 @@ class Group(StrEnum):
     EVALUATION = "Evaluation"
     TRACKERS = "Trackers"
     RUN = "Machine and checkpoints"
+    CARD = "Model card"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from finetune.config.batch_plan import BatchPlan
 from finetune.config.caption_augmentation import CaptionAugmentConfig
+from finetune.config.card_settings import CardSettings
 from finetune.config.evaluation_settings import EvaluationSettings
 from finetune.config.image_augmentation import AugmentConfig
 from finetune.config.setting import Group, describe, option_of, plain, setting, settings_of
@@ -46,7 +47,7 @@ in_run = partial(setting, Group.RUN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig(EvaluationSettings):
+class TrainConfig(EvaluationSettings, CardSettings):
     """What one training run does; every field is an option of `clipsearch finetune`.
 
     None takes what the help says, or leaves the thing out.

@@ -5,13 +5,14 @@ Keys and their meaning: https://huggingface.co/docs/hub/model-cards and, for `mo
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from finetune.encoder_folder import EncoderDescription
+from finetune.export.card_facts import CardFacts
 from finetune.figures import GLOBAL, TASKS, Measurement
 from finetune.towers import TWO_TOWERS
 
@@ -22,37 +23,29 @@ GRAMS = 1000
 
 
 def metadata_block(
-    description: EncoderDescription, metrics: Mapping[str, Any], license: str | None, trained: bool
+    description: EncoderDescription, metrics: Mapping[str, Any], facts: CardFacts, trained: bool
 ) -> str:
     """Return the metadata as YAML between two lines of dashes.
 
     Args:
         description: Of the encoder.
         metrics: As for `finetune.export.card.model_card`.
-        license: Of the weights.
+        facts: What the user says.
         trained: Whether training was part of what made the encoder.
     """
-    hub = metrics.get("hub") or {}
     values: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "zero-shot-image-classification",
-        "tags": _distinct(
-            ["clipsearch", description.family, "image-search", "onnx", *hub.get("tags", ())]
-        ),
+        "tags": ["clipsearch", description.family, "image-search", "onnx"],
+        **facts.metadata(),
     }
-    if languages := hub.get("language"):
-        values["language"] = _distinct(languages)
-    if license:
-        values["license"] = license
     if base_models := hub_ids(description.base_model):
         values["base_model"] = base_models[0] if len(base_models) == 1 else base_models
         if trained:
             values["base_model_relation"] = "finetune"
-    if datasets := hub.get("datasets"):
-        values["datasets"] = _distinct(datasets)
-    if emissions := _emissions(metrics.get("impact") or {}, description.base_model):
+    if emissions := _emissions(metrics, description.base_model):
         values["co2_eq_emissions"] = emissions
-    if results := _results(metrics):
+    if results := _results(metrics, facts):
         values["model-index"] = [{"name": description.name, "results": results}]
     return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---"
 
@@ -104,11 +97,10 @@ def without_places(value: Any) -> Any:
     return path.name if path.is_absolute() or path.exists() else str(value)
 
 
-def _results(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _results(metrics: Mapping[str, Any], facts: CardFacts) -> list[dict[str, Any]]:
     """Return one result a direction, its figures with their pools in their names."""
-    datasets = (metrics.get("hub") or {}).get("datasets") or [UNKNOWN_DATASET]
     dataset = {
-        "type": datasets[0],
+        "type": (*facts.datasets, UNKNOWN_DATASET)[0],
         "name": ", ".join(manifest_names(metrics)) or "captioned images",
     }
     if split := metrics.get("split"):
@@ -136,15 +128,17 @@ def _results(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _emissions(impact: Mapping[str, float], base_model: str) -> dict[str, Any]:
+def _emissions(metrics: Mapping[str, Any], base_model: str) -> dict[str, Any]:
+    impact = metrics.get("impact") or {}
     if "kg_co2eq" not in impact:
         return {}
-    return {
+    emissions = {
         "emissions": float(f"{impact['kg_co2eq'] * GRAMS:.4g}"),  # the hub counts in grams
-        "source": "codecarbon",
+        "source": "power and carbon intensity, by the user" if "watts" in impact else "codecarbon",
         "training_type": "pre-training" if base_model == "tiny" else "fine-tuning",
     }
-
-
-def _distinct(values: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(map(str, values)))
+    if region := impact.get("region"):
+        emissions["geographical_location"] = region
+    if hardware := (metrics.get("run") or {}).get("hardware"):
+        emissions["hardware_used"] = hardware
+    return emissions

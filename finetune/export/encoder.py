@@ -19,12 +19,15 @@ from finetune.encoder_folder import (
     IMAGE_TOWER,
     PATCH_TOWER,
     TEXT_TOWER,
+    WEIGHTS_FILE,
     EncoderDescription,
     fingerprint,
     write_description,
 )
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export.card import model_card
+from finetune.export.card_facts import CardFacts
+from finetune.export.card_run import RECIPE_FILE
 from finetune.export.onnx import (
     compare_towers,
     tower_differences,
@@ -43,6 +46,8 @@ from finetune.models.pretrained import quiet_transformers
 from finetune.text.strict_json import dumps
 from finetune.towers import FP32
 
+TOWER_FILES = (TEXT_TOWER, IMAGE_TOWER, PATCH_TOWER)
+
 
 def export_encoder(
     dual: DualEncoder,
@@ -54,7 +59,7 @@ def export_encoder(
     metrics: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     files: Sequence[Path] = (),
-    license: str | None = None,
+    facts: CardFacts | None = None,
     precision: str = FP32,
     yes: bool = False,
 ) -> EncoderDescription:
@@ -70,7 +75,7 @@ def export_encoder(
         metrics: For metrics.json and the card; its keys are those of `card.model_card`.
         recipe: The run's settings, for recipe.yaml and the card.
         files: Copied into the folder under their own names (history.csv, plots).
-        license: Of the weights, as the hub writes it ("mit"); left out of the card unless given.
+        facts: For the card, what no run can measure; what they leave out is taken from `recipe`.
         precision: Of the ONNX towers, one of ONNX_PRECISIONS. In float32 they are compared with
             torch; what fewer bits change is in the description, and no reason to refuse.
         yes: Replace a folder of an earlier version, which has no list of its files, too.
@@ -97,7 +102,7 @@ def export_encoder(
                 write_patch_tower(saved, partial / PATCH_TOWER)
             differences = compare_towers(partial, saved, check_texts, check_pixels)
             if precision != FP32:
-                for tower in (TEXT_TOWER, IMAGE_TOWER, PATCH_TOWER):
+                for tower in TOWER_FILES:
                     if (partial / tower).is_file():
                         lower_precision(partial / tower, precision)
                 differences = tower_differences(partial, saved, check_texts, check_pixels)
@@ -115,7 +120,7 @@ def export_encoder(
                 precision=precision,
             )
             write_description(partial, description)
-            _write_reports(partial, description, metrics, recipe, files, license)
+            _write_reports(partial, description, metrics, recipe, files, facts)
     except (OSError, SafetensorError) as error:
         raise ClipsearchError(
             f"{out}: the encoder could not be written ({error}); free some space or give another"
@@ -174,18 +179,31 @@ def _write_reports(
     metrics: Mapping[str, Any] | None,
     recipe: Mapping[str, Any] | None,
     files: Sequence[Path],
-    license: str | None,
+    facts: CardFacts | None,
 ) -> None:
     for file in files:
         shutil.copyfile(file, folder / file.name)
     if metrics is not None:
         _write_json(folder / "metrics.json", metrics)
     if recipe is not None:
-        text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
-        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        write_recipe(folder, recipe)
     plots = sorted(file.name for file in files if file.suffix == ".png")
-    card = model_card(description, metrics=metrics, recipe=recipe, plots=plots, license=license)
+    names = [WEIGHTS_FILE, *(tower for tower in TOWER_FILES if (folder / tower).is_file())]
+    card = model_card(
+        description,
+        metrics=metrics,
+        recipe=recipe,
+        plots=plots,
+        facts=facts,
+        sizes={name: (folder / name).stat().st_size for name in names},
+    )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Write the settings of a run as `clipsearch finetune --recipe` reads them."""
+    text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
+    (folder / RECIPE_FILE).write_text(text, encoding="utf-8")
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

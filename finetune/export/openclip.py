@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 
 from finetune.encoder_folder import TOKENIZER_FILES
 from finetune.errors import ClipsearchError, UsageError
-from finetune.export.card import NEEDED, report_sections
+from finetune.export.card import USES, model_details, size_table
+from finetune.export.card_facts import CardFacts
 from finetune.export.card_metadata import hub_ids
-from finetune.export.encoder import check_folder
+from finetune.export.card_run import RECIPE_FILE, report_sections
+from finetune.export.encoder import check_folder, write_recipe
 from finetune.files.ownership import FolderKind
 from finetune.files.replacement import built_aside
 from finetune.images.preprocessing import Preprocessing
@@ -38,7 +40,7 @@ OPEN_CLIP_CITATION = r"""@software{ilharco_gabriel_2021_5143773,
 }"""
 
 OPEN_CLIP_FOLDER = FolderKind(
-    "OpenCLIP folder", (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES, "README.md")
+    "OpenCLIP folder", (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES, "README.md", RECIPE_FILE)
 )
 
 
@@ -49,7 +51,7 @@ def export_open_clip(
     name: str | None = None,
     metrics: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
-    license: str | None = None,
+    facts: CardFacts | None = None,
     hub_id: str | None = None,
     yes: bool = False,
 ) -> None:
@@ -63,7 +65,7 @@ def export_open_clip(
         name: For the card; the folder's name unless given.
         metrics, recipe: For the card: figures, data and settings of the run that the weights come
             from, as `finetune.export.card.model_card` takes them.
-        license: Of the weights, for the card, as the hub writes it ("mit").
+        facts: For the card, what no run can measure; what they leave out is taken from `recipe`.
         hub_id: "owner/name" where the folder will lie on the hub, if it will: open_clip then takes
             a tokenizer other than CLIP's own from there.
         yes: Replace a folder of an earlier version, which has no list of its files, too.
@@ -79,7 +81,11 @@ def export_open_clip(
         with built_aside(out, OPEN_CLIP_FOLDER, f"--open-clip {out}", yes=yes) as partial:
             state = {name: value.float().cpu() for name, value in dual.model.state_dict().items()}
             _write(dual, partial, config, to_open_clip(state, dual.model.config))
-            card = _card(dual, name or out.name, metrics or {}, recipe, license)
+            if recipe is not None:
+                write_recipe(partial, recipe)
+            facts = (facts or CardFacts()).over(CardFacts.of(recipe))
+            sizes = {WEIGHTS_FILE: (partial / WEIGHTS_FILE).stat().st_size}
+            card = _card(dual, name or out.name, metrics or {}, recipe, facts, sizes)
             (partial / "README.md").write_text(card, encoding="utf-8")
             _check(dual, partial, state)
     except (OSError, SafetensorError) as error:
@@ -168,20 +174,22 @@ def _card(
     name: str,
     metrics: Mapping[str, Any],
     recipe: Mapping[str, Any] | None,
-    license: str | None,
+    facts: CardFacts,
+    sizes: Mapping[str, int],
 ) -> str:
     metadata: dict[str, Any] = {
         "library_name": "open_clip",
         "pipeline_tag": "zero-shot-image-classification",
         "tags": ["clip", "clipsearch", "image-search"],
+        **facts.metadata(),
     }
-    if license:
-        metadata["license"] = license
     if base_models := hub_ids(dual.base_model):
         metadata["base_model"] = base_models[0]
+        if recipe is not None:
+            metadata["base_model_relation"] = "finetune"
     own = dict(metrics.get("recipe") or {})
     citation = "\n\n".join(filter(None, (own.get("citation"), OPEN_CLIP_CITATION)))
-    sections = report_sections(metrics, recipe, citation=citation)
+    sections = report_sections(metrics, recipe, facts, citation=citation)
     head = f"""---
 {yaml.safe_dump(metadata, sort_keys=False).strip()}
 ---
@@ -195,7 +203,6 @@ import open_clip
 
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:.")
 tokenizer = open_clip.get_tokenizer("local-dir:.", context_length={dual.max_tokens})
-```
-
-License of the weights: {license or NEEDED}."""
-    return "\n\n".join([head, *filter(None, sections)]) + "\n"
+```"""
+    middle = [model_details(dual.base_model, facts), USES, size_table(sizes)]
+    return "\n\n".join([head, *middle, *filter(None, sections)]) + "\n"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from finetune.text.masking import masked
 from finetune.trackers.run import TrackedRow, Tracker
@@ -40,7 +40,7 @@ class BackgroundTracker:
         self, name: str, start: Callable[[], Tracker], queued_rows: int = QUEUED_ROWS
     ) -> None:
         self.name = name
-        self.measured: dict[str, float] = {}
+        self.measured: dict[str, Any] = {}
         self._start = start
         self._rows: queue.Queue[TrackedRow | None] = queue.Queue(queued_rows)  # None is the end
         self._summary: Mapping[str, float] = {}
@@ -177,11 +177,11 @@ class Trackers:
             tracker.wait_written(seconds)
         self._report()
 
-    def finish(self, summary: Mapping[str, float]) -> dict[str, float]:
+    def finish(self, summary: Mapping[str, float]) -> dict[str, Any]:
         """Write the final figures and everything that waits, for at most `finish_seconds`.
 
         Returns what trackers measured: with carbon `kg_co2eq`, `kwh` and `seconds` of the run and
-        of those that it resumed; empty without.
+        of those that it resumed, and `region`; empty without.
         """
         return self._finish(dict(summary), self._finish_seconds, completed=True)
 
@@ -198,14 +198,14 @@ class Trackers:
 
     def _finish(
         self, summary: Mapping[str, float], seconds: float, *, completed: bool
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         if self._finished:
             return {}
         self._finished = True
         deadline = time.monotonic() + seconds
         for tracker in self._trackers:
             tracker.end(summary, completed=completed)
-        measured: dict[str, float] = {}
+        measured: dict[str, Any] = {}
         for tracker in self._trackers:
             tracker.wait_ended(deadline - time.monotonic())
             measured |= tracker.measured

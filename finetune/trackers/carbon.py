@@ -19,6 +19,7 @@ COUNTRY = "CODECARBON_COUNTRY_ISO_CODE"
 # A kill loses what was used since.
 NOTED_EVERY_SECONDS = 60.0
 EMISSIONS, ENERGY, SECONDS = "kg_co2eq", "kwh", "seconds"
+REGION = "region"
 
 
 class LastMeasurement(BaseOutput):  # type: ignore[misc]
@@ -26,6 +27,7 @@ class LastMeasurement(BaseOutput):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.values: dict[str, float] | None = None
+        self.region = ""
 
     def out(self, total: Any, delta: Any) -> None:
         """Take the sums since its start, from codecarbon's flush and stop."""
@@ -34,6 +36,7 @@ class LastMeasurement(BaseOutput):  # type: ignore[misc]
             ENERGY: float(total.energy_consumed),
             SECONDS: float(total.duration),
         }
+        self.region = str(getattr(total, "country_name", "") or "")
 
     def live_out(self, total: Any, delta: Any) -> None:
         """Take them as `out`, now and then."""
@@ -72,12 +75,12 @@ class CarbonTracker:
             self._state.put("carbon", self._sums())
             self._noted_at = time.monotonic()
 
-    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, float]:
-        """Stop, and return `kg_co2eq`, `kwh` and `seconds` in all."""
+    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, Any]:
+        """Stop, and return `kg_co2eq`, `kwh` and `seconds` in all, and `region`, if it is known."""
         self._tracker.stop()
         sums = self._sums()
         self._state.put("carbon", sums)
-        return sums
+        return sums | ({REGION: self._last.region} if self._last.region else {})
 
     def _sums(self) -> dict[str, float]:
         if self._last.values is None:

@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
@@ -51,7 +52,7 @@ class MlflowTracker:
         for start in range(0, len(metrics), MOST_METRICS):
             self._client.log_batch(self._id, metrics=metrics[start : start + MOST_METRICS])
 
-    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, float]:
+    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, Any]:
         """Write final figures, named "final …" so that they stand beside the curves of the same
         name.
         """

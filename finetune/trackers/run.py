@@ -29,7 +29,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, float]:
+    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, Any]:
         """Record the run's final figures and write everything out.
 
         Args:

@@ -6,6 +6,7 @@ hides what was written after its checkpoint.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -36,7 +37,7 @@ class TensorBoardTracker:
             self._step = step
         self._writer.flush()
 
-    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, float]:
+    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, Any]:
         """Add a table of the final figures and close the file."""
         if summary:
             rounded = {name: f"{value:.4g}" for name, value in summary.items()}

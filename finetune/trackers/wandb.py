@@ -8,6 +8,7 @@ is asked for a key in the middle of a run.
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import wandb
 
@@ -48,7 +49,7 @@ class WandbTracker:
         for step, values in rows:
             self._run.log(dict(values), step=step)
 
-    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, float]:
+    def finish(self, summary: Mapping[str, float], *, completed: bool) -> dict[str, Any]:
         """Wait until all is sent, within limits."""
         self._run.summary.update(dict(summary))
         self._run.finish(exit_code=0 if completed else 1)

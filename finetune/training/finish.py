@@ -37,6 +37,7 @@ from finetune.models.dual_encoder import DualEncoder
 from finetune.training.history import History
 from finetune.training.loop import Run
 from finetune.training.prepare import finished
+from finetune.training.run_cost import estimated_impact, machine_facts
 from finetune.training.state import TrainState
 
 
@@ -177,7 +178,7 @@ def description(
     wanted: Finish,
     state: TrainState,
     measured: Sequence[Measurement],
-    impact: Mapping[str, float],
+    impact: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what metrics.json and the model card say of the run; keys of `card.model_card`."""
     splits = run.data.splits
@@ -195,8 +196,18 @@ def description(
             "best step": state.step if run.evaluate is None else state.stopping.best_step,
             "device": str(run.world.device),
         },
-        "impact": dict(impact),
+        "run": state.cost.as_dict() | machine_facts(run.world.device, run.world.size),
+        "impact": impact_of(wanted, state, impact),
     }
+
+
+def impact_of(wanted: Finish, state: TrainState, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a tracker measured, else an estimate where the user gave the machine's power."""
+    given = wanted.power, wanted.carbon_intensity
+    impact = dict(measured) or estimated_impact(state.cost.seconds, *given)
+    if impact and wanted.carbon_region:
+        impact["region"] = wanted.carbon_region
+    return impact
 
 
 def figures(wanted: Finish, state: TrainState, measured: Sequence[Measurement]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from finetune.trackers.background import Trackers
 from finetune.training.checkpoint import WorkFolder
 from finetune.training.history import History, StepLog
 from finetune.training.interruption import Interrupted, Interruption
+from finetune.training.run_cost import Laps
 from finetune.training.state import TrainState, record_evaluation
 from finetune.training.step import Backward, training_step
 
@@ -67,7 +68,7 @@ def fit(run: Run, state: TrainState, history: History) -> None:
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
     course = run.course
-    log = step_log(run, state, history)
+    log, laps = step_log(run, state, history), Laps(state.cost)
     saved_at = time.monotonic()
     stops = run.world.later()
     with Interruption() as interruption, closing(Batches(run)) as batches:
@@ -76,23 +77,25 @@ def fit(run: Run, state: TrainState, history: History) -> None:
                 # before the first step it is the base model that is evaluated
                 if is_due(run, state):
                     log.read()
+                    laps.end(steps=True)
                     evaluate(run, state, history, interruption)
+                    laps.end(steps=False)
                 if state.stopping.stop or state.step == course.steps:
                     break
                 if stops.any(interruption.requested):
                     raise Interrupted
                 if time.monotonic() - saved_at >= course.checkpoint_seconds:
-                    save(run, state, history, log)
+                    save(run, state, history, log, laps)
                     saved_at = time.monotonic()
                 take_step(run, state, batches, log)
         except Interrupted:
-            save(run, state, history, log)
+            save(run, state, history, log, laps)
             run.progress.message(
                 f"Stopped after step {state.step:,} of {course.steps:,};"
                 f" run the same command again to continue."
             )
             raise KeyboardInterrupt from None
-        save(run, state, history, log)
+        save(run, state, history, log, laps)
 
 
 def take_step(run: Run, state: TrainState, batches: "Batches", log: StepLog) -> None:
@@ -107,18 +110,22 @@ def take_step(run: Run, state: TrainState, batches: "Batches", log: StepLog) -> 
     )
     log.add(state.step, rate, loss, state.dual.logit_scale, norm)
     state.step += 1
+    state.cost.pairs += len(batch.positives)
     if log.is_full:
         log.read()
     run.progress.advance()
 
 
-def save(run: Run, state: TrainState, history: History, log: StepLog) -> None:
+def save(run: Run, state: TrainState, history: History, log: StepLog, laps: Laps) -> None:
     """Write a checkpoint, after everything that it counts as told."""
     log.read()
+    laps.end(steps=True)
+    state.cost.note_memory(run.world.device)
     history.flush(sync=True)
     run.trackers.flush()
     if run.world.is_first:
         run.work.save(state.state_dict(run.data), state.kept)
+    laps.end(steps=False)
 
 
 def step_log(run: Run, state: TrainState, history: History) -> StepLog:

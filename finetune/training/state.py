@@ -1,7 +1,7 @@
 """What changes from step to step, from the start or from a checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from finetune.training.early_stopping import EarlyStopping
 from finetune.training.ema import MovingAverage
 from finetune.training.history import History
 from finetune.training.prepare import build_optimizer
+from finetune.training.run_cost import RunCost
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class TrainState:
         kept: Steps whose weights are kept, the best first, with their scores.
         average: Of the weights, where one is evaluated and exported instead.
         neighbours: Of the images, by which batches of this epoch are made.
+        cost: What the run took so far.
     """
 
     dual: DualEncoder
@@ -45,6 +47,7 @@ class TrainState:
     kept: dict[int, float] = field(default_factory=dict)
     average: MovingAverage | None = None
     neighbours: Int32 | None = None
+    cost: RunCost = field(default_factory=RunCost)
 
     def state_dict(self, data: TrainingData) -> dict[str, Any]:
         """Return all but the kept weights, which have files of their own."""
@@ -62,6 +65,7 @@ class TrainState:
             "average": None if self.average is None else self.average.state_dict(),
             "neighbours": None if near is None else torch.from_numpy(near),
             "random": random_states(),
+            "cost": asdict(self.cost),
             "data": data.fingerprint,
         }
 
@@ -81,6 +85,7 @@ class TrainState:
             self.average.load_state_dict(state["average"])
         near = state["neighbours"]
         self.neighbours = None if near is None else near.numpy()
+        self.cost = self.cost.resumed(state.get("cost"), self.step)
         restore_random_states(state["random"])
 
     @property

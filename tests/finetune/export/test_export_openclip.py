@@ -13,6 +13,7 @@ from transformers import CLIPModel
 
 from finetune.errors import ClipsearchError, UsageError
 from finetune.export import openclip as room
+from finetune.export.card_facts import CardFacts
 from finetune.export.openclip import export_open_clip
 from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
 from finetune.models.lora import add_lora
@@ -48,7 +49,7 @@ def test_what_was_written_is_the_same_model(tmp_path, act: str) -> None:
 def test_what_is_in_the_folder(tmp_path) -> None:
     dual = checkpoint(tmp_path)
     dual.base_model = "openai/clip-vit-base-patch32"
-    export_open_clip(dual, tmp_path / "out", name="Birds", license="mit")
+    export_open_clip(dual, tmp_path / "out", name="Birds", facts=CardFacts(license="mit"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         ".clipsearch.json", CONFIG_FILE, WEIGHTS_FILE, "README.md",

@@ -246,7 +246,7 @@ def test_icons(clip: Path, squares: Path, tmp_path: Path) -> None:
     assert f"| squares.csv | {counts['images']} | {counts['captions']} |" in card
     assert "@misc{spectrum-icons-clip" in card
     assert "@software{ilharco_gabriel_2021_5143773" in card
-    assert "License of the weights: [More Information Needed]" in card
+    assert "| license of the weights | not given |" in card
     again = load_dual_encoder(tmp_path / "exported").model.state_dict()
     before = base.model.state_dict()
     for name, value in trained.model.state_dict().items():
@@ -299,7 +299,7 @@ def test_dermatology(
         figures = {each["direction"]: each for each in own["after"] if each["scope"] == "global"}
         assert figures["text-to-image"]["mean_rank"] == pytest.approx(row["t2i_mean_rank"])
         assert own["training"]["step of these weights"] == row["step"]
-        assert "Published figures: [More Information Needed]" in (folder / "README.md").read_text()
+        assert "Published figures: none" in (folder / "README.md").read_text()
 
     after = {(each["direction"], each["scope"]): each for each in metrics_of(result)["after"]}
     assert 0 <= after["zero-shot", "global"]["hits@1"] <= 1
