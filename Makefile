@@ -3,16 +3,16 @@
 #   PYTHON    the interpreter for .venv (3.11 to 3.13)
 #   PIP_ARGS  more arguments for pip; torch for CPU only, for example:
 #             make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
-#   EXTRAS    what to install; tests need all,dev
+#   EXTRAS    what to install; tests need all,dev, `make docs` docs
 
 PYTHON ?= python3
 PIP_ARGS ?=
-EXTRAS ?= all,dev
+EXTRAS ?= all,dev,docs
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow test-wheel test-live test-real lint format diagram settings screenshots page-states bench clean
+.PHONY: help install demo test test-slow test-wheel test-live test-real lint docs format diagram settings commands screenshots page-states bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -42,10 +42,14 @@ test-live: $(INSTALLED) ## against a real Vespa: CLIPSEARCH_TEST_VESPA, or Docke
 test-real: $(INSTALLED) ## docs/real-text-encoder.md with real weights, which it installs (minutes)
 	$(BIN)/python -m pytest -m real tests/end_to_end
 
-lint: $(INSTALLED) ## ruff and mypy
+lint: $(INSTALLED) docs ## ruff, mypy, and the site of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The package prints an advertisement unless the variable is set.
+docs: $(INSTALLED) ## the documentation as a site, into build/site; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
@@ -56,6 +60,9 @@ diagram: $(INSTALLED) ## draw the rooms of docs/architecture.md anew, from the i
 
 settings: $(INSTALLED) ## write docs/settings.md anew, from the settings of a training run
 	$(BIN)/python tests/architecture/settings_page.py
+
+commands: $(INSTALLED) ## write docs/reference/commands.md anew, from the help of the commands
+	$(BIN)/python tests/architecture/commands_page.py
 
 screenshots: $(INSTALLED) ## write the pictures of the page in docs/ anew, from the demo; needs chromium
 	test -d demo/pictures.index || $(BIN)/clipsearch demo

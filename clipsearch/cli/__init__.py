@@ -126,7 +126,7 @@ def cli(debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and leave with its exit code: 0, 1, 2, 3 or 130 (see README)."""
+    """Run a command and leave with its exit code: 0, 1, 2, 3 or 130 (see docs/command-line.md)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or bool(os.environ.get("CLIPSEARCH_DEBUG"))
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -224,7 +224,8 @@ class Client:
         Args:
             id: Of a document; one that is not there needs an image.
             captions: In place of all before.
-            tags, numbers: New value by column; None takes it away. What is not named stays.
+            tags: New value by column; None takes it away. What is not named stays.
+            numbers: As `tags`.
             image: To be encoded, and kept by the service.
 
         Raises DocumentNotFoundError for an unknown id without an image, UsageError for changes

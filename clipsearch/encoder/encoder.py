@@ -108,7 +108,7 @@ class Encoder:
                 the extra clipsearch[finetune].
             threads: Of one tower's computation; None takes every core of this process.
             verify: Check that no file changed since the export (see
-            clipsearch.encoder.verification).
+                clipsearch.encoder.verification).
             precision: Of the image tower on "cuda": "fp32", or "bf16" where that leaves each of
                 the first images within a cosine of 0.9999, which `note` tells.
 

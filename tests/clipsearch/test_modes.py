@@ -30,8 +30,8 @@ def test_the_table_has_each_mode_and_each_that_joins_both_parts_a_fusion() -> No
             assert ranking.reranks in joining
 
 
-def test_the_readme_says_what_each_mode_scores() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_the_page_says_what_each_mode_scores() -> None:
+    text = (REPOSITORY / "docs" / "searching.md").read_text(encoding="utf-8")
     table = text.partition("| mode | score |\n|---|---|\n")[2].partition("\n\n")[0]
     assert [line.split("`")[1] for line in table.splitlines()] == list(MODES)
 

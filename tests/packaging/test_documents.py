@@ -10,8 +10,9 @@ from urllib.parse import unquote
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS = (".", "docs", "deploy", "benchmarks", "vespa_app")
+FOLDERS = (".", "deploy", "benchmarks", "vespa_app")
 PAGES = [page for folder in FOLDERS for page in sorted((REPOSITORY / folder).glob("*.md"))]
+PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
 # A path, `::` and a name, or no path where the file is that of the test before; a mark behind it.
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)?::(\w+)`(?: \((slow|live)\))?")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^()\s]+)\)|!\[[^\]]*\]\(([^()\s]+)\)")

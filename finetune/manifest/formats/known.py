@@ -1,4 +1,4 @@
-"""The formats of a manifest as people are told of them: in `--help`, in README.md and in messages.
+"""The formats of a manifest as told in `--help`, in docs/feeding.md and in messages.
 
 How each is read stands in its own file of `finetune.manifest.formats`.
 """

@@ -1,4 +1,4 @@
-"""What people are told of the formats is what there is, in README.md and in `--help`."""
+"""What people are told of the formats is what there is, in docs/feeding.md and in `--help`."""
 
 import re
 import subprocess
@@ -22,8 +22,8 @@ def test_each_name_is_of_one_format_that_is_read() -> None:
     assert frozenset(names) == FORMAT_NAMES
 
 
-def test_the_readme_lists_them() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_the_page_lists_them() -> None:
+    text = (REPOSITORY / "docs" / "feeding.md").read_text(encoding="utf-8")
     table = text.partition("| format | what it looks like |\n|---|---|\n")[2].partition("\n\n")[0]
     assert table.splitlines() == [f"| {each.title} | {each.looks} |" for each in IN_FILES]
 
