@@ -47,9 +47,9 @@ lint: $(INSTALLED) docs ## ruff, mypy, and the site of the documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The package prints an advertisement unless the variable is set.
+# The package prints an advertisement unless the variable is set; with --quiet no warning would count.
 docs: $(INSTALLED) ## the documentation as a site, into build/site; any warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .

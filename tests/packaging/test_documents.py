@@ -99,3 +99,10 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
     text += "[d](#no)"
     page.write_text(text)
     assert list(broken_links(page, text)) == ["gone.md", "gone.png", "#no"]
+
+
+def test_the_site_leaves_no_page_out() -> None:
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    named = re.findall(r": ([\w/-]+\.md)$", text, re.MULTILINE)
+    folder = REPOSITORY / "docs"
+    assert sorted(named) == sorted(str(page.relative_to(folder)) for page in folder.rglob("*.md"))
