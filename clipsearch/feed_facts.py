@@ -13,6 +13,7 @@ class DataSet:
         resolved: The same with symbolic links followed.
         beside: The same from the index's folder; None for an index on a Vespa.
         id_prefix: What the ids of its documents begin with.
+        images: The folder of images that a feed of it was given, absolute; empty for none.
     """
 
     name: str
@@ -20,6 +21,7 @@ class DataSet:
     resolved: str
     beside: str | None = None
     id_prefix: str = ""
+    images: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from finetune.errors import ManifestError, UsageError
+from finetune.installing import install_command
 
 _ROWS_AT_ONCE = 4096
 _DIGITS = 16
@@ -116,7 +117,7 @@ def import_pandas() -> Any:
         return import_module("pandas")
     except ImportError as error:
         raise UsageError(
-            "a DataFrame needs pandas; install it with: pip install 'clipsearch[pandas]'"
+            f"a DataFrame needs pandas; install it with: {install_command('pandas')}"
         ) from error
 
 

@@ -20,7 +20,12 @@ import click
 
 from clipsearch.cli.messages import add_message_options
 from clipsearch.cli.missing_packages import missing_package
-from clipsearch.cli.settings_file import defaults_of, find_settings_file, read_settings
+from clipsearch.cli.settings_file import (
+    defaults_of,
+    find_settings_file,
+    name_variables,
+    read_settings,
+)
 from clipsearch.cli.stopping import end_soon_after_signals
 from clipsearch.version import __version__
 from finetune.errors import ClipsearchError
@@ -85,6 +90,7 @@ class LazyGroup(click.Group):
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
         add_message_options(command)
+        name_variables(command)
         return command
 
     def resolve_command(
@@ -120,7 +126,8 @@ def cli(debug: bool) -> None:
       clipsearch query "two dogs on a beach" --index photos.index
 
     What every command would repeat may stand in clipsearch.toml, in this folder or one above it
-    (index = "photos.index"), or in the environment (CLIPSEARCH_INDEX). Completion:
+    (index = "photos.index"), or in the environment (CLIPSEARCH_INDEX, CLIPSEARCH_ENCODER,
+    CLIPSEARCH_IMAGES …). Completion:
     eval "$(_CLIPSEARCH_COMPLETE=bash_source clipsearch)", or zsh_source, or fish_source.
     """
 

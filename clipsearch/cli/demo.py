@@ -8,6 +8,7 @@ import click
 from clipsearch.cli import cli
 from clipsearch.demo.whole import INDEX, is_whole
 from finetune.errors import UsageError
+from finetune.installing import install_command
 
 
 @click.command()
@@ -67,7 +68,7 @@ def _walk(out: Path, seed: int, epochs: int | None, yes: bool) -> None:
             raise
         raise UsageError(
             f"the demo trains, and {error.name} is not installed;"
-            f' install it with: pip install "clipsearch[finetune]"'
+            f" install it with: {install_command('finetune')}"
         ) from error
     run_demo(out, _run, click.echo, seed=seed, epochs=epochs or EPOCHS, yes=yes)
 

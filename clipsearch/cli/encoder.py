@@ -42,7 +42,7 @@ def get(model: str, out: Path | None, precision: str, overwrite: bool, as_json: 
 
     The hub is the one that HF_ENDPOINT names, or the public one; HF_TOKEN is sent to it. A
     download that broke off goes on, and every file is checked by the hash that the hub names. A
-    model without ONNX towers is exported from its weights, which needs clipsearch[finetune].
+    model without ONNX towers is exported from its weights, which needs the extra finetune.
 
     \b
     Examples:

@@ -15,6 +15,7 @@ from finetune.encoder_folder import (
     read_description,
 )
 from finetune.errors import ClipsearchError, UsageError
+from finetune.installing import install_command
 from finetune.manifest.inputs import check_no_input, is_same_place
 from finetune.text.strict_json import dumps
 from finetune.towers import FP32, ONNX_PRECISIONS
@@ -369,7 +370,7 @@ def _push(request: Request) -> str:
 
 def _missing(error: ModuleNotFoundError) -> ClipsearchError:
     return ClipsearchError(
-        f"export needs {error.name}; install it with: pip install 'clipsearch[finetune]'"
+        f"export needs {error.name}; install it with: {install_command('finetune')}"
     )
 
 

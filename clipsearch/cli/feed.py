@@ -19,12 +19,13 @@ from clipsearch.cli.options import (
     json_option,
     ledger_option,
 )
+from clipsearch.cli.settings_file import is_typed
 from finetune.errors import ClipsearchError, UsageError
 from finetune.text.strict_json import dumps
 from finetune.towers import ENCODING_PRECISIONS, FP32
 
 if TYPE_CHECKING:
-    from clipsearch.feed.feed import FeedReport
+    from clipsearch.feed.report import FeedReport
     from clipsearch.modes import WordShare
 
 
@@ -149,6 +150,8 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
     # All that a feed makes is freed by its counts: looking for circles takes a seventh of its time.
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     index = values["index"]
+    if values["vectors_of"] is not None and not is_typed("encoder"):
+        values["encoder"] = None
 
     def consent(count: int, data_set: str) -> bool:
         question = f"Remove {count:,} documents of {data_set} from {index}?"

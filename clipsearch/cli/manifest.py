@@ -11,6 +11,7 @@ from rich.table import Table
 
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.options import NamedPath, column_options, images_option, json_option
+from clipsearch.cli.settings_file import is_typed
 from clipsearch.encoder.caption_tokens import tokenizer_of_encoder, tokenizer_of_model
 from finetune.errors import ManifestError, UsageError
 from finetune.files.outputs import is_report
@@ -92,6 +93,8 @@ def check(
     """
     if report is not None:
         check_output(report, f"--report {report}", is_report(",".join(HEADER)), [path])
+    if model is not None and not is_typed("encoder"):
+        encoder = None
     if encoder is not None and model is not None:
         raise UsageError("--encoder and --model both name a text tower: give one of them")
     names = ColumnNames(image_column, caption_columns, id_column)

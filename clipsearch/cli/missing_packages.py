@@ -1,5 +1,7 @@
 """What to install where a package is missing, in one sentence."""
 
+from finetune.installing import install_command
+
 # By package as it is imported, the extra that brings it; see pyproject.toml.
 EXTRAS = {
     **dict.fromkeys(
@@ -25,6 +27,5 @@ def missing_package(error: ModuleNotFoundError) -> str:
     if extra is None:
         return f"the package {package or error} is missing; install clipsearch again"
     return (
-        f"this needs {package}, which is not installed: pip install 'clipsearch[{extra}]' (from a"
-        f" checkout: pip install '.[{extra}]')"
+        f"this needs {package}, which is not installed; install it with: {install_command(extra)}"
     )

@@ -64,8 +64,6 @@ def _index_option(*, required: bool) -> Callable[[Command], Command]:
         "index",
         metavar="TARGET",
         type=NamedPath(),
-        envvar="CLIPSEARCH_INDEX",
-        show_envvar=True,
         required=required,
         help="The index: a folder (embedded engine) or an http(s) address (Vespa).",
     )
@@ -83,7 +81,7 @@ def images_option(command: Command) -> Command:
         metavar="DIR",
         type=click.Path(path_type=Path),
         help="Where relative paths of images are also looked for, after the manifest's folder"
-        " and its images/.",
+        " and its images/; a feed remembers it with the index.",
     )(command)
 
 
@@ -109,8 +107,6 @@ def ledger_option(command: Command) -> Command:
     return click.option(
         "--ledger",
         metavar="FILE",
-        envvar="CLIPSEARCH_LEDGER",
-        show_envvar=True,
         type=click.Path(path_type=Path),
         help="What the index has acknowledged; in the index's folder, or for Vespa in your"
         " folder for state, unless given.",
@@ -130,8 +126,6 @@ def index_of_encoder_option(command: Command) -> Command:
         "--index",
         metavar="TARGET",
         type=NamedPath(),
-        envvar="CLIPSEARCH_INDEX",
-        show_envvar=True,
         help="The index: it knows the encoder, and pictures by id.",
     )(command)
 

@@ -11,6 +11,7 @@ from clipsearch.cli.search_options import synonyms_option
 from clipsearch.search.synonyms import Synonyms
 from finetune.errors import UsageError
 from finetune.files.user_folders import user_cache
+from finetune.installing import install_command
 
 _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_client", "uvicorn")
 
@@ -105,7 +106,7 @@ def serve(
             raise
         raise UsageError(
             f"serving needs {error.name}, which is not installed;"
-            f' install it with: pip install "clipsearch[serve]"'
+            f" install it with: {install_command('serve')}"
         ) from error
     settings = ServerSettings(
         index=index,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from finetune.errors import UsageError
 
@@ -80,6 +81,24 @@ def defaults_of(
         if key not in names:
             raise UsageError(f"{file}: [{name}] has {key}, but clipsearch {name} has no --{key}")
     return {names[key]: value for key, value in {**general, **own}.items() if key in names}
+
+
+def name_variables(command: click.Command) -> None:
+    """Let the environment name what every command has: CLIPSEARCH_INDEX, CLIPSEARCH_ENCODER …"""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            name_variables(below)
+    for option in command.params:
+        names = {written.lstrip("-") for written in option.opts}.intersection(FOR_ALL)
+        if isinstance(option, click.Option) and names:
+            option.envvar = f"CLIPSEARCH_{names.pop().upper()}"
+            option.show_envvar = True
+
+
+def is_typed(parameter: str) -> bool:
+    """Return whether a parameter of the running command stands on the command line itself."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source is ParameterSource.COMMANDLINE
 
 
 def _option_names(command: click.Command) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import EngineError, UsageError
+from finetune.installing import install_command
 
 CONTAINER_NAME = "clipsearch"
 DOCKER_CONFIG_SERVER = "http://localhost:19071"
@@ -109,4 +110,4 @@ def deploy_to_cloud(folder: Path, name: CloudName, wait: float) -> CloudEndpoint
 
 
 def _lacks_extra(option: str) -> UsageError:
-    return UsageError(f'{option} needs more; install it with: pip install "clipsearch[vespa]"')
+    return UsageError(f"{option} needs more; install it with: {install_command('vespa')}")

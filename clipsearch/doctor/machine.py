@@ -18,13 +18,14 @@ from finetune.cores import available_cores
 from finetune.deadline import GivenUpError, within
 from finetune.errors import ClipsearchError
 from finetune.files.user_folders import user_cache, user_state
+from finetune.installing import install_command
 
 OLDEST_PYTHON = (3, 11)
 LITTLE_MEMORY = 2 << 30
 LITTLE_DISK = 2 << 30
 NO_DISK = 100 << 20
 DOCKER_SECONDS = 5.0
-TORCH = "pip install 'clipsearch[finetune]'"
+TORCH = install_command("finetune")
 
 
 def python() -> Iterator[Finding]:

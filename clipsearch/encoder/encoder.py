@@ -105,7 +105,7 @@ class Encoder:
         Args:
             folder: Written by `clipsearch finetune` or `clipsearch export`.
             device: "cpu" runs the ONNX towers; "cuda" runs the checkpoint on torch, which needs
-                the extra clipsearch[finetune].
+                the extra finetune.
             threads: Of one tower's computation; None takes every core of this process.
             verify: Check that no file changed since the export (see
                 clipsearch.encoder.verification).

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from finetune.arrays import Float32, Int64
 from finetune.errors import UsageError
+from finetune.installing import install_command
 from finetune.memory import raise_too_little
 from finetune.towers import BF16, FP32
 
@@ -45,7 +46,7 @@ class TorchTowers:
         except ImportError as error:
             raise UsageError(
                 f"--device cuda needs torch and transformers ({error});"
-                f' install them with: pip install "clipsearch[finetune]"'
+                f" install them with: {install_command('finetune')}"
             ) from error
         if device == "cuda" and not torch.cuda.is_available():
             raise UsageError(

@@ -13,7 +13,7 @@ import clipsearch
 from finetune.errors import ClipsearchError
 
 if TYPE_CHECKING:
-    from clipsearch.feed.feed import FeedReport
+    from clipsearch.feed.report import FeedReport
     from finetune.frames import DataFrame
 
 

@@ -49,6 +49,7 @@ from clipsearch.feed.ledger.entry import Entry
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed_facts import DataSet
 from finetune.errors import UsageError
+from finetune.frames import FrameManifest
 from finetune.manifest.manifest import Manifest, Record
 
 HELD_KIND = "id of another data set"
@@ -124,6 +125,7 @@ def settle_data_set(
     wish: Wish,
     *,
     encoded: bool,
+    images: Path | None = None,
 ) -> DataSet:
     """Return the data set that the manifest is, written into what the index knows.
 
@@ -134,6 +136,7 @@ def settle_data_set(
         place: Where that lies.
         wish: What the user says.
         encoded: Whether its images are encoded, or else ready-made vectors fed.
+        images: The folder of images that the feed was given; the next one need not be.
     """
     known = _known(engine.info, ledger)
     found = fed_from(place, ledger, wish)
@@ -154,7 +157,10 @@ def settle_data_set(
         where = place
         if old is not None and old.manifest and place.manifest.startswith(IN_MEMORY):
             where = ManifestPlace(old.manifest, old.resolved, old.beside)
-        sets[found] = DataSet(found, where.manifest, where.resolved, where.beside, prefix)
+        folder = "" if old is None else old.images
+        if images is not None:
+            folder = images.absolute().as_posix()
+        sets[found] = DataSet(found, where.manifest, where.resolved, where.beside, prefix, folder)
         return replace(info, data_sets=tuple(sets.values()))
 
     info = engine.change_info(registered)
@@ -163,6 +169,24 @@ def settle_data_set(
     if first or wish.name is not None:
         _adopt(ledger, manifest, settled, encoded=encoded, asked=wish.name is not None)
     return settled
+
+
+def remembered_images(
+    info: IndexInfo, manifest: str | Path | FrameManifest, index: str, wish: Wish
+) -> Path | None:
+    """Return the folder of images that the last feed of a manifest was given.
+
+    None where it was given none, or where that is gone.
+    """
+    place = None
+    if not isinstance(manifest, FrameManifest):
+        place = ManifestPlace.of(Path(manifest), index)
+    for each in info.data_sets:
+        is_it = place is not None and place.is_of(each) if wish.name is None else False
+        if each.images and (is_it or each.name == wish.name):
+            folder = Path(each.images)
+            return folder if folder.is_dir() else None
+    return None
 
 
 def settle_place(engine: Engine, ledger: Ledger, place: ManifestPlace) -> DataSet:

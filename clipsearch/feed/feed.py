@@ -14,7 +14,7 @@ not yet in the ledger is done once more, to the same end.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,13 @@ from clipsearch.encoder.encoder import check_precision
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.feed.columns import MetadataColumns
 from clipsearch.feed.comparison import Comparison
-from clipsearch.feed.data_sets import Wish, about_data_set, fed_from, settle_data_set
+from clipsearch.feed.data_sets import (
+    Wish,
+    about_data_set,
+    fed_from,
+    remembered_images,
+    settle_data_set,
+)
 from clipsearch.feed.ledger.check import reconcile
 from clipsearch.feed.ledger.file import check_ledger, ledger_path
 from clipsearch.feed.ledger.ledger import Ledger
@@ -34,7 +40,7 @@ from clipsearch.feed.pipeline import Rejection
 from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
 from clipsearch.feed.preparation import prepare
 from clipsearch.feed.removal import delete, gone_from, why_not_prune
-from clipsearch.feed.report import Rejections, check_report, manifest_notes, report_path
+from clipsearch.feed.report import FeedReport, Rejections, check_report, manifest_notes, report_path
 from clipsearch.feed.reuse import plan_reuse
 from clipsearch.feed.target import FeedTarget
 from clipsearch.feed.unchanged import Asked, Unchanged
@@ -72,7 +78,8 @@ class FeedOptions:
             manifest's ready-made vectors, else (`clipsearch.hub`) the default one.
         vectors_of: The encoder, as in `encoder`, that made the manifest's ready-made vectors: the
             index takes these and knows it; images that are there are not encoded.
-        images: Where relative paths are looked for last.
+        images: Where relative paths are looked for last; None is where the last feed of the same
+            manifest was told, if that is still there.
         columns: Of a table whose names do not say which is which; None goes by the names.
         splits: Of "train", "val", "test"; all where empty.
         tags, numbers: New metadata columns to keep as that kind, whatever their values suggest.
@@ -134,46 +141,6 @@ class FeedOptions:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class FeedReport:
-    """What a feed did.
-
-    Attributes:
-        fed: New documents.
-        updated: Documents that were there and have changed: image, words, path or metadata.
-        reused: Of both, those whose embedding the index had already, under another document.
-        unchanged: Documents that were as the manifest says already.
-        removed: Documents of this data set that the manifest no longer has.
-        rejected: Records that did not reach the index as they are.
-        problems: Of the manifest, by kind.
-        blanked: Records with characters that no index can hold in captions, tags or path: they are
-            in the index with blanks in their place.
-        seconds: From start to end.
-        images_per_second: Documents written whole, with an embedding that the index did not have,
-            over the time of that stage alone.
-        report_path: With a row for each rejection, problem and note; None where there is none.
-        notes: Sentences for the user.
-    """
-
-    fed: int
-    updated: int
-    reused: int
-    unchanged: int
-    removed: int
-    rejected: int
-    problems: Mapping[str, int]
-    blanked: int
-    seconds: float
-    images_per_second: float
-    report_path: Path | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything in the manifest reached the index."""
-        return not self.rejected and not self.problems
-
-
 # Asked before documents are removed: how many, and of which data set.
 Consent = Callable[[int, str], bool]
 
@@ -223,6 +190,10 @@ def feed(
         )
         if ledger is None and not target.is_new and ledger_file.exists():
             ledger = stack.enter_context(Ledger.open(ledger_file))
+        if options.images is None and not target.is_new:
+            wish = Wish(options.data_set)
+            known = remembered_images(target.engine.info, given, options.index, wish)
+            options = replace(options, images=known)
         asked = stack.enter_context(_asked(options, given))
         if ledger is not None and not target.is_new:
             unchanged = asked.unchanged(target, ledger)
@@ -332,7 +303,10 @@ class _Feed:
         self.tally.notes += reconcile(ledger, engine, mark, fed_before)
         known = {each.name: each for each in engine.info.data_sets}
         encoded = bool(self.target.fingerprint)
-        data_set = settle_data_set(engine, ledger, self.manifest, place, wish, encoded=encoded)
+        data_set = settle_data_set(
+            engine, ledger, self.manifest, place, wish, encoded=encoded,
+            images=options.images,
+        )  # fmt: skip
         self.tally.notes += about_data_set(
             data_set, known, has_documents=ledger.has_data_set(data_set.name)
         )

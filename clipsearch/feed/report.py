@@ -4,6 +4,8 @@ Notes stand in it too: of images that did, but whose reading a user should know 
 """
 
 import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -23,6 +25,46 @@ HEADER = ("id", "kind", "reason")
 # The manifest's note about a ready-made vector, which is just what is wanted here.
 VECTOR_ALONE = "no image file"
 _is_report = is_report(",".join(HEADER))
+
+
+@dataclass(frozen=True, slots=True)
+class FeedReport:
+    """What a feed did.
+
+    Attributes:
+        fed: New documents.
+        updated: Documents that were there and have changed: image, words, path or metadata.
+        reused: Of both, those whose embedding the index had already, under another document.
+        unchanged: Documents that were as the manifest says already.
+        removed: Documents of this data set that the manifest no longer has.
+        rejected: Records that did not reach the index as they are.
+        problems: Of the manifest, by kind.
+        blanked: Records with characters that no index can hold in captions, tags or path: they are
+            in the index with blanks in their place.
+        seconds: From start to end.
+        images_per_second: Documents written whole, with an embedding that the index did not have,
+            over the time of that stage alone.
+        report_path: With a row for each rejection, problem and note; None where there is none.
+        notes: Sentences for the user.
+    """
+
+    fed: int
+    updated: int
+    reused: int
+    unchanged: int
+    removed: int
+    rejected: int
+    problems: Mapping[str, int]
+    blanked: int
+    seconds: float
+    images_per_second: float
+    report_path: Path | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything in the manifest reached the index."""
+        return not self.rejected and not self.problems
 
 
 def report_path(target: str) -> Path:

@@ -17,6 +17,7 @@ from finetune.encoder_folder import DESCRIPTION_FILE, read_description
 from finetune.errors import EncoderError, HubError, UsageError
 from finetune.files.lock import HeldElsewhereError, hold
 from finetune.files.user_folders import user_cache
+from finetune.installing import install_command
 from finetune.towers import FP32
 
 
@@ -139,7 +140,7 @@ def _export(hub: HubConnection, model: HubModel, folder: Path, precision: str) -
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnx") is None:
         raise HubError(
             f"{model.id}: {hub.endpoint} has no {towers.text} and {towers.image} of it, and to make"
-            f" them of its weights takes torch: pip install 'clipsearch[finetune]', or take one of:"
+            f" them of its weights takes torch: {install_command('finetune')}, or take one of:"
             f" clipsearch encoder list"
         )
     # torch and transformers, which only this needs

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Self
 
 from finetune.errors import UsageError
+from finetune.installing import install_command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ class AugmentConfig:
             _check_range(f"color_jitter ({part})", strength, 0, limit)
         if self.is_on and importlib.util.find_spec("kornia") is None:
             raise UsageError(
-                "augmentation needs the package kornia; pip install 'clipsearch[finetune]'"
+                f"augmentation needs the package kornia; {install_command('finetune')}"
             )
 
     def _check_pixels(self) -> None:

@@ -24,6 +24,7 @@ from finetune.data.captioned_images import CaptionedImages, caption_keys, joined
 from finetune.errors import ClipsearchError, TrainingError, UsageError
 from finetune.files.databases import foreign_database
 from finetune.files.user_folders import user_cache
+from finetune.installing import install_command
 
 if TYPE_CHECKING:
     from transformers import MarianMTModel, MarianTokenizer
@@ -370,8 +371,7 @@ def check_installed() -> None:
     """Raise UsageError where the package that MarianMT's tokenizer needs is missing."""
     if find_spec("sentencepiece") is None:
         raise UsageError(
-            "--back-translate needs the package sentencepiece;"
-            " pip install 'clipsearch[backtranslate]'"
+            f"--back-translate needs the package sentencepiece; {install_command('backtranslate')}"
         )
 
 

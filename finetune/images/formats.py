@@ -28,7 +28,7 @@ _SUFFIXES = (
 _NO_PIXELS = "is a drawing without pixels; convert it to PNG"
 _RAW = "is a camera's raw picture; develop it to JPEG or TIFF"
 _UNKNOWN = "is of a picture format that is not read; convert it to PNG or JPEG"
-_HEIC = "is a HEIC picture; install clipsearch[heic], or convert it to JPEG"
+_HEIC = "is a HEIC picture; install the extra heic, or convert it to JPEG"
 
 # Suffixes of images that are not read, and why.
 _NOT_READ = {

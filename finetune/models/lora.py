@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from finetune.errors import ClipsearchError, UsageError
+from finetune.installing import install_command
 from finetune.models.dual_encoder import DualEncoder
 from finetune.models.layers import layer_stack, places
 from finetune.towers import TOWERS, TowerName
@@ -133,7 +134,7 @@ def _peft() -> Any:
         import peft  # heavy, and an extra's
     except ModuleNotFoundError as error:
         raise ClipsearchError(
-            f"LoRA needs {error.name}; install it with: pip install 'clipsearch[finetune]'"
+            f"LoRA needs {error.name}; install it with: {install_command('finetune')}"
         ) from error
     return peft
 

@@ -12,6 +12,7 @@ from finetune.encoder_folder import DESCRIPTION_FILE, is_missing_folder
 from finetune.errors import UsageError
 from finetune.evaluation.zero_shot import check_templates
 from finetune.figures import Metric
+from finetune.installing import install_command
 from finetune.losses import OPTIONS, check_loss
 from finetune.manifest.inputs import check_exists, check_no_input
 from finetune.optimization.precisions import resolve_device
@@ -127,9 +128,7 @@ def _check_model(config: TrainConfig) -> None:
         if not config.lora_towers:
             raise UsageError("--lora-towers names no tower; give image, text or both")
         if importlib.util.find_spec("peft") is None:
-            raise UsageError(
-                "--lora needs peft; install it with: pip install 'clipsearch[finetune]'"
-            )
+            raise UsageError(f"--lora needs peft; install it with: {install_command('finetune')}")
     check_schedule(config.schedule, {name: getattr(config, name) for name in SCHEDULE_OPTIONS})
     check_loss(config.loss, {name: getattr(config, name) for name in OPTIONS})
 

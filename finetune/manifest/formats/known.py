@@ -31,7 +31,7 @@ FORMATS = (
     Format(
         ("folder",),
         "folder of images",
-        '`name.jpg`, or any suffix that Pillow decodes (HEIC: `pip install "clipsearch[heic]"`),'
+        "`name.jpg`, or any suffix that Pillow decodes (HEIC: the extra `heic`),"
         " with captions in `name.txt` if there are any",
     ),
     Format(

@@ -76,7 +76,10 @@ def test_of_a_bar_that_was_drawn_anew_the_log_has_the_last(tmp_path: Path, capsy
 def test_a_missing_package_is_one_sentence_in_every_command(run) -> None:
     code, _, err = run("lacks", "--quiet")
     assert code == 1 and err.count("\n") == 1
-    assert "this needs torch, which is not installed: pip install 'clipsearch[finetune]'" in err
+    assert (
+        "this needs torch, which is not installed; install it with: pip install '.[finetune]'"
+        in err
+    )
     assert "install clipsearch again" in missing_package(ModuleNotFoundError(name="numpy"))
 
 

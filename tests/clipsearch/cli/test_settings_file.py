@@ -55,6 +55,30 @@ def test_options_come_from_the_nearest_file_above_then_the_environment_then_the_
     assert asked[-1]["index"] == "http://vespa:8080" and asked[-1]["batch_size"] is None
 
 
+def test_the_environment_names_what_every_command_has_and_each_help_says_so(
+    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("INDEX", "ENCODER", "IMAGES", "LEDGER", "LANGUAGE"):
+        monkeypatch.setenv(f"CLIPSEARCH_{name}", f"of-{name}")
+    monkeypatch.setenv("CLIPSEARCH_DEVICE", "cuda")
+    assert run("feed", "m.csv") == (0, "")
+    named = {name: str(asked[-1][name]) for name in ("index", "encoder", "images", "ledger")}
+    assert named == {name: f"of-{name.upper()}" for name in named}
+    assert (asked[-1]["language"], asked[-1]["device"]) == ("of-LANGUAGE", "cuda")
+    missing = []
+    for name in cli.COMMANDS:
+        command = cli.cli.get_command(click.Context(cli.cli), name)
+        assert command is not None
+        below = command.commands.values() if isinstance(command, click.Group) else [command]
+        for one in below:
+            text = one.get_help(click.Context(one, info_name=name))
+            for option in ("index", "encoder", "images", "ledger", "device", "language"):
+                is_told = f"CLIPSEARCH_{option.upper()}" in text.replace("\n", "")
+                has = any(f"--{option}" in each.opts for each in one.params)
+                missing += [(name, one.name, option)] if has and not is_told else []
+    assert missing == []
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

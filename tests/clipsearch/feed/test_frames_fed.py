@@ -160,5 +160,6 @@ def test_only_a_frame_needs_pandas(encoder_folder: Path, photos: pd.DataFrame) -
     assert done.stdout.splitlines() == [
         "6",
         "6",
-        "UsageError a DataFrame needs pandas; install it with: pip install 'clipsearch[pandas]'",
+        "UsageError a DataFrame needs pandas; install it with: pip install '.[pandas]' in a"
+        " checkout of clipsearch",
     ]

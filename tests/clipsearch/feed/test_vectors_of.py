@@ -12,7 +12,7 @@ from clipsearch.encoder.encoder import Encoder
 from clipsearch.feed.copying import write_parquet
 from clipsearch.feed.feed import FeedOptions, FeedReport, feed
 from clipsearch.search.search import Search
-from finetune.errors import EncoderMismatchError, UsageError
+from finetune.errors import EncoderMismatchError, ManifestError, UsageError
 
 NAMES = ("2019/a.png", "2019/b.png", "2020/c.png", "d.png")
 
@@ -84,6 +84,29 @@ def test_float16_vectors_of_clip_retrieval_are_of_the_encoder_they_were_made_wit
     with Search.open(index) as search:
         hit = search.query(image=album / "d.png", k=1).hits[0]
     assert hit.document.id == "d.png" and hit.cosine == pytest.approx(1, abs=1e-3)
+
+
+def test_a_folder_of_images_that_a_feed_was_told_once_is_remembered_with_the_index(
+    tmp_path: Path, album: Path, encoder_folder: Path
+) -> None:
+    manifest = tmp_path / "photos.csv"
+    manifest.write_text("image,caption\na.png,a dog\nb.png,a cat\n")
+    index = tmp_path / "p.index"
+    assert counts(fed(manifest, index, encoder=encoder_folder, images=album / "2019")) == (
+        2,
+        0,
+        0,
+        0,
+    )
+    assert counts(fed(manifest, index)) == (0, 0, 2, 0)
+    manifest.write_text("image,caption\na.png,a red dog\nb.png,a cat\n")
+    assert counts(fed(manifest, index)) == (0, 1, 1, 0)
+    # Another one that is told takes its place; one that is gone is none.
+    (album / "2019").rename(album / "moved")
+    with pytest.raises(ManifestError, match="name the folder of the images with --images DIR"):
+        fed(manifest, index)
+    assert fed(manifest, index, images=album / "moved").rejected == 0
+    assert counts(fed(manifest, index)) == (0, 0, 2, 0)
 
 
 def test_vectors_that_the_encoder_did_not_make_are_refused(

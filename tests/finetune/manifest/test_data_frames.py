@@ -204,7 +204,8 @@ def test_pandas_is_named_where_it_is_missing(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == (
-        "UsageError a DataFrame needs pandas; install it with: pip install 'clipsearch[pandas]'"
+        "UsageError a DataFrame needs pandas; install it with: pip install '.[pandas]' in a"
+        " checkout of clipsearch"
     )
 
 

@@ -94,7 +94,7 @@ def test_what_looks_like_a_picture_and_is_not_taken_is_named(
     assert set(found) == {
         "phone.HEIC", "drawing.svg", "raw.NEF", "IMG_1", "photo.jpg_large", "drawing", "pipe",
     }  # fmt: skip
-    assert "install clipsearch[heic]" in found["phone.HEIC"]
+    assert "install the extra heic" in found["phone.HEIC"]
     assert "give it the suffix .png" in found["IMG_1"]
     assert found["pipe"] == "is a pipe, not a file"
     assert read(tmp_path)[0].problems.notes == {}
