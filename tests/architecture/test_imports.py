@@ -7,6 +7,7 @@ from import_graph import REPOSITORY, Imports, graph, modules, second_homes
 # From below to above: a room imports rooms to its left, and itself.
 FINETUNE = [
     "errors",
+    "installing",
     "cores",
     "public_names",
     "several",

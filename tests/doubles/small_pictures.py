@@ -11,7 +11,8 @@ from PIL import Image
 
 from clipsearch.documents import Document
 from clipsearch.engines import open_engine
-from clipsearch.feed.feed import FeedOptions, FeedReport, feed
+from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.report import FeedReport
 
 
 def paint(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> None:

@@ -22,7 +22,8 @@ from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import ConnectionSettings, connect
 from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.feed.feed import FeedOptions, FeedReport, feed
+from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.report import FeedReport
 from clipsearch.operations import Delete, Operation, Update, Upsert
 from clipsearch.search.search import Search
 from clipsearch.storable import MOST_ID_BYTES, blanked, blanked_path, shown_id, why_no_id

@@ -19,8 +19,9 @@ from small_pictures import Manifest, counts, documents, paint
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engines import open_engine
-from clipsearch.feed.feed import FeedOptions, FeedReport, feed
+from clipsearch.feed.feed import FeedOptions, feed
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.feed.report import FeedReport
 from clipsearch.operations import Upsert
 from finetune.errors import EngineError
 

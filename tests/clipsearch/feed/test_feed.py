@@ -19,7 +19,8 @@ from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engines import open_engine
 from clipsearch.feed import pipeline
-from clipsearch.feed.feed import FeedOptions, FeedReport, feed
+from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.report import FeedReport
 from clipsearch.operations import Delete
 from finetune.errors import (
     EncoderMismatchError,

@@ -18,9 +18,10 @@ from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import read_info, write_info
-from clipsearch.feed.feed import FeedOptions, FeedReport, feed
+from clipsearch.feed.feed import FeedOptions, feed
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.mark import OPEN_DAYS, FeedMark
+from clipsearch.feed.report import FeedReport
 from clipsearch.feed_facts import OpenFeed
 
 COUNT = 30

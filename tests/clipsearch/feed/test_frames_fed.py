@@ -15,7 +15,8 @@ from clipsearch.documents import Document
 from clipsearch.engine import Hit, Page
 from clipsearch.engines import open_engine
 from clipsearch.evaluation.evaluate import EvaluateOptions, evaluate
-from clipsearch.feed.feed import FeedOptions, FeedReport, feed
+from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.report import FeedReport
 from finetune.errors import UsageError
 
 
