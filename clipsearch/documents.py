@@ -37,8 +37,9 @@ class Document:
         captions: In the manifest's order; may be empty (the document is then found by vector).
         path: Where the image lies, as the manifest gave it (relative paths stay relative).
         tags: Column to value, as text; filters match the whole value, whatever its
-            case and Unicode form.
-        numbers: Column to value; finite.
+            case and Unicode form. A date stands here as its text.
+        numbers: Column to value; finite. A date stands here too, as its seconds: by them it is
+            filtered and sorted.
         embedding: float32[d], unit length to 1e-3, finite. None where the document has none
             (`get` and `visit` may be asked to leave it out).
         data_set: Name of the manifest that it comes from (`clipsearch.feed.data_sets`); empty
@@ -99,6 +100,8 @@ class Document:
             and (known.in_hits or not as_hit)
             and (known.form == 1 or getattr(self, name))
         }
+        for date in self.tags.keys() & self.numbers.keys():
+            del shown["numbers"][date]
         if self.embedding is not None and not as_hit:
             shown["embedding"] = self.embedding.tolist()
         return {"id": self.id, **shown}
@@ -210,6 +213,6 @@ def frame_of_documents(
     }
     tags = {name for document in documents for name in document.tags}
     numbers = {name for document in documents for name in document.numbers} - tags
-    metadata = [{**document.tags, **document.numbers} for document in documents]
+    metadata = [{**document.numbers, **document.tags} for document in documents]
     frame: pd.DataFrame = frame_of({**columns, **first}, metadata, numbers)
     return frame

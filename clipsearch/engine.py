@@ -20,6 +20,7 @@ from clipsearch.documents import (
 )
 from clipsearch.explanation import Explanation
 from clipsearch.feed_facts import DataSet, OpenFeed
+from clipsearch.filtering import Filter
 from clipsearch.json_records import record
 from clipsearch.modes import (
     MODES_WITHOUT_VECTOR,
@@ -67,8 +68,10 @@ class IndexInfo:
         encoder_name: For people.
         encoder_path: Where its folder lay at the feed, absolute; None without an encoder.
         bm25_weight, vector_weight: Of `hybrid` and `hybrid-normalized`.
-        number_columns: Metadata columns that are kept as numbers; all others are tags.
+        number_columns: Metadata columns that are kept as numbers.
         tag_columns: Metadata columns that are kept as tags.
+        date_columns: Metadata columns that are kept as dates: each as its text, among the tags of a
+            document, and as its seconds (`finetune.text.dates`), among the numbers.
         images_root: Folder from which relative document paths are meant; None where unknown.
         precision: Of the embeddings in the index; bfloat16, about three digits, on Vespa alone.
         index_id: Random, given at the first feed; by it a ledger knows that the index is still
@@ -99,6 +102,7 @@ class IndexInfo:
     vector_weight: float = DEFAULT_VECTOR_WEIGHT
     number_columns: tuple[str, ...] = ()
     tag_columns: tuple[str, ...] = ()
+    date_columns: tuple[str, ...] = ()
     images_root: str | None = None
     precision: EmbeddingPrecision = "float"
     index_id: str = ""
@@ -115,6 +119,16 @@ class IndexInfo:
     measured_at: int = 0
     reorder: Reorder | None = None
 
+    @property
+    def compared_columns(self) -> tuple[str, ...]:
+        """Those that ranges are asked of and that answers are sorted by: numbers and dates."""
+        return (*self.number_columns, *self.date_columns)
+
+    @property
+    def counted_columns(self) -> tuple[str, ...]:
+        """Those whose texts facets count: tags and dates."""
+        return (*self.tag_columns, *self.date_columns)
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read the object that `to_json` gave; keys of later versions are left out.
@@ -126,29 +140,6 @@ class IndexInfo:
     def to_json(self) -> dict[str, Any]:
         """Return all of it, as what JSON can hold; `from_json` gives it back."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class TagFilter:
-    """Keep documents whose tag `column` is one of `values`, as `clipsearch.folding` compares."""
-
-    column: str
-    values: tuple[str, ...]
-    exclude: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NumberFilter:
-    """Keep documents whose number `column` lies in the range; None leaves that side open."""
-
-    column: str
-    low: float | None = None
-    high: float | None = None
-    low_open: bool = False
-    high_open: bool = False
-
-
-Filter = TagFilter | NumberFilter
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ class Sort:
     """An order of what a query finds, in place of its score; equal ones are ordered by id.
 
     Attributes:
-        by: A number column, or one of SORTED_TEXTS. Documents without the number are left out.
+        by: A column of numbers or dates, or one of SORTED_TEXTS. Documents without it are left
+            out.
         descending: The greatest first.
     """
 

@@ -37,7 +37,7 @@ def complete_ids(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 def complete_facets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Return the index's columns of tags that begin so."""
     with _engine(ctx) as engine:
-        columns = () if engine is None else engine.info.tag_columns
+        columns = () if engine is None else engine.info.counted_columns
     return [column for column in columns if column.startswith(incomplete)]
 
 
@@ -45,7 +45,7 @@ def complete_filters(ctx: click.Context, param: click.Parameter, incomplete: str
     """Return the index's columns that begin so, with what a filter has next."""
     with _engine(ctx) as engine:
         info = None if engine is None else engine.info
-    columns = [] if info is None else [*info.tag_columns, *info.number_columns]
+    columns = [] if info is None else [*info.tag_columns, *info.compared_columns]
     return [f"{column}=" for column in columns if column.startswith(incomplete)]
 
 

@@ -77,6 +77,14 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     help="Keep this column as numbers.",
 )
 @click.option(
+    "--date",
+    "dates",
+    type=UTF8,
+    metavar="COL",
+    multiple=True,
+    help="Keep this column as dates, as 2019, 2019-06 or 2019-06-01T12:30.",
+)
+@click.option(
     "--prune",
     is_flag=True,
     help="Remove documents of this data set that the manifest no longer has, at the end.",

@@ -172,7 +172,10 @@ def score_text(hit: Hit, answer: Answer, *, named: bool = False) -> str:
         return ""
     if name == "score":
         return f"{hit.score:.4f}"
-    return f"{printable(name)} {number_text(hit.score)}" if named else number_text(hit.score)
+    shown = number_text(hit.score)
+    if name in answer.info.date_columns:
+        shown = printable(hit.document.tags.get(name, shown))
+    return f"{printable(name)} {shown}" if named else shown
 
 
 def _csv(answer: Answer, folders: ImageFolders) -> str:

@@ -70,7 +70,8 @@ _LIST_OPTIONS = (
         multiple=True,
         metavar="FILTER",
         shell_complete=complete_filters,
-        help="class=airport, class=a|b, class!=x, year=2010..2014, 'year>=2010'; all must hold.",
+        help="class=airport, class=a|b, class!=x, year=2010..2014, 'year>=2010',"
+        " 'taken>=2019-06'; all must hold.",
     ),
     click.option(
         "--facet",
@@ -85,7 +86,7 @@ _LIST_OPTIONS = (
         "--sort",
         type=UTF8,
         metavar="COLUMN",
-        help="Order by a number, or by id or path; -year is the greatest first.",
+        help="Order by a number or a date, or by id or path; -year is the greatest first.",
     ),
     click.option(
         "--images",

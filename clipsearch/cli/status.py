@@ -124,6 +124,7 @@ def _as_text(facts: dict[str, object]) -> str:
         "weights": f"bm25 {facts['bm25_weight']:g}, vector {facts['vector_weight']:g}",
         "ranking": _ranking(facts),
         "numbers": _columns(facts["number_columns"]),
+        "dates": _columns(facts["date_columns"]),
         "tags": _columns(facts["tag_columns"]),
         "images": facts["images_root"] or "unknown",
         "disk": "on the server" if size is None else f"{int(str(size)) / 1e6:,.1f} MB",

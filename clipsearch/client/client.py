@@ -153,7 +153,7 @@ class Client:
     def ask(self, parts: Sequence[Part], options: QueryOptions = ASKED) -> Page:
         """Find what `query` finds, for a question that is in parts already."""
         asked = self._question(None, parts, **options_json(options))
-        return page_from_json(self._post("/v1/search", *asked))
+        return page_from_json(self._post("/v1/search", *asked), self.info.date_columns)
 
     def similar(self, id: str, **options: Unpack[QueryKeywords]) -> Page:
         """Find what is like an indexed image; see `Search.similar`."""
@@ -240,7 +240,8 @@ class Client:
         else:
             body, media_type = form(changes, {"image": image_bytes(image)}, "document")
         self._known = None
-        return document_from_json(self._json(self._send("PUT", _address(id), body, media_type)))
+        reply = self._send("PUT", _address(id), body, media_type)
+        return document_from_json(self._json(reply), self.info.date_columns)
 
     def delete(self, id: str) -> None:
         """Remove a document; needs the write token. Raises DocumentNotFoundError for none."""
@@ -254,7 +255,8 @@ class Client:
     def _listed(self, path: str, options: ListOptions) -> Page:
         """Ask for a page of hits by an address."""
         told = urlencode(options_in_address(options, self.info), doseq=True)
-        return page_from_json(self._json(self._send("GET", f"{path}?{told}")))
+        reply = self._send("GET", f"{path}?{told}")
+        return page_from_json(self._json(reply), self.info.date_columns)
 
     def _get(self, id: str, embeddings: bool) -> Document | None:
         wanted = "?embedding=true" if embeddings else ""
@@ -262,7 +264,7 @@ class Client:
             reply = self._send("GET", _address(id) + wanted)
         except DocumentNotFoundError:
             return None
-        return document_from_json(self._json(reply))
+        return document_from_json(self._json(reply), self.info.date_columns)
 
     def _question(
         self, text: str | None, parts: Sequence[Part], **options: Any

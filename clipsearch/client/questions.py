@@ -3,16 +3,19 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from clipsearch.engine import Filter, IndexInfo, NumberFilter, TagFilter
+from clipsearch.engine import IndexInfo
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
 from clipsearch.search.filters import Filters, parse_filters
 from clipsearch.search.options import ListOptions
 from clipsearch.search.parts import Part, unit_vector
 from finetune.errors import UsageError
 from finetune.images.source import read_bytes
 from finetune.several import check_several
+from finetune.text.dates import moment_text
 from finetune.text.numerals import number_text
 
 if TYPE_CHECKING:
@@ -91,11 +94,16 @@ def _filters_json(filters: Filters) -> Any:
     if isinstance(filters, str):
         return [filters]
     if isinstance(filters, Mapping):
-        return {
-            column: value if isinstance(value, str | int | float | None) else list(value)
-            for column, value in filters.items()
-        }
+        return {column: _value_json(value) for column, value in filters.items()}
     return [_filter_json(each) for each in filters]
+
+
+def _value_json(value: Any) -> Any:
+    if isinstance(value, date):
+        return str(value)
+    if isinstance(value, str | int | float | None):
+        return value
+    return [str(each) if isinstance(each, date) else each for each in value]
 
 
 def _filter_json(filter: Any) -> Any:
@@ -108,15 +116,16 @@ def _filter_json(filter: Any) -> Any:
 
 def _filter_texts(filters: Filters, info: IndexInfo) -> list[str]:
     """Return filters as they are written in an address. Raises what `parse_filters` raises."""
-    return [text for each in parse_filters(filters, info) for text in _texts(each)]
+    return [text for each in parse_filters(filters, info) for text in _texts(each, info)]
 
 
-def _texts(filter: Filter) -> Iterator[str]:
+def _texts(filter: Filter, info: IndexInfo) -> Iterator[str]:
     if isinstance(filter, TagFilter):
         values = "|".join(value.replace("|", "\\|") for value in filter.values)
         yield f"{filter.column}{'!=' if filter.exclude else '='}{values}"
         return
+    written = moment_text if filter.column in info.date_columns else number_text
     if filter.low is not None:
-        yield f"{filter.column}{'>' if filter.low_open else '>='}{number_text(filter.low)}"
+        yield f"{filter.column}{'>' if filter.low_open else '>='}{written(filter.low)}"
     if filter.high is not None:
-        yield f"{filter.column}{'<' if filter.high_open else '<='}{number_text(filter.high)}"
+        yield f"{filter.column}{'<' if filter.high_open else '<='}{written(filter.high)}"

@@ -9,13 +9,14 @@ from typing import Self
 from clipsearch.documents import Document
 from clipsearch.engine import Engine, IndexInfo
 from clipsearch.engines import feed_lock, is_remote
+from clipsearch.feed.columns import date_of
 from clipsearch.feed.ledger.file import ledger_path
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.mark import FeedMark
 from clipsearch.feed.upgrade import upgraded
 from clipsearch.operations import Outcome, Update
 from clipsearch.storable import blanked
-from finetune.errors import UsageError
+from finetune.errors import DocumentError, UsageError
 from finetune.text.composed import composed
 from finetune.text.numerals import read_number
 
@@ -83,18 +84,38 @@ class Changes:
         return self.captions is None and not self.tags and not self.numbers
 
     def check(self, info: IndexInfo) -> None:
-        """Raise UsageError where a column is kept as the other kind in the index of `info`."""
+        """Raise UsageError where a column is kept as another kind in the index of `info`."""
+        self.dates(info)
         for column in self.tags:
             if column in info.number_columns or column in self.numbers:
                 raise UsageError(f"tag {column}: this index keeps it as numbers; give a number")
         for column in self.numbers:
+            if column in info.date_columns:
+                raise UsageError(f"number {column}: this index keeps it as dates; give a tag")
             if column in info.tag_columns:
                 raise UsageError(f"number {column}: this index keeps it as text; give a tag")
 
-    def applied_to(self, document: Document) -> Update:
-        """Return the operation that changes the document."""
+    def dates(self, info: IndexInfo) -> dict[str, float | None]:
+        """Return the seconds of the tags that the index keeps as dates.
+
+        Raises UsageError for what is no date.
+        """
+        given = {name: value for name, value in self.tags.items() if name in info.date_columns}
+        try:
+            return {
+                name: None if value is None else date_of(name, value)[1]
+                for name, value in given.items()
+            }
+        except DocumentError as error:
+            raise UsageError(f"tag {error}") from error
+
+    def applied_to(self, document: Document, info: IndexInfo) -> Update:
+        """Return the operation that changes the document, in the index of `info`.
+
+        Raises UsageError for a date that is none.
+        """
         tags = {**document.tags, **self.tags}
-        numbers = {**document.numbers, **self.numbers}
+        numbers = {**document.numbers, **self.numbers, **self.dates(info)}
         return Update(
             document.id,
             captions=self.captions,
@@ -168,7 +189,8 @@ def first_error(outcomes: Sequence[Outcome], what: str) -> str | None:
 def change(engine: Engine, documents: Sequence[Document], changes: Changes) -> list[Outcome]:
     """Change documents, and let the index know of new columns first. Raises EngineError."""
     add_columns(engine, changes)
-    return list(engine.feed(changes.applied_to(document) for document in documents))
+    info = engine.info
+    return list(engine.feed(changes.applied_to(document, info) for document in documents))
 
 
 def add_columns(engine: Engine, changes: Changes) -> None:
@@ -179,7 +201,7 @@ def add_columns(engine: Engine, changes: Changes) -> None:
         numbers = {column for column, value in changes.numbers.items() if value is not None}
         return replace(
             info,
-            tag_columns=tuple(sorted(tags.union(info.tag_columns))),
+            tag_columns=tuple(sorted(tags.difference(info.date_columns).union(info.tag_columns))),
             number_columns=tuple(sorted(numbers.union(info.number_columns))),
         )
 

@@ -55,7 +55,7 @@ def put_image(
         before,
         captions=before.captions if changes.captions is None else changes.captions,
         tags=_present({**before.tags, **changes.tags}),
-        numbers=_present({**before.numbers, **changes.numbers}),
+        numbers=_present({**before.numbers, **changes.numbers, **changes.dates(engine.info)}),
         path=str(image.path),
         embedding=image.embedding,
         content=image.content,

@@ -1,14 +1,15 @@
-"""Which metadata columns of an index are numbers and which are tags, and documents by that choice.
+"""Which metadata columns of an index are numbers, dates and tags, and documents by that choice.
 
-The first feed chooses, by the rule of `finetune.text.numerals`, and the index remembers: a column
-never
-changes its kind afterwards, since a filter such as `year>=2010` must mean the same for every
-document. A later value that is no number without loss, such as the zip 02134, is refused.
+The first feed chooses, by the rules of `finetune.text.numerals` and `finetune.text.dates`, and the
+index remembers: a column never changes its kind afterwards, since a filter such as `year>=2010`
+must mean the same for every document. A later value that is no number without loss, such as the zip
+02134, or no date, is refused.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from finetune.manifest.formats.row import MetadataValue
 from finetune.manifest.manifest import Record
 from finetune.manifest.merging.record_block import RecordBlock
 from finetune.text.composed import composed
+from finetune.text.dates import date_period
 from finetune.text.numerals import exact_number, number_text, read_number, value_text
 
 SPLIT_COLUMN = "split"
@@ -32,7 +34,7 @@ class MetadataColumns:
     """The metadata columns by kind; no column is in both.
 
     Attributes:
-        numbers, tags: By kind.
+        numbers, tags, dates: By kind.
         asked_numbers: Those of `numbers` that the user asked for in this feed: their values are
             numbers whatever their spelling, 02134 is 2134.
     """
@@ -40,6 +42,7 @@ class MetadataColumns:
     numbers: frozenset[str]
     tags: frozenset[str]
     asked_numbers: frozenset[str] = frozenset()
+    dates: frozenset[str] = frozenset()
 
 
 def choose_columns(
@@ -48,31 +51,37 @@ def choose_columns(
     *,
     tags: Iterable[str] = (),
     numbers: Iterable[str] = (),
+    dates: Iterable[str] = (),
 ) -> MetadataColumns:
     """Return what the index remembers, and for each new column what is asked for or was found.
 
     Args:
-        found: Column to "number" or "tag", as the manifest's values suggest.
+        found: Column to "number", "date" or "tag", as the manifest's values suggest.
         remembered: By the index.
-        tags, numbers: Asked for by the user; they decide about new columns only.
+        tags, numbers, dates: Asked for by the user; they decide about new columns only.
 
-    Raises UsageError for a column that is unknown, asked for as both kinds, or remembered as
-    the other kind.
+    Raises UsageError for a column that is unknown, asked for as two kinds, or remembered as
+    another kind.
     """
     kinds = _storable(found)
     kinds[SPLIT_COLUMN] = "tag"
     fixed = {SPLIT_COLUMN}
-    for kind, columns in (("number", remembered.numbers), ("tag", remembered.tags)):
+    known_kinds = {"number": remembered.numbers, "tag": remembered.tags, "date": remembered.dates}
+    for kind, columns in known_kinds.items():
         # An index of an earlier clipsearch may have the decomposed form of a name.
         names = {*columns, *map(composed, columns)}
         fixed |= names
         kinds |= dict.fromkeys(names, kind)
-    asked_tags, asked_numbers = (
-        {composed(blanked(column)) for column in asked} for asked in (tags, numbers)
-    )
-    for column in sorted(asked_tags & asked_numbers):
-        raise UsageError(f"column {column!r} is asked for both as tag and as number; choose one")
-    for kind, asked in (("tag", asked_tags), ("number", asked_numbers)):
+    wishes = {
+        kind: {composed(blanked(column)) for column in asked}
+        for kind, asked in (("tag", tags), ("number", numbers), ("date", dates))
+    }
+    for one, other in combinations(wishes, 2):
+        for column in sorted(wishes[one] & wishes[other]):
+            raise UsageError(
+                f"column {column!r} is asked for both as {one} and as {other}; choose one"
+            )
+    for kind, asked in wishes.items():
         for column in sorted(asked):
             if column not in kinds:
                 known = ", ".join(sorted(kinds))
@@ -83,10 +92,12 @@ def choose_columns(
                     f" a column cannot change its kind, so feed a new index"
                 )
             kinds[column] = kind
+    by_kind = {
+        kind: frozenset(column for column, known in kinds.items() if known == kind)
+        for kind in wishes
+    }
     return MetadataColumns(
-        frozenset(column for column, kind in kinds.items() if kind == "number"),
-        frozenset(column for column, kind in kinds.items() if kind == "tag"),
-        frozenset(asked_numbers),
+        by_kind["number"], by_kind["tag"], frozenset(wishes["number"]), by_kind["date"]
     )
 
 
@@ -107,7 +118,7 @@ def document_of(
         data_set: That it comes from.
 
     Raises DocumentError for a value that would be another one, or none, in a column that the
-    index keeps as numbers.
+    index keeps as numbers or dates.
     """
     tags, numbers = tags_and_numbers(record.metadata, record.split, columns)
     return Document(
@@ -172,9 +183,25 @@ def tags_and_numbers(
             asked = name in columns.asked_numbers
             number = None if asked else _exact_number(value)
             numbers[column] = _number(column, value, asked=asked) if number is None else number
+        elif name in columns.dates:
+            tags[column], numbers[column] = date_of(column, value_text(value))
         else:
             tags[column] = value if isinstance(value, str) else value_text(value)
     return tags, numbers
+
+
+def date_of(column: str, value: str) -> tuple[str, float]:
+    """Return a date as a document has it: its text, and its seconds.
+
+    Raises DocumentError for what is none.
+    """
+    period = date_period(value)
+    if period is None:
+        raise DocumentError(
+            f"{column} is {value!r}, but the index keeps {column} as dates; write it as 2019,"
+            f" 2019-06, 2019-06-01 or 2019-06-01T12:30, or feed a new index with --tag {column}"
+        )
+    return value, period.start
 
 
 # Years, classes and scores come again and again.

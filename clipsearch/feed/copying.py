@@ -99,9 +99,9 @@ def _target(target: str, info: IndexInfo) -> Engine:
 def write_parquet(source: str, path: Path, stream: TextIO | None = None) -> int:
     """Write all documents as a manifest with vectors, which feeds a new index; returns their count.
 
-    Columns: id, image (the path), captions, embedding, then each tag as text and each number as a
-    double. A column of one of these names has `metadata_` before it. Raises EngineError, UsageError
-    where the file is there already, and OSError.
+    Columns: id, image (the path), captions, embedding, then each tag and date as text, each
+    number as a double. One of these names has `metadata_` before it. Raises EngineError,
+    UsageError where the file is there already, and OSError.
     """
     import pyarrow.parquet as pq  # heavy, and only this needs it
 
@@ -134,7 +134,7 @@ def _schema(info: IndexInfo) -> "pa.Schema":
         ("image", pa.string()),
         ("captions", pa.list_(pa.string())),
         ("embedding", pa.list_(pa.float32())),
-        *((_name(column), pa.string()) for column in info.tag_columns),
+        *((_name(column), pa.string()) for column in info.counted_columns),
         *((_name(column), pa.float64()) for column in info.number_columns),
     ]
     return pa.schema(fields, metadata={OF_AN_INDEX: info.encoder_fingerprint or ""})
@@ -149,7 +149,7 @@ def _rows(batch: list[Document], schema: "pa.Schema", info: IndexInfo) -> "pa.Re
         "captions": [list(each.captions) for each in batch],
         "embedding": [each.embedding for each in batch],
     }
-    for column in info.tag_columns:
+    for column in info.counted_columns:
         columns[_name(column)] = [each.tags.get(column) for each in batch]
     for column in info.number_columns:
         columns[_name(column)] = [each.numbers.get(column) for each in batch]

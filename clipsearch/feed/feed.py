@@ -82,7 +82,7 @@ class FeedOptions:
             manifest was told, if that is still there.
         columns: Of a table whose names do not say which is which; None goes by the names.
         splits: Of "train", "val", "test"; all where empty.
-        tags, numbers: New metadata columns to keep as that kind, whatever their values suggest.
+        tags, numbers, dates: New metadata columns to keep as that kind, whatever their values say.
         prune: Remove documents of this data set that the manifest no longer has.
         data_set: The name of the data set that the manifest is; None finds out
             (`clipsearch.feed.data_sets`).
@@ -107,6 +107,7 @@ class FeedOptions:
     splits: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
     prune: bool = False
     data_set: str | None = None
     id_prefix: str | None = None
@@ -121,7 +122,7 @@ class FeedOptions:
 
     def check(self) -> None:
         """Raise UsageError for a value that cannot work."""
-        for name in ("splits", "tags", "numbers"):
+        for name in ("splits", "tags", "numbers", "dates"):
             check_several(getattr(self, name), f"FeedOptions.{name}")
         check_precision(self.device, self.precision)
         if self.encoder is not None and self.vectors_of is not None:
@@ -212,7 +213,7 @@ def feed(
         if not len(manifest):
             raise ManifestError(f"{options.manifest}: has no images to feed")
         columns, absolute_paths = prepare(
-            target, manifest, tags=options.tags, numbers=options.numbers
+            target, manifest, tags=options.tags, numbers=options.numbers, dates=options.dates
         )
         # In the folder of an index that may have been made just now.
         if ledger is None:
@@ -397,9 +398,9 @@ class _Feed:
 
 def _asked(options: FeedOptions, given: str | Path | FrameManifest) -> Asked:
     wish = Wish(options.data_set, options.id_prefix)
-    others = (options.images, options.splits, options.tags, options.numbers, options.strict)
-    columns = () if options.columns is None else (options.columns,)
-    return Asked.of(given, options.index, wish, (*others, *columns), prune=options.prune)
+    kinds = (options.tags, options.numbers, options.dates)
+    others = (options.images, options.splits, kinds, options.columns, options.strict)
+    return Asked.of(given, options.index, wish, others, prune=options.prune)
 
 
 def _nothing_changed(found: Unchanged, started: float) -> FeedReport:

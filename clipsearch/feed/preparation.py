@@ -21,18 +21,25 @@ LEAST_COSINE = 0.9
 
 
 def prepare(
-    target: FeedTarget, manifest: Manifest, *, tags: Sequence[str], numbers: Sequence[str]
+    target: FeedTarget,
+    manifest: Manifest,
+    *,
+    tags: Sequence[str],
+    numbers: Sequence[str],
+    dates: Sequence[str],
 ) -> tuple[MetadataColumns, bool]:
     """Settle columns and paths with the index, making it at the first feed.
 
     Args:
         target: The index.
         manifest: That is fed.
-        tags, numbers: New columns to keep as that kind.
+        tags, numbers, dates: New columns to keep as that kind.
 
     Returns the columns, and whether this manifest's documents need absolute paths.
     """
-    columns = choose_columns(manifest.columns(), target.columns, tags=tags, numbers=numbers)
+    columns = choose_columns(
+        manifest.columns(), target.columns, tags=tags, numbers=numbers, dates=dates
+    )
     vector = None if target.fingerprint else first_vector(manifest)
     if vector is None and not target.made_by:
         target.take_default_encoder()

@@ -3,6 +3,7 @@
 import os
 import uuid
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -144,7 +145,11 @@ class FeedTarget:
         if self._engine is None:
             return MetadataColumns(frozenset(), frozenset())
         info = self._engine.info
-        return MetadataColumns(frozenset(info.number_columns), frozenset(info.tag_columns))
+        return MetadataColumns(
+            frozenset(info.number_columns),
+            frozenset(info.tag_columns),
+            dates=frozenset(info.date_columns),
+        )
 
     def load_encoder(self) -> Encoder:
         """Return the encoder, loaded once and checked against its fingerprint.
@@ -214,16 +219,25 @@ class FeedTarget:
 
     def _described(self, info: IndexInfo, columns: MetadataColumns) -> IndexInfo:
         # Another feed may have added columns of its own meanwhile.
-        numbers, tags = (
-            columns.numbers.union(info.number_columns),
-            columns.tags.union(info.tag_columns),
+        kinds = {
+            "number": columns.numbers.union(info.number_columns),
+            "tag": columns.tags.union(info.tag_columns),
+            "date": columns.dates.union(info.date_columns),
+        }
+        of_index = {"number": info.number_columns, "tag": info.tag_columns}
+        for one, other in combinations(kinds, 2):
+            for column in sorted(kinds[one] & kinds[other]):
+                made = next((kind for kind, known in of_index.items() if column in known), "date")
+                raise EngineError(
+                    f"{self._index}: another feed has just made {column} a {made}; run this one"
+                    f" again"
+                )
+        info = replace(
+            info,
+            number_columns=tuple(sorted(kinds["number"])),
+            tag_columns=tuple(sorted(kinds["tag"])),
+            date_columns=tuple(sorted(kinds["date"])),
         )
-        for column in sorted(numbers & tags):
-            raise EngineError(
-                f"{self._index}: another feed has just made {column} a"
-                f" {'number' if column in info.number_columns else 'tag'}; run this one again"
-            )
-        info = replace(info, number_columns=tuple(sorted(numbers)), tag_columns=tuple(sorted(tags)))
         if self._description is None or self._folder is None:
             return info
         return replace(

@@ -206,6 +206,7 @@ def _about(info: IndexInfo, data_set: str) -> tuple[object, ...]:
         info.encoder_path,
         info.number_columns,
         info.tag_columns,
+        info.date_columns,
         root,
         root is not None and Path(root).is_dir(),
         [each for each in info.data_sets if each.name == data_set],

@@ -1,6 +1,6 @@
 """Answers read from the JSON that `clipsearch.search.answer` makes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,13 @@ from clipsearch.engine import Hit, Page
 from clipsearch.explanation import Explanation
 from clipsearch.json_records import record
 from clipsearch.vocabulary import Correction
+from finetune.text.dates import date_period
 
 
-def page_from_json(values: Mapping[str, Any]) -> Page:
-    """Return the page of `answer_json`."""
+def page_from_json(values: Mapping[str, Any], dates: Iterable[str] = ()) -> Page:
+    """Return the page of `answer_json`; `dates` are the index's date columns."""
     return Page(
-        hits=tuple(_hit(each) for each in values["hits"]),
+        hits=tuple(_hit(each, dates) for each in values["hits"]),
         total=values["total"],
         offset=values["offset"],
         facets={
@@ -31,21 +32,28 @@ def page_from_json(values: Mapping[str, Any]) -> Page:
     )
 
 
-def document_from_json(values: Mapping[str, Any]) -> Document:
-    """Return the document of `Document.to_show`, whatever stands beside it."""
+def document_from_json(values: Mapping[str, Any], dates: Iterable[str] = ()) -> Document:
+    """Return the document of `Document.to_show`, whatever stands beside it.
+
+    It shows no seconds of the tags that are `dates`: they are found again.
+    """
     embedding = values.get("embedding")
     shown = {name: values[name] for name in PARTS if name in values}
-    shown["numbers"] = {name: float(value) for name, value in values.get("numbers", {}).items()}
+    numbers = {name: float(value) for name, value in values.get("numbers", {}).items()}
+    for column in set(dates).intersection(values["tags"]):
+        period = date_period(values["tags"][column])
+        numbers |= {} if period is None else {column: period.start}
+    shown["numbers"] = numbers
     return Document.from_json(
         {"id": values["id"], **shown},
         None if embedding is None else np.array(embedding, np.float32),
     )
 
 
-def _hit(values: Mapping[str, Any]) -> Hit:
+def _hit(values: Mapping[str, Any], dates: Iterable[str]) -> Hit:
     told = values.get("explanation")
     return Hit(
-        document=document_from_json(values),
+        document=document_from_json(values, dates),
         score=values["score"],
         bm25=values["bm25"],
         cosine=values["cosine"],

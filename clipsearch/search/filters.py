@@ -6,14 +6,21 @@ class!=airport          not this value; a document without the tag passes
 year=2010               the number is exactly this
 year=2010..2014         from, to, both included; either side may be left out
 year>=2010  year<2015   >=, <=, > and <
+taken=2019-06           of a date: in that month; a year, a day or a time do as well
+taken=2019..2021        from the beginning of the first to the end of the last
+taken>=2019-06          from its beginning on; > is after its end, < before its beginning
 """
 
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
+from typing import Any
 
-from clipsearch.engine import Filter, IndexInfo, NumberFilter, TagFilter
+from clipsearch.engine import IndexInfo
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
+from clipsearch.search.date_filters import date_between, date_filter
 from clipsearch.storable import blanked
 from finetune.errors import UsageError
 from finetune.several import check_several
@@ -21,7 +28,7 @@ from finetune.text.composed import composed, forms
 from finetune.text.numerals import number_text, read_number, value_text
 
 # What a column may be asked for from Python; text is taken as the whole value, bars included.
-FilterValues = str | float | None | Sequence[str] | Sequence[float | None]
+FilterValues = str | float | date | None | Sequence[str] | Sequence[float | str | date | None]
 Filters = Mapping[str, FilterValues] | Iterable[Filter | str] | str
 
 _OPERATOR = re.compile(r"!=|>=|<=|=|>|<")
@@ -32,8 +39,8 @@ _NUMBER_OPERATORS = "=, >=, <=, >, < and low..high"
 def parse_filters(filters: Filters, info: IndexInfo) -> tuple[Filter, ...]:
     """Read filters for an engine, from `--filter` strings, a mapping, or ready ones.
 
-    A mapping has a column's value, a list of alternatives (tags), a number or a (low, high)
-    tuple in which None leaves a side open (numbers).
+    A mapping has a column's value, a list of alternatives (tags), or a number, a date, or a
+    (low, high) tuple of these in which None leaves a side open.
 
     In tags, blanks stand for what no index can hold, as in the documents.
 
@@ -62,7 +69,9 @@ def parse_filter(text: str, info: IndexInfo) -> Filter:
     Raises UsageError, naming the filter, where it cannot be read or the column is unknown.
     """
     column, operator, value = _split(text, info)
-    column = _known_column(column, (*info.tag_columns, *info.number_columns), "filter by")
+    column = _known_column(column, (*info.tag_columns, *info.compared_columns), "filter by")
+    if column in info.date_columns:
+        return date_filter(text, column, operator, value)
     if column in info.number_columns:
         return _number_filter(text, column, operator, value)
     return _tag_filter(text, column, operator, value)
@@ -79,12 +88,12 @@ def check_facets(columns: Iterable[str], info: IndexInfo) -> tuple[str, ...]:
                 f" filter by a range instead ({column}=low..high), or feed a new index with"
                 f" --tag {column}"
             )
-    return tuple(_known_column(column, info.tag_columns, "count") for column in wanted)
+    return tuple(_known_column(column, info.counted_columns, "count") for column in wanted)
 
 
 def _split(text: str, info: IndexInfo) -> tuple[str, str, str]:
     """Return column, operator, value. A known column may hold an operator in its name."""
-    for column in sorted((*info.tag_columns, *info.number_columns), key=len, reverse=True):
+    for column in sorted((*info.tag_columns, *info.compared_columns), key=len, reverse=True):
         written = next((form for form in forms(column) if text.startswith(form)), None)
         if written is not None:
             rest = text[len(written) :].lstrip()
@@ -118,9 +127,9 @@ def _known_column(column: str, known: Sequence[str], what: str) -> str:
 def _tag_filter(text: str, column: str, operator: str, value: str) -> TagFilter:
     if operator not in ("=", "!="):
         raise UsageError(
-            f"the filter {text!r} compares numbers, but {column} is kept as text: use = or !=;"
-            f" where its every value is a number (a date as 20240131), feed a new index with"
-            f" --number {column}"
+            f"the filter {text!r} compares numbers or dates, but {column} is kept as text: use ="
+            f" or !=; where its every value is a number or a date (2024-01-31), feed a new index"
+            f" with --number {column} or --date {column}"
         )
     values = tuple(part.replace("\\|", "|").strip() for part in _BAR.split(value))
     if not all(values):
@@ -168,19 +177,30 @@ def _range(text: str, column: str, low: float | None, high: float | None) -> Num
 
 def _from_value(column: str, wanted: FilterValues, info: IndexInfo) -> Filter:
     """Return a filter from an entry of a mapping."""
-    column = _known_column(column, (*info.tag_columns, *info.number_columns), "filter by")
+    column = _known_column(column, (*info.tag_columns, *info.compared_columns), "filter by")
     name = f"{column}={wanted!r}"
+    if column in info.date_columns:
+        if isinstance(wanted, tuple) and len(wanted) == 2:
+            low, high = (None if bound is None else str(bound) for bound in wanted)
+            return date_between(name, column, low, high)
+        return date_filter(name, column, "=", "" if wanted is None else str(wanted))
     if column not in info.number_columns:
-        values = [wanted] if isinstance(wanted, str | int | float) or wanted is None else [*wanted]
-        texts = tuple(value_text(value) for value in values if value is not None)
+        values: Sequence[Any] = (
+            [wanted] if wanted is None or isinstance(wanted, str | int | float | date) else wanted
+        )
+        texts = tuple(
+            str(value) if isinstance(value, date) else value_text(value)
+            for value in values
+            if value is not None
+        )
         if not texts or len(texts) != len(values) or not all(texts):
             raise UsageError(f"the filter {name} has an empty value")
         return TagFilter(column, texts)
     if isinstance(wanted, str):
         return _number_filter(name, column, "=", wanted)
     if isinstance(wanted, tuple) and len(wanted) == 2:
-        low, high = (None if bound is None else _number(name, str(bound)) for bound in wanted)
-        return _range(name, column, low, high)
+        least, most = (None if bound is None else _number(name, str(bound)) for bound in wanted)
+        return _range(name, column, least, most)
     if isinstance(wanted, int | float):
         return _range(name, column, _number(name, str(wanted)), _number(name, str(wanted)))
     raise UsageError(
@@ -194,6 +214,6 @@ def _check_ready(ready: Filter, info: IndexInfo) -> Filter:
     numbers = isinstance(ready, NumberFilter)
     if isinstance(ready, TagFilter):
         check_several(ready.values, "TagFilter.values")
-    known = info.number_columns if numbers else info.tag_columns
+    known = info.compared_columns if numbers else info.tag_columns
     column = _known_column(ready.column, known, f"filter by {'number' if numbers else 'tag'}")
     return replace(ready, column=column)

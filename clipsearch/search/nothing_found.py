@@ -8,8 +8,10 @@ from itertools import islice
 
 import numpy as np
 
-from clipsearch.engine import Engine, EngineQuery, Filter, NumberFilter, Page, TagFilter
+from clipsearch.engine import Engine, EngineQuery, Page
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
 from finetune.console import printable
+from finetune.text.dates import date_text
 from finetune.text.numerals import number_text
 
 _VALUES_NAMED = 5
@@ -40,8 +42,9 @@ def why_nothing(engine: Engine, query: EngineQuery) -> list[str]:
 def _no_document_has(engine: Engine, query: EngineQuery, one: Filter) -> str:
     column = printable(one.column)
     if isinstance(one, NumberFilter):
-        low = "" if one.low is None else number_text(one.low)
-        high = "" if one.high is None else number_text(one.high)
+        written = date_text if one.column in engine.info.date_columns else number_text
+        low = "" if one.low is None else written(one.low)
+        high = "" if one.high is None else written(one.high)
         between = low if low == high else f"{low}..{high}"
         return f"no document has a {column} of {between}"
     assert isinstance(one, TagFilter)

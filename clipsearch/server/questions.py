@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from clipsearch.engine import DEFAULT_CANDIDATES, Filter, NumberFilter, TagFilter
+from clipsearch.engine import DEFAULT_CANDIDATES
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
 from clipsearch.modes import Mode
 from clipsearch.search.filters import Filters
 from clipsearch.search.limits import MAX_CANDIDATES

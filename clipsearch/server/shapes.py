@@ -236,6 +236,7 @@ class IndexShape(Shape):
     index_id: str
     tag_columns: list[str]
     number_columns: list[str]
+    date_columns: list[str]
     data_sets: list[str]
     version: str
     limits: dict[str, int]

@@ -46,7 +46,7 @@ class ManifestSummary:
         rows, images, captions: How many were read; images are the records.
         images_with_captions: Number of captions to number of images; 10 stands for 10 and more.
         splits: Split to number of images.
-        columns: Metadata column to "number" or "tag".
+        columns: Metadata column to "number", "date" or "tag".
         dimension: Of ready-made vectors; None without any.
         width, height: Pixels of the readable images: as stored, or upright where `decoded`; None
             where no image is readable.

@@ -306,10 +306,9 @@ class Manifest:
         return frame
 
     def columns(self) -> dict[str, str]:
-        """Return what each metadata column holds, "number" or "tag".
+        """Return what each metadata column holds, "number", "date" or "tag".
 
-        A column holds numbers if the text of its every non-empty value, read as a double and
-        printed in full, is the same number again; see `finetune.text.numerals`.
+        See `finetune.text.numerals` for what is a number, `finetune.text.dates` for a date.
         """
         return dict(self._columns)
 

@@ -16,7 +16,7 @@ from vespa_stub import StubVespa
 from vespa_twin import edits
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, NumberFilter, Page, TagFilter
+from clipsearch.engine import EngineQuery, Page
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.segments import segment
 from clipsearch.engines.vespa.engine import VespaEngine
@@ -24,6 +24,7 @@ from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
 from clipsearch.engines.vespa.queries import search_body
 from clipsearch.explanation import shares_of
+from clipsearch.filtering import NumberFilter, TagFilter
 from clipsearch.modes import MODES
 from clipsearch.operations import Delete, Upsert
 from clipsearch.search.explaining import explained

@@ -13,11 +13,12 @@ from vespa_recorded import INFO, assert_same_pages, load_documents
 from vespa_stub import StubVespa
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, NumberFilter, Page, TagFilter
+from clipsearch.engine import EngineQuery, Page
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.filtering import NumberFilter, TagFilter
 from clipsearch.modes import MODES, Mode
 from clipsearch.operations import Upsert
 from clipsearch.sorting import Sort

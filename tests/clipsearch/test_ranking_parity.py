@@ -13,8 +13,9 @@ import pytest
 from local_collection import in_segments, through_codes
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, IndexInfo, Page, TagFilter
+from clipsearch.engine import EngineQuery, IndexInfo, Page
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.filtering import TagFilter
 from clipsearch.modes import Mode
 from clipsearch.operations import Delete, Operation, Update, Upsert
 from clipsearch.text import tokens

@@ -6,17 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from clipsearch.documents import Document
-from clipsearch.engine import (
-    EngineQuery,
-    Filter,
-    Hit,
-    IndexInfo,
-    NumberFilter,
-    Page,
-    fused_weights,
-    target_hits,
-)
+from clipsearch.engine import EngineQuery, Hit, IndexInfo, Page, fused_weights, target_hits
 from clipsearch.engines.facet_counts import counts_by_tag
+from clipsearch.filtering import Filter, NumberFilter
 from clipsearch.folding import fold
 from clipsearch.operations import Operation, Outcome
 from clipsearch.terms import DocumentFrequencies

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, IndexInfo, NumberFilter, Page, TagFilter
+from clipsearch.engine import EngineQuery, IndexInfo, Page
+from clipsearch.filtering import NumberFilter, TagFilter
 from clipsearch.modes import MODES, Mode
 
 INFO = IndexInfo(

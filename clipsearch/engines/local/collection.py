@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.documents import Document
-from clipsearch.engine import Filter
 from clipsearch.engines.facet_counts import Counts, counts_by_tag
 from clipsearch.engines.local.segments.metadata import Mask
 from clipsearch.engines.local.segments.segment import Row, Segment, id_hashes, sections_of
 from clipsearch.engines.local.vectors.blocks import VectorStore
 from clipsearch.engines.local.vectors.depth import Depths
+from clipsearch.filtering import Filter
 from clipsearch.ranking import RowNumbers, inverse_document_frequency
 
 Ints = npt.NDArray[np.int32]

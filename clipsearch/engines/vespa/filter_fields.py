@@ -17,7 +17,7 @@ decides.
 import struct
 from collections.abc import Mapping, Sequence
 
-from clipsearch.engine import NumberFilter
+from clipsearch.filtering import NumberFilter
 from clipsearch.folding import fold
 
 TAG_VALUES = "tag_values"

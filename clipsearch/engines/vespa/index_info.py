@@ -110,7 +110,7 @@ class ColumnPlaces:
             return self._places
         with self._lock:
             if not wanted <= self._places.keys():
-                wanted.update(self._info.number_columns)  # all at once, not one after the other
+                wanted.update(self._info.compared_columns)  # all at once, not one after the other
                 self._places = places_of(self._change(lambda now: _with(now, wanted)).column_order)
             return self._places
 

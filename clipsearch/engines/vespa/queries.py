@@ -10,20 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clipsearch.documents import PARTS
-from clipsearch.engine import (
-    RERANK_COUNT,
-    EngineQuery,
-    IndexInfo,
-    NumberFilter,
-    fused_weights,
-    target_hits,
-)
+from clipsearch.engine import RERANK_COUNT, EngineQuery, IndexInfo, fused_weights, target_hits
 from clipsearch.engines.vespa.caption_words import WORDS
 from clipsearch.engines.vespa.filter_fields import FILTER_FORM, NUMBER_KEYS, TAG_VALUES, tag_value
 from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.operations import DATA_SET, DOCUMENT_TYPE, hit_fields
 from clipsearch.engines.vespa.restrictions import decimal, restricted_to, with_number
 from clipsearch.engines.vespa.term_clauses import optional_clauses, ranked_by, required_clauses
+from clipsearch.filtering import NumberFilter
 from clipsearch.sorting import Sort
 from finetune.errors import UsageError
 

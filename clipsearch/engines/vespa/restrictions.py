@@ -8,7 +8,7 @@ document is compared.
 import unicodedata
 from decimal import Decimal
 
-from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, TagFilter
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.vespa.filter_fields import (
     FILTER_FORM,
     MOST_COLUMNS,
@@ -20,6 +20,7 @@ from clipsearch.engines.vespa.filter_fields import (
 )
 from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.term_clauses import are_known_beforehand, excluding_clauses
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
 from clipsearch.storable import why_no_id
 
 

@@ -47,7 +47,7 @@ def upgrade(
     """
     check_schema(client)
     # Written first: earlier versions refuse an index with it, and so add no documents without.
-    places.of(info.number_columns)
+    places.of(info.compared_columns)
     written: Counter[str] = Counter()
     found = True
     while found:

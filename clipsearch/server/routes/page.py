@@ -52,8 +52,8 @@ def _context(service: Service, text: str, page: int) -> dict[str, Any]:
     frame: dict[str, Any] = {
         "config": json.dumps(_config(service)),
         "modes": MODES if service.search.has_encoder else MODES_WITHOUT_VECTOR,
-        "numbers": info.number_columns,
-        "filtered": bool(info.tag_columns or info.number_columns),
+        "numbers": info.compared_columns,
+        "filtered": bool(info.tag_columns or info.compared_columns),
         "text": text,
     }
     if not text:
@@ -82,7 +82,10 @@ def _config(service: Service) -> dict[str, Any]:
         "target": service.settings.index,
         "hasEncoder": service.search.has_encoder,
         "tags": info.tag_columns[:_MOST_FACETS],
-        "numbers": info.number_columns,
+        "ranges": [
+            *((column, "number") for column in info.number_columns),
+            *((column, "text") for column in info.date_columns),
+        ],
     }
 
 

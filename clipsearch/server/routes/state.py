@@ -55,6 +55,7 @@ def _index(service: Service) -> dict[str, Any]:
         "index_id": info.index_id,
         "tag_columns": list(info.tag_columns),
         "number_columns": list(info.number_columns),
+        "date_columns": list(info.date_columns),
         "data_sets": [each.name for each in info.data_sets],
         "version": __version__,
         "limits": {

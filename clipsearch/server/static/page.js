@@ -153,7 +153,7 @@ function tell(answer, isCompared) {
     });
     notes.append(make("p", {}, "Did you mean ", ...instead));
   }
-  find("aside").hidden = isCompared || !(config.tags[0] ?? config.numbers[0]);
+  find("aside").hidden = isCompared || !(config.tags[0] ?? config.ranges[0]);
   if (!isCompared) showFacets(find("#facets"), answer.facets ?? {}, config, state, change);
   end.hidden = isCompared || isFirst() || hits.length >= total || !hits.length;
   if (isFirst()) words();

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from finetune.manifest.formats.row import MetadataValue
+from finetune.text.dates import date_period
 from finetune.text.numerals import exact_number, without_point_zero
 
 
@@ -10,21 +11,24 @@ class ColumnKinds:
     """Watches metadata, a column at a time without keeping a value.
 
     A column is "number" while every value is one without loss (`finetune.text.numerals`), else
-    "tag".
+    "date" while every value is one (`finetune.text.dates`), else "tag".
     It holds whole floats while every value is a text such as "2010.0": so a data frame writes
     whole numbers of which one is missing.
     """
 
     def __init__(self) -> None:
         self._all_numbers: dict[str, bool] = {}
+        self._all_dates: dict[str, bool] = {}
         self._all_whole_floats: dict[str, bool] = {}
 
     def watch(self, metadata: Mapping[str, MetadataValue]) -> None:
         """Take in the values of one record."""
-        numbers, whole = self._all_numbers, self._all_whole_floats
+        numbers, whole, dates = self._all_numbers, self._all_whole_floats, self._all_dates
         for name, value in metadata.items():
             if numbers.get(name, True):
                 numbers[name] = exact_number(value) is not None
+            if dates.get(name, True):
+                dates[name] = isinstance(value, str) and date_period(value) is not None
             if whole.get(name, True):
                 whole[name] = isinstance(value, str) and without_point_zero(value) is not None
 
@@ -45,8 +49,11 @@ class ColumnKinds:
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Each column with what it holds: "number" or "tag"."""
-        return {name: "number" if all_ else "tag" for name, all_ in self._all_numbers.items()}
+        """Each column with what it holds: "number", "date" or "tag"."""
+        return {
+            name: "number" if all_ else "date" if self._all_dates[name] else "tag"
+            for name, all_ in self._all_numbers.items()
+        }
 
     @property
     def whole_floats(self) -> frozenset[str]:

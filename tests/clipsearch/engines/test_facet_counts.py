@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from local_collection import make_document
 
-from clipsearch.engine import EngineQuery, TagFilter
+from clipsearch.engine import EngineQuery
 from clipsearch.engines.facet_counts import counts_by_tag
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.answers import parse_search
+from clipsearch.filtering import TagFilter
 from clipsearch.folding import fold
 from clipsearch.operations import Upsert
 

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from vespa_stub import StubVespa, numbered_document
 
 from clipsearch.documents import Document, check_id, storable
-from clipsearch.engine import Engine, EngineQuery, IndexInfo, TagFilter
+from clipsearch.engine import Engine, EngineQuery, IndexInfo
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import ConnectionSettings, connect
 from clipsearch.engines.vespa.index_info import write_info
 from clipsearch.feed.feed import FeedOptions, feed
 from clipsearch.feed.report import FeedReport
+from clipsearch.filtering import TagFilter
 from clipsearch.operations import Delete, Operation, Update, Upsert
 from clipsearch.search.search import Search
 from clipsearch.storable import MOST_ID_BYTES, blanked, blanked_path, shown_id, why_no_id

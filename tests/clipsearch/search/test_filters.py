@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from memory_engine import passes
 
 from clipsearch.documents import Document
-from clipsearch.engine import IndexInfo, NumberFilter, TagFilter
+from clipsearch.engine import IndexInfo
+from clipsearch.filtering import NumberFilter, TagFilter
 from clipsearch.search.filters import check_facets, parse_filter, parse_filters
 from finetune.errors import UsageError
 

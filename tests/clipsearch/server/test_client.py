@@ -13,7 +13,8 @@ from running_service import RunningService
 import clipsearch
 from clipsearch import Client, Search
 from clipsearch.documents import PARTS, Document
-from clipsearch.engine import NumberFilter, Page, TagFilter
+from clipsearch.engine import Page
+from clipsearch.filtering import NumberFilter, TagFilter
 from clipsearch.localization.heat_map import HeatMap
 from clipsearch.search.parts import Part
 from clipsearch.server.settings import ServerSettings

@@ -91,7 +91,7 @@ def test_parquet_with_lists_dates_and_bytes(tmp_path: Path) -> None:
     assert captions(records) == EXPECTED
     assert dict(records[0].metadata) == {"taken": "2020-01-02", "score": 0.5}
     assert dict(records[1].metadata) == {}
-    assert manifest.columns() == {"taken": "tag", "score": "number"}
+    assert manifest.columns() == {"taken": "date", "score": "number"}
     assert manifest.problems.notes == {"column not read": 1}
     assert not manifest.problems
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.engine import Filter, NumberFilter, TagFilter
 from clipsearch.engines.local.segments.postings import smallest
 from clipsearch.engines.local.segments.sections import Array, Sections
 from clipsearch.engines.local.segments.strings import Strings, strings_as_arrays
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
 from clipsearch.folding import fold
 
 Mask = npt.NDArray[np.bool_]

@@ -46,11 +46,11 @@ function values(column, counts, state, change) {
   return make("fieldset", { className: "facet" }, make("legend", {}, column), ...all.slice(0, SHOWN).map(chip), rest);
 }
 
-function range(column, state, change) {
+function range(column, type, state, change) {
   const given = state.filter.find((each) => isRange(each, column)) ?? "";
   const [low = "", high = ""] = given.slice(column.length + 1).split("..");
   const field = (name, value) =>
-    make("input", { type: "number", step: "any", value, placeholder: name, "aria-label": `${column} ${name}`, data: { column, side: name } });
+    make("input", { type, step: "any", value, placeholder: name, "aria-label": `${column} ${name}`, data: { column, side: name } });
   const [from, to] = [field("from", low), field("to", high)];
   const apply = () => {
     const others = state.filter.filter((each) => !isRange(each, column));
@@ -67,7 +67,7 @@ export function show(place, facets, config, state, change) {
   const tags = Object.entries(facets).filter(([column, counts]) => counts.length > 1 || valuesOf(state.filter, column).length);
   place.replaceChildren(
     ...tags.map(([column, counts]) => values(column, counts, state, change)),
-    ...config.numbers.map((column) => range(column, state, change)),
+    ...config.ranges.map(([column, type]) => range(column, type, state, change)),
   );
   if (!focus) return;
   const again = [...place.querySelectorAll("button, input")].find((each) =>

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from local_collection import DIMENSION, feed, make_document, make_embedding
 
-from clipsearch.engine import EngineQuery, IndexInfo, NumberFilter
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.local import checksums
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.folder import INDEX_FOLDER, INFO_FILE
 from clipsearch.engines.local.writing import upkeep
+from clipsearch.filtering import NumberFilter
 from clipsearch.modes import MODES, Mode
 from clipsearch.operations import Update, Upsert
 from finetune.errors import EngineError

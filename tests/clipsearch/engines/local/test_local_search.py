@@ -16,14 +16,10 @@ from local_collection import (
 )
 
 from clipsearch.documents import Document
-from clipsearch.engine import (
-    EngineQuery,
-    Filter,
-    NumberFilter,
-    TagFilter,
-)
+from clipsearch.engine import EngineQuery
 from clipsearch.engines.local import search as searching
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
 from clipsearch.modes import MODES, Mode
 from clipsearch.text import tokens
 from finetune.errors import UsageError

@@ -13,10 +13,11 @@ from killing import Killed, killer
 from local_collection import same
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, NumberFilter
+from clipsearch.engine import EngineQuery
 from clipsearch.engines.local import checksums
 from clipsearch.engines.local.earlier import documents as earlier
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.filtering import NumberFilter
 from finetune.errors import EngineError
 
 KEPT = Path(__file__).resolve().parents[3] / "fixtures" / "table-format"

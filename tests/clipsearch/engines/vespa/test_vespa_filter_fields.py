@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clipsearch.engine import NumberFilter
 from clipsearch.engines.vespa.filter_fields import (
     MOST_COLUMNS,
     key_range,
@@ -20,6 +19,7 @@ from clipsearch.engines.vespa.filter_fields import (
     tag_value,
     tag_values,
 )
+from clipsearch.filtering import NumberFilter
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 PLACES = st.integers(1, MOST_COLUMNS)

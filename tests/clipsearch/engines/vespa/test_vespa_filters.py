@@ -18,13 +18,14 @@ from vespa_stub import Request, StubVespa
 from vespa_twin import answer_search
 
 from clipsearch.documents import Document, Embedding
-from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, Page, TagFilter
+from clipsearch.engine import EngineQuery, IndexInfo, Page
 from clipsearch.engines.local.collection import Collection
 from clipsearch.engines.local.search import search
 from clipsearch.engines.vespa import searching
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
 from clipsearch.modes import MODES
 from clipsearch.operations import Upsert
 from clipsearch.text import tokens

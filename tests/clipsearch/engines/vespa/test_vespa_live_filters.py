@@ -15,7 +15,7 @@ from live_vespa import DIMENSION, DOCUMENTS, Place, find_place, name_index, put_
 from vespa_recorded import assert_same_pages
 
 from clipsearch.documents import Document
-from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, TagFilter
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.feeding import feed
 from clipsearch.engines.vespa.filter_fields import NUMBER_KEYS, TAG_VALUES
@@ -23,6 +23,7 @@ from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import ColumnPlaces, write_info
 from clipsearch.engines.vespa.operations import DerivedFields
 from clipsearch.engines.vespa.searching import EARLIER_FORM
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
 from clipsearch.modes import MODES, Mode
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]

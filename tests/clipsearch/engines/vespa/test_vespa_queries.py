@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from vespa_replies import EARLIER, Mock, by_name, engine_over, unit_vector
 
-from clipsearch.engine import (
-    EngineQuery,
-    NumberFilter,
-    TagFilter,
-)
+from clipsearch.engine import EngineQuery
 from clipsearch.engines.vespa.http.connection import Reply
+from clipsearch.filtering import NumberFilter, TagFilter
 from finetune.errors import UsageError
 
 

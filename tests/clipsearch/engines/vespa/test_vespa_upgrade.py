@@ -17,7 +17,7 @@ from PIL import Image
 from vespa_stub import Request, StubVespa, numbered_document
 
 from clipsearch.documents import DOCUMENT_FORM, Document
-from clipsearch.engine import EngineQuery, Filter, IndexInfo, NumberFilter, TagFilter
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.vespa import engine as vespa_engine
 from clipsearch.engines.vespa import index_info
 from clipsearch.engines.vespa.caption_words import WORDS, caption_words
@@ -35,6 +35,7 @@ from clipsearch.engines.vespa.index_info import change_info, read_info, write_in
 from clipsearch.engines.vespa.operations import LOOK
 from clipsearch.engines.vespa.searching import EARLIER_FORM
 from clipsearch.engines.vespa.sortable import SORTABLE
+from clipsearch.filtering import Filter, NumberFilter, TagFilter
 from clipsearch.modes import MODES, Mode
 from clipsearch.operations import Update, Upsert
 from finetune.errors import EngineError

@@ -9,7 +9,6 @@ import pytest
 from local_collection import make_document
 
 from clipsearch.documents import Document
-from clipsearch.engine import NumberFilter, TagFilter
 from clipsearch.engines.local.collection import Collection, Part
 from clipsearch.engines.local.segments.merging import Source, merged
 from clipsearch.engines.local.segments.sections import (
@@ -21,6 +20,7 @@ from clipsearch.engines.local.segments.sections import (
 from clipsearch.engines.local.segments.segment import Row, Segment, id_hashes, sections_of
 from clipsearch.engines.local.vectors.blocks import VectorStore
 from clipsearch.engines.local.writing.upkeep import FACTOR, SMALL, due
+from clipsearch.filtering import NumberFilter, TagFilter
 from clipsearch.text import tokens
 
 

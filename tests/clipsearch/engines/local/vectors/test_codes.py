@@ -8,7 +8,7 @@ import pytest
 from local_collection import feed, make_document
 
 from clipsearch.documents import Embedding
-from clipsearch.engine import EngineQuery, IndexInfo, TagFilter
+from clipsearch.engine import EngineQuery, IndexInfo
 from clipsearch.engines.local import search as searching
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.store import Store
@@ -18,6 +18,7 @@ from clipsearch.engines.local.vectors.codes import PAGE, Codes, Question, encode
 from clipsearch.engines.local.vectors.depth import COUNTS, Depths, measure
 from clipsearch.engines.local.vectors.nearest import FARTHEST, Comparison
 from clipsearch.engines.local.writing import upkeep
+from clipsearch.filtering import TagFilter
 from clipsearch.modes import Mode
 from clipsearch.operations import Delete, Upsert
 

@@ -1,0 +1,29 @@
+"""Filters: what a document must have to be found, as engines are told."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TagFilter:
+    """Keep documents whose tag `column` is one of `values`, as `clipsearch.folding` compares."""
+
+    column: str
+    values: tuple[str, ...]
+    exclude: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NumberFilter:
+    """Keep documents whose number `column` lies in the range; None leaves that side open.
+
+    Of a date the number is its seconds (`finetune.text.dates`).
+    """
+
+    column: str
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+
+
+Filter = TagFilter | NumberFilter
