@@ -85,6 +85,19 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     help="Keep this column as dates, as 2019, 2019-06 or 2019-06-01T12:30.",
 )
 @click.option(
+    "--folder-tags",
+    type=click.Choice(["path", "levels", "none"]),
+    default="path",
+    show_default=True,
+    help="Of a folder: the folder below it that a picture lies in as a tag (folder), with one more"
+    " a level (folder_1, folder_2 …), or none.",
+)
+@click.option(
+    "--exif",
+    is_flag=True,
+    help="Read taken (a date), camera, latitude and longitude from what the camera wrote.",
+)
+@click.option(
     "--prune",
     is_flag=True,
     help="Remove documents of this data set that the manifest no longer has, at the end.",
@@ -153,6 +166,7 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
     """
     # light path: onnxruntime
     from clipsearch.feed.feed import FeedOptions, feed
+    from finetune.manifest.added_columns import AddedColumns
     from finetune.manifest.formats.columns import ColumnNames
 
     # All that a feed makes is freed by its counts: looking for circles takes a seventh of its time.
@@ -169,7 +183,9 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
         raise UsageError("nobody can be asked here: add --yes to prune without a question")
     names = [values.pop(name) for name in ("image_column", "caption_columns", "id_column")]
     columns = ColumnNames(*names) if any(names) else None
-    report = feed(FeedOptions(columns=columns, **values), consent=None if yes else consent)
+    added = AddedColumns(values.pop("folder_tags"), values.pop("exif"))
+    options = FeedOptions(columns=columns, added=added, **values)
+    report = feed(options, consent=None if yes else consent)
     share = _measured(values) if report.fed or report.updated else None
     if as_json:
         found = {"word_share": None if share is None else asdict(share)}

@@ -51,6 +51,7 @@ from clipsearch.feed.writing import Encoding, Tally, Writing
 from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
 from finetune.frames import DataFrame, FrameManifest, as_manifest
+from finetune.manifest.added_columns import FOLDER_TAG, AddedColumns
 from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.manifest import Manifest
 from finetune.several import check_several
@@ -80,6 +81,7 @@ class FeedOptions:
             index takes these and knows it; images that are there are not encoded.
         images: Where relative paths are looked for last; None is where the last feed of the same
             manifest was told, if that is still there.
+        added: Columns that the images bring themselves: folders, EXIF.
         columns: Of a table whose names do not say which is which; None goes by the names.
         splits: Of "train", "val", "test"; all where empty.
         tags, numbers, dates: New metadata columns to keep as that kind, whatever their values say.
@@ -104,6 +106,7 @@ class FeedOptions:
     vectors_of: str | Path | None = None
     images: Path | None = None
     columns: ColumnNames | None = None
+    added: AddedColumns = FOLDER_TAG
     splits: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
@@ -208,7 +211,8 @@ def feed(
                 strict=options.strict,
                 digests=True,
                 columns=options.columns,
-            )
+                added=options.added,
+            )  # fmt: skip
         )
         if not len(manifest):
             raise ManifestError(f"{options.manifest}: has no images to feed")
@@ -399,8 +403,8 @@ class _Feed:
 def _asked(options: FeedOptions, given: str | Path | FrameManifest) -> Asked:
     wish = Wish(options.data_set, options.id_prefix)
     kinds = (options.tags, options.numbers, options.dates)
-    others = (options.images, options.splits, kinds, options.columns, options.strict)
-    return Asked.of(given, options.index, wish, others, prune=options.prune)
+    read = (options.images, options.splits, options.columns, options.added, options.strict)
+    return Asked.of(given, options.index, wish, (kinds, *read), prune=options.prune)
 
 
 def _nothing_changed(found: Unchanged, started: float) -> FeedReport:

@@ -48,6 +48,7 @@ import numpy.typing as npt
 from finetune.errors import ManifestError
 from finetune.frames import DataFrame, FrameManifest, as_manifest, frame_of
 from finetune.images.source import ImageSource
+from finetune.manifest.added_columns import NO_COLUMNS, AddedColumns
 from finetune.manifest.formats import recognise
 from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.formats.data_frame import DATA_FRAME
@@ -164,6 +165,7 @@ class Manifest:
         split: tuple[float, float, float] = DEFAULT_SHARES,
         digests: bool = False,
         columns: ColumnNames | None = None,
+        added: AddedColumns = NO_COLUMNS,
     ) -> "Manifest":
         """Recognise a manifest by its content and read it.
 
@@ -177,6 +179,7 @@ class Manifest:
             split: Shares of train, val and test for that hash.
             columns: Which of a table's columns hold images, captions and ids, where their names do
                 not say it.
+            added: Columns that the images bring themselves.
             digests: Whether `digests` will be asked for, and the hashes of embeddings.
 
         Raises:
@@ -192,6 +195,7 @@ class Manifest:
         vectors = None if isinstance(given, FrameManifest) else PairedVectors.beside(path)
         source = recognise(given, vectors is not None, columns)
         lookup = ImageLookup(source.root, images, source.suffixes)
+        source = added.to(source, lookup)
         found: list[Problems] = []
 
         def merger() -> Merger:

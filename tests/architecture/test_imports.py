@@ -51,6 +51,7 @@ CLIPSEARCH = [
     "operations",
     "modes",
     "sorting",
+    "filtering",
     "cutoffs",
     "collapsing",
     "terms",
