@@ -212,7 +212,7 @@ def feed(
                 digests=True,
                 columns=options.columns,
                 added=options.added,
-            )  # fmt: skip
+            )
         )
         if not len(manifest):
             raise ManifestError(f"{options.manifest}: has no images to feed")
