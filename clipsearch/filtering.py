@@ -26,4 +26,23 @@ class NumberFilter:
     high_open: bool = False
 
 
-Filter = TagFilter | NumberFilter
+LATITUDE, LONGITUDE = "latitude", "longitude"
+
+
+@dataclass(frozen=True, slots=True)
+class NearFilter:
+    """Keep documents within a radius of a place, by their numbers `latitude` and `longitude`.
+
+    See `clipsearch.geography`.
+
+    Attributes:
+        latitude, longitude: Degrees, north and east positive; -180 to 180.
+        meters: The radius, above 0.
+    """
+
+    latitude: float
+    longitude: float
+    meters: float
+
+
+Filter = TagFilter | NumberFilter | NearFilter

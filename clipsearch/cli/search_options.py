@@ -71,7 +71,7 @@ _LIST_OPTIONS = (
         metavar="FILTER",
         shell_complete=complete_filters,
         help="class=airport, class=a|b, class!=x, year=2010..2014, 'year>=2010',"
-        " 'taken>=2019-06'; all must hold.",
+        " 'taken>=2019-06', near=48.1,11.6,5km; all must hold.",
     ),
     click.option(
         "--facet",

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from clipsearch.engine import IndexInfo
-from clipsearch.filtering import Filter, NumberFilter, TagFilter
+from clipsearch.filtering import Filter, NearFilter, NumberFilter, TagFilter
 from clipsearch.search.filters import Filters, parse_filters
+from clipsearch.search.near_filter import near_text
 from clipsearch.search.options import ListOptions
 from clipsearch.search.parts import Part, unit_vector
 from finetune.errors import UsageError
@@ -74,7 +75,7 @@ def options_in_address(options: ListOptions, info: IndexInfo) -> dict[str, Any]:
     """Return the options that are not as usual, as an address has them; raises as above."""
     given = _given(options)
     filters, facets = given.pop("filters", ()), given.pop("facets", ())
-    return given | {"filter": _filter_texts(filters, info), "facet": list(facets)}
+    return given | {"filter": filter_texts_of(filters, info), "facet": list(facets)}
 
 
 def _given(options: ListOptions) -> dict[str, Any]:
@@ -109,17 +110,22 @@ def _value_json(value: Any) -> Any:
 def _filter_json(filter: Any) -> Any:
     if isinstance(filter, str):
         return filter
+    if isinstance(filter, NearFilter):
+        return near_text(filter)
     if isinstance(filter, TagFilter | NumberFilter):
         return asdict(filter)
     raise UsageError(f"{filter!r} is no filter; write column=value")
 
 
-def _filter_texts(filters: Filters, info: IndexInfo) -> list[str]:
+def filter_texts_of(filters: Filters, info: IndexInfo) -> list[str]:
     """Return filters as they are written in an address. Raises what `parse_filters` raises."""
     return [text for each in parse_filters(filters, info) for text in _texts(each, info)]
 
 
 def _texts(filter: Filter, info: IndexInfo) -> Iterator[str]:
+    if isinstance(filter, NearFilter):
+        yield near_text(filter)
+        return
     if isinstance(filter, TagFilter):
         values = "|".join(value.replace("|", "\\|") for value in filter.values)
         yield f"{filter.column}{'!=' if filter.exclude else '='}{values}"

@@ -6,6 +6,7 @@ class!=airport          not this value; a document without the tag passes
 year=2010               the number is exactly this
 year=2010..2014         from, to, both included; either side may be left out
 year>=2010  year<2015   >=, <=, > and <
+near=48.1,11.6,5km      within this distance of latitude and longitude (m, km, mi)
 taken=2019-06           of a date: in that month; a year, a day or a time do as well
 taken=2019..2021        from the beginning of the first to the end of the last
 taken>=2019-06          from its beginning on; > is after its end, < before its beginning
@@ -19,8 +20,9 @@ from datetime import date
 from typing import Any
 
 from clipsearch.engine import IndexInfo
-from clipsearch.filtering import Filter, NumberFilter, TagFilter
+from clipsearch.filtering import Filter, NearFilter, NumberFilter, TagFilter
 from clipsearch.search.date_filters import date_between, date_filter
+from clipsearch.search.near_filter import check_near, check_places, is_near, near_filter, near_text
 from clipsearch.storable import blanked
 from finetune.errors import UsageError
 from finetune.several import check_several
@@ -69,6 +71,8 @@ def parse_filter(text: str, info: IndexInfo) -> Filter:
     Raises UsageError, naming the filter, where it cannot be read or the column is unknown.
     """
     column, operator, value = _split(text, info)
+    if is_near(column, info) and operator == "=":
+        return near_filter(text, value.split(","), info)
     column = _known_column(column, (*info.tag_columns, *info.compared_columns), "filter by")
     if column in info.date_columns:
         return date_filter(text, column, operator, value)
@@ -177,6 +181,11 @@ def _range(text: str, column: str, low: float | None, high: float | None) -> Num
 
 def _from_value(column: str, wanted: FilterValues, info: IndexInfo) -> Filter:
     """Return a filter from an entry of a mapping."""
+    if is_near(column, info):
+        parts = wanted.split(",") if isinstance(wanted, str) else wanted
+        return near_filter(
+            f"{column}={wanted!r}", [*parts] if isinstance(parts, Sequence) else [], info
+        )
     column = _known_column(column, (*info.tag_columns, *info.compared_columns), "filter by")
     name = f"{column}={wanted!r}"
     if column in info.date_columns:
@@ -211,6 +220,10 @@ def _from_value(column: str, wanted: FilterValues, info: IndexInfo) -> Filter:
 
 def _check_ready(ready: Filter, info: IndexInfo) -> Filter:
     """Return a filter that was built by the caller, if its column is of its kind."""
+    if isinstance(ready, NearFilter):
+        check_places(near_text(ready), info)
+        check_near(near_text(ready), ready)
+        return ready
     numbers = isinstance(ready, NumberFilter)
     if isinstance(ready, TagFilter):
         check_several(ready.values, "TagFilter.values")

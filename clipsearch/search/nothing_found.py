@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from clipsearch.engine import Engine, EngineQuery, Page
-from clipsearch.filtering import Filter, NumberFilter, TagFilter
+from clipsearch.filtering import Filter, NearFilter, NumberFilter, TagFilter
 from finetune.console import printable
 from finetune.text.dates import date_text
 from finetune.text.numerals import number_text
@@ -40,6 +40,9 @@ def why_nothing(engine: Engine, query: EngineQuery) -> list[str]:
 
 
 def _no_document_has(engine: Engine, query: EngineQuery, one: Filter) -> str:
+    if isinstance(one, NearFilter):
+        place = f"{one.latitude:g},{one.longitude:g}"
+        return f"no document lies within {one.meters / 1000:g} km of {place}"
     column = printable(one.column)
     if isinstance(one, NumberFilter):
         written = date_text if one.column in engine.info.date_columns else number_text

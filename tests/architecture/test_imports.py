@@ -52,6 +52,7 @@ CLIPSEARCH = [
     "modes",
     "sorting",
     "filtering",
+    "geography",
     "cutoffs",
     "collapsing",
     "terms",

@@ -17,7 +17,7 @@ from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.operations import DATA_SET, DOCUMENT_TYPE, hit_fields
 from clipsearch.engines.vespa.restrictions import decimal, restricted_to, with_number
 from clipsearch.engines.vespa.term_clauses import optional_clauses, ranked_by, required_clauses
-from clipsearch.filtering import NumberFilter
+from clipsearch.filtering import NumberFilter, TagFilter
 from clipsearch.sorting import Sort
 from finetune.errors import UsageError
 
@@ -207,7 +207,7 @@ def check_filters(query: EngineQuery) -> None:
             bounds = [bound for bound in (one.low, one.high) if bound is not None]
             if not bounds or not all(math.isfinite(bound) for bound in bounds):
                 raise UsageError(f"the filter on {one.column} needs a finite number as its bound")
-        elif not all(one.values) or not one.values:
+        elif isinstance(one, TagFilter) and not (one.values and all(one.values)):
             raise UsageError(f"the filter on {one.column} has an empty value")
 
 

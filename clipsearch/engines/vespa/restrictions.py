@@ -19,8 +19,9 @@ from clipsearch.engines.vespa.filter_fields import (
     tag_value,
 )
 from clipsearch.engines.vespa.http.connection import Json
+from clipsearch.engines.vespa.near import NearInBoxes
 from clipsearch.engines.vespa.term_clauses import are_known_beforehand, excluding_clauses
-from clipsearch.filtering import Filter, NumberFilter, TagFilter
+from clipsearch.filtering import LATITUDE, LONGITUDE, Filter, NearFilter, NumberFilter, TagFilter
 from clipsearch.storable import why_no_id
 
 
@@ -32,7 +33,9 @@ def restricted_to(query: EngineQuery, info: IndexInfo, body: dict[str, Json]) ->
     clauses = []
     for number, one in enumerate(query.filters):
         if isinstance(one, NumberFilter):
-            clauses += _number_clauses(one, number, info, body)
+            clauses += _number_clauses(one, f"f{number}", info, body)
+        elif isinstance(one, NearFilter):
+            clauses.append(_near_clause(one, number, info, body))
         elif _of_this_form(info):
             clauses.append(_tag_clause(one, number, body))
         else:
@@ -76,7 +79,8 @@ def _of_this_form(info: IndexInfo) -> bool:
 def _is_tight(one: Filter, info: IndexInfo) -> bool:
     if not _of_this_form(info):
         return False
-    return isinstance(one, TagFilter) or _place(one.column, info) is not None
+    columns = (LATITUDE, LONGITUDE) if isinstance(one, NearFilter) else (one.column,)
+    return isinstance(one, TagFilter) or None not in (_place(each, info) for each in columns)
 
 
 def _place(column: str, info: IndexInfo) -> int | None:
@@ -122,17 +126,33 @@ def _map_clause(one: TagFilter, number: int, body: dict[str, Json]) -> str:
 
 
 def _number_clauses(
-    one: NumberFilter, number: int, info: IndexInfo, body: dict[str, Json]
+    one: NumberFilter, name: str, info: IndexInfo, body: dict[str, Json]
 ) -> list[str]:
-    body[f"f{number}"] = one.column
+    """Return the clauses of a range; `name` is the parameter that holds its column."""
+    body[name] = one.column
     bounds = []
     if one.low is not None:
         bounds.append(f"value {'>' if one.low_open else '>='} {decimal(one.low)}")
     if one.high is not None:
         bounds.append(f"value {'<' if one.high_open else '<='} {decimal(one.high)}")
-    exactly = f"numbers contains sameElement(key contains @f{number}, {', '.join(bounds)})"
+    exactly = f"numbers contains sameElement(key contains @{name}, {', '.join(bounds)})"
     place = _place(one.column, info)
     if place is None:
         return [exactly]
     least, greatest = key_range(place, one)
     return [f"range({NUMBER_KEYS}, {least}L, {greatest}L)", exactly]
+
+
+def _near_clause(one: NearFilter, number: int, info: IndexInfo, body: dict[str, Json]) -> str:
+    assert isinstance(one, NearInBoxes)
+    parts = []
+    for latitudes, longitudes in one.alternatives:
+        clauses = [
+            *_number_clauses(latitudes, f"f{number}a", info, body),
+            *_number_clauses(longitudes, f"f{number}o", info, body),
+        ]
+        parts.append(f"({' and '.join(clauses)})")
+    for place, id in enumerate(one.ids):
+        body[f"f{number}i{place}"] = id
+        parts.append(f"id contains @f{number}i{place}")
+    return parts[0] if len(parts) == 1 else f"({' or '.join(parts)})"

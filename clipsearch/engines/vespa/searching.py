@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from clipsearch.cutoffs import UNCUT_FACETS
-from clipsearch.documents import LOOK_FORM
+from clipsearch.documents import LOOK_FORM, Document
 from clipsearch.engine import EngineQuery, Hit, IndexInfo, Page, target_hits
 from clipsearch.engines.vespa import queries
 from clipsearch.engines.vespa.answers import SearchAnswer
 from clipsearch.engines.vespa.filter_fields import FILTER_FORM
 from clipsearch.engines.vespa.http.connection import Json
+from clipsearch.engines.vespa.near import in_boxes
 from clipsearch.engines.vespa.restrictions import are_tight
 from clipsearch.engines.vespa.term_clauses import check_terms
 from clipsearch.sorting import without_number
@@ -58,6 +59,7 @@ class Searcher:
         queries.check_filters(query)
         self._check_form(query)
         check_terms(query, self.info)
+        query = in_boxes(query, self._found)
         ranking = query.ranking
         if ranking.uses_words and not ranking.needs_vector and not query.has_words:
             # Vespa answers a search for nothing with an error.
@@ -134,6 +136,13 @@ class Searcher:
                 query, self.info, self.timeout, exact=exact, least_cosine=least_cosine
             )
         )
+
+    def _found(self, query: EngineQuery) -> tuple[tuple[Document, ...], int]:
+        """Return what a list has on its page, and its total. Raises EngineError for a part."""
+        answer = self._hits(query)
+        if answer.partial is not None:
+            raise EngineError(f"a radius needs a whole answer: {answer.partial}")
+        return tuple(hit.document for hit in answer.hits), answer.total
 
     def _count(self, query: EngineQuery) -> SearchAnswer:
         """Return how many documents pass the filters, with the facets over them."""

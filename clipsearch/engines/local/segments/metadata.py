@@ -17,8 +17,9 @@ import numpy.typing as npt
 from clipsearch.engines.local.segments.postings import smallest
 from clipsearch.engines.local.segments.sections import Array, Sections
 from clipsearch.engines.local.segments.strings import Strings, strings_as_arrays
-from clipsearch.filtering import Filter, NumberFilter, TagFilter
+from clipsearch.filtering import LATITUDE, LONGITUDE, Filter, NearFilter, NumberFilter, TagFilter
 from clipsearch.folding import fold
+from clipsearch.geography import are_near
 
 Mask = npt.NDArray[np.bool_]
 
@@ -85,6 +86,8 @@ class Metadata:
         for condition in filters:
             if isinstance(condition, TagFilter):
                 mask &= self._tag_mask(condition)
+            elif isinstance(condition, NearFilter):
+                mask &= self._near_mask(condition)
             else:
                 mask &= self._number_mask(condition)
         return mask
@@ -99,6 +102,12 @@ class Metadata:
         column = self.tag(condition.column)
         matches = np.zeros(self.rows, bool) if column is None else column.matching(condition.values)
         return ~matches if condition.exclude else matches
+
+    def _near_mask(self, condition: NearFilter) -> Mask:
+        latitudes, longitudes = self.number(LATITUDE), self.number(LONGITUDE)
+        if latitudes is None or longitudes is None:
+            return np.zeros(self.rows, bool)
+        return are_near(latitudes, longitudes, condition)
 
     def _number_mask(self, condition: NumberFilter) -> Mask:
         column = self.number(condition.column)
