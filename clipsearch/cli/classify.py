@@ -1,11 +1,13 @@
 """`clipsearch classify`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from clipsearch.cli.image_addresses import image_file, private_addresses_option
 from clipsearch.cli.options import (
     UTF8,
     device_option,
@@ -16,6 +18,7 @@ from clipsearch.cli.options import (
 )
 from finetune.console import printable
 from finetune.errors import ImageError, UsageError
+from finetune.images.addresses import FetchLimits
 
 if TYPE_CHECKING:
     from clipsearch.encoder.encoder import Encoder
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a row a picture: the likeliest label, and the probability of every one.",
 )
+@private_addresses_option
 @json_option
 def classify(
     images: tuple[str, ...],
@@ -59,6 +63,7 @@ def classify(
     device: str,
     k: int,
     table: Path | None,
+    limits: FetchLimits,
     as_json: bool,
 ) -> None:
     """Say which of several labels a picture has: how likely each is.
@@ -81,7 +86,8 @@ def classify(
     if table is not None:
         files = [Path(each) for each in (*images, labels) if os.path.isfile(each)]  # noqa: PTH113
         check_table(table, "--csv", [*files, encoder])
-    found = _classified(images, labels, templates, index, encoder, device)
+    named = [image_file(image, limits) or image for image in images]
+    found = _classified(named, labels, templates, index, encoder, device)
     _show(images, found, k, as_json)
     if table is not None:
         rows = zip(images, [""] * len(images), found.probabilities, strict=True)
@@ -90,7 +96,7 @@ def classify(
 
 
 def _classified(
-    images: tuple[str, ...],
+    images: Sequence[str | Path],
     labels: str,
     templates: tuple[str, ...],
     index: str | None,
@@ -122,13 +128,15 @@ def _classified(
         return replace(found, notes=(*notes, *found.notes))
 
 
-def _embedded(images: tuple[str, ...], encoder: "Encoder", search: "Search | None") -> "Float32":
+def _embedded(
+    images: Sequence[str | Path], encoder: "Encoder", search: "Search | None"
+) -> "Float32":
     """Return the embeddings, float32[n, d]: files are encoded, ids are read from the index."""
     import numpy as np
 
     from clipsearch.search.parts import Part
 
-    is_file = [os.path.isfile(image) for image in images]  # noqa: PTH113  # any bytes may be a name
+    is_file = [isinstance(image, Path) for image in images]
     embeds = np.empty((len(images), encoder.dimension), np.float32)
     for row, (image, is_one) in enumerate(zip(images, is_file, strict=True)):
         if not is_one and search is None:

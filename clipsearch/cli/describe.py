@@ -1,9 +1,8 @@
 """`clipsearch describe`."""
 
-import os
-
 import click
 
+from clipsearch.cli.image_addresses import image_file, private_addresses_option
 from clipsearch.cli.options import (
     UTF8,
     device_option,
@@ -12,6 +11,7 @@ from clipsearch.cli.options import (
     moved_encoder_option,
 )
 from finetune.console import printable
+from finetune.images.addresses import FetchLimits
 
 
 @click.command()
@@ -30,6 +30,7 @@ from finetune.console import printable
     show_default=True,
     help="Nearest pictures whose captions are compared.",
 )
+@private_addresses_option
 @json_option
 def describe(
     image: str,
@@ -38,6 +39,7 @@ def describe(
     device: str,
     k: int,
     candidates: int,
+    limits: FetchLimits,
     as_json: bool,
 ) -> None:
     """Show the captions of the index that lie nearest to a picture.
@@ -56,10 +58,8 @@ def describe(
     from clipsearch.search.parts import Part
     from clipsearch.search.search import Search
 
-    is_file = os.path.isfile(image)  # noqa: PTH113  # any bytes may be a name
-    if not is_file:
-        UTF8.convert(image, None, None)
-    part = Part("image" if is_file else "id", image)
+    file = image_file(image, limits)
+    part = Part("id", UTF8.convert(image, None, None)) if file is None else Part("image", file)
     with Search.open(index, encoder=encoder, device=device) as search:
         found = captions_near(search, part, k=k, candidates=candidates)
     if as_json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.image_addresses import private_addresses_option
 from clipsearch.cli.options import (
     UTF8,
     NamedPath,
@@ -142,6 +143,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 )
 @ledger_option
 @click.option("--strict", is_flag=True, help="Feed nothing if the manifest has any problem.")
+@private_addresses_option
 @json_option
 def feed(as_json: bool, yes: bool, **values: Any) -> int:
     """Write the captioned images of MANIFEST into an index.
@@ -184,7 +186,8 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
     names = [values.pop(name) for name in ("image_column", "caption_columns", "id_column")]
     columns = ColumnNames(*names) if any(names) else None
     added = AddedColumns(values.pop("folder_tags"), values.pop("exif"))
-    options = FeedOptions(columns=columns, added=added, **values)
+    limits = values.pop("limits")
+    options = FeedOptions(columns=columns, added=added, addresses=limits, **values)
     report = feed(options, consent=None if yes else consent)
     share = _measured(values) if report.fed or report.updated else None
     if as_json:

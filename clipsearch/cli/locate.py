@@ -1,11 +1,11 @@
 """`clipsearch locate`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from clipsearch.cli.image_addresses import image_file, private_addresses_option
 from clipsearch.cli.options import (
     UTF8,
     device_option,
@@ -16,6 +16,7 @@ from clipsearch.cli.options import (
 from clipsearch.localization.methods import DEFAULT_METHOD, METHODS
 from finetune.console import printable
 from finetune.errors import ImageError, UsageError
+from finetune.images.addresses import FetchLimits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,6 +49,7 @@ _BOXES_SHOWN = 5
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="Folder of the pictures, if they have moved since the feed.",
 )
+@private_addresses_option
 @json_option
 def locate(
     image: str,
@@ -58,6 +60,7 @@ def locate(
     encoder: str | None,
     device: str,
     images: Path | None,
+    limits: FetchLimits,
     as_json: bool,
 ) -> None:
     """Show where in a picture TEXT is: how strongly each part of it answers.
@@ -70,7 +73,7 @@ def locate(
     clipsearch locate picture.jpg "a red circle" --encoder encoder --out map.png
     clipsearch locate beach/0001.jpg "two dogs" --index photos.index --json
     """
-    file = Path(image) if os.path.isfile(image) else None  # noqa: PTH113  # any bytes may be a name
+    file = image_file(image, limits)
     if file is None:
         UTF8.convert(image, None, None)
     if not text.strip():

@@ -9,6 +9,7 @@ import click
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.answers import exit_code, show
 from clipsearch.cli.completion import complete_ids
+from clipsearch.cli.image_addresses import image_file, private_addresses_option
 from clipsearch.cli.locating import check_locate, locator
 from clipsearch.cli.options import UTF8, device_option, moved_encoder_option
 from clipsearch.cli.search_options import SearchOptions, search_options, synonyms_option
@@ -17,6 +18,7 @@ from clipsearch.search.answer import Answer, answer_json, answer_query, json_tex
 from clipsearch.search.parts import Part, parse_part
 from clipsearch.search.search import Search
 from finetune.errors import UsageError
+from finetune.images.addresses import FetchLimits
 from finetune.images.pixel_box import parse_pixel_box
 from finetune.manifest.inputs import check_sheet
 
@@ -80,6 +82,7 @@ from finetune.manifest.inputs import check_sheet
 @synonyms_option
 @moved_encoder_option
 @device_option
+@private_addresses_option
 @search_options
 def query(
     text: str | None,
@@ -91,6 +94,7 @@ def query(
     crop: str | None,
     encoder: str | None,
     device: str,
+    limits: FetchLimits,
     options: SearchOptions,
 ) -> int:
     """Search by TEXT, by pictures, or by a weighted mix.
@@ -102,6 +106,7 @@ def query(
     clipsearch query "two dogs" --mode bm25 --filter class=beach --facet class
     clipsearch query 'butterfl* "on a leaf" +red -moth'
     clipsearch query --image photo.jpg --sheet found.html
+    clipsearch query --image https://example.org/photo.jpg -k 3
     clipsearch query --image photo.jpg --crop 40,20,200,150
     clipsearch query "a red car" --sheet where.html --locate
     clipsearch query --image photo.jpg --words "two dogs" --bm25-weight 0.3
@@ -125,6 +130,9 @@ def query(
         *(parse_part("id", value) for value in ids),
         *(parse_part("vector", value) for value in vectors),
     ]
+    for part in given:
+        if part.kind == "image":
+            image_file(str(part.value), limits)  # in the cache, an address is asked no more
     check_locate(options)
     if options.sheet is not None:
         if text == "-":

@@ -51,6 +51,7 @@ from clipsearch.feed.writing import Encoding, Tally, Writing
 from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
 from finetune.frames import DataFrame, FrameManifest, as_manifest
+from finetune.images.addresses import FetchLimits
 from finetune.manifest.added_columns import FOLDER_TAG, AddedColumns
 from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.manifest import Manifest
@@ -97,6 +98,7 @@ class FeedOptions:
         precision: Of the image tower on "cuda": "fp32" or "bf16", see `Encoder.load`.
         report: The report file; None is in the index's folder.
         ledger: The ledger; None is `ledger_path`.
+        addresses: How images that the manifest names by address are fetched.
         strict: Feed nothing where the manifest has any problem.
     """
 
@@ -121,6 +123,7 @@ class FeedOptions:
     precision: str = FP32
     report: Path | None = None
     ledger: Path | None = None
+    addresses: FetchLimits | None = None
     strict: bool = False
 
     def check(self) -> None:
@@ -212,6 +215,7 @@ def feed(
                 digests=True,
                 columns=options.columns,
                 added=options.added,
+                addresses=options.addresses,
             )
         )
         if not len(manifest):

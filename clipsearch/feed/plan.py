@@ -21,6 +21,7 @@ from clipsearch.feed_facts import DataSet
 from clipsearch.operations import Update
 from finetune.console import Progress
 from finetune.errors import DocumentError
+from finetune.images.addresses import is_address
 from finetune.manifest.manifest import Manifest, Record
 from finetune.read_ahead import closed_after
 
@@ -115,7 +116,7 @@ class DocumentSource:
         return self.encoder or (self.made_by if record.image is not None else "")
 
     def _absolute_path(self, record: Record) -> str | None:
-        if record.image is None:
+        if record.image is None or is_address(record.path):
             return None
         if record.image.offset is None:
             return record.image.path.resolve().as_posix()

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from clipsearch.engine import IndexInfo
+from finetune.images.addresses import cached_file, is_address
 from finetune.manifest.fields.tar_members import open_shard, regular_members
 from finetune.text.composed import forms
 
@@ -35,6 +36,9 @@ class ImageFolders:
         """
         if not path:
             return None
+        if is_address(path):
+            file = cached_file(path)
+            return file if file.is_file() else None
         found = self._first(path)
         return found.resolve() if found is not None and found.is_file() else None
 

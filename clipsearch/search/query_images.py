@@ -9,6 +9,7 @@ from clipsearch.search.images import ImageFolders
 from clipsearch.search.parts import Part
 from finetune.errors import ImageError
 from finetune.files.regular_files import what_lies_at
+from finetune.images.addresses import fetched, is_address
 from finetune.images.preprocessing import Preprocessing, Transparency
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def image_of_part(part: Part, preprocessing: Callable[[], Preprocessing]) -> "Pa
     """
     image = cast("str | Path | bytes | Image", part.value)
     if isinstance(image, str | Path):
-        image = _existing(Path(image))
+        image = _existing(image)
     if part.crop is None:
         return image
     name = str(image) if isinstance(image, Path) else "the picture"
@@ -47,7 +48,7 @@ def opened(
 
     if isinstance(image, Image):
         return to_rgb(image, transparency)
-    source = _existing(Path(image)) if isinstance(image, str | Path) else image
+    source = _existing(image) if isinstance(image, str | Path) else image
     return decode_image(source, transparency=transparency).image
 
 
@@ -63,7 +64,11 @@ def source_of_document(document: Document, folders: ImageFolders) -> "ImageSourc
     return source
 
 
-def _existing(path: Path) -> Path:
+def _existing(image: str | Path) -> Path:
+    """Return the file of a path, or of an address, which is fetched."""
+    if isinstance(image, str) and is_address(image):
+        return fetched(image)
+    path = Path(image)
     if not path.is_file():
         reason = what_lies_at(path) or "no such picture file"
         raise ImageError(f"{path}: {reason}; give the path of an image")

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from finetune.images.addresses import cached_file, is_address
 from finetune.images.exif import exif_facts
 from finetune.images.source import ImageSource
 from finetune.manifest.formats.folder import ImageFolder
 from finetune.manifest.formats.row import ManifestSource, MetadataValue, Row
+from finetune.manifest.formats.wrapped import WrappedSource
 from finetune.manifest.image_lookup import ImageLookup, normalise
 from finetune.manifest.problems import Problems
 
@@ -46,33 +48,12 @@ FOLDER_TAG = AddedColumns(folders="path")
 
 
 @dataclass(frozen=True)
-class _WithColumns:
+class _WithColumns(WrappedSource):
     """A manifest with columns added; see `AddedColumns`."""
 
-    source: ManifestSource
     lookup: ImageLookup
     folders: FolderTags
     exif: bool
-
-    @property
-    def format(self) -> str:
-        """That of the manifest."""
-        return self.source.format
-
-    @property
-    def root(self) -> Path:
-        """That of the manifest."""
-        return self.source.root
-
-    @property
-    def captioned(self) -> bool:
-        """Whether the manifest has captions."""
-        return self.source.captioned
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Those of the manifest."""
-        return self.source.suffixes
 
     def rows(self, problems: Problems) -> Iterator[Row]:
         """Read the rows with their columns."""
@@ -88,6 +69,8 @@ class _WithColumns:
         found = self.lookup.find(normalise(row.image)) if row.image else None
         if found is None:
             return None
+        if is_address(found.path):
+            return ImageSource(cached_file(found.path))
         folder = self.lookup.folders[found.folder] if found.folder >= 0 else Path()
         return ImageSource(folder / found.path)
 

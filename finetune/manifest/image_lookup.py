@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finetune.files.regular_files import what_it_is
+from finetune.images.addresses import AddressBook, is_address
 from finetune.text.composed import composed, forms
 from finetune.text.numerals import without_point_zero
 
@@ -23,8 +24,9 @@ class FoundImage(NamedTuple):
     """A file that exists.
 
     Attributes:
-        folder: Counts the lookup's folders, -1 for an absolute path.
-        path: As the file system spells it, which may be another Unicode form than was asked for.
+        folder: Counts the lookup's folders, -1 for an absolute path and for an address.
+        path: As the file system spells it, which may be another Unicode form than was asked for; of
+            an address, that.
         status: Of the file.
     """
 
@@ -44,11 +46,17 @@ class ImageLookup:
         root: The manifest's folder.
         images: The folder that the user named.
         suffixes: Tried in order behind the name (ImageCLEF names images without ".jpg").
+        addresses: Fetches images that are named by address.
     """
 
     def __init__(
-        self, root: Path, images: Path | None = None, suffixes: Sequence[str] = ("",)
+        self,
+        root: Path,
+        images: Path | None = None,
+        suffixes: Sequence[str] = ("",),
+        addresses: AddressBook | None = None,
     ) -> None:
+        self.addresses = AddressBook() if addresses is None else addresses
         # normpath keeps symbolic links: "beside the manifest" is meant as it was named.
         named = [root, root / "images", *([] if images is None else [images])]
         absolute = [Path(os.path.normpath(folder.absolute())) for folder in named]
@@ -91,12 +99,19 @@ class ImageLookup:
         Where there is no file of that very name, one whose name has another Unicode form is meant.
         Where there is no "101.0", the file "101" is meant: so a data frame writes the number.
         """
+        if is_address(image):
+            return self._find_address(image)
         found = self._find(image)
         if found is None and not image.isascii():
             found = self._find_in_other_forms(image)
         if found is None and (whole := without_point_zero(image)) is not None:
             return self._find(whole)
         return found
+
+    def _find_address(self, address: str) -> FoundImage | None:
+        file = self.addresses.find(address)
+        status = None if file is None else _file_status(str(file))
+        return None if status is None else FoundImage(-1, address, status)
 
     def _find(self, image: str) -> FoundImage | None:
         if is_absolute(image):
@@ -126,6 +141,8 @@ class ImageLookup:
 
         A folder is looked for once.
         """
+        if is_address(image):  # it has a vector, and is not asked for
+            return True
         if not image.isascii():  # by another Unicode form of its name it may be
             return False
         folder = image.rpartition("/")[0]
@@ -144,6 +161,8 @@ class ImageLookup:
 
     def why_missing(self, image: str) -> str:
         """Return why `find` finds nothing, for people."""
+        if is_address(image):
+            return f"{image}: {self.addresses.failures.get(image, 'its file is gone')}"
         prefixes = [""] if is_absolute(image) else self._prefixes
         for prefix in prefixes:
             try:
@@ -188,7 +207,12 @@ class ImageLookup:
 
 
 def normalise(image: str) -> str:
-    """Return the path with `/` for a backslash, without ".", inner ".." and doubled slashes."""
+    """Return the path with `/` for a backslash, without ".", inner ".." and doubled slashes.
+
+    An address stays as it is.
+    """
+    if is_address(image):
+        return image
     if "\\" in image:
         image = image.replace("\\", "/")
     if "//" in image or "./" in image or image.endswith(("/", "/.")):

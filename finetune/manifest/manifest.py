@@ -47,8 +47,10 @@ import numpy.typing as npt
 
 from finetune.errors import ManifestError
 from finetune.frames import DataFrame, FrameManifest, as_manifest, frame_of
+from finetune.images.addresses import AddressBook, FetchLimits, cached_file, is_address
 from finetune.images.source import ImageSource
 from finetune.manifest.added_columns import NO_COLUMNS, AddedColumns
+from finetune.manifest.addresses_ahead import with_addresses_ahead
 from finetune.manifest.formats import recognise
 from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.formats.data_frame import DATA_FRAME
@@ -102,6 +104,11 @@ class Record:
     earlier_id: str | None = None
     embedding_sha256: str | None = None
     repeats: tuple[int, ...] = ()
+
+
+def _file_of(path: str) -> Path:
+    """Return the file of an absolute path, or of an address."""
+    return cached_file(path) if is_address(path) else Path(path)
 
 
 class Manifest:
@@ -166,6 +173,7 @@ class Manifest:
         digests: bool = False,
         columns: ColumnNames | None = None,
         added: AddedColumns = NO_COLUMNS,
+        addresses: FetchLimits | None = None,
     ) -> "Manifest":
         """Recognise a manifest by its content and read it.
 
@@ -180,6 +188,7 @@ class Manifest:
             columns: Which of a table's columns hold images, captions and ids, where their names do
                 not say it.
             added: Columns that the images bring themselves.
+            addresses: How images that are named by address are fetched.
             digests: Whether `digests` will be asked for, and the hashes of embeddings.
 
         Raises:
@@ -194,8 +203,8 @@ class Manifest:
         path = Path(given)
         vectors = None if isinstance(given, FrameManifest) else PairedVectors.beside(path)
         source = recognise(given, vectors is not None, columns)
-        lookup = ImageLookup(source.root, images, source.suffixes)
-        source = added.to(source, lookup)
+        lookup = ImageLookup(source.root, images, source.suffixes, AddressBook(addresses))
+        source = with_addresses_ahead(added.to(source, lookup), lookup.addresses)
         found: list[Problems] = []
 
         def merger() -> Merger:
@@ -356,7 +365,7 @@ class Manifest:
             image = ImageSource(self._folders[0] / shard, offset, size)
         elif exists:
             folder = self._folders[number] if number >= 0 else None
-            file = Path(path) if folder is None else folder / path
+            file = folder / path if folder is not None else _file_of(path)
             image = ImageSource(file)
             if folder is not None and number != self._main_folder:
                 path = self._path_from_root(file)

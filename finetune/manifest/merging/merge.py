@@ -22,6 +22,7 @@ from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
 
+from finetune.images.addresses import is_address
 from finetune.manifest.formats.row import (
     ManifestSource,
     Row,
@@ -374,8 +375,8 @@ class Merger:
             return ImagePlace(-1, row.image, False), None
         if not row.image:
             self._problems.add("no image", row.where, f"{id}: has neither image nor embedding")
-        elif "://" in row.image or row.image.startswith(("http:/", "https:/")):
-            reason = f"{row.image} is an address; download the pictures first"
+        elif "://" in row.image and not is_address(row.image):
+            reason = f"{row.image} is an address of a kind that is not fetched; download the file"
             self._problems.add("missing file", row.where, reason)
         else:
             self._problems.add("missing file", row.where, self._lookup.why_missing(row.image))
