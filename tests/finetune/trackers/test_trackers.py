@@ -463,6 +463,7 @@ def test_carbon_of_both_parts_of_a_run(tmp_path, monkeypatch, capfd) -> None:
     warn = Warnings()
     state, measured = run_twice("carbon", tmp_path, warn)
     assert warn == []
+    assert measured.pop("region") == "France"
     assert set(measured) == {"kg_co2eq", "kwh", "seconds"}
     assert "".join(capfd.readouterr()) == ""  # the progress bar is there
     # What the killed part had noted counts too.
