@@ -35,7 +35,7 @@ async function remember(vector, blob) {
     canvas.getContext("2d").drawImage(image, 0, 0);
     sessionStorage.setItem(PREVIEW + vector, canvas.toDataURL("image/webp", 0.7));
   } catch {
-    // The browser cannot draw it, or keep it: no preview then.
+    // No preview then.
   }
 }
 
