@@ -145,7 +145,8 @@ def _print(result: "Calibrated") -> None:
     console.print(
         Text(
             printable(
-                f"{learned:,} queries learned from, {held_out:,} held out, from {result.source}"
+                f"{learned:,} queries learned from, {held_out:,} held out, from {result.source};"
+                f" pool of {result.pool:,} images"
             )
         )
     )

@@ -133,6 +133,7 @@ class Calibrated:
         gain: Of what was chosen, over today's, on the queries that it was not learned from.
         p_value: That this gain is zero.
         queries: Learned from, and measured on.
+        pool: How many images are ranked for each.
         source: Where they come from, for people.
         kept: Whether the index keeps it.
         notes: Sentences for the user.
@@ -145,6 +146,7 @@ class Calibrated:
     gain: Estimate
     p_value: float
     queries: tuple[int, int]
+    pool: int
     source: str
     kept: bool
     notes: tuple[str, ...]
@@ -163,6 +165,7 @@ class Calibrated:
             "folds": self.options.folds,
             "learned_on": self.queries[0],
             "held_out": self.queries[1],
+            "pool": self.pool,
             "today": self.today.told,
             "chosen": self.chosen.told,
             "contenders": [each.as_dict() for each in self.contests],
@@ -193,7 +196,7 @@ def calibrate(options: CalibrateOptions, progress_stream: TextIO | None = None) 
             )
         today = _of_today(search.info)
         parts = _parts(search, options, progress_stream)
-        result = _result(parts, today, search.info, options)
+        result = _result(parts, today, search, options)
         if not (options.keep and result.is_better):
             return result
         before = search.info.rrf_k
@@ -319,13 +322,13 @@ def _best(contenders: dict[str, Contender], queries: Sequence[ScoredQuery], metr
 
 
 def _result(
-    parts: _Parts, today: Contender, info: IndexInfo, options: CalibrateOptions
+    parts: _Parts, today: Contender, search: Search, options: CalibrateOptions
 ) -> Calibrated:
     """Learn from each part, measure on its other side, and choose by all that may be learned from.
 
     The gain is that of choosing: in each part, of what is best where it was learned.
     """
-    metric = options.metric
+    metric, info = options.metric, search.info
     held_out: dict[str, list[Float64]] = {}
     for learned_from, measured_on in zip(parts.learned_from, parts.measured_on, strict=True):
         contenders = _contenders(learned_from, today, info, metric)
@@ -362,6 +365,7 @@ def _result(
         gain=_estimate(gains[CHOSEN], clusters, sampling),
         p_value=float(p_values[0]),
         queries=(len(everything), len(clusters)),
+        pool=search.count(),
         source=parts.source,
         kept=False,
         notes=parts.notes,

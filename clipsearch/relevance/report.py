@@ -180,10 +180,12 @@ def _page(
 def heading_lines(evaluation: IndexEvaluation) -> list[str]:
     """Say what was asked of what, in a few lines."""
     info, sampling = evaluation.info, evaluation.options.sampling
+    share = info.word_share
+    joined = "" if share is None else f" (hybrid: {share.weight:.3g} x share of bm25 + cosine)"
     return [
         f"{len(evaluation.queries):,} queries from {evaluation.source}; pool of"
         f" {evaluation.pool:,} images; encoder {info.encoder_name or 'none'}; weights"
-        f" bm25 {info.bm25_weight:g}, vector {info.vector_weight:g}.",
+        f" bm25 {info.bm25_weight:g}, vector {info.vector_weight:g}{joined}.",
         f"In brackets: {sampling.confidence:.0%} bootstrap intervals, {sampling.resamples:,}"
         f" resamples. p: two-sided sign-flip test of MRR@10 against {evaluation.against}, the"
         " better single mode; not corrected for the number of modes.",
