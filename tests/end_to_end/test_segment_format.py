@@ -1,0 +1,59 @@
+"""What was written when documents came into segments opens, answers and is changed."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clipsearch.engines import open_engine
+from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.search.search import Search
+from finetune.encoder_folder import check_fingerprint, read_description
+
+KEPT = Path(__file__).resolve().parents[1] / "fixtures" / "segment-format"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of what was kept, to be changed."""
+    return shutil.copytree(KEPT, tmp_path / "photos")
+
+
+def assert_the_same_answers(index: Path) -> None:
+    kept = json.loads((KEPT / "answers.json").read_text(encoding="utf-8"))
+    with Search.open(index) as search:
+        for each in kept:
+            hits = search.query(**each["asked"]).hits
+            found = [(hit.document.id, hit.score) for hit in hits]
+            assert found == [(id, pytest.approx(score, abs=1e-4)) for id, score in each["hits"]]
+
+
+def test_encoder_and_index_open_and_answer_as_they_did(folder: Path) -> None:
+    check_fingerprint(folder / "encoder", read_description(folder / "encoder"))
+    assert_the_same_answers(folder / "index")
+    with Search.open(folder / "index") as search:
+        hit = search.query(image=folder / "images" / "5.png", k=1).hits[0]
+        assert hit.document.id == "images/5.png" and hit.cosine == pytest.approx(1, abs=1e-4)
+        assert hit.image == folder / "images" / "5.png"
+
+
+def test_a_feed_encodes_nothing_anew_and_changes_what_has_changed(folder: Path) -> None:
+    options = FeedOptions(manifest=folder / "photos.csv", index=str(folder / "index"), workers=0)
+    report = feed(options, progress_stream=io.StringIO())
+    # Later versions may write to a document what is new: nothing is encoded for it.
+    assert (report.fed, report.removed, report.rejected) == (0, 0, 0)
+    assert report.images_per_second == 0
+    assert_the_same_answers(folder / "index")
+    manifest = folder / "photos.csv"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace("a black cat at the house 1,", "a white cat,"), "utf-8")
+    report = feed(options, progress_stream=io.StringIO())
+    assert (report.fed, report.updated, report.unchanged) == (0, 1, 11)
+    engine = open_engine(str(folder / "index"))
+    try:
+        (document,) = engine.get(["images/1.png"])
+    finally:
+        engine.close()
+    assert document is not None and document.captions == ("a white cat",)
