@@ -90,7 +90,8 @@ def name_variables(command: click.Command) -> None:
             name_variables(below)
     for option in command.params:
         names = {written.lstrip("-") for written in option.opts}.intersection(FOR_ALL)
-        if isinstance(option, click.Option) and names:
+        # What deploy calls --index is a Vespa's address, and no index that commands ask.
+        if isinstance(option, click.Option) and names and option.metavar != "URL":
             option.envvar = f"CLIPSEARCH_{names.pop().upper()}"
             option.show_envvar = True
 
