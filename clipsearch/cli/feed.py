@@ -2,9 +2,10 @@
 
 import gc
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -26,6 +27,7 @@ from finetune.text.strict_json import dumps
 from finetune.towers import ENCODING_PRECISIONS, FP32
 
 if TYPE_CHECKING:
+    from clipsearch.feed.feed import FeedOptions
     from clipsearch.feed.report import FeedReport
     from clipsearch.modes import WordShare
 
@@ -143,9 +145,15 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 )
 @ledger_option
 @click.option("--strict", is_flag=True, help="Feed nothing if the manifest has any problem.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Go on: feed again whenever the manifest or a file in the folder of its images changes,"
+    " until Ctrl-C. With --json, an object a line.",
+)
 @private_addresses_option
 @json_option
-def feed(as_json: bool, yes: bool, **values: Any) -> int:
+def feed(as_json: bool, yes: bool, watch: bool, **values: Any) -> int:
     """Write the captioned images of MANIFEST into an index.
 
     Only work that is left is done: images that have not changed are not encoded again, and a
@@ -158,6 +166,7 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
       clipsearch feed ~/Pictures --index pictures.index
       clipsearch feed photos.csv --encoder encoder --index photos.index
       clipsearch feed photos.csv --index photos.index --prune --yes
+      clipsearch feed ~/Pictures --index pictures.index --watch
       clipsearch feed birds.csv --index photos.index --id-prefix birds/
       clipsearch feed photos/ --encoder encoder --index photos.index --language fr
       clipsearch feed vectors.parquet --index vectors.index
@@ -181,26 +190,62 @@ def feed(as_json: bool, yes: bool, **values: Any) -> int:
         question = f"Remove {count:,} documents of {data_set} from {index}?"
         return click.confirm(question, err=True)
 
-    if values["prune"] and not yes and not sys.stdin.isatty():
+    if values["prune"] and not yes and (watch or not sys.stdin.isatty()):
         raise UsageError("nobody can be asked here: add --yes to prune without a question")
     names = [values.pop(name) for name in ("image_column", "caption_columns", "id_column")]
     columns = ColumnNames(*names) if any(names) else None
     added = AddedColumns(values.pop("folder_tags"), values.pop("exif"))
     limits = values.pop("limits")
     options = FeedOptions(columns=columns, added=added, addresses=limits, **values)
-    report = feed(options, consent=None if yes else consent)
-    share = _measured(values) if report.fed or report.updated else None
+
+    def once() -> int:
+        report = feed(options, consent=None if yes else consent)
+        share = _measured(values) if report.fed or report.updated else None
+        _print(report, share, as_json=as_json, indent=None if watch else 2)
+        return 0 if report.complete else EXIT_SOME_REJECTED
+
+    return _follow(values["manifest"], options, once) if watch else once()
+
+
+def _follow(manifest: Path, options: "FeedOptions", once: Callable[[], int]) -> NoReturn:
+    """Feed, and again after each change, until Ctrl-C; only the first may fail."""
+    from clipsearch.engines import is_remote  # light path: with the others
+    from clipsearch.feed.ledger.file import ledger_path
+    from clipsearch.feed.report import report_path
+    from clipsearch.feed.watching import changes, places
+
+    own = [
+        options.ledger or ledger_path(options.index),
+        options.report or report_path(options.index),
+        *([] if is_remote(options.index) else [Path(options.index)]),
+    ]
+    steps = changes(places(manifest, options.images), own)
+    next(steps)
+    once()
+    click.echo(f"Watching {manifest}; Ctrl-C ends it.", err=True)
+    for changed in steps:
+        if not changed:
+            continue
+        try:
+            once()
+        except ClipsearchError as error:
+            click.echo(f"Error: {error}; watching goes on", err=True)
+    raise AssertionError("a watch has no end")
+
+
+def _print(
+    report: "FeedReport", share: "WordShare | None", *, as_json: bool, indent: int | None
+) -> None:
     if as_json:
         found = {"word_share": None if share is None else asdict(share)}
-        click.echo(dumps(_as_dict(report) | found, indent=2, ensure_ascii=True))
-    else:
-        click.echo(summary(report))
-        if share is not None:
-            click.echo(
-                f"Words and vector join as {share.weight:.3g} x share of bm25 + cosine: measured on"
-                f" the captions of {share.images:,} images."
-            )
-    return 0 if report.complete else EXIT_SOME_REJECTED
+        click.echo(dumps(_as_dict(report) | found, indent=indent, ensure_ascii=True))
+        return
+    click.echo(summary(report))
+    if share is not None:
+        click.echo(
+            f"Words and vector join as {share.weight:.3g} x share of bm25 + cosine: measured on"
+            f" the captions of {share.images:,} images."
+        )
 
 
 def _measured(values: dict[str, Any]) -> "WordShare | None":

@@ -206,10 +206,11 @@ def save_figure(
     try:
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=size)
-            FigureCanvasAgg(figure)
+            canvas = FigureCanvasAgg(figure)
             draw(figure)
             buffer = io.BytesIO()
-            figure.savefig(buffer)
+            # savefig draws all twice, for a bounding box that nobody asks for
+            canvas.print_png(buffer)
         write_png(path, buffer.getvalue())
     except OSError as error:
         raise ClipsearchError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -5,9 +5,9 @@ import contextlib
 import psutil
 
 
-def workers_running() -> list[psutil.Process]:
-    """The workers of this process."""
-    return [child for child in psutil.Process().children(recursive=True) if _is_worker(child)]
+def workers_running(pid: int | None = None) -> list[psutil.Process]:
+    """The workers of a process, this one unless told."""
+    return [child for child in psutil.Process(pid).children(recursive=True) if _is_worker(child)]
 
 
 def _is_worker(child: psutil.Process) -> bool:

@@ -131,9 +131,9 @@ def test_errors_of_docker_and_pyvespa_are_one_sentence(
     with pytest.raises(EngineError, match="Docker: no docker engine answers; is it installed"):
         deploy(docker, consent=Asked(), say=quiet)
     monkeypatch.setitem(sys.modules, "docker", None)
-    with pytest.raises(UsageError, match=r"pip install \"clipsearch\[vespa\]\""):
+    with pytest.raises(UsageError, match=r"pip install '\.\[vespa\]' in a"):
         deploy(docker, consent=Asked(), say=quiet)
     cloud = DeployOptions(encoder=encoder, cloud="me.photos", wait=1)
     monkeypatch.setitem(sys.modules, "vespa.deployment", None)
-    with pytest.raises(UsageError, match=r"pip install \"clipsearch\[vespa\]\""):
+    with pytest.raises(UsageError, match=r"pip install '\.\[vespa\]' in a"):
         deploy(cloud, consent=Asked(), say=quiet)

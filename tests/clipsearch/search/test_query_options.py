@@ -10,9 +10,9 @@ from clipsearch.cli.similar import similar as similar_command
 from clipsearch.client.questions import options_json
 from clipsearch.search.options import ListKeywords, ListOptions, QueryKeywords, QueryOptions
 from clipsearch.search.synonyms import Rule, Synonyms
+from clipsearch.server import questions
 from finetune.errors import UsageError
 
-questions = pytest.importorskip("clipsearch.server.questions")
 QUERY = {each.name for each in fields(QueryOptions)}
 LISTED = {each.name for each in fields(ListOptions)}
 # Of texts, and of a question that is in no address.

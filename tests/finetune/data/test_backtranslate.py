@@ -312,7 +312,7 @@ def test_a_model_that_cannot_be_had_is_named(
         with pytest.raises(UsageError, match=r"incomplete: no MarianMT checkpoint"):
             back_translate(["a boat"], (Route("fr", str(incomplete), "x"),), cache, progress=quiet)
         monkeypatch.setattr(backtranslate, "find_spec", lambda name: None)
-        with pytest.raises(UsageError, match=r"sentencepiece; pip install 'clipsearch\[backtr"):
+        with pytest.raises(UsageError, match=r"sentencepiece; pip install '\.\[backtr"):
             back_translate(["a boat"], parse_routes("fr"), cache, progress=quiet)
 
 
