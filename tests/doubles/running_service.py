@@ -1,6 +1,7 @@
 """A service that answers over real HTTP, in a thread of the test."""
 
 import asyncio
+import faulthandler
 import threading
 import time
 from dataclasses import dataclass, field
@@ -43,8 +44,10 @@ class RunningService:
     ) -> None:
         self.session.close()
         self.server.should_exit = True
-        self._thread.join(30)
-        assert not self._thread.is_alive()
+        self._thread.join(60)
+        if self._thread.is_alive():
+            faulthandler.dump_traceback()
+        assert not self._thread.is_alive(), "what it waits for is on standard error"
         self._listener.close()
 
     @property

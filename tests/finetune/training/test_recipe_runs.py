@@ -88,7 +88,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_imageclef(clip: Path, tmp_path: Path) -> None:
     """By the command of the recipe's first line, on data in ImageCLEF's own layout."""
-    write_squares(tmp_path / "images", train=80, val=0)
+    write_squares(tmp_path / "images", train=160, val=0)
     rows = (tmp_path / "images" / "squares.csv").read_text().splitlines()[1::2]
     captions = (row.split(",")[:2] for row in rows)
     lines = [f"{image.removesuffix('.png')}\t{text}\n" for image, text in captions]
@@ -117,7 +117,8 @@ def test_imageclef(clip: Path, tmp_path: Path) -> None:
     assert pool > 4
     batches = by_scope["image-to-text", "in batches of 4 in file order"]
     assert batches["pool"] == 4
-    assert batches["queries"] == pool, "also those of a last, smaller batch"
+    captions = by_scope["image-to-text", "global"]["queries"]
+    assert batches["queries"] == captions, "also those of a last, smaller batch"
     # our figures are in batches of 4 here, so that none stands beside those in batches of 64
     rows = metrics["recipe"]["published"]
     assert [row["published after"] for row in rows] == [0.802, 0.872, 0.877, 0.880, 0.880]
@@ -323,7 +324,7 @@ def test_article(clip: Path, squares: Path, tmp_path: Path) -> None:
     assert result.metrics["text-to-image"]["mrr@10"] == pytest.approx(best["t2i_mrr@10"])
 
 
-IMAGECLEF_LOSSES = [2.96436, 3.03192, 2.38165, 1.89960]
+IMAGECLEF_LOSSES = [3.09842, 2.93636, 2.38165, 1.21016]
 RSICD_LOSSES = [3.70712, 3.78708, 3.73217, 3.80133]
 ICONS_LOSSES = [3.36497, 2.74992, 3.17926, 3.80553]
 # The made-up text tower takes 16 tokens, a letter each: several captions are equal behind the cut.
