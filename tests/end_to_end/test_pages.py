@@ -1,7 +1,8 @@
 """The commands of README.md and docs/, run as they are written.
 
 A fenced block under `<!-- runs -->` is run, by bash or Python, in a folder with a manifest
-`photos.csv` and its pictures: first those of the README, then those of the other pages. A folder
+`photos.csv` and its pictures: first those of the README, then those of the other pages; those of
+the page on training, which trains eight times, with `make test-slow`. A folder
 `openai/clip-vit-base-patch32` there holds a tiny checkpoint of the same class, since the real one
 cannot be fetched in a test.
 """
@@ -32,6 +33,7 @@ WITHOUT_RUNS = {
     "real-text-encoder.md", "index.md", "tutorial.md",
 }  # fmt: skip
 FOLDERS_WITHOUT_RUNS = {"how-to", "explanation", "reference"}
+TRAINING = "finetuning.md"
 INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 
@@ -88,18 +90,30 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
 
 
+def run_blocks(page: Path, folder: Path) -> None:
+    blocks = RUNS.findall(page.read_text(encoding="utf-8"))
+    without = page.name in WITHOUT_RUNS or page.parent.name in FOLDERS_WITHOUT_RUNS
+    assert blocks or without, page
+    for language, block in blocks:
+        done = subprocess.run(
+            [*INTERPRETERS[language], block],
+            cwd=folder, env=environment(), capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{page.name}: {block}\n{done.stdout}\n{done.stderr}"
+
+
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_pages_run_in_their_order(folder: Path) -> None:
     for page in PAGES:
-        blocks = RUNS.findall(page.read_text(encoding="utf-8"))
-        without = page.name in WITHOUT_RUNS or page.parent.name in FOLDERS_WITHOUT_RUNS
-        assert blocks or without, page
-        for language, block in blocks:
-            done = subprocess.run(
-                [*INTERPRETERS[language], block],
-                cwd=folder, env=environment(), capture_output=True, text=True,
-            )  # fmt: skip
-            assert done.returncode == 0, f"{page.name}: {block}\n{done.stdout}\n{done.stderr}"
+        if page.name != TRAINING:
+            run_blocks(page, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_commands_of_the_page_on_training_run_after_the_readmes(folder: Path) -> None:
+    for name in ("README.md", TRAINING):
+        run_blocks(next(page for page in PAGES if page.name == name), folder)
 
 
 def test_every_command_of_the_pages_exists_and_is_in_the_readme() -> None:

@@ -1,13 +1,14 @@
 """Plots hold what they were given: their figures are looked into before they are written."""
 
+import io
 import subprocess
 import sys
 import textwrap
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from finetune.errors import ClipsearchError
@@ -19,15 +20,15 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.fixture
 def figures(monkeypatch) -> list[Figure]:
-    """The figures that were saved."""
+    """The figures that were written."""
     saved = []
-    savefig = Figure.savefig
+    print_png = FigureCanvasAgg.print_png
 
-    def save(figure: Figure, path: Path) -> None:
-        saved.append(figure)
-        savefig(figure, path)
+    def write(canvas: FigureCanvasAgg, file: io.BytesIO) -> None:
+        saved.append(canvas.figure)
+        print_png(canvas, file)
 
-    monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", write)
     return saved
 
 
