@@ -135,6 +135,7 @@ def test_a_recipe_for_a_gpu_is_shown_on_a_machine_without() -> None:
     assert yaml.safe_load(printed)["precision"] == "fp16"
 
 
+@pytest.mark.slow
 def test_tensorboard_follows_a_run(manifest: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     out = tmp_path / "encoder"

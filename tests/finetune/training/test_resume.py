@@ -246,6 +246,7 @@ def wait_for_steps(config: TrainConfig, steps: int, process: subprocess.Popen[st
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_kill_9_and_ctrl_c_leave_no_trace(config, no_export, tmp_path) -> None:
     config = replace(config, epochs=20)
     whole = replace(config, out=tmp_path / "whole", checkpoint_minutes=60.0)

@@ -313,9 +313,10 @@ SEPARATE_OPTIONS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "options"),
-    [(SEPARATE, SEPARATE_OPTIONS), pytest.param({}, (), marks=pytest.mark.slow)],
+    [(SEPARATE, SEPARATE_OPTIONS), ({}, ())],
     ids=["separate batches, varied", "plain"],
 )
 def test_two_processes_train_as_one(config, tmp_path, no_export, changes, options) -> None:
