@@ -2,9 +2,15 @@
 
 import codecs
 import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
-from finetune.files.bounded_json import JsonGuard
+import ijson
+
+from finetune.errors import ManifestError
+from finetune.files.bounded_json import JsonGuard, JsonLimitError
+from finetune.files.regular_files import open_regular
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -68,6 +74,31 @@ class Utf8Stream:
             return escape
         self.halves = True
         return r"\uffff"
+
+
+def items_of(path: Path, prefix: str, behind: Callable[[int], str]) -> Iterator[tuple[Any, bool]]:
+    """Yield each item of a file, and whether all of the file so far was UTF-8.
+
+    Args:
+        path: Of the file.
+        prefix: Of the items, as ijson has it ("images.item").
+        behind: Tells people where that is, by how many items were read.
+
+    Raises ManifestError where the file ends early or is no valid JSON.
+    """
+    count = 0
+    try:
+        with open_regular(path) as file:
+            stream = Utf8Stream(file)
+            for item in ijson.items(stream, prefix, use_float=True):
+                count += 1
+                yield with_halves(item) if stream.halves else item, not stream.mended
+    except JsonLimitError as error:
+        raise ManifestError(f"{path}: {behind(count)}: {error}") from error
+    except ijson.JSONError as error:
+        raise ManifestError(
+            f"{path}: no valid JSON {behind(count)}: {one_line(error)}; the file may be cut off"
+        ) from error
 
 
 def with_halves(value: Any) -> Any:

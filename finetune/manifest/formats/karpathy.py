@@ -15,12 +15,7 @@ import ijson
 from finetune.errors import ManifestError
 from finetune.files.bounded_json import JsonLimitError
 from finetune.files.regular_files import open_regular
-from finetune.manifest.fields.json_stream import (
-    REPLACEMENT,
-    Utf8Stream,
-    one_line,
-    with_halves,
-)
+from finetune.manifest.fields.json_stream import REPLACEMENT, Utf8Stream, items_of, one_line
 from finetune.manifest.formats.row import MetadataValue, Row, metadata_value
 from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
@@ -48,33 +43,22 @@ class KarpathyJson:
         Raises:
             ManifestError: the file ends early or is no valid JSON.
         """
-        number = -1
-        try:
-            with open_regular(self.path) as file:
-                stream = Utf8Stream(file)
-                for image in ijson.items(stream, "images.item", use_float=True):
-                    number += 1
-                    row = self._checked_row(image, number, stream, problems)
-                    if row is not None:
-                        yield row
-        except JsonLimitError as error:
-            raise ManifestError(f"{self.path}: behind image {number + 1:,}: {error}") from error
-        except ijson.JSONError as error:
-            raise ManifestError(
-                f"{self.path}: no valid JSON behind image {number + 1:,}: {one_line(error)}; "
-                "the file may be cut off"
-            ) from error
+        images = items_of(self.path, "images.item", lambda count: f"behind image {count:,}")
+        for number, (image, is_utf8) in enumerate(images):
+            row = self._checked_row(image, number, problems, is_utf8=is_utf8)
+            if row is not None:
+                yield row
 
     def _checked_row(
-        self, image: object, number: int, stream: Utf8Stream, problems: Problems
+        self, image: object, number: int, problems: Problems, *, is_utf8: bool
     ) -> Row | None:
         where = f"{self.path.name}:{number + 1}"
         try:
-            row = self._row(with_halves(image) if stream.halves else image, number)
+            row = self._row(image, number)
         except ValueError as error:
             problems.add("bad row", where, str(error))
             return None
-        if stream.mended and any(REPLACEMENT in text for text in (row.image, *row.captions)):
+        if not is_utf8 and any(REPLACEMENT in text for text in (row.image, *row.captions)):
             report_not_utf8(problems, where)
             return None
         return row

@@ -19,7 +19,7 @@ import ijson
 from finetune.errors import ManifestError
 from finetune.files.bounded_json import JsonLimitError
 from finetune.files.regular_files import open_regular
-from finetune.manifest.fields.json_stream import REPLACEMENT, Utf8Stream, one_line, with_halves
+from finetune.manifest.fields.json_stream import REPLACEMENT, Utf8Stream, items_of, one_line
 from finetune.manifest.formats.row import MetadataValue, Row, metadata_value
 from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
@@ -138,20 +138,7 @@ class CocoCaptions:
 
     def _items(self, name: str) -> Iterator[tuple[Any, bool]]:
         """Yield what one of the lists holds, and whether all of the file so far was UTF-8."""
-        count = 0
-        try:
-            with open_regular(self.path) as file:
-                stream = Utf8Stream(file)
-                for item in ijson.items(stream, f"{name}.item", use_float=True):
-                    count += 1
-                    yield with_halves(item) if stream.halves else item, not stream.mended
-        except JsonLimitError as error:
-            raise ManifestError(f"{self.path}: behind {count:,} {name}: {error}") from error
-        except ijson.JSONError as error:
-            raise ManifestError(
-                f"{self.path}: no valid JSON behind {count:,} {name}: {one_line(error)}; "
-                "the file may be cut off"
-            ) from error
+        return items_of(self.path, f"{name}.item", lambda count: f"behind {count:,} {name}")
 
 
 def recognise(path: Path) -> CocoCaptions | None:
