@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,24 @@ sys.dont_write_bytecode = False
 # A shell starts what runs in its background without ears for Ctrl-C, and so would be all programs
 # that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+SERVER = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests run side by side, which is all of them, start what they start commands by."""
+    if sys.platform == "linux" and getattr(config.option, "numprocesses", None):
+        from clipsearch_command import start_command_server
+
+        config.stash[SERVER] = start_command_server()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SERVER in config.stash:
+        from clipsearch_command import stop_command_server
+
+        stop_command_server(config.stash[SERVER])
+
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clipsearch_command import CLIPSEARCH
 from config_server_stub import StubConfigServer
 from vespa_stub import StubVespa
 
@@ -80,7 +80,7 @@ def quiet(line: str) -> None:
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if "CLIPSEARCH" not in name}
     return subprocess.run(
-        [sys.executable, "-m", "clipsearch", "deploy", *arguments],
+        [*CLIPSEARCH, "deploy", *arguments],
         capture_output=True,
         text=True,
         env=environment,

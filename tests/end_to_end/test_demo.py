@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 import requests
+from clipsearch_command import CLIPSEARCH, FRESH_CLIPSEARCH
 from PIL import Image
 
 from clipsearch.modes import MODES
@@ -21,7 +22,7 @@ MOST_SECONDS = 180
 
 
 def clipsearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    command = [*CLIPSEARCH, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
@@ -30,7 +31,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
     """(folder, what was printed, seconds) of one whole demo."""
     root = tmp_path_factory.mktemp("with a space")
     start = time.monotonic()
-    done = clipsearch("demo", "--out", "the demo", cwd=root)
+    command = [*FRESH_CLIPSEARCH, "demo", "--out", "the demo"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "the demo", done.stdout, time.monotonic() - start
 
@@ -61,17 +63,7 @@ def test_every_mode_and_a_search_by_picture_are_shown(walked: tuple[Path, str, f
 def test_it_is_served_at_once(walked: tuple[Path, str, float]) -> None:
     folder, printed, _ = walked
     assert "$ clipsearch serve --index" in printed
-    command = [
-        sys.executable,
-        "-m",
-        "clipsearch",
-        "demo",
-        "--out",
-        folder,
-        "--serve",
-        "--port",
-        "0",
-    ]
+    command = [*FRESH_CLIPSEARCH, "demo", "--out", folder, "--serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = re.search(r"http://\S+?(?= \()", process.stderr.readline())

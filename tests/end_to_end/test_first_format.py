@@ -5,12 +5,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 
 from clipsearch.encoder.encoder import Encoder
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 def clipsearch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if "CLIPSEARCH" not in name}
     return subprocess.run(
-        [sys.executable, "-m", "clipsearch", *arguments],
+        [*CLIPSEARCH, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from clipsearch_command import write_clipsearch
 from other_indexes import clip_retrieval_folder, rclip_database
 
 from clipsearch.cli import COMMANDS, cli
@@ -80,13 +81,14 @@ def save_checkpoint(made: object, checkpoint: Path) -> None:
     (checkpoint / "preprocessor_config.json").write_text(json.dumps(config))
 
 
-def environment() -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """The commands of this very installation first on the path; one thread for each.
 
     Of a model this small, threads that wait for each other take several times as long.
     """
     scripts = str(Path(sys.executable).parent)
-    path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
+    program = write_clipsearch(folder.parent / "program")
+    path = os.pathsep.join([str(program), scripts, os.environ["PATH"]])
     return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
 
 
@@ -97,7 +99,7 @@ def run_blocks(page: Path, folder: Path) -> None:
     for language, block in blocks:
         done = subprocess.run(
             [*INTERPRETERS[language], block],
-            cwd=folder, env=environment(), capture_output=True, text=True,
+            cwd=folder, env=environment(folder), capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, f"{page.name}: {block}\n{done.stdout}\n{done.stderr}"
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from clipsearch_command import CLIPSEARCH
 from packaging.requirements import Requirement
 
 from clipsearch.cli import COMMANDS
@@ -80,7 +81,7 @@ def test_the_commands_of_compose_are_understood(
     words = [filled_in(word) for word in compose["services"][name]["command"]]
     words = ["http://127.0.0.1:1" if word.startswith("http") else word for word in words]
     done = subprocess.run(
-        [sys.executable, "-m", "clipsearch", *words],
+        [*CLIPSEARCH, *words],
         capture_output=True, text=True, cwd=tmp_path,
         env={**os.environ, "CLIPSEARCH_INDEX": "photos.index"},
     )  # fmt: skip

@@ -157,7 +157,7 @@ class VespaEngine:
 
         if len(ids) <= 1:
             return [get_one(id_) for id_ in ids]
-        pool = ThreadPoolExecutor(_GETS_AT_ONCE)
+        pool = ThreadPoolExecutor(_GETS_AT_ONCE, thread_name_prefix="vespa-get")
         try:
             found = [pool.submit(get_one, id_) for id_ in ids]
             waiting = set(found)

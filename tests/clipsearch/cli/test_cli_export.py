@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from clipsearch_command import CLIPSEARCH
 from hub_stub import HubStub, hub_stub
 from safetensors.torch import load_file
 from tiny_checkpoints import save_clip, save_roberta
@@ -52,7 +52,7 @@ def export(*arguments, hub: HubStub | None = None, **environment) -> subprocess.
     if hub is not None:
         found |= {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
     return subprocess.run(
-        [sys.executable, "-m", "clipsearch", "export", *map(str, arguments)],
+        [*CLIPSEARCH, "export", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

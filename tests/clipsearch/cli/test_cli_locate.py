@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 
 from clipsearch import cli
@@ -63,7 +63,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 def test_a_program_draws_a_map_and_answers_in_json(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "map.png"
-    command = [sys.executable, "-m", "clipsearch", "locate", "red.png", "a red square"]
+    command = [*CLIPSEARCH, "locate", "red.png", "a red square"]
     done = subprocess.run(
         [*command, "--encoder", "encoder", "--out", str(out), "--json"],
         cwd=folder, capture_output=True, text=True, timeout=120, check=True,

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from squares import write_squares
 from tiny_checkpoints import save_clip, save_roberta, save_siglip
 
@@ -24,7 +24,7 @@ LARGER = TinySize(image_size=32, width=128, mlp_width=512, heads=4, projection=6
 
 def export(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "clipsearch", "export", *map(str, arguments)],
+        [*CLIPSEARCH, "export", *map(str, arguments)],
         capture_output=True,
         text=True,
     )

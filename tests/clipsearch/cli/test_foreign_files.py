@@ -10,11 +10,11 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from killing import Killed, killer
 from local_collection import DIMENSION, feed, make_document, make_embedding
 from PIL import Image
@@ -40,7 +40,7 @@ from finetune.training.checks import check_config
 
 
 def clipsearch(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    command = [*CLIPSEARCH, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 
 
 def clipsearch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    command = [*CLIPSEARCH, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from hypothesis import given
 from hypothesis import strategies as st
 from local_collection import DIMENSION, feed, make_document
@@ -51,9 +52,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def clipsearch(*arguments: object) -> subprocess.CompletedProcess[bytes]:
     words = [a if isinstance(a, bytes) else str(a) for a in arguments]
-    return subprocess.run(
-        [sys.executable, "-m", "clipsearch", *words], capture_output=True, check=False
-    )
+    return subprocess.run([*CLIPSEARCH, *words], capture_output=True, check=False)
 
 
 def no_constant(name: str) -> None:

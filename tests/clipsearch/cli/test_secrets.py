@@ -4,11 +4,11 @@ import base64
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clipsearch_command import CLIPSEARCH
 from raw_server import RawServer, http_answer
 from vespa_stub import StubVespa, numbered_document
 
@@ -45,7 +45,7 @@ def with_password(url: str) -> str:
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "clipsearch", *arguments],
+        [*CLIPSEARCH, *arguments],
         env=os.environ | {"XDG_STATE_HOME": str(folder / "state")} | environment,
         cwd=folder,
         capture_output=True,

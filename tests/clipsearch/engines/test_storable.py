@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from hypothesis import given
 from hypothesis import strategies as st
 from vespa_stub import StubVespa, numbered_document
@@ -276,7 +277,7 @@ def test_the_commands_say_that_an_impossible_id_is_not_there(
 
     def run(*arguments: str, typed: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "clipsearch", *arguments, "--index", index],
+            [*CLIPSEARCH, *arguments, "--index", index],
             cwd=tmp_path,
             env=environment,
             input=typed,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_encoder
+from clipsearch_command import CLIPSEARCH
 from naive_figures import naive
 from PIL import Image
 
@@ -68,7 +69,7 @@ def write_csv(path: Path, rows: list[list]) -> Path:
 
 def clipsearch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "clipsearch", *map(str, arguments)],
+        [*CLIPSEARCH, *map(str, arguments)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 

@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 from small_pictures import Manifest, counts, documents, paint
 from vespa_stub import StubVespa
@@ -49,7 +49,7 @@ def index(a: Manifest, encoder_folder: Path, tmp_path: Path) -> Path:
 
 
 def clipsearch(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    command = [*CLIPSEARCH, *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=120, cwd=cwd
     )

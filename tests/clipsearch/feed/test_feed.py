@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 
 from clipsearch.documents import Document
@@ -86,7 +86,7 @@ def counts(report: FeedReport) -> tuple[int, int, int, int, int]:
 
 
 def clipsearch(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    command = [*CLIPSEARCH, *map(str, arguments)]
     return subprocess.run(
         command, input=stdin, capture_output=True, text=True, check=False, timeout=120
     )

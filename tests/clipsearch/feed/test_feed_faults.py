@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from clipsearch_command import FRESH_CLIPSEARCH
 from decode_processes import workers_running
 from fake_engine import FakeEngine
 from PIL import Image
@@ -202,7 +203,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def feed_command(manifest: Path, encoder: Path, index: Path) -> list[str]:
-    command = [sys.executable, "-m", "clipsearch", "feed", manifest, "--encoder", encoder]
+    command = [*FRESH_CLIPSEARCH, "feed", manifest, "--encoder", encoder]
     return [*map(str, command), "--index", str(index), "--workers", "1", "--batch-size", "8"]
 
 

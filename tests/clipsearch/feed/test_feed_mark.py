@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from clipsearch_command import CLIPSEARCH
 from fake_engine import FakeEngine
 from vespa_stub import StubVespa
 
@@ -191,7 +192,7 @@ def test_a_delete_of_one_ledger_is_seen_by_the_other(
     a = write_vectors(tmp_path / "a.parquet", ids(0, 10), 0)
     one.feed(a)
     two.feed(a)
-    command = [sys.executable, "-m", "clipsearch", "delete", "d03", "--yes", "--index", stub.url]
+    command = [*CLIPSEARCH, "delete", "d03", "--yes", "--index", stub.url]
     done = subprocess.run(
         [*command, "--ledger", str(two.folder / "ledger.sqlite")], capture_output=True, check=False
     )

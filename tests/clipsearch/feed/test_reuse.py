@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from small_pictures import Manifest, counts, documents, paint
 from vespa_stub import StubVespa
 
@@ -180,7 +181,7 @@ def test_a_picture_changed_with_its_size_and_time_kept(
     index = tmp_path / "bitmaps.index"
     photos.feed(index, encoder_folder)
     turn_in_place(photos.folder / "a.bmp", 77)
-    command = [sys.executable, "-m", "clipsearch", "feed", photos.path, "--index", index]
+    command = [*CLIPSEARCH, "feed", photos.path, "--index", index]
     done = subprocess.run(
         [*map(str, command), "--workers", "0"], capture_output=True, text=True, check=False
     )

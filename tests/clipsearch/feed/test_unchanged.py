@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from clipsearch_command import CLIPSEARCH
 from small_pictures import Manifest, counts, paint
 
 from clipsearch.documents import DOCUMENT_FORM
@@ -125,7 +125,7 @@ def test_a_document_that_was_deleted_is_fed_again(
 ) -> None:
     feed_vectors()
     arguments = ["delete", "d7", "--yes", "--index", str(tmp_path / "v.index")]
-    done = subprocess.run([sys.executable, "-m", "clipsearch", *arguments], check=False)
+    done = subprocess.run([*CLIPSEARCH, *arguments], check=False)
     assert done.returncode == 0
     assert counts(feed_vectors()) == (1, 0, 19, 0, 0)
 

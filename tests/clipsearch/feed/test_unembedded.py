@@ -6,7 +6,6 @@ Vespa then keeps the documents, with captions and without embedding; see the stu
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from config_server_stub import StubConfigServer
 from vespa_stub import Request, StubVespa
 
@@ -93,7 +93,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def status(place: Place, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "clipsearch", "status", "--index", place.vespa.url, *arguments],
+        [*CLIPSEARCH, "status", "--index", place.vespa.url, *arguments],
         env={**os.environ, "XDG_STATE_HOME": str(place.folder)},
         capture_output=True,
         text=True,

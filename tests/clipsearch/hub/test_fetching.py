@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from model_hub import ModelHub, model_hub
 from PIL import Image
 
@@ -39,7 +39,7 @@ def hub(
 
 
 def clipsearch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    command = [*CLIPSEARCH, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

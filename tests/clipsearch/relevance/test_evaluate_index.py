@@ -4,12 +4,12 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from local_collection import feed, make_document
 from memory_engine import MemoryEngine
 from PIL import Image
@@ -62,7 +62,7 @@ def index(photos: Path, encoder_folder: Path) -> Path:
 
 def clipsearch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "clipsearch", *map(str, arguments)],
+        [*CLIPSEARCH, *map(str, arguments)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 

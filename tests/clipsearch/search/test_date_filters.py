@@ -3,7 +3,6 @@
 import csv
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from clipsearch_command import CLIPSEARCH
 from memory_engine import passes
 from vespa_stub import StubVespa
 
@@ -199,7 +199,7 @@ def test_from_the_manifest_to_the_terminal(tmp_path: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(["id", "caption", "embedding", "taken"])
         rows.writerows([id, "x", "[1, 0]", taken] for id, taken in dates.items())
-    command = [sys.executable, "-m", "clipsearch", "feed", path, "--index", index]
+    command = [*CLIPSEARCH, "feed", path, "--index", index]
     assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
     asked = ("list", "--index", index, "--json", "--filter", "taken>=2019", "--sort", "-taken")
     answer = json.loads(clipsearch(*asked, "--facet", "taken").stdout)

@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clipsearch_command import CLIPSEARCH
 
 from clipsearch.feed.feed import FeedOptions, feed
 from clipsearch.search.parts import Part
@@ -19,7 +19,7 @@ SIZE_NFC, SIZE_NFD = "gr\u00f6sse", "gro\u0308sse"
 
 
 def clipsearch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    command = [*CLIPSEARCH, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from clipsearch_command import CLIPSEARCH
 
 from clipsearch.cli.finetune import finetune
 from finetune import figures
@@ -171,7 +172,7 @@ def test_the_thirty_classes_of_rsicd_ship_and_are_found_by_name() -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", "finetune", *arguments]
+    command = [*CLIPSEARCH, "finetune", *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 

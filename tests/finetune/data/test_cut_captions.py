@@ -4,12 +4,12 @@ import csv
 import io
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from squares import write_squares
 from steps_alone import leave_out_what_follows
 
@@ -150,7 +150,7 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def clipsearch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+    command = [*CLIPSEARCH, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

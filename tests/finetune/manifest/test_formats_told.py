@@ -2,9 +2,9 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+from clipsearch_command import CLIPSEARCH
 from small_manifests import FORMAT_NAMES
 
 from finetune.manifest.formats.known import FORMATS, IN_FILES
@@ -29,7 +29,7 @@ def test_the_page_lists_them() -> None:
 
 
 def test_the_help_lists_them() -> None:
-    command = [sys.executable, "-m", "clipsearch", "manifest", "--help"]
+    command = [*CLIPSEARCH, "manifest", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     words = re.sub(r"\s+", " ", shown)
     for each in IN_FILES:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def check(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", "manifest", "check", *map(str, arguments)]
+    command = [*CLIPSEARCH, "manifest", "check", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -5,10 +5,10 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 from small_manifests import captions, kinds, picture, pictures, problems, read
 
@@ -19,7 +19,7 @@ from finetune.manifest.manifest import Manifest
 
 
 def check(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", "manifest", "check", *map(str, arguments)]
+    command = [*CLIPSEARCH, "manifest", "check", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 

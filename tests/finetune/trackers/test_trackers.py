@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from squares import write_squares
 
 from finetune.errors import ClipsearchError, UsageError
@@ -300,7 +301,7 @@ def test_a_folder_that_cannot_be_made(tmp_path) -> None:
 
 def test_a_run_from_the_command_line(tmp_path) -> None:
     manifest = write_squares(tmp_path / "data", train=24, val=8)
-    command = [sys.executable, "-m", "clipsearch", "finetune", str(manifest), "--model", "tiny"]
+    command = [*CLIPSEARCH, "finetune", str(manifest), "--model", "tiny"]
     command += ["--out", str(tmp_path / "encoder"), "--epochs", "1", "--batch-size", "12"]
     wrong = subprocess.run(
         [*command, "--trackers", "tensorboard,wnb"], capture_output=True, text=True, check=False

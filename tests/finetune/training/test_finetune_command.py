@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 from squares import write_squares
 
@@ -24,7 +25,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def finetune(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", "finetune", *map(str, arguments)]
+    command = [*CLIPSEARCH, "finetune", *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

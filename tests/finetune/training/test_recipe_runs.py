@@ -8,11 +8,11 @@ import json
 import math
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 from safetensors.torch import load_file
 from squares import COLOURS, write_squares
@@ -95,7 +95,7 @@ def test_imageclef(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "images" / "squares.csv").unlink()
     (tmp_path / "captions.txt").write_text("".join(lines))
     command = [
-        sys.executable, "-m", "clipsearch", "finetune", "captions.txt", "--images", "images",
+        *CLIPSEARCH, "finetune", "captions.txt", "--images", "images",
         "--recipe", "imageclef", "--out", "encoder", "--model", str(clip), "--epochs", "3",
         "--samples-per-epoch", "28", "--batch-size", "8", "--batches-of", "4", "--device", "cpu",
         "--threads", "1", "--workers", "0", "--json",

@@ -1,7 +1,6 @@
 import csv
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from clipsearch_command import CLIPSEARCH
 from squares import write_squares
 
 from clipsearch.evaluation.evaluate import EvaluateOptions, evaluate
@@ -220,7 +220,7 @@ def test_unreadable_pictures_are_left_out_and_reported(tmp_path: Path) -> None:
     for name in ("3.png", "44.png"):
         (manifest.parent / name).write_bytes(b"\x89PNG broken")
     command = [
-        sys.executable, "-m", "clipsearch", "finetune", str(manifest), "--model", "tiny",
+        *CLIPSEARCH, "finetune", str(manifest), "--model", "tiny",
         "--out", str(tmp_path / "out"), "--epochs", "1", "--batch-size", "20",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
@@ -239,7 +239,7 @@ def test_unreadable_pictures_are_left_out_and_reported(tmp_path: Path) -> None:
 
 def test_wrong_usage_exits_with_2_and_one_sentence(manifest: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "clipsearch", "finetune", str(manifest), "--model", "tiny",
+        *CLIPSEARCH, "finetune", str(manifest), "--model", "tiny",
         "--out", str(tmp_path / "out"), "--precision", "fp16", "--device", "cpu",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)

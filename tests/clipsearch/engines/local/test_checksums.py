@@ -6,13 +6,13 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from local_collection import DIMENSION, feed, make_document, make_embedding
 
 from clipsearch.engine import EngineQuery, IndexInfo
@@ -49,7 +49,7 @@ def flip(path: Path, place: int | None = None) -> None:
 
 
 def status(index: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", "status", "--index", index, "--verify", *more]
+    command = [*CLIPSEARCH, "status", "--index", index, "--verify", *more]
     return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
 
 

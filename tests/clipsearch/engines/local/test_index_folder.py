@@ -1,10 +1,10 @@
 """The folder of an index: paths that are none, and what it knows about itself."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from clipsearch_command import CLIPSEARCH
 
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.engine import LocalEngine
@@ -26,7 +26,7 @@ def test_a_path_that_is_no_index_is_one_sentence(tmp_path: Path, command: str) -
         "pictures": "Error: pictures: no index there, but other files",
     }.items():
         done = subprocess.run(
-            [sys.executable, "-m", "clipsearch", *words, "--index", target],
+            [*CLIPSEARCH, *words, "--index", target],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 1, done.stderr

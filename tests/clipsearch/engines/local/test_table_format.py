@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from killing import Killed, killer
 from local_collection import same
 
@@ -75,7 +76,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def clipsearch(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch", *words]
+    command = [*CLIPSEARCH, *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

@@ -8,13 +8,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clipsearch_command import CLIPSEARCH
 from config_server_stub import StubConfigServer
 from tiny_encoder import DIMENSION, build_encoder
 from vespa_stub import Request, StubVespa
@@ -39,7 +39,7 @@ class Road:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if "CLIPSEARCH" not in name}
         return subprocess.run(
-            [sys.executable, "-m", "clipsearch", *arguments],
+            [*CLIPSEARCH, *arguments],
             cwd=self.folder,
             env={**kept, "XDG_STATE_HOME": str(self.folder / "state")},
             capture_output=True,

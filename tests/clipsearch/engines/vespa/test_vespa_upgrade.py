@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from PIL import Image
 from vespa_stub import Request, StubVespa, numbered_document
 
@@ -214,7 +214,7 @@ def start_feed(vespa: StubVespa, folder: Path) -> subprocess.Popen[str]:
     encoder = os.fspath(KEPT / "encoder")
     arguments = ("feed", "one.csv", "--encoder", encoder, "--index", vespa.url, "--json")
     return subprocess.Popen(
-        [sys.executable, "-m", "clipsearch", *arguments],
+        [*CLIPSEARCH, *arguments],
         cwd=folder,
         env={**os.environ, "XDG_STATE_HOME": os.fspath(folder)},
         stdout=subprocess.PIPE,
@@ -278,7 +278,7 @@ def test_a_feed_killed_meanwhile_goes_on(
 
 def test_status_says_that_an_earlier_version_fed_it(vespa: StubVespa) -> None:
     def told() -> str:
-        command = [sys.executable, "-m", "clipsearch", "status", "--index", vespa.url]
+        command = [*CLIPSEARCH, "status", "--index", vespa.url]
         return subprocess.run(
             command, capture_output=True, text=True, timeout=60, check=True
         ).stdout
