@@ -36,7 +36,7 @@ def stop_command_server(server: subprocess.Popen[bytes]) -> None:
 
 
 def write_clipsearch(folder: Path) -> Path:
-    """Write a program `clipsearch` there, for shells that find it by the path; return its folder."""
+    """Write a program `clipsearch` there, for shells that look for it; return the folder."""
     program = folder / "clipsearch"
     folder.mkdir(exist_ok=True)
     program.write_text(f'#!/bin/sh\nexec {shlex.join(CLIPSEARCH)} "$@"\n')

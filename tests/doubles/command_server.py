@@ -26,12 +26,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # May differ without a consequence for modules that are imported already.
 FREE_NAMES = {
-    "_", "COLUMNS", "FORCE_COLOR", "HOME", "LINES", "NO_COLOR", "OLDPWD", "PATH", "PWD", "SHLVL",
-    "SSL_CERT_FILE", "TERM", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME",
+    "_", "COLUMNS", "FORCE_COLOR", "HF_HUB_DISABLE_XET", "HF_TOKEN", "HOME", "LINES", "NO_COLOR",
+    "OLDPWD", "PATH", "PWD", "SHLVL", "SSL_CERT_FILE", "TERM", "TMPDIR", "WANDB_SERVICE",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME",
     "all_proxy", "http_proxy", "https_proxy", "no_proxy",
 }  # fmt: skip
 FREE_PREFIXES = ("CLIPSEARCH_", "VESPA_", "PYTEST_")
@@ -112,8 +113,11 @@ def receive(connection: socket.socket) -> Request | None:
 class CommandServer:
     """Fork a process for each request; `serve` returns in those only, with the request."""
 
-    def __init__(self, path: str, environment: dict[str, str]) -> None:
-        self._environment = environment
+    def __init__(
+        self, path: str, environment: dict[str, str], set_by_imports: dict[str, str]
+    ) -> None:
+        self._environment = {**set_by_imports, **environment}
+        self._set_by_imports = set_by_imports
         self._running: dict[int, socket.socket] = {}
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(path)
@@ -147,6 +151,10 @@ class CommandServer:
 
     def _begin(self, connection: socket.socket) -> Request | None:
         request = receive(connection)
+        if request is not None:
+            # Who starts a command may have imported the same, or not.
+            whole = {**self._set_by_imports, **request.environment}
+            request = replace(request, environment=whole)
         if request is None or not may_fork(request.environment, self._environment):
             with contextlib.suppress(OSError):
                 connection.sendall(b"exec\n")
@@ -200,7 +208,7 @@ class CommandServer:
         os._exit(0)
 
 
-def become(request: Request, set_by_imports: Mapping[str, str]) -> None:
+def become(request: Request) -> None:
     """Make this process what a started `python -m clipsearch` is before its first line."""
     os.setsid()
     for number, file in enumerate(request.files):
@@ -209,7 +217,7 @@ def become(request: Request, set_by_imports: Mapping[str, str]) -> None:
     os.umask(request.mask)
     os.chdir(request.folder)
     os.environ.clear()
-    os.environ.update({**set_by_imports, **request.environment})
+    os.environ.update(request.environment)
     sys.argv = ["clipsearch", *request.arguments]
     sys.path[0] = request.folder
     sys.stdin = sys.__stdin__ = opened(0, "r", "strict")
@@ -239,7 +247,7 @@ def main() -> None:
     gc.freeze()
     # As our modules tell libraries to report to nobody.
     set_by_imports = {name: os.environ[name] for name in os.environ.keys() - before.keys()}
-    become(CommandServer(sys.argv[1], before).serve(), set_by_imports)
+    become(CommandServer(sys.argv[1], before, set_by_imports).serve())
     command = importlib.import_module("clipsearch.__main__")
     sys.modules["__main__"] = command
     leave(command.main)
