@@ -130,7 +130,7 @@ def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
                 title=_title(rank, hit, answer),
                 text=caption.caption,
                 spans=caption.spans,
-                missing=f"{document.path or 'picture'} not found; say where with --images DIR",
+                missing=f"{document.path or 'picture'} not found; say where with --images FOLDER",
             )
         )
     write_sheet(path, cells, f"{answer.heading}: {_summary(answer)}")

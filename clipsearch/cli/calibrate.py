@@ -12,6 +12,7 @@ from clipsearch.cli.options import (
     images_option,
     index_option,
     json_option,
+    moved_encoder_option,
 )
 from finetune.text.strict_json import dumps
 
@@ -39,9 +40,9 @@ TABLE_WIDTH = 130
 @qrels_option
 @click.option(
     "--folds",
-    metavar="K",
+    metavar="N",
     type=click.IntRange(2, 50),
-    help="Learn from all but one of K parts and measure on that one, for each. [default: captions"
+    help="Learn from all but one of N parts and measure on that one, for each. [default: captions"
     " are learned from on the split val and measured on test; judgments in 5 parts]",
 )
 @click.option(
@@ -60,16 +61,16 @@ TABLE_WIDTH = 130
 )
 @click.option("--dry-run", is_flag=True, help="Learn and measure, but change nothing.")
 @images_option
-@click.option(
-    "--encoder",
-    metavar="DIR",
-    type=NamedPath(path_type=Path),
-    help="The encoder's folder, if it has moved since the feed.",
-)
+@moved_encoder_option
 @device_option
 @resamples_option
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of resamples and parts."
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of resamples and parts.",
 )
 @json_option
 def calibrate(as_json: bool, dry_run: bool, resamples: int, seed: int, **values: Any) -> int:

@@ -13,6 +13,7 @@ from clipsearch.cli.options import (
     device_option,
     index_of_encoder_option,
     json_option,
+    limit_option,
     moved_encoder_option,
     templates_option,
 )
@@ -41,10 +42,7 @@ if TYPE_CHECKING:
 @index_of_encoder_option
 @moved_encoder_option
 @device_option
-@click.option(
-    "-k", "k", metavar="K", type=click.IntRange(1), default=5, show_default=True,
-    help="Labels shown of each picture; --csv has all.",
-)  # fmt: skip
+@limit_option("Labels shown of each picture; --csv has all.", 5)
 @click.option(
     "--csv",
     "table",
@@ -73,10 +71,11 @@ def classify(
     file; where there is none of that name, the id of a picture of the index.
 
     \b
-    clipsearch classify a.jpg b.jpg --labels labels.txt --encoder encoder
-    clipsearch classify a.jpg --labels class --index photos.index --csv classes.csv
-    clipsearch classify air.jpg --labels rsicd-classes.txt --encoder encoder \\
-        --template "An aerial photograph of {category}"
+    Examples:
+      clipsearch classify a.jpg b.jpg --labels labels.txt --encoder encoder
+      clipsearch classify a.jpg --labels class --index photos.index --csv classes.csv
+      clipsearch classify air.jpg --labels rsicd-classes.txt --encoder encoder \\
+          --template "An aerial photograph of {category}"
     """
     from clipsearch.recognition.classify import check_table, write_table  # light path: NumPy
     from finetune.evaluation.zero_shot import TEMPLATES, check_templates
@@ -115,7 +114,7 @@ def _classified(
     if index is None:
         if encoder is None:
             raise UsageError(
-                "nothing says which encoder looks: give --encoder DIR or --index TARGET"
+                "nothing says which encoder looks: give --encoder FOLDER or --index TARGET"
             )
         names, _ = read_labels(labels)
         loaded = Encoder.load(encoder, device=device)

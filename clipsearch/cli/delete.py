@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from clipsearch.cli.completion import complete_ids
-from clipsearch.cli.options import UTF8, index_option, json_option, ledger_option
+from clipsearch.cli.options import UTF8, index_option, json_option, ledger_option, yes_option
 from clipsearch.storable import shown_id
 from finetune.console import printable
 from finetune.errors import DocumentNotFoundError, EngineError, UsageError
@@ -21,7 +21,7 @@ MOST_NAMED = 5
     "ids", metavar="ID…|-", nargs=-1, required=True, type=UTF8, shell_complete=complete_ids
 )
 @index_option
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@yes_option("Do not ask.")
 @ledger_option
 @json_option
 def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from clipsearch.cli import cli
+from clipsearch.cli.options import port_option, yes_option
 from clipsearch.demo.whole import INDEX, is_whole
 from finetune.errors import UsageError
 from finetune.installing import install_command
@@ -14,32 +15,27 @@ from finetune.installing import install_command
 @click.command()
 @click.option(
     "--out",
+    metavar="FOLDER",
     default="demo",
     show_default=True,
     type=click.Path(path_type=Path),
     help="Folder for pictures, encoder, index and contact sheets; an earlier demo is replaced.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of pictures and training.")
+@click.option("--seed", metavar="N", default=0, show_default=True, help="Of pictures and training.")
 @click.option(
-    "--epochs", type=click.IntRange(1), default=None, help="Fewer train a quicker, worse encoder."
+    "--epochs",
+    metavar="N",
+    type=click.IntRange(1),
+    default=None,
+    help="Fewer train a quicker, worse encoder.",
 )
-@click.option(
-    "--yes",
-    is_flag=True,
-    help="Replace a demo of an earlier version, which has no list of its files, too.",
-)
+@yes_option("Replace also a demo of an earlier version, which has no list of its files.")
 @click.option(
     "--serve",
     is_flag=True,
     help="Then show it as a page, until Ctrl-C; at once where the demo is there already.",
 )
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Of the page; 0 takes a free one.",
-)
+@port_option
 def demo(out: Path, seed: int, epochs: int | None, yes: bool, serve: bool, port: int) -> int:
     """Walk the whole road on made-up pictures, in about 90 seconds.
 

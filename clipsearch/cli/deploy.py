@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipsearch.cli.options import json_option
+from clipsearch.cli.options import json_option, yes_option
 from finetune.errors import UsageError
 from finetune.text.strict_json import dumps
 
@@ -33,11 +33,13 @@ def _weights(
 @click.command()
 @click.option(
     "--encoder",
+    metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Encoder folder; its text tower answers embed(@text) inside Vespa.",
+    help="The encoder's folder; its text tower answers embed(@text) inside Vespa.",
 )
 @click.option(
     "--dimension",
+    metavar="N",
     type=click.IntRange(min=1),
     help="Values in an embedding, where vectors come ready-made and there is no encoder.",
 )
@@ -56,24 +58,26 @@ def _weights(
 )
 @click.option(
     "--render",
-    metavar="DIR",
+    metavar="FOLDER",
     type=click.Path(path_type=Path),
     help="Only write the package into this folder.",
 )
 @click.option(
     "--nodes",
-    metavar="DIR",
+    metavar="FOLDER",
     type=click.Path(path_type=Path),
     help="Folder with services.xml and hosts.xml of several machines, as deploy/several-nodes.",
 )
 @click.option(
     "--index",
     metavar="URL",
-    help="Where the index then answers. [default: port 8080 of the config server's host] With"
-    " --cloud or --render: the index whose precision, language and weights are kept.",
+    help="Where the index then answers; with --cloud or --render the one whose precision, language"
+    " and weights are kept. [default: port 8080 of the config server's host]",
 )
 @click.option(
-    "--language", help="Of the captions: en, fr, es, it, nl, pt, sv. [default: as it is, or en]"
+    "--language",
+    metavar="CODE",
+    help="Of the captions: en, fr, es, it, nl, pt, sv. [default: as it is, or en]",
 )
 @click.option(
     "--weights",
@@ -84,21 +88,20 @@ def _weights(
 @click.option(
     "--allow",
     multiple=True,
-    metavar="ID",
+    metavar="CHANGE",
     help="A change that Vespa refuses otherwise, since it loses something of documents: by the id"
     " that the refusal names, which also says the cost. An empty index needs none.",
 )
 @click.option(
     "--wait",
+    metavar="SECONDS",
     default=300.0,
     show_default=True,
-    help="Seconds to wait in all, for the config server and then for the services.",
+    help="How long to wait in all, for the config server and then for the services.",
 )
-@click.option(
-    "--yes",
-    is_flag=True,
-    help="Go on without asking where a change costs something, or where --render replaces a package"
-    " of an earlier version, which has no list of its files.",
+@yes_option(
+    "Do not ask where a change costs something, or where --render replaces a package of an earlier"
+    " version, which has no list of its files."
 )
 @json_option
 def deploy(

@@ -8,6 +8,7 @@ from clipsearch.cli.options import (
     device_option,
     index_option,
     json_option,
+    limit_option,
     moved_encoder_option,
 )
 from finetune.console import printable
@@ -19,9 +20,7 @@ from finetune.images.addresses import FetchLimits
 @index_option
 @moved_encoder_option
 @device_option
-@click.option(
-    "-k", "k", metavar="K", type=click.IntRange(1), default=5, show_default=True, help="Captions."
-)
+@limit_option("Captions shown.", 5)
 @click.option(
     "--candidates",
     metavar="N",
@@ -49,8 +48,9 @@ def describe(
     out.
 
     \b
-    clipsearch describe picture.jpg --index photos.index
-    clipsearch describe beach/0001.jpg --index photos.index -k 3 --json
+    Examples:
+      clipsearch describe picture.jpg --index photos.index
+      clipsearch describe beach/0001.jpg --index photos.index -k 3 --json
     """
     # Light path: NumPy and the engines.
     from clipsearch.recognition.describe import describe as captions_near

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsearch.cli.options import index_option, json_option
+from clipsearch.cli.options import index_option, json_option, moved_images_option
 from finetune.console import printable
 
 if TYPE_CHECKING:
@@ -26,21 +26,19 @@ _CELLS = 400
     type=click.Choice(_REASONS),
     multiple=True,
     default=_REASONS,
-    help="What is compared: the bytes, the perceptual hash, the embedding. [default: all three]",
+    help="What is compared: the bytes, the perceptual hash, the embedding; may be repeated."
+    " [default: all three]",
 )
 @click.option(
     "--min-cosine",
+    metavar="NUMBER",
     type=float,
     default=_MIN_COSINE,
     show_default=True,
-    help="Of two embeddings that are alike.",
+    help="Cosine from which two embeddings are alike, -1 to 1.",
 )
 @click.option("--mark", is_flag=True, help="Write the groups into the index, for query --collapse.")
-@click.option(
-    "--images",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="Folder of the pictures, if they have moved since the feed.",
-)
+@moved_images_option
 @click.option(
     "--sheet",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -63,10 +61,11 @@ def duplicates(
     times as long (--by content --by look compares none). All embeddings are held in memory.
 
     \b
-    clipsearch duplicates --index photos.index --sheet duplicates.html
-    clipsearch duplicates --index photos.index --by content --by look --json
-    clipsearch duplicates --index photos.index --mark
-    clipsearch query "two dogs" --index photos.index --collapse
+    Examples:
+      clipsearch duplicates --index photos.index --sheet duplicates.html
+      clipsearch duplicates --index photos.index --by content --by look --json
+      clipsearch duplicates --index photos.index --mark
+      clipsearch query "two dogs" --index photos.index --collapse
     """
     from clipsearch.duplicates.grouping import duplicate_groups  # light path: NumPy
     from clipsearch.duplicates.marking import mark as write_looks
@@ -144,7 +143,8 @@ def _write_sheet(
             image=folders.source(member.document.path),
             title=f"{number}. {member.cosine:.4f}  {member.document.id}",
             text=f"group {number}, by {', '.join(group.reasons)}",
-            missing=f"{member.document.path or 'picture'} not found; say where with --images DIR",
+            missing=f"{member.document.path or 'picture'} not found; say where with"
+            " --images FOLDER",
         )
         for number, group in enumerate(groups, 1)
         for member in group.members

@@ -24,7 +24,7 @@ def encoder() -> None:
 @click.argument("model", metavar="ID")
 @click.option(
     "--out",
-    metavar="DIR",
+    metavar="FOLDER",
     type=NamedPath(path_type=Path),
     help="The encoder folder to write; one in your cache unless given.",
 )

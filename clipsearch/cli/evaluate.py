@@ -13,6 +13,7 @@ from clipsearch.cli.measuring_options import qrels_option, resamples_option
 from clipsearch.cli.options import (
     NamedPath,
     column_options,
+    device_option,
     images_option,
     json_option,
     optional_index_option,
@@ -53,7 +54,7 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
 @click.option(
     "--encoder",
     "encoder_folder",
-    metavar="DIR",
+    metavar="FOLDER",
     type=NamedPath(path_type=Path),
     help="With --index: the encoder's folder, if it has moved since the feed.",
 )
@@ -66,7 +67,7 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
 )
 @click.option(
     "--against",
-    metavar="DIR",
+    metavar="FOLDER",
     type=click.Path(path_type=Path),
     help="Another encoder folder (the one before fine-tuning, say): differences are ENCODER minus"
     " this, with interval and p value.",
@@ -85,13 +86,13 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
 )
 @click.option(
     "--ks",
-    metavar="K,K,…",
+    metavar="N,N,…",
     callback=lambda _context, _parameter, text: _cutoffs(text),
     help="Figures at these cutoffs too, such as 3,20; those at 1, 5 and 10 are always there.",
 )
 @click.option(
     "--zero-shot",
-    metavar="COLUMN|FILE",
+    metavar="COLUMN|FILE|FOLDER",
     help="Also classify by prompts. Classes from a metadata column; from a CSV file with the"
     " columns image and class; from a list of classes, where folder or file names tell an image's"
     " class; or from a folder of lists of images, CLASS.txt.",
@@ -107,19 +108,18 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
 @column_options
 @resamples_option
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of resamples and batches."
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of resamples and batches.",
 )
 @click.option("--workers", metavar="N", type=int, help="Processes that decode; one a core.")
 @click.option(
     "--batch-size", metavar="N", type=int, default=32, show_default=True, help="Images at once."
 )
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where the encoders run.",
-)
+@device_option
 @click.option(
     "--split-shares",
     metavar="TRAIN,VAL[,TEST]",
@@ -139,7 +139,7 @@ OF_INDEX = ("captions_of", "queries", "qrels", "encoder_folder", "table", "page"
 @click.option("--strict", is_flag=True, help="Measure nothing if the manifest has any problem.")
 @click.option(
     "--plots",
-    metavar="DIR",
+    metavar="FOLDER",
     type=click.Path(path_type=Path),
     help="Write plots of ranks and recall@k there; needs matplotlib.",
 )
@@ -226,7 +226,7 @@ def _of_index(context: click.Context, resamples: int, seed: int, values: dict[st
         raise UsageError(
             f"{values['encoder']} and --index {values['index']}: an encoder is measured on a"
             f" manifest, or an index by itself; give one of them (an index's encoder that has"
-            f" moved: --encoder DIR)"
+            f" moved: --encoder FOLDER)"
         )
     _refuse(
         context,

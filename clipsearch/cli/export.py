@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli.card_options import card_facts, card_options
-from clipsearch.cli.options import UTF8, NamedPath, json_option
+from clipsearch.cli.options import UTF8, NamedPath, json_option, yes_option
 from finetune.encoder_folder import (
     DESCRIPTION_FILE,
     EncoderDescription,
@@ -119,12 +119,13 @@ class Exported:
 @click.argument("model", type=NamedPath())
 @click.option(
     "--out",
+    metavar="FOLDER",
     type=click.Path(path_type=Path),
     help="The encoder folder to write.  [default: encoder, unless --open-clip is given]",
 )
 @click.option(
     "--text-model",
-    metavar="ID_OR_FOLDER",
+    metavar="ID|FOLDER",
     help="Take this model for texts and MODEL's image tower, with new projections between them.",
 )
 @click.option(
@@ -137,12 +138,13 @@ class Exported:
 @click.option("--private", is_flag=True, help="Make a private repository, where --push makes one.")
 @click.option(
     "--wise-ft",
+    metavar="NUMBER",
     type=click.FloatRange(0, 1),
     help="Weights between those of --base (0) and MODEL (1); 0.5 is common.",
 )
 @click.option(
     "--base",
-    metavar="ID_OR_FOLDER",
+    metavar="ID|FOLDER",
     help="For --wise-ft.  [default: the model that the encoder's training started from]",
 )
 @click.option(
@@ -160,15 +162,16 @@ class Exported:
     " cosines to fp32, and recall@10 before and after.",
 )
 @click.option(
-    "--name", type=UTF8, help="The encoder's name for people; the folder's name unless given."
+    "--name",
+    metavar="TEXT",
+    type=UTF8,
+    help="The encoder's name for people; the folder's name unless given.",
 )
-@click.option("--max-tokens", type=int, help="Cut texts earlier than the model does.")
+@click.option("--max-tokens", metavar="N", type=int, help="Cut texts earlier than the model does.")
 @card_options
 @click.option("--overwrite", is_flag=True, help="Replace what is already in the folder to write.")
-@click.option(
-    "--yes",
-    is_flag=True,
-    help="With --overwrite: also a folder of an earlier version, which has no list of its files.",
+@yes_option(
+    "With --overwrite: also a folder of an earlier version, which has no list of its files."
 )
 @json_option
 def export(as_json: bool, **options: Any) -> None:

@@ -20,6 +20,7 @@ from clipsearch.cli.options import (
     index_option,
     json_option,
     ledger_option,
+    yes_option,
 )
 from clipsearch.cli.settings_file import is_typed
 from finetune.errors import ClipsearchError, UsageError
@@ -40,7 +41,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 @index_option
 @click.option(
     "--encoder",
-    metavar="DIR_OR_ID",
+    metavar="FOLDER|ID",
     type=NamedPath(),
     help="The encoder folder, or the id of a model on the Hugging Face hub, fetched once. Left out:"
     " the one that the index knows, or, for a new index, the manifest's own vectors (a column named"
@@ -48,7 +49,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 )
 @click.option(
     "--vectors-of",
-    metavar="DIR_OR_ID",
+    metavar="FOLDER|ID",
     type=NamedPath(),
     help="The encoder that made the manifest's own vectors, as rclip's or clip-retrieval's: the"
     " index takes these, encodes nothing, and its queries use that encoder. The first are compared"
@@ -67,7 +68,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     "--tag",
     "tags",
     type=UTF8,
-    metavar="COL",
+    metavar="COLUMN",
     multiple=True,
     help="Keep this column as a tag, as text.",
 )
@@ -75,7 +76,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     "--number",
     "numbers",
     type=UTF8,
-    metavar="COL",
+    metavar="COLUMN",
     multiple=True,
     help="Keep this column as numbers.",
 )
@@ -83,7 +84,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     "--date",
     "dates",
     type=UTF8,
-    metavar="COL",
+    metavar="COLUMN",
     multiple=True,
     help="Keep this column as dates, as 2019, 2019-06 or 2019-06-01T12:30.",
 )
@@ -105,7 +106,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     is_flag=True,
     help="Remove documents of this data set that the manifest no longer has, at the end.",
 )
-@click.option("--yes", "-y", is_flag=True, help="Do not ask before --prune removes.")
+@yes_option("Do not ask before --prune removes.")
 @click.option(
     "--id-prefix",
     metavar="TEXT",

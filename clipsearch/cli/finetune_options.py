@@ -39,7 +39,7 @@ def training_options(command: Command) -> Command:
     for name, declared, hint, default in reversed(found):
         command = _option(name, declared, hint, default)(command)
         if declared.formerly:
-            command = _earlier_option(name, declared)(command)
+            command = _earlier_option(name, declared, hint)(command)
     return command
 
 
@@ -55,6 +55,10 @@ CAPTION_OPTIONS = {
 }
 
 
+# Options that other commands have by a short name too.
+_SHORT = {"--yes": ("-y",)}
+# What stands for a value of these types.
+_METAVARS: dict[type, str] = {int: "N", float: "NUMBER", str: "TEXT"}
 # Before the name of a setting: its option by an earlier name.
 _EARLIER = "earlier_"
 
@@ -94,28 +98,38 @@ def _option(
     flag = option_of(name, declared)
     shown = default_shown(default, declared)
     return click.option(
+        *_SHORT.get(flag, ()),
         f"{flag}/--no-{flag[2:]}" if hint is bool else flag,
         name,
         cls=GroupedOption,
         group=declared.group,
         type=_type(declared, hint),
         default=None,
-        metavar=declared.metavar,
+        metavar=_metavar(declared, hint),
         multiple=declared.repeated,
         help=declared.help + (f"  [default: {shown}]" if shown else ""),
     )
 
 
-def _earlier_option(name: str, declared: Setting) -> Callable[[Command], Command]:
+def _earlier_option(name: str, declared: Setting, hint: Any) -> Callable[[Command], Command]:
     return click.option(
         declared.formerly,
         _EARLIER + name,
-        type=click.STRING,
+        type=_type(declared, hint),
+        is_flag=hint is bool,
         default=None,
         multiple=declared.repeated,
         hidden=True,
         help=f"An earlier name of {declared.flag}.",
     )
+
+
+def _metavar(declared: Setting, hint: Any) -> str | None:
+    """Return what stands for the value in the help; None where it is a choice or a switch."""
+    if declared.metavar is not None or declared.choices is not None:
+        return declared.metavar
+    kinds = set(get_args(hint) or (hint,)) - {NoneType}
+    return _METAVARS.get(kinds.pop()) if len(kinds) == 1 else None
 
 
 def _type(declared: Setting, hint: Any) -> click.ParamType | None:  # type: ignore[type-arg]

@@ -17,9 +17,10 @@ def list(options: SearchOptions) -> int:
     By id, unless --sort says otherwise. Needs no encoder.
 
     \b
-    clipsearch list --index photos.index
-    clipsearch list --filter class=beach --facet place --page 2
-    clipsearch list --filter "year>=2010" --sort -year --sheet newest.html
+    Examples:
+      clipsearch list --index photos.index
+      clipsearch list --filter class=beach --facet place --page 2
+      clipsearch list --filter "year>=2010" --sort -year --sheet newest.html
     """
     if options.sheet is not None:
         check_sheet(options.sheet, options.asked.k, inputs=[])

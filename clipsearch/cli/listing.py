@@ -199,7 +199,7 @@ def open_best(answer: Answer) -> None:
     found = ImageFolders(answer.info, answer.images).find(best.document.path)
     if found is None:
         where = printable(best.document.path or best.document.id)
-        click.echo(f"Note: {where} is not here; say where with --images DIR", err=True)
+        click.echo(f"Note: {where} is not here; say where with --images FOLDER", err=True)
     else:
         launch(found)
 

@@ -12,6 +12,7 @@ from clipsearch.cli.options import (
     index_of_encoder_option,
     json_option,
     moved_encoder_option,
+    moved_images_option,
 )
 from clipsearch.localization.methods import DEFAULT_METHOD, METHODS
 from finetune.console import printable
@@ -44,11 +45,7 @@ _BOXES_SHOWN = 5
 @index_of_encoder_option
 @moved_encoder_option
 @device_option
-@click.option(
-    "--images",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="Folder of the pictures, if they have moved since the feed.",
-)
+@moved_images_option
 @private_addresses_option
 @json_option
 def locate(
@@ -70,8 +67,9 @@ def locate(
     work; of others, and of encoders exported by 0.1.0, windows.
 
     \b
-    clipsearch locate picture.jpg "a red circle" --encoder encoder --out map.png
-    clipsearch locate beach/0001.jpg "two dogs" --index photos.index --json
+    Examples:
+      clipsearch locate picture.jpg "a red circle" --encoder encoder --out map.png
+      clipsearch locate beach/0001.jpg "two dogs" --index photos.index --json
     """
     file = image_file(image, limits)
     if file is None:
@@ -87,7 +85,9 @@ def locate(
             f"{image}: no such picture file; give the path of one, or --index TARGET for an id"
         )
     elif encoder is None:
-        raise UsageError("nothing says which encoder looks: give --encoder DIR or --index TARGET")
+        raise UsageError(
+            "nothing says which encoder looks: give --encoder FOLDER or --index TARGET"
+        )
     else:
         picture, found = _by_encoder(file, text, method, encoder, device)
     if out is not None:

@@ -56,12 +56,12 @@ def manifest() -> None:
 @click.option(
     "--encoder",
     type=click.Path(path_type=Path),
-    metavar="DIR",
+    metavar="FOLDER",
     help="Count the captions that this encoder folder's text tower cuts, and at how many tokens.",
 )
 @click.option(
     "--model",
-    metavar="NAME",
+    metavar="ID|FOLDER",
     help="The same for a model before fine-tuning, as finetune --model takes it.",
 )
 @column_options

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from finetune.errors import UsageError
+from finetune.towers import DEVICE_FORMS, is_device
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,6 +33,18 @@ class Utf8(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 
 
 UTF8 = Utf8()
+
+
+class Device(click.ParamType):  # type: ignore[type-arg]  # as above
+    """Where towers run, as training and encoding both name it."""
+
+    name = DEVICE_FORMS
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the device's name; a bad parameter where there is none of that form."""
+        if not is_device(str(value)):
+            self.fail(f"{value!r} is none of {DEVICE_FORMS.replace('|', ', ')}", param, ctx)
+        return value
 
 
 class NamedPath(click.Path):
@@ -75,13 +88,54 @@ def json_option(command: Command) -> Command:
 
 
 def images_option(command: Command) -> Command:
-    """Add `--images DIR`: where a manifest's relative paths are looked for last."""
+    """Add `--images FOLDER`: where a manifest's relative paths are looked for last."""
     return click.option(
         "--images",
-        metavar="DIR",
+        metavar="FOLDER",
         type=click.Path(path_type=Path),
         help="Where relative paths of images are also looked for, after the manifest's folder"
         " and its images/; a feed remembers it with the index.",
+    )(command)
+
+
+def moved_images_option(command: Command) -> Command:
+    """Add `--images FOLDER`: where the images of an index lie now."""
+    return click.option(
+        "--images",
+        metavar="FOLDER",
+        type=click.Path(file_okay=False, exists=True, path_type=Path),
+        help="Folder of the pictures, if they have moved since the feed.",
+    )(command)
+
+
+def limit_option(what: str, default: int, most: int | None = None) -> Callable[[Command], Command]:
+    """Return what adds `-k, --limit N`: how many of `what` are shown."""
+    return click.option(
+        "-k",
+        "--limit",
+        "k",
+        metavar="N",
+        type=click.IntRange(1, most),
+        default=default,
+        show_default=True,
+        help=what,
+    )
+
+
+def yes_option(what: str) -> Callable[[Command], Command]:
+    """Return what adds `-y, --yes`, of which `what` says what nobody is asked before."""
+    return click.option("-y", "--yes", is_flag=True, help=what)
+
+
+def port_option(command: Command) -> Command:
+    """Add `--port N`: where the service listens."""
+    return click.option(
+        "--port",
+        metavar="N",
+        type=click.IntRange(0, 65535),
+        default=8000,
+        show_default=True,
+        help="Port of the page and the API; 0 takes a free one.",
     )(command)
 
 
@@ -91,12 +145,12 @@ def column_options(command: Command) -> Command:
         ("--id-column", "The table's column of ids.  [default: id]"),
         ("--image-column", "The column of image paths, where its name does not say so."),
     ):
-        command = click.option(name, type=UTF8, metavar="NAME", help=what)(command)
+        command = click.option(name, type=UTF8, metavar="COLUMN", help=what)(command)
     return click.option(
         "--caption-column",
         "caption_columns",
         type=UTF8,
-        metavar="NAME",
+        metavar="COLUMN",
         multiple=True,
         help="A column of captions, where its name does not say so; may be repeated.",
     )(command)
@@ -114,9 +168,12 @@ def ledger_option(command: Command) -> Command:
 
 
 def moved_encoder_option(command: Command) -> Command:
-    """Add `--encoder DIR`: where the encoder of an index lies now."""
+    """Add `--encoder FOLDER`: where the encoder of an index lies now."""
     return click.option(
-        "--encoder", metavar="DIR", help="The encoder's folder, if it has moved since the feed."
+        "--encoder",
+        metavar="FOLDER",
+        type=NamedPath(),
+        help="The encoder's folder, if it has moved since the feed.",
     )(command)
 
 
@@ -147,8 +204,9 @@ def device_option(command: Command) -> Command:
     """Add `--device`: where the encoder runs."""
     return click.option(
         "--device",
-        type=click.Choice(("cpu", "cuda")),
+        metavar=DEVICE_FORMS,
+        type=Device(),
         default="cpu",
         show_default=True,
-        help="Where the encoder runs.",
+        help="Where the encoder runs; auto is a GPU where torch finds one.",
     )(command)

@@ -102,18 +102,19 @@ def query(
     TEXT of - reads queries from standard input, one a line, and answers in JSON lines.
 
     \b
-    clipsearch query "two dogs on a beach"
-    clipsearch query "two dogs" --mode bm25 --filter class=beach --facet class
-    clipsearch query 'butterfl* "on a leaf" +red -moth'
-    clipsearch query --image photo.jpg --sheet found.html
-    clipsearch query --image https://example.org/photo.jpg -k 3
-    clipsearch query --image photo.jpg --crop 40,20,200,150
-    clipsearch query "a red car" --sheet where.html --locate
-    clipsearch query --image photo.jpg --words "two dogs" --bm25-weight 0.3
-    clipsearch query "two dogs" --min-cosine 0.25 --sort -year
-    clipsearch query "two dogs" --collapse
-    clipsearch query --text "beach:2" --text "people:-1" --image a.jpg:0.5
-    cat queries.txt | clipsearch query - -k 3
+    Examples:
+      clipsearch query "two dogs on a beach"
+      clipsearch query "two dogs" --mode bm25 --filter class=beach --facet class
+      clipsearch query 'butterfl* "on a leaf" +red -moth'
+      clipsearch query --image photo.jpg --sheet found.html
+      clipsearch query --image https://example.org/photo.jpg -k 3
+      clipsearch query --image photo.jpg --crop 40,20,200,150
+      clipsearch query "a red car" --sheet where.html --locate
+      clipsearch query --image photo.jpg --words "two dogs" --bm25-weight 0.3
+      clipsearch query "two dogs" --min-cosine 0.25 --sort -year
+      clipsearch query "two dogs" --collapse
+      clipsearch query --text "beach:2" --text "people:-1" --image a.jpg:0.5
+      cat queries.txt | clipsearch query - -k 3
 
     A weight is the plain number after the last colon of --text, --image, --id or --vector. A
     value that itself ends in a colon and a number is written with its weight: "ratio 3:4:1" is

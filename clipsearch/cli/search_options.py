@@ -10,7 +10,13 @@ import click
 
 from clipsearch.cli.completion import complete_facets, complete_filters
 from clipsearch.cli.listing import PLAIN, Listing
-from clipsearch.cli.options import UTF8, index_option, json_option
+from clipsearch.cli.options import (
+    UTF8,
+    index_option,
+    json_option,
+    limit_option,
+    moved_images_option,
+)
 from clipsearch.engine import DEFAULT_CANDIDATES
 from clipsearch.search.limits import MAX_CANDIDATES, MAX_HITS
 from clipsearch.search.options import QueryOptions
@@ -57,11 +63,14 @@ synonyms_option = click.option(
 )
 _LIST_OPTIONS = (
     index_option,
+    limit_option("Hits on a page.", 10, MAX_HITS),
     click.option(
-        "-k", "k", type=click.IntRange(1, MAX_HITS), default=10, show_default=True, help="Hits."
-    ),
-    click.option(
-        "--page", type=click.IntRange(1), default=1, show_default=True, help="Page, from 1."
+        "--page",
+        metavar="N",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Which page of hits, from 1.",
     ),
     click.option(
         "--filter",
@@ -71,7 +80,7 @@ _LIST_OPTIONS = (
         metavar="FILTER",
         shell_complete=complete_filters,
         help="class=airport, class=a|b, class!=x, year=2010..2014, 'year>=2010',"
-        " 'taken>=2019-06', near=48.1,11.6,5km; all must hold.",
+        " 'taken>=2019-06', near=48.1,11.6,5km; may be repeated: all must hold.",
     ),
     click.option(
         "--facet",
@@ -80,7 +89,7 @@ _LIST_OPTIONS = (
         multiple=True,
         metavar="COLUMN",
         shell_complete=complete_facets,
-        help="Count the values of this tag over all matches.",
+        help="Count the values of this tag over all matches; may be repeated.",
     ),
     click.option(
         "--sort",
@@ -88,11 +97,7 @@ _LIST_OPTIONS = (
         metavar="COLUMN",
         help="Order by a number or a date, or by id or path; -year is the greatest first.",
     ),
-    click.option(
-        "--images",
-        type=click.Path(file_okay=False, exists=True, path_type=Path),
-        help="Folder of the pictures, if they have moved since the feed.",
-    ),
+    moved_images_option,
     click.option(
         "--sheet",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -113,9 +118,10 @@ _LIST_OPTIONS = (
 )
 _RANKED_OPTIONS = (
     click.option("--exact", is_flag=True, help="Compare the vector with every document."),
-    click.option("--min-score", type=float, help="Leave out what scores less."),
+    click.option("--min-score", metavar="NUMBER", type=float, help="Leave out what scores less."),
     click.option(
         "--min-cosine",
+        metavar="NUMBER",
         type=float,
         help="Leave out what the vector finds with a lower cosine, -1 to 1. In a hybrid, what has"
         " a word of the query stays.",
@@ -127,6 +133,7 @@ _RANKED_OPTIONS = (
     ),
     click.option(
         "--candidates",
+        metavar="N",
         type=click.IntRange(1, MAX_CANDIDATES),
         default=DEFAULT_CANDIDATES,
         show_default=True,
@@ -134,10 +141,16 @@ _RANKED_OPTIONS = (
         " collapsed.",
     ),
     click.option(
-        "--bm25-weight", type=float, help="Of the words in a hybrid. [default: the index's]"
+        "--bm25-weight",
+        metavar="NUMBER",
+        type=float,
+        help="Of the words in a hybrid. [default: the index's]",
     ),
     click.option(
-        "--vector-weight", type=float, help="Of the vector in a hybrid. [default: the index's]"
+        "--vector-weight",
+        metavar="NUMBER",
+        type=float,
+        help="Of the vector in a hybrid. [default: the index's]",
     ),
     click.option(
         "--locate",

@@ -6,7 +6,13 @@ from pathlib import Path
 import click
 
 from clipsearch.cli import EXIT_INTERRUPTED
-from clipsearch.cli.options import device_option, index_option, ledger_option, moved_encoder_option
+from clipsearch.cli.options import (
+    device_option,
+    index_option,
+    ledger_option,
+    moved_encoder_option,
+    port_option,
+)
 from clipsearch.cli.search_options import synonyms_option
 from clipsearch.search.synonyms import Synonyms
 from finetune.errors import UsageError
@@ -18,34 +24,37 @@ _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_clien
 
 @click.command()
 @index_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
     show_default=True,
-    help="Port; 0 takes a free one.",
+    help="Address to listen at.",
 )
+@port_option
 @click.option(
     "--root-path",
     default="",
-    metavar="PATH",
+    metavar="/PATH",
     help="Path that a server before this one puts it below, as /images.",
 )
 @click.option(
     "--token",
+    metavar="TEXT",
     envvar="CLIPSEARCH_TOKEN",
     show_envvar=True,
     help="Answer only who has it. Better in the environment: others see command lines.",
 )
 @click.option(
     "--write-token",
+    metavar="TEXT",
     envvar="CLIPSEARCH_WRITE_TOKEN",
     show_envvar=True,
     help="Who has it may change and delete documents; without it nobody may.",
 )
 @click.option(
     "--uploads",
+    metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
     envvar="CLIPSEARCH_UPLOADS",
     show_envvar=True,
@@ -55,17 +64,19 @@ _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_clien
     "--cors",
     multiple=True,
     metavar="ORIGIN",
-    help="Let pages of this origin read answers, as https://photos.example.",
+    help="Let pages of this origin read answers, as https://photos.example; may be repeated.",
 )
 @click.option(
     "--images",
+    metavar="FOLDER",
     multiple=True,
     type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="Folder of the pictures, beside the one that the index was fed from.",
+    help="Folder of the pictures, if they have moved since the feed; may be repeated.",
 )
 @synonyms_option
 @click.option(
     "--cache",
+    metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for thumbnails. [default: your folder for caches]",
 )
@@ -94,9 +105,10 @@ def serve(
     what is under way has been answered.
 
     \b
-    clipsearch serve --index photos.index
-    CLIPSEARCH_TOKEN=$(openssl rand -hex 32) clipsearch serve --host 0.0.0.0
-    curl 'http://127.0.0.1:8000/v1/search?text=two+dogs&k=3'
+    Examples:
+      clipsearch serve --index photos.index
+      CLIPSEARCH_TOKEN=$(openssl rand -hex 32) clipsearch serve --host 0.0.0.0
+      curl 'http://127.0.0.1:8000/v1/search?text=two+dogs&k=3'
     """
     try:
         from clipsearch.server.running import serve as run  # FastAPI takes half a second to import

@@ -76,11 +76,15 @@ def defaults_of(
             for each in command.list_commands(context)
             if (found := command.get_command(context, each)) is not None
         }
-    names = _option_names(command)
+    options = _options(command)
     for key in own:
-        if key not in names:
+        if key not in options:
             raise UsageError(f"{file}: [{name}] has {key}, but clipsearch {name} has no --{key}")
-    return {names[key]: value for key, value in {**general, **own}.items() if key in names}
+    return {
+        str(options[key].name): _repeated(value) if options[key].multiple else value
+        for key, value in {**general, **own}.items()
+        if key in options
+    }
 
 
 def name_variables(command: click.Command) -> None:
@@ -92,8 +96,14 @@ def name_variables(command: click.Command) -> None:
         names = {written.lstrip("-") for written in option.opts}.intersection(FOR_ALL)
         # What deploy calls --index is a Vespa's address, and no index that commands ask.
         if isinstance(option, click.Option) and names and option.metavar != "URL":
-            option.envvar = f"CLIPSEARCH_{names.pop().upper()}"
-            option.show_envvar = True
+            _name_variable(option, f"CLIPSEARCH_{names.pop().upper()}")
+
+
+def _name_variable(option: click.Option, variable: str) -> None:
+    """Let the environment name an option's value; the help says so, and that the file may too."""
+    if option.envvar is None:  # else named before: a command is one object for the whole process
+        option.envvar = variable
+        option.help = f"{option.help}  [env var: {variable}, or {SETTINGS_FILE}]"
 
 
 def is_typed(parameter: str) -> bool:
@@ -102,14 +112,19 @@ def is_typed(parameter: str) -> bool:
     return source is ParameterSource.COMMANDLINE
 
 
-def _option_names(command: click.Command) -> dict[str, str]:
-    """Return parameter by the long name of its option, without its dashes."""
+def _options(command: click.Command) -> dict[str, click.Option]:
+    """Return option by each of its names, without its dashes."""
     return {
-        written.lstrip("-"): parameter.name
+        written.lstrip("-"): parameter
         for parameter in command.params
-        if isinstance(parameter, click.Option) and parameter.name is not None
+        if isinstance(parameter, click.Option)
         for written in parameter.opts
     }
+
+
+def _repeated(value: Any) -> list[Any]:
+    """Return the values of an option that may be repeated: a list, or one value alone."""
+    return value if isinstance(value, list) else [value]
 
 
 def _from(folder: Path, value: str) -> str:

@@ -35,10 +35,11 @@ def similar(id: str, encoder: str | None, device: str, options: SearchOptions) -
     Needs no encoder, but for --locate.
 
     \b
-    clipsearch similar beach/0001.jpg
-    clipsearch similar beach/0001.jpg --filter class!=beach --sheet near.png
-    clipsearch similar beach/0001.jpg --mode hybrid --collapse
-    clipsearch similar beach/0001.jpg --sheet where.html --locate
+    Examples:
+      clipsearch similar beach/0001.jpg
+      clipsearch similar beach/0001.jpg --filter class!=beach --sheet near.png
+      clipsearch similar beach/0001.jpg --mode hybrid --collapse
+      clipsearch similar beach/0001.jpg --sheet where.html --locate
     """
     check_locate(options)
     if options.sheet is not None:

@@ -123,7 +123,7 @@ def templates(nodes: Path | None = None) -> Iterator[tuple[str, str]]:
     if nodes is not None:
         for name in (SERVICES_FILE, HOSTS_FILE):
             if not (nodes / name).is_file():
-                raise UsageError(f"{nodes / name}: no such file; --nodes DIR must hold one")
+                raise UsageError(f"{nodes / name}: no such file; --nodes FOLDER must hold one")
             yield name, (nodes / name).read_text(encoding="utf-8")
 
 

@@ -74,7 +74,7 @@ def _images(engine: Engine) -> Iterator[Finding]:
     found = sum(folders.find(path) is not None for path in looked)
     said = f"{found} of {len(looked)} looked for are here (fed from {engine.info.images_root})"
     colour: Colour = "green" if found == len(looked) else "yellow"
-    mend = "" if found == len(looked) else "say where they are with query --images DIR"
+    mend = "" if found == len(looked) else "say where they are with query --images FOLDER"
     yield Finding("images", colour, said, mend)
 
 

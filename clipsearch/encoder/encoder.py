@@ -34,13 +34,13 @@ from finetune.images.source import ImageSource
 from finetune.memory import raise_too_little
 from finetune.several import check_several
 from finetune.text.composed import composed
-from finetune.towers import ENCODING_PRECISIONS, FP32
+from finetune.towers import AUTO_DEVICE, DEVICE_FORMS, ENCODING_PRECISIONS, FP32, is_device
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-DEVICES = ("cpu", "cuda")
-
+# The checkpoint without a GPU: for comparisons, so no option takes it.
+_TORCH_ON_CPU = "torch-cpu"
 # An embedding's length may be off by so much before it is taken for a fault of the tower.
 LENGTH_TOLERANCE = 1e-3
 
@@ -104,8 +104,8 @@ class Encoder:
 
         Args:
             folder: Written by `clipsearch finetune` or `clipsearch export`.
-            device: "cpu" runs the ONNX towers; "cuda" runs the checkpoint on torch, which needs
-                the extra finetune.
+            device: "cpu" runs the ONNX towers; "cuda" or "cuda:N" runs the checkpoint on torch,
+                which needs the extra finetune; "auto" is as `encoding_device` finds.
             threads: Of one tower's computation; None takes every core of this process.
             verify: Check that no file changed since the export (see
                 clipsearch.encoder.verification).
@@ -318,6 +318,22 @@ class Encoder:
         return normalized
 
 
+def encoding_device(folder: Path | None, device: str) -> str:
+    """Return the device that "auto" means for an encoder folder; any other name as it is.
+
+    It is "cuda" where the folder has weights of torch and torch finds a GPU, else "cpu".
+    """
+    if device != AUTO_DEVICE:
+        return device
+    if folder is None or not (folder / WEIGHTS_FILE).is_file():
+        return "cpu"
+    try:
+        import torch  # the extra may be missing; and it takes seconds
+    except ImportError:
+        return "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check_precision(device: str, precision: str) -> None:
     """Raise UsageError for a precision that is unknown, or that the device does not compute in."""
     if precision not in ENCODING_PRECISIONS:
@@ -334,13 +350,14 @@ def check_precision(device: str, precision: str) -> None:
 def _towers(
     folder: Path, description: EncoderDescription, device: str, threads: int, precision: str
 ) -> Towers:
+    device = encoding_device(folder, device)
     check_precision(device, precision)
     # Either runtime takes a while to import, and each is needed only for its device.
     if device == "cpu":
         from clipsearch.encoder.onnx_towers import OnnxTowers
 
         return OnnxTowers(folder, description, threads)
-    if device in ("cuda", "torch-cpu"):
+    if is_device(device) or device == _TORCH_ON_CPU:
         if not (folder / WEIGHTS_FILE).is_file():
             raise EncoderError(
                 f"{folder}: has ONNX towers alone, as fetched from the hub, and --device {device}"
@@ -349,8 +366,9 @@ def _towers(
             )
         from clipsearch.encoder.torch_towers import TorchTowers
 
-        return TorchTowers(folder, "cuda" if device == "cuda" else "cpu", precision)
-    raise UsageError(f"device {device!r} is not known; take one of {', '.join(DEVICES)}")
+        return TorchTowers(folder, "cpu" if device == _TORCH_ON_CPU else device, precision)
+    forms = DEVICE_FORMS.replace("|", ", ")
+    raise UsageError(f"device {device!r} is not known; take one of {forms}")
 
 
 def load_tokenizer(folder: Path, max_tokens: int) -> "Tokenizer":

@@ -45,15 +45,21 @@ class TorchTowers:
             from finetune.models.patches import embed_patches, gives_patches
         except ImportError as error:
             raise UsageError(
-                f"--device cuda needs torch and transformers ({error});"
+                f"--device {device} needs torch and transformers ({error});"
                 f" install them with: {install_command('finetune')}"
             ) from error
-        if device == "cuda" and not torch.cuda.is_available():
+        on_gpu = device.startswith("cuda")
+        if on_gpu and not torch.cuda.is_available():
             raise UsageError(
-                "--device cuda: torch finds no CUDA device; take --device cpu, or install the"
-                " driver and a build of torch for CUDA"
+                f"--device {device}: torch finds no CUDA device; take --device cpu, or install the"
+                f" driver and a build of torch for CUDA"
             )
-        if device == "cuda" and precision == BF16 and not torch.cuda.is_bf16_supported():
+        if on_gpu and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+            raise UsageError(
+                f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices, counted"
+                f" from 0; take one of them"
+            )
+        if on_gpu and precision == BF16 and not torch.cuda.is_bf16_supported():
             raise UsageError(f"--precision {BF16}: this GPU has no bfloat16; take {FP32}")
         self._device = torch.device(device)
         self._torch = torch
@@ -62,9 +68,9 @@ class TorchTowers:
         self.gives_patches = gives_patches(self._model)
         self._embed_patches = partial(embed_patches, self._model)
         self._normalizer = Normalizer(self._model.preprocessing, self._device)
-        if device == "cuda":
+        if on_gpu:
             # The threads' own streams know nothing of the one that the weights came on.
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self._device)
         self._precision = FP32
         self._wanted = precision
         self._least_cosine: float | None = None
@@ -164,7 +170,7 @@ class TorchTowers:
             if self._device.type == "cuda":
                 cuda = self._torch.cuda
                 if not hasattr(self._of_thread, "stream"):
-                    self._of_thread.stream = cuda.Stream()
+                    self._of_thread.stream = cuda.Stream(self._device)
                 stack.enter_context(cuda.stream(self._of_thread.stream))
             yield
 

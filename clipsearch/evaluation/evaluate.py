@@ -66,7 +66,7 @@ class EvaluateOptions:
         zero_shot: Also classify: a metadata column, or a file (see finetune.manifest.class_labels).
         templates: Of the class prompts.
         sampling: Of intervals and p values; its seed also draws the batches.
-        device: "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         workers: Processes that decode; None chooses, see `decode_ahead`.
         batch_size: Images or texts embedded at once.
         strict: Measure nothing where the manifest has any problem.

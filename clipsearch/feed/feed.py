@@ -94,7 +94,7 @@ class FeedOptions:
         workers: Processes that decode images; None is one a core (on "cuda" two fewer), or none for
             a few images. 0 decodes in this process.
         batch_size: Images encoded at once; None is 32 on the CPU and 256 on a GPU.
-        device: "cpu" or "cuda", for the encoder.
+        device: "auto", "cpu", "cuda" or "cuda:N", for the encoder.
         precision: Of the image tower on "cuda": "fp32" or "bf16", see `Encoder.load`.
         report: The report file; None is in the index's folder.
         ledger: The ledger; None is `ledger_path`.
@@ -347,7 +347,7 @@ class _Feed:
         contents = ledger.content_table()
         writing = Writing(
             self.target, source, plan, ledger, contents, rejections, self.tally,
-            Encoding.of(options.workers, options.batch_size, options.device),
+            Encoding.of(options.workers, options.batch_size, self.target.device),
         )  # fmt: skip
         if not source.encoder:
             steps = VectorSteps(plan, source, ledger, rejections, seen).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from clipsearch.encoder.encoder import Encoder
+from clipsearch.encoder.encoder import Encoder, encoding_device
 from clipsearch.engine import Engine, IndexInfo
 from clipsearch.engines import create_engine, index_exists, is_remote, open_engine
 from clipsearch.feed.columns import MetadataColumns
@@ -106,6 +106,11 @@ class FeedTarget:
         return self._engine
 
     @property
+    def device(self) -> str:
+        """Where the encoder runs: the device that "auto" means for it."""
+        return encoding_device(self._folder, self._device)
+
+    @property
     def is_new(self) -> bool:
         """Whether nothing is there yet: an encoder may still be chosen."""
         return self._engine is None or self._engine.count() == 0
@@ -160,7 +165,7 @@ class FeedTarget:
             raise EncoderError(f"{self._index}: takes ready-made vectors and has no encoder")
         if self._encoder is None:
             self._encoder = Encoder.load(
-                self._folder, device=self._device, threads=1, precision=self._precision
+                self._folder, device=self.device, threads=1, precision=self._precision
             )
         return self._encoder
 

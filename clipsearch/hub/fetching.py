@@ -162,7 +162,7 @@ def _cache() -> Path:
     except RuntimeError as error:
         raise UsageError(
             f"there is no place for what is fetched ({error}); say where with XDG_CACHE_HOME, or"
-            f" give the folder with: clipsearch encoder get ID --out DIR"
+            f" give the folder with: clipsearch encoder get ID --out FOLDER"
         ) from error
 
 

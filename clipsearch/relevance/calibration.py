@@ -62,7 +62,7 @@ class CalibrateOptions:
             are learned from on the split val and measured on test, judgments in FOLDS parts.
         metric: One of METRICS.
         encoder: The encoder's folder, where it has moved since the feed.
-        device: "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         sampling: Of the interval.
         keep: Whether the index keeps what is surely better.
     """
@@ -192,7 +192,7 @@ def calibrate(options: CalibrateOptions, progress_stream: TextIO | None = None) 
         if options.encoder is None and search.info.encoder_path is None:
             raise UsageError(
                 f"{options.index}: names no encoder, so there is nothing to join with the words;"
-                f" say which one made its vectors with --encoder DIR"
+                f" say which one made its vectors with --encoder FOLDER"
             )
         today = _of_today(search.info)
         parts = _parts(search, options, progress_stream)

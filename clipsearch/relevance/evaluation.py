@@ -41,7 +41,7 @@ class IndexEvaluateOptions:
         index: A folder or an http(s) address.
         source: Of the queries.
         encoder: The encoder's folder, where it has moved since the feed.
-        device: "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         sampling: Of intervals and p values.
     """
 

@@ -142,7 +142,9 @@ def _gallery(
         path = "" if document is None else document.path
         gallery.captions[id_] = document.captions[0] if document and document.captions else ""
         small = thumbnail(
-            Cell(folders.source(path), id_, missing=f"{path or 'image'} not found; --images DIR"),
+            Cell(
+                folders.source(path), id_, missing=f"{path or 'image'} not found; --images FOLDER"
+            ),
             (_THUMBNAIL, _THUMBNAIL),
         )
         if isinstance(small, str):

@@ -25,14 +25,14 @@ def load_encoder(target: str, info: IndexInfo, folder: Path | None, device: str)
         if info.encoder_path is None:
             raise EncoderError(
                 f"{target} was fed with ready-made vectors and names no encoder:"
-                f" say which one made them with --encoder DIR, or search for words with"
+                f" say which one made them with --encoder FOLDER, or search for words with"
                 f" --mode bm25"
             )
         folder = Path(info.encoder_path)
         if not folder.is_dir():
             raise EncoderError(
                 f"the encoder of {target} is no longer at {folder}:"
-                f" say where it is with --encoder DIR"
+                f" say where it is with --encoder FOLDER"
             )
     check_encoder(folder, read_description(folder), info)
     from clipsearch.encoder.encoder import Encoder  # light path: bm25 needs no ONNX Runtime

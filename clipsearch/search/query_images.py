@@ -60,7 +60,7 @@ def source_of_document(document: Document, folders: ImageFolders) -> "ImageSourc
     source = folders.source(document.path)
     if source is None:
         shown = document.path or f"the picture of {document.id}"
-        raise ImageError(f"{shown}: not found; say where with --images DIR")
+        raise ImageError(f"{shown}: not found; say where with --images FOLDER")
     return source
 
 

@@ -316,7 +316,7 @@ class Search:
                 raise UsageError(
                     f"the text {str(part.value)!r} has the weight {part.weight:g}, but without an"
                     f" encoder a text counts by its words alone, and those cannot be taken away:"
-                    f" leave it out, or say which encoder made the vectors with --encoder DIR"
+                    f" leave it out, or say which encoder made the vectors with --encoder FOLDER"
                 )
         return others
 

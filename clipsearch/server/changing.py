@@ -53,7 +53,7 @@ class Changing:
         if image is not None and self.uploads is None:
             raise UsageError(
                 "this service keeps no images, so that none can be sent to it; start it with"
-                " --uploads DIR"
+                " --uploads FOLDER"
             )
         check_id(id)
         with self._in_turn():

@@ -94,7 +94,7 @@ class ImageFiles:
             raise RefusedError(
                 404,
                 f"the image of {document.id} ({document.path or 'without a path'}) is not below a"
-                f" folder that this service knows; start it with --images DIR",
+                f" folder that this service knows; start it with --images FOLDER",
             )
         return found
 

@@ -37,6 +37,7 @@ class EvaluationSettings:
         DEFAULT_HOLD_OUT,
         "Where there is no split val: the share of train that is evaluated on instead, by a hash of"
         " the id; 0 holds none out.",
+        metavar="SHARE",
         least=0,
         below=1,
     )
@@ -52,11 +53,12 @@ class EvaluationSettings:
         "t2i_mrr@10",
         f"What is best: t2i_ or i2t_ with {either(retrieval_figures())}; {either(OTHERS)};"
         f" {either(class_figures_of())} of classes; and any other number after @.",
+        metavar="METRIC",
     )
     ks: tuple[int, ...] = in_evaluation(
         (),
         "Report figures at these cutoffs too, such as 3,20, beside 1, 5 and 10.",
-        metavar="K,K,…",
+        metavar="N,N,…",
         least=1,
         operational=True,
     )
@@ -77,7 +79,7 @@ class EvaluationSettings:
         "Evaluate the choice among classes too: the column or file that names each image's.",
         flag="--zero-shot",
         formerly="--zero-shot-classes",
-        metavar="COLUMN|FILE",
+        metavar="COLUMN|FILE|FOLDER",
     )
     zero_shot_template: tuple[str, ...] = in_evaluation(
         ("a photo of a {category}",),
@@ -88,12 +90,19 @@ class EvaluationSettings:
         repeated=True,
     )
     batches_of: int | None = in_evaluation(
-        None, "Report figures within batches of N too, as papers do.", least=2, operational=True
+        None,
+        "Report figures within batches of N too, as papers do.",
+        flag="--in-batches",
+        formerly="--batches-of",
+        least=2,
+        operational=True,
     )
     batches_in_file_order: bool = in_evaluation(
         False,
-        "Make the batches of --batches-of of pairs as they follow in the manifest, and count a last"
+        "Make the batches of --in-batches of pairs as they follow in the manifest, and count a last"
         " smaller one; else they are shuffled, and it is left out.",
+        flag="--in-file-order",
+        formerly="--batches-in-file-order",
         operational=True,
     )
 

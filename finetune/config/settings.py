@@ -23,7 +23,7 @@ from finetune.optimization.precisions import PRECISIONS
 from finetune.optimization.schedules import SCHEDULE_OPTIONS, SCHEDULES, schedules_with
 from finetune.ranges import Range
 from finetune.several import is_one_text
-from finetune.towers import TOWERS
+from finetune.towers import AUTO_DEVICE, DEVICE_FORMS, TOWERS
 from finetune.trackers import TRACKERS
 
 TINY = "tiny"
@@ -85,22 +85,22 @@ class TrainConfig(EvaluationSettings, CardSettings):
         operational=True,
     )
     images: PathLike | None = in_model(
-        None, "Look for relative image paths here too.", metavar="DIR"
+        None, "Look for relative image paths here too.", metavar="FOLDER"
     )
     image_column: str | None = in_model(
         None,
         "The table's column of image paths.",
         otherwise="by its name: image, file_name, filename, path …",
-        metavar="NAME",
+        metavar="COLUMN",
     )
     caption_column: tuple[str, ...] = in_model(
         (),
         "A column of captions; give it several times.  [default: by its name: caption, text, title,"
         " description …]",
-        metavar="NAME",
+        metavar="COLUMN",
         repeated=True,
     )
-    id_column: str | None = in_model(None, "The column of ids.", otherwise="id", metavar="NAME")
+    id_column: str | None = in_model(None, "The column of ids.", otherwise="id", metavar="COLUMN")
 
     epochs: int = in_batches(10, "Times that every training image is seen.", least=1)
     # batches differ in size by one at most
@@ -287,7 +287,7 @@ class TrainConfig(EvaluationSettings, CardSettings):
         None, "Cut longer captions.", otherwise="the model's limit", least=3
     )
     seed: int = in_run(0, "Of weights, batches and sampled captions.", least=0)
-    device: str = in_run("auto", "Where to train.", metavar="auto|cpu|cuda|cuda:N")
+    device: str = in_run(AUTO_DEVICE, "Where to train.", metavar=DEVICE_FORMS)
     threads: int | None = in_run(
         None,
         "Of torch on the CPU.",

@@ -415,7 +415,7 @@ class Manifest:
                 raise ManifestError(f"{self.path}: it has no rows, only a header or nothing at all")
             mend = ""
             if problems.counts.get("missing file"):
-                mend = "; name the folder of the images with --images DIR"
+                mend = "; name the folder of the images with --images FOLDER"
             raise ManifestError(
                 f"{self.path}: none of its rows can be used: {problems.summary()}{example}{mend}"
             )

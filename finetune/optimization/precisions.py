@@ -1,11 +1,11 @@
 """Precisions of training by name, and the device that can do them; torch is imported when asked."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetune.errors import UsageError
+from finetune.towers import AUTO_DEVICE, is_device
 
 if TYPE_CHECKING:
     import torch
@@ -54,10 +54,10 @@ def resolve_device(device: str, precision: str) -> str:
     """
     import torch  # as above
 
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    if not is_device(device):
         raise UsageError(f"--device must be auto, cpu, cuda or cuda:N, not {device}")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
+    if device == AUTO_DEVICE:
         device = "cuda" if count else "cpu"
     if device.startswith("cuda"):
         wanted = int(device.partition(":")[2] or 0)

@@ -90,7 +90,7 @@ def test_a_file_an_id_and_python_say_the_same(run: Run, folder: Path) -> None:
     (folder / "red.png").rename(folder / "moved" / "red.png")
     try:
         code, _, err = run(*asked, "--index", "photos.index")
-        assert (code, "red.png: not found; say where with --images DIR" in err) == (1, True)
+        assert (code, "red.png: not found; say where with --images FOLDER" in err) == (1, True)
         by_id = json.loads(run(*asked, "--index", "photos.index", "--images", "moved")[1])
         with Search.open("photos.index") as search:
             found = search.locate("a red square", id="red.png", images=Path("moved"))
@@ -114,7 +114,7 @@ def test_for_people_it_names_the_strongest_point_and_boxes(run: Run) -> None:
 REFUSED: list[tuple[list[str], int, str]] = [
     (["none.png", "x", "--encoder", "encoder"], 1, "none.png: no such picture file"),
     (["none.png", "x", "--index", "photos.index"], 1, "no document has the id 'none.png'"),
-    (["red.png", "x"], 2, "nothing says which encoder looks: give --encoder DIR or --index"),
+    (["red.png", "x"], 2, "nothing says which encoder looks: give --encoder FOLDER or --index"),
     (["red.png", " ", "--encoder", "encoder"], 2, "TEXT is empty"),
     (["red.png", "x", "--encoder", "none"], 1, "none: no such encoder folder"),
     (["photos.csv", "x", "--encoder", "encoder"], 1, "photos.csv: "),
@@ -200,7 +200,7 @@ def test_heat_maps_need_a_sheet_and_an_encoder(run: Run, folder: Path, tmp_path:
     try:
         code, out, err = run(*asked)
         assert (code, out) == (1, "")
-        assert "say where it is with --encoder DIR" in err and not sheet.exists()
+        assert "say where it is with --encoder FOLDER" in err and not sheet.exists()
         assert run(*asked, "--encoder", "elsewhere")[0] == 0
     finally:
         (folder / "elsewhere").rename(folder / "encoder")

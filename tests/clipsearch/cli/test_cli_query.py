@@ -288,7 +288,7 @@ def test_sheets(run: Run, tmp_path: Path, name: str) -> None:
         html = (tmp_path / name).read_text("utf-8")
         assert html.count("<figure>") == 2
         assert html.count("data:image/jpeg") == 1
-        assert "b.png not found; say where with --images DIR" in html
+        assert "b.png not found; say where with --images FOLDER" in html
         assert "<mark>dogs</mark>" in html
     else:
         assert Image.open(tmp_path / name).size[0] > 400
@@ -309,7 +309,7 @@ def test_sheets(run: Run, tmp_path: Path, name: str) -> None:
         (["query", "--id", ":2"], 2, "no id before its weight"),
         (["query", "--image", "missing.png"], 1, "missing.png: no such picture file"),
         (["query", "--image", "missing.png", "--mode", "bm25"], 2, "--mode vector"),
-        (["query", "x", "--mode", "vector"], 1, "--encoder DIR"),
+        (["query", "x", "--mode", "vector"], 1, "--encoder FOLDER"),
         (["query", "x", "--encoder", "/nowhere"], 1, "/nowhere: no such encoder folder"),
         (["query", "x", "--mode", "bm25", "--bm25-weight", "1"], 2, "takes no weights"),
         (["query", "x", "--sheet", "out.pdf"], 2, ".html or .png"),

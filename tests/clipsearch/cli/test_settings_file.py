@@ -110,6 +110,14 @@ def test_a_group_takes_the_table_of_its_command(
     assert calls[-1]["strict"] is True and calls[-1]["images"] == tmp_path / "p"
 
 
+def test_one_value_in_the_file_is_enough_for_an_option_that_may_be_repeated(
+    asked: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "clipsearch.toml").write_text('index = "i"\n[feed]\nsplit = "test"\n')
+    assert run("feed", "m.csv") == (0, "")
+    assert asked[-1]["splits"] == ("test",)
+
+
 def test_a_mistyped_command_is_answered_with_the_one_that_was_meant() -> None:
     assert "No such command 'querry'; did you mean query?" in run("querry", "x")[1]
     assert "did you mean" not in run("sing")[1]

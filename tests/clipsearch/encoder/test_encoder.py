@@ -17,7 +17,8 @@ from PIL import Image
 from tiny_encoder import DIMENSION, END, MAX_TOKENS, PAD, PREPROCESSING, START, WORDS, build_encoder
 
 from clipsearch.encoder import verification
-from clipsearch.encoder.encoder import Encoder
+from clipsearch.encoder.encoder import Encoder, encoding_device
+from clipsearch.encoder.onnx_towers import OnnxTowers
 from finetune.encoder_folder import (
     EMBEDDING_FILES,
     IMAGE_TOWER,
@@ -215,7 +216,7 @@ def test_wrong_arguments_are_refused(encoder, encoder_folder):
             encoder.encode_pixels(pixels)
     with pytest.raises(UsageError, match="threads=0"):
         Encoder.load(encoder_folder, threads=0)
-    with pytest.raises(UsageError, match="'tpu' is not known; take one of cpu, cuda"):
+    with pytest.raises(UsageError, match="'tpu' is not known; take one of auto, cpu, cuda, cuda:N"):
         Encoder.load(encoder_folder, device="tpu")
 
 
@@ -225,9 +226,26 @@ def test_cuda_without_a_device_or_the_extra_says_what_to_do(encoder_folder, monk
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no CUDA device"):
             Encoder.load(encoder_folder, device="cuda")
+    with pytest.raises(UsageError, match="--device cuda:99: torch finds"):
+        Encoder.load(encoder_folder, device="cuda:99")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UsageError, match=r"pip install '\.\[finetune\]' in a"):
-        Encoder.load(encoder_folder, device="cuda")
+        Encoder.load(encoder_folder, device="cuda:1")
+
+
+def test_auto_is_a_gpu_where_torch_finds_one_and_the_folder_has_weights(
+    encoder_folder, tmp_path, monkeypatch
+):
+    import torch
+
+    for has_gpu, meant in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=has_gpu: found)
+        assert encoding_device(encoder_folder, "auto") == meant
+        assert encoding_device(tmp_path, "auto") == "cpu"  # ONNX towers alone, from the hub
+        assert encoding_device(encoder_folder, "cuda:1") == "cuda:1"
+    assert isinstance(Encoder.load(encoder_folder, device="auto").towers, OnnxTowers)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert encoding_device(encoder_folder, "auto") == "cpu"
 
 
 # --- broken folders ---------------------------------------------------------------------------

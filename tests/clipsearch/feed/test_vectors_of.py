@@ -104,7 +104,7 @@ def test_a_folder_of_images_that_a_feed_was_told_once_is_remembered_with_the_ind
     assert counts(fed(manifest, index)) == (0, 1, 1, 0)
     # Another one that is told takes its place; one that is gone is none.
     (album / "2019").rename(album / "moved")
-    with pytest.raises(ManifestError, match="name the folder of the images with --images DIR"):
+    with pytest.raises(ManifestError, match="name the folder of the images with --images FOLDER"):
         fed(manifest, index)
     assert fed(manifest, index, images=album / "moved").rejected == 0
     assert counts(fed(manifest, index)) == (0, 0, 2, 0)

@@ -226,13 +226,13 @@ def test_an_index_without_encoder(engine: MemoryEngine) -> None:
     assert NO_ENCODER in page.notes
     assert ids(search.query(vector=[0, 0, 3, 0, 0, 0, 0, 0]))[0] == "d.jpg"
     for asked in ({"mode": "vector"}, {"mode": "hybrid"}):
-        with pytest.raises(EncoderError, match="--encoder DIR") as error:
+        with pytest.raises(EncoderError, match="--encoder FOLDER") as error:
             search.query("dog", **asked)
         assert "\n" not in str(error.value)
 
 
 def test_an_encoder_that_has_moved(engine: MemoryEngine) -> None:
-    with pytest.raises(EncoderError, match=r"no longer at /nowhere/encoder.*--encoder DIR"):
+    with pytest.raises(EncoderError, match=r"no longer at /nowhere/encoder.*--encoder FOLDER"):
         Search(engine).query("dog")
 
 
@@ -351,7 +351,7 @@ def test_ready_made_vectors_take_words_from_the_text_and_the_image_from_the_vect
     np.testing.assert_allclose(engine.queries[-1].vector, unit(0, 0, 1))
     assert engine.queries[-1].tokens == ("dog",)
     # A text has no vector, and words cannot be taken away.
-    with pytest.raises(EncoderError, match="--encoder DIR"):
+    with pytest.raises(EncoderError, match="--encoder FOLDER"):
         search.query("dogs", vector=unit(1), mode="vector")
     with pytest.raises(UsageError, match="those cannot be taken away"):
         search.query("dogs", vector=unit(1), parts=[Part("text", "cat", -1)])

@@ -233,7 +233,7 @@ def test_no_image_is_taken_without_a_folder(local_index: str, cache: Path, photo
     with RunningService(settings) as running:
         files = {"image": (photos / "star.png").read_bytes()}
         refused = running.ask("PUT", STAR, files=files, headers=bearer(WRITE))
-        assert refused.status_code == 400 and "--uploads DIR" in refused.json()["detail"]
+        assert refused.status_code == 400 and "--uploads FOLDER" in refused.json()["detail"]
 
 
 def test_a_feed_under_way_is_not_disturbed(writable: Writable) -> None:

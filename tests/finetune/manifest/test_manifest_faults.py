@@ -336,7 +336,7 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     ),
     "all images missing": (
         b"image,caption\nz.jpg,dog\ny.jpg,dog\n",
-        "none of its rows can be used: 2 problems: 2 missing file.*z.jpg.*--images DIR",
+        "none of its rows can be used: 2 problems: 2 missing file.*z.jpg.*--images FOLDER",
     ),
     "only bad rows": (b"image,caption\na.jpg\n", "none of its rows can be used: .*1 fields"),
 }

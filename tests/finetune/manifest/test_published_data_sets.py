@@ -158,5 +158,5 @@ def test_a_figure_of_roco_that_was_not_fetched_is_named(tmp_path: Path) -> None:
     ((kind, where),) = {(each.kind, each.where) for each in problems(manifest)}
     assert (kind, where) == ("missing file", "captions.txt:2")
     (path.parent / "images/ROCO_00001.jpg").unlink()
-    with pytest.raises(ManifestError, match="name the folder of the images with --images DIR"):
+    with pytest.raises(ManifestError, match="name the folder of the images with --images FOLDER"):
         read(path)

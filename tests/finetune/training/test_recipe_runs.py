@@ -97,7 +97,7 @@ def test_imageclef(clip: Path, tmp_path: Path) -> None:
     command = [
         *CLIPSEARCH, "finetune", "captions.txt", "--images", "images",
         "--recipe", "imageclef", "--out", "encoder", "--model", str(clip), "--epochs", "3",
-        "--samples-per-epoch", "28", "--batch-size", "8", "--batches-of", "4", "--device", "cpu",
+        "--samples-per-epoch", "28", "--batch-size", "8", "--in-batches", "4", "--device", "cpu",
         "--threads", "1", "--workers", "0", "--json",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

@@ -160,7 +160,7 @@ def test_an_encoder_that_moved_is_named_and_compared(fed: Road, tmp_path: Path) 
     (fed.folder / "encoder").rename(moved)
     try:
         gone = fed.run(*query)
-        assert gone.returncode == 1 and "say where it is with --encoder DIR" in gone.stderr
+        assert gone.returncode == 1 and "say where it is with --encoder FOLDER" in gone.stderr
         found = fed.run(*query, "--encoder", str(moved))
         assert found.returncode == 0, found.stderr
         hits = [json.loads(each.stdout)["hits"] for each in (known, found)]
