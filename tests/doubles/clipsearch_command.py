@@ -9,8 +9,11 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 VARIABLE = "CLIPSEARCH_TEST_COMMANDS"
+_CLIENT = [sys.executable, "-S", "-I", str(FOLDER / "command_client.py")]
 # Followed by the arguments. Without a server it is `python -m clipsearch` (see command_server).
-CLIPSEARCH = [sys.executable, "-S", "-I", str(FOLDER / "command_client.py")]
+CLIPSEARCH = [*_CLIENT, "-m", "clipsearch"]
+# Followed by code that needs our modules, and its arguments: `python -c`.
+CODE = [*_CLIENT, "-c"]
 # Always a new interpreter: for what looks at imports, memory, or dies at a moment.
 FRESH_CLIPSEARCH = [sys.executable, "-m", "clipsearch"]
 

@@ -1,4 +1,6 @@
-"""Run a command by the server that CLIPSEARCH_TEST_COMMANDS names (see command_server).
+"""Be as Python is with these arguments, by the server that CLIPSEARCH_TEST_COMMANDS names.
+
+`-m clipsearch …` and `-c CODE …` are all that it knows (see command_server).
 
 Runs with -S and -I, and imports nothing but the standard library: it is to start in milliseconds.
 """
@@ -13,10 +15,10 @@ VARIABLE = "CLIPSEARCH_TEST_COMMANDS"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
-def become_command() -> None:
-    """Turn into the command itself."""
+def become_python() -> None:
+    """Turn into a Python of its own."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-    os.execv(sys.executable, [sys.executable, "-m", "clipsearch", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 
 def ask(connection: socket.socket) -> None:
@@ -44,9 +46,9 @@ def main() -> None:
         answers = connection.makefile("rb")
         kind, *numbers = answers.readline().split()
     except (KeyError, OSError, ValueError):
-        become_command()
+        become_python()
     if kind != b"fork":
-        become_command()
+        become_python()
     pid = int(numbers[0])
     for number in PASSED_ON:
         signal.signal(number, lambda sent, _: os.kill(pid, sent))
@@ -56,7 +58,8 @@ def main() -> None:
     words = answers.readline().split()
     code = int(words[1]) if words else 1
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 

@@ -3,8 +3,8 @@
 A started `clipsearch finetune` imports torch and transformers for four seconds, and the tests start
 hundreds of commands. `python command_server.py SOCKET` imports them once; what `clipsearch_command`
 starts connects to it, hands over its arguments, environment, folder and files, and ends as the
-forked process ends. That runs `clipsearch.__main__.main()` as `python -m clipsearch` would, in a
-process of its own. Where the environment differs in what modules read when they are imported, the
+forked process ends. That is as `python -m clipsearch` would be, or `python -c CODE`, in a process
+of its own. Where the environment differs in what modules read when they are imported, the
 started program becomes the real command instead, as it does without a server.
 
 The server ends with its standard input.
@@ -25,6 +25,7 @@ import socket
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -218,7 +219,7 @@ def become(request: Request) -> None:
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
-    sys.argv = ["clipsearch", *request.arguments]
+    sys.argv = request.arguments
     sys.path[0] = request.folder
     sys.stdin = sys.__stdin__ = opened(0, "r", "strict")
     sys.stdout = sys.__stdout__ = opened(1, "w", "strict")
@@ -248,9 +249,28 @@ def main() -> None:
     # As our modules tell libraries to report to nobody.
     set_by_imports = {name: os.environ[name] for name in os.environ.keys() - before.keys()}
     become(CommandServer(sys.argv[1], before, set_by_imports).serve())
-    command = importlib.import_module("clipsearch.__main__")
-    sys.modules["__main__"] = command
-    leave(command.main)
+    option, what, *_ = sys.argv
+    del sys.argv[:2]
+    if option == "-c":
+        run_code(what)
+    else:
+        run_module(what)
+
+
+def run_module(name: str) -> None:
+    """Run `main` of the package's `__main__`, as `python -m` does."""
+    module = importlib.import_module(f"{name}.__main__")
+    sys.modules["__main__"] = module
+    sys.argv.insert(0, str(module.__file__))
+    leave(module.main)
+
+
+def run_code(code: str) -> None:
+    """Run the code as `python -c` does."""
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    sys.argv.insert(0, "-c")
+    leave(lambda: exec(code, vars(module)))
 
 
 def leave(command: Callable[[], None]) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from clipsearch_command import CODE
 from small_pictures import Manifest, counts, documents, paint
 
 from clipsearch.documents import Document
@@ -267,7 +267,7 @@ ledger.Ledger.open(Path(sys.argv[1]))
 @pytest.mark.usefixtures("no_encoding")
 def test_killed_while_it_converts(a: Manifest, index: Path, moment: str) -> None:
     path = str(index / "ledger.sqlite")
-    done = subprocess.run([sys.executable, "-c", KILLED, path, moment], check=False)
+    done = subprocess.run([*CODE, KILLED, path, moment], check=False)
     assert done.returncode == -9
     report = a.feed(index)
     assert converted(report)
@@ -325,7 +325,7 @@ def test_killed_in_the_first_feed_after_the_conversion(
     a: Manifest, index: Path, moment: str
 ) -> None:
     arguments = [str(a.path), str(index), moment]
-    done = subprocess.run([sys.executable, "-c", KILLED_FEED, *arguments], check=False)
+    done = subprocess.run([*CODE, KILLED_FEED, *arguments], check=False)
     assert done.returncode == -9
     report = a.feed(index)
     assert report.updated + report.unchanged == 5

@@ -3,7 +3,6 @@
 import io
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from clipsearch_command import CLIPSEARCH
+from clipsearch_command import CLIPSEARCH, CODE
 from fake_engine import FakeEngine
 from vespa_stub import StubVespa
 
@@ -249,9 +248,7 @@ MOMENTS = (
 def kill(user: User, manifest: Path, moment: str) -> None:
     user.folder.mkdir(exist_ok=True)
     arguments = [str(manifest), user.index, str(user.folder), moment]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([*CODE, KILLED, *arguments], check=False, capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from clipsearch_command import CODE
 from vespa_stub import StubVespa
 
 from clipsearch.engine import IndexInfo
@@ -180,7 +181,7 @@ def test_killed_while_it_makes_the_index(
 ) -> None:
     index = tmp_path / "photos.index"
     arguments = [str(manifests[0]), str(index), moment]
-    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_MAKING, *arguments], check=False)
+    done = subprocess.run([*CODE, KILLED_WHILE_MAKING, *arguments], check=False)
     assert done.returncode == -signal.SIGKILL
     assert (index / "feed.lock").exists()
     for words in ("status", "query --mode bm25 caption", "get a0", "delete a0 --yes"):

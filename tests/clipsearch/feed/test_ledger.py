@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from clipsearch_command import CODE
 
 from clipsearch.documents import Document
 from clipsearch.feed.ledger import ledger as ledger_module
@@ -49,7 +50,7 @@ os.kill(os.getpid(), 9)
 
 def test_kill_loses_only_what_was_not_committed(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    done = subprocess.run([*CODE, KILLED, str(path)], check=False)
     assert done.returncode == -9
     with Ledger.open(path) as ledger:  # the lock went with the process
         assert ledger.get("kept") is not None

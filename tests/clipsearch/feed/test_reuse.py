@@ -3,12 +3,11 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from clipsearch_command import CLIPSEARCH
+from clipsearch_command import CLIPSEARCH, CODE
 from small_pictures import Manifest, counts, documents, paint
 from vespa_stub import StubVespa
 
@@ -254,7 +253,7 @@ def test_killed_between_the_writes_of_reused_embeddings(
         other.rename(one)
         (photos.folder / "x").rename(other)
     arguments = [str(photos.path), str(index), str(moment)]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+    done = subprocess.run([*CODE, KILLED, *arguments], check=False)
     assert done.returncode == -9
     photos.feed(index)
     for name in photos.captions:

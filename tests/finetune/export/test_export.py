@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,13 +17,16 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from clipsearch_command import CODE
 from PIL import Image
+from tiny_checkpoints import save_clip, save_siglip
 from transformers import AutoModel, AutoProcessor, CLIPModel
 
 from clipsearch.encoder.encoder import Encoder
 from finetune.encoder_folder import (
     ENCODER_FOLDER,
     PATCH_TOWER,
+    EncoderDescription,
     check_fingerprint,
     fingerprint,
     read_description,
@@ -33,7 +38,7 @@ from finetune.export.encoder import export_encoder
 from finetune.export.onnx import made_up_images
 from finetune.files.replacement import finish_replacement
 from finetune.images.pixels import normalize, pixel_values
-from finetune.models.dual_encoder import load_dual_encoder
+from finetune.models.dual_encoder import DualEncoder, load_dual_encoder
 from finetune.models.patches import embed_patches
 
 TEXTS = ["a red car", "two dogs on a beach " * 9, "", "unseen wörds 123 🙂", "two red circles"]
@@ -42,6 +47,28 @@ TEXTS = ["a red car", "two dogs on a beach " * 9, "", "unseen wörds 123 🙂", 
 @pytest.fixture
 def dual(clip_folder):
     return load_dual_encoder(clip_folder)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An encoder folder that tests only read, and the model that it is of."""
+
+    dual: DualEncoder
+    folder: Path
+    description: EncoderDescription
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> dict[str, Exported]:
+    """By family."""
+    root = tmp_path_factory.mktemp("exported")
+    made = {}
+    for family, save in (("clip", save_clip), ("siglip", save_siglip)):
+        save(root / family)
+        dual = load_dual_encoder(root / family)
+        description = export_encoder(dual, root / f"{family} encoder")
+        made[family] = Exported(dual, root / f"{family} encoder", description)
+    return made
 
 
 @pytest.fixture
@@ -92,13 +119,13 @@ def test_what_is_in_the_folder(dual, tmp_path) -> None:
     assert [name for name in names if not ENCODER_FOLDER.writes(name)] == [".clipsearch.json"]
 
 
-def test_interface_of_the_towers(dual, tmp_path) -> None:
-    export_encoder(dual, tmp_path / "encoder")
+def test_interface_of_the_towers(exported) -> None:
+    folder = exported["clip"].folder
     for name, inputs, output in (
         ("text", {"input_ids": ["batch", "tokens"], "attention_mask": ["batch", "tokens"]}, "text"),
         ("image", {"pixel_values": ["batch", 3, 32, 32]}, "image"),
     ):
-        path = tmp_path / "encoder" / "onnx" / f"{name}.onnx"
+        path = folder / "onnx" / f"{name}.onnx"
         onnx.checker.check_model(path, full_check=True)
         assert onnx.load(path).opset_import[0].version == 17
         session = onnxruntime.InferenceSession(path)
@@ -106,7 +133,7 @@ def test_interface_of_the_towers(dual, tmp_path) -> None:
         assert [(o.name, o.shape) for o in session.get_outputs()] == [
             (f"{output}_embeds", ["batch", 24])
         ]
-    patches = onnxruntime.InferenceSession(tmp_path / "encoder" / "onnx" / "patches.onnx")
+    patches = onnxruntime.InferenceSession(folder / "onnx" / "patches.onnx")
     assert {i.name: i.shape for i in patches.get_inputs()} == {"pixel_values": ["batch", 3, 32, 32]}
     (output,) = patches.get_outputs()
     assert (output.name, output.shape) == ("patch_embeds", ["batch", 2, 2, 24])
@@ -132,9 +159,9 @@ def test_patches_are_those_of_torch_and_change_no_fingerprint(family, request, t
 
 
 @torch.inference_mode()
-def test_plain_transformers_gives_the_same_embeddings(dual, picture, tmp_path) -> None:
-    out = tmp_path / "encoder"
-    description = export_encoder(dual, out)
+def test_plain_transformers_gives_the_same_embeddings(exported, picture) -> None:
+    made = exported["clip"]
+    dual, out, description = made.dual, made.folder, made.description
     model, processor = CLIPModel.from_pretrained(out), AutoProcessor.from_pretrained(out)
     inputs = processor(
         text=TEXTS, images=[picture, picture.rotate(90)], padding=True, truncation=True,
@@ -150,10 +177,9 @@ def test_plain_transformers_gives_the_same_embeddings(dual, picture, tmp_path) -
 
 
 @torch.inference_mode()
-def test_siglip(siglip_folder, picture, tmp_path) -> None:
-    dual = load_dual_encoder(siglip_folder)
-    out = tmp_path / "encoder"
-    description = export_encoder(dual, out)
+def test_siglip(exported, picture) -> None:
+    made = exported["siglip"]
+    dual, out, description = made.dual, made.folder, made.description
     assert (description.family, description.pad_to_max, description.max_tokens) == (
         "siglip", True, 16,
     )  # fmt: skip
@@ -177,13 +203,10 @@ def test_siglip(siglip_folder, picture, tmp_path) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("family", ["clip_folder", "siglip_folder"])
-def test_searching_without_torch_gives_the_same_embeddings(
-    family, picture, tmp_path, request
-) -> None:
-    dual = load_dual_encoder(request.getfixturevalue(family))
-    export_encoder(dual, tmp_path / "encoder")
-    encoder = Encoder.load(tmp_path / "encoder")
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_searching_without_torch_gives_the_same_embeddings(family, picture, exported) -> None:
+    dual = exported[family].dual
+    encoder = Encoder.load(exported[family].folder)
     expected = dual.embed_texts(*dual.tokenize(TEXTS))
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, atol=1e-5)
     pixels = torch.from_numpy(pixel_values(picture, dual.preprocessing))[None]
@@ -192,9 +215,9 @@ def test_searching_without_torch_gives_the_same_embeddings(
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
-def test_batches_and_lengths(dual, tmp_path, count) -> None:
-    out = tmp_path / "encoder"
-    description = export_encoder(dual, out)
+def test_batches_and_lengths(exported, count) -> None:
+    made = exported["clip"]
+    dual, out, description = made.dual, made.folder, made.description
     pixels = np.zeros((count, 3, 32, 32), np.float32)
     for text in ("", "red", "red " * 9, "red " * 40):
         ids, mask = dual.tokenize([text, *["blue"] * (count - 1)])
@@ -212,18 +235,17 @@ def test_plain_transformers_cuts_texts_at_the_same_place(clip_folder, tmp_path) 
     assert len(inputs.input_ids[0]) == 7
 
 
-def test_an_encoder_folder_is_a_checkpoint(dual, tmp_path) -> None:
-    first = export_encoder(dual, tmp_path / "first")
-    again = export_encoder(load_dual_encoder(tmp_path / "first"), tmp_path / "again")
+def test_an_encoder_folder_is_a_checkpoint(exported, tmp_path) -> None:
+    again = export_encoder(load_dual_encoder(exported["clip"].folder), tmp_path / "again")
     # The same weights have the same fingerprint: nothing would be encoded again.
-    assert again.fingerprint == first.fingerprint
+    assert again.fingerprint == exported["clip"].description.fingerprint
 
 
-def test_the_last_batch_leaves_no_trace_in_the_tokenizer(dual, tmp_path) -> None:
-    first = export_encoder(dual, tmp_path / "first")
+def test_the_last_batch_leaves_no_trace_in_the_tokenizer(dual, exported, tmp_path) -> None:
     dual.tokenize(["red " * 50, "blue"])
-    assert export_encoder(dual, tmp_path / "second").fingerprint == first.fingerprint
-    saved = json.loads((tmp_path / "first" / "tokenizer.json").read_text())
+    second = export_encoder(dual, tmp_path / "second")
+    assert second.fingerprint == exported["clip"].description.fingerprint
+    saved = json.loads((tmp_path / "second" / "tokenizer.json").read_text())
     assert saved["truncation"] is saved["padding"] is None
 
 
@@ -235,11 +257,11 @@ def test_a_copy_has_the_same_fingerprint(tmp_path) -> None:
     assert copy.fingerprint == first.fingerprint
 
 
-def test_other_weights_have_another_fingerprint(dual, tmp_path) -> None:
-    first = export_encoder(dual, tmp_path / "first")
+def test_other_weights_have_another_fingerprint(dual, exported, tmp_path) -> None:
     with torch.no_grad():
         dual.model.text_projection.weight[0, 0] += 0.01
-    assert export_encoder(dual, tmp_path / "second").fingerprint != first.fingerprint
+    second = export_encoder(dual, tmp_path / "second")
+    assert second.fingerprint != exported["clip"].description.fingerprint
 
 
 def test_towers_that_differ_are_refused(dual, tmp_path, monkeypatch) -> None:
@@ -316,7 +338,7 @@ def run_export(source, out, before) -> subprocess.CompletedProcess[str]:
             sys.exit(str(error))
     """
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(source), str(out)],
+        [*CODE, textwrap.dedent(code), str(source), str(out)],
         capture_output=True,
         text=True,
         check=False,

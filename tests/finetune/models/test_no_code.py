@@ -4,12 +4,12 @@ import ast
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from clipsearch_command import CODE
 from tiny_checkpoints import save_clip
 from tiny_marian import save_tiny_marian
 
@@ -152,7 +152,7 @@ def test_code_that_a_folder_names_is_not_run(tmp_path: Path) -> None:
         markers.append(trap(folder, file, **settings))
         folders.append(str(folder))
     done = subprocess.run(
-        [sys.executable, "-c", LOAD_EACH, *folders],
+        [*CODE, LOAD_EACH, *folders],
         input="yes\n" * 100,  # as `yes |` does
         capture_output=True,
         text=True,
