@@ -271,11 +271,12 @@ def summary(report: "FeedReport") -> str:
         words += f" (while writing: {report.images_per_second:,.1f} images/s)"
     lines = [words]
     if report.reused:
-        lines.append(f"Of these, {report.reused:,} have embeddings that the index had already.")
+        lines.append(f"Of these, {report.reused:,} equal what was encoded already.")
     lines += [f"Note: {note}." for note in report.notes]
     if report.problems:
         counts = ", ".join(f"{kind}: {count:,}" for kind, count in sorted(report.problems.items()))
         lines.append(f"Problems of the manifest: {counts}.")
+    lines += [f"  {reason}" for reason in report.first_reasons]
     if report.report_path is not None:
         lines.append(f"Each rejection, problem and note, with its reason: {report.report_path}")
     return "\n".join(lines)

@@ -31,6 +31,7 @@ class Comparison:
         ids: uint64[n], a hash of each record's document id.
         looked_at: Places of the records to look at; None for all.
         gone: Ids of documents whose records are no longer there; None where that is not known.
+        gone_count: How many those are, with or without their ids; None where that is not known.
     """
 
     source: DocumentSource
@@ -38,6 +39,7 @@ class Comparison:
     ids: npt.NDArray[np.uint64]
     looked_at: Places | None
     gone: list[str] | None
+    gone_count: int | None
 
     @classmethod
     def of(cls, source: DocumentSource, ledger: Ledger, *, prune: bool) -> "Comparison":
@@ -56,10 +58,21 @@ class Comparison:
         if source.splits or (prune and ledger.has_data_set("")):
             known = None
         if known is None:
-            return cls(source, context, ids, None, None)
+            return cls(source, context, ids, None, None, None if ledger.has_data_set(name) else 0)
         looked_at, gone = known.differing(ids, digests.rows)
         unclaimed = ledger.compared_ids(name, known.ids[gone]) if prune and len(gone) else []
-        return cls(source, context, ids, looked_at, unclaimed)
+        return cls(source, context, ids, looked_at, unclaimed, len(gone))
+
+    def left(self, plan: Plan, ledger: Ledger) -> int:
+        """Count the documents of the data set that the manifest has no record for.
+
+        Where all records were looked at, all ids are read.
+        """
+        kept = set(plan.by_earlier_id.values())
+        if self.gone_count is not None:
+            return max(self.gone_count - len(kept), 0)
+        names = [name for name in ledger.ids_of(self.source.data_set.name) if name not in kept]
+        return int(np.count_nonzero(~np.isin(document_hashes(names), self.ids)))
 
     def remember(self, plan: Plan, ledger: Ledger, removed: int) -> None:
         """Write the digests of what the index holds now, at the end of a feed.

@@ -39,7 +39,7 @@ from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.feed.pipeline import Rejection
 from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
 from clipsearch.feed.preparation import prepare
-from clipsearch.feed.removal import delete, gone_from, why_not_prune
+from clipsearch.feed.removal import about_left, delete, gone_from, why_not_prune
 from clipsearch.feed.report import FeedReport, Rejections, check_report, manifest_notes, report_path
 from clipsearch.feed.reuse import plan_reuse
 from clipsearch.feed.target import FeedTarget
@@ -270,6 +270,10 @@ class _Feed:
         self.writing_seconds = max(time.monotonic() - started, 1e-9)
         if self.plan.blanked:
             self.lasting_notes.append(BLANKED.format(self.plan.blanked))
+        left = 0 if options.prune else comparison.left(self.plan, ledger)
+        if left:
+            shown = self.manifest.path.name or str(self.manifest.path)
+            self.lasting_notes.append(about_left(left, shown, self.manifest.problems.counts))
         notes += self.lasting_notes
         if options.prune:
             self._prune(source.data_set.name, comparison.gone, seen, mark)
@@ -300,6 +304,7 @@ class _Feed:
             images_per_second=tally.whole / self.writing_seconds,
             report_path=rejections.path if rejections.count or rejections.note_count else None,
             notes=tuple(tally.notes),
+            first_reasons=tuple(rejections.first_reasons),
         )
 
     def _source(
@@ -338,7 +343,7 @@ class _Feed:
             if problem.kind in problems.counts:
                 self.rejections.add(problem.where, problem.kind, problem.reason)
         self.problem_count = self.rejections.count
-        self.lasting_notes += manifest_notes(problems)
+        self.lasting_notes += manifest_notes(problems, str(self.options.manifest))
 
     def _compared(self, source: DocumentSource, seen: IdSet | None) -> Writing | None:
         """Return what there is to write, of the records looked at; None for nothing."""

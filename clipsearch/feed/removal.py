@@ -49,8 +49,28 @@ def why_not_prune(problems: Mapping[str, int]) -> str | None:
 
     A disk that is not mounted makes every image a missing file: that must not empty the index.
     """
-    hiding = {kind: count for kind, count in problems.items() if kind not in HARMLESS_PROBLEMS}
+    hiding = _hiding(problems)
     if not hiding:
         return None
-    listed = ", ".join(f"{kind}: {count:,}" for kind, count in sorted(hiding.items()))
-    return f"nothing was pruned, since problems of the manifest may hide images ({listed})"
+    return (
+        f"nothing was pruned, since problems of the manifest may hide images ({hiding}): mend what"
+        f" the report names, or remove documents by their ids with clipsearch delete"
+    )
+
+
+def about_left(count: int, manifest: str, problems: Mapping[str, int]) -> str:
+    """Return a sentence about `count` documents that stay though the manifest has none of them."""
+    what = "1 document stays that" if count == 1 else f"{count:,} documents stay that"
+    hiding = _hiding(problems)
+    if hiding:
+        return f"{what} {manifest} does not have, or its problems hide ({hiding})"
+    return f"{what} {manifest} no longer has; feed with --prune to remove {_them(count)}"
+
+
+def _them(count: int) -> str:
+    return "it" if count == 1 else "them"
+
+
+def _hiding(problems: Mapping[str, int]) -> str:
+    hiding = {kind: count for kind, count in problems.items() if kind not in HARMLESS_PROBLEMS}
+    return ", ".join(f"{kind}: {count:,}" for kind, count in sorted(hiding.items()))

@@ -4,6 +4,7 @@ Notes stand in it too: of images that did, but whose reading a user should know 
 """
 
 import csv
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from _csv import Writer
 
 REPORT_NAME = "feed-report.csv"
+FEW = 3
+"""So many rejections, or notes, are told beside their counts."""
 HEADER = ("id", "kind", "reason")
 # The manifest's note about a ready-made vector, which is just what is wanted here.
 VECTOR_ALONE = "no image file"
@@ -46,6 +49,7 @@ class FeedReport:
             over the time of that stage alone.
         report_path: With a row for each rejection, problem and note; None where there is none.
         notes: Sentences for the user.
+        first_reasons: Of the first few rejections and problems: what, and why.
     """
 
     fed: int
@@ -60,6 +64,7 @@ class FeedReport:
     images_per_second: float
     report_path: Path | None
     notes: tuple[str, ...] = ()
+    first_reasons: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -92,12 +97,14 @@ class Rejections:
         path: The report file.
         count: Rejections written.
         note_count: Notes written.
+        first_reasons: Of the first FEW rejections: what, and why.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
         self.note_count = 0
+        self.first_reasons: list[str] = []
         self._file: TextIO | None = None
         self._writer: Writer | None = None
         if _is_report(path):
@@ -107,6 +114,8 @@ class Rejections:
         """Write a rejection. Raises EngineError where the report cannot be written."""
         self._write(record_id, kind, reason)
         self.count += 1
+        if self.count <= FEW:
+            self.first_reasons.append(_named(record_id, reason))
 
     def note(self, record_id: str, kind: str, reason: str) -> None:
         """Write a note. Raises EngineError where the report cannot be written."""
@@ -149,13 +158,24 @@ class Rejections:
         )
 
 
-def manifest_notes(problems: Problems) -> list[str]:
-    """Return what a feed says of its manifest: its columns, and that there are other notes."""
+def manifest_notes(problems: Problems, manifest: str) -> list[str]:
+    """Return what a feed says of its manifest: its columns, and its other notes.
+
+    A few of these as they are, more by their counts.
+    """
     said = column_notes(problems)
     others = {
         kind: count for kind, count in problems.notes.items() if kind not in (VECTOR_ALONE, COLUMNS)
     }
+    if 0 < sum(others.values()) <= FEW:
+        found = [each for each in problems.examples if each.kind in others]
+        return said + [_named(each.where, each.reason) for each in found]
     if others:
         listed = ", ".join(f"{kind} {count:,}" for kind, count in others.items())
-        said.append(f"clipsearch manifest check has notes about the manifest ({listed})")
+        command = shlex.join(["clipsearch", "manifest", "check", manifest])
+        said.append(f"{listed}; more about them: {command}")
     return said
+
+
+def _named(where: str, reason: str) -> str:
+    return reason if reason.startswith(f"{where}:") else f"{where}: {reason}"

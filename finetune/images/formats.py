@@ -94,6 +94,11 @@ def why_not_read(suffix: str) -> str | None:
     return _NOT_READ.get(suffix)
 
 
+def is_never_read(suffix: str) -> bool:
+    """Return whether a suffix (in lower case) is of images that no installation reads."""
+    return suffix in _NOT_READ
+
+
 def suffix_of_content(head: bytes) -> str | None:
     """Return the suffix that an image's first bytes deserve; None where they are no image's.
 

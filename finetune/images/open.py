@@ -158,7 +158,7 @@ def _decode(
                 f" scale it down"
             )
         if image.width < 1 or image.height < 1:
-            raise ImageError("has no pixels; replace it or drop its row")
+            raise ImageError("has no pixels; replace or remove it")
         draft = None
         if draft_size is not None and image.format in ("JPEG", "MPO"):
             swap = _orientation(image) in _SWAPS_SIDES

@@ -65,7 +65,7 @@ def read_bytes(source: ImageSourceLike) -> bytes:
     else:
         data = source.read()
     if not data:
-        raise ImageError(f"{shown_name(source)}: is empty (0 bytes); replace it or drop its row")
+        raise ImageError(f"{shown_name(source)}: is empty (0 bytes); replace or remove it")
     return data
 
 

@@ -26,8 +26,8 @@ class Problem:
     Attributes:
         kind: "missing file", "unreadable image", "empty caption", "duplicate id", "not utf-8",
             "no image", "bad row", "bad embedding", "two splits", "unknown split", and in folders
-            "image not taken", "linked folder", "unreadable folder", "unreadable captions";
-            notes are "no caption", "text without image",
+            "picture not taken", "linked folder", "unreadable folder", "unreadable captions";
+            notes are "no caption", "text without picture", "format not read",
             "no image file", "different values", "stray quote", "unread list",
             "column not read", "half a character", "own range", "cut caption", "image not taken",
             "same content" and "same content in two splits".

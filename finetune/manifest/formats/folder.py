@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.files.regular_files import NotRegularError, open_regular, read_regular
-from finetune.images.formats import HEAD_BYTES, suffix_of_content, why_not_read
+from finetune.images.formats import HEAD_BYTES, is_never_read, suffix_of_content, why_not_read
 from finetune.manifest.formats.row import IMAGE_SUFFIXES, Row
 from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
@@ -21,6 +21,9 @@ TEXT_SUFFIX = ".txt"
 MAX_TEXT_BYTES = 16 << 20
 
 _ORPHAN = "text without picture"
+_NOT_READ = "format not read"
+# Of these nothing is missed, so that they are notes.
+_NOTES = frozenset({_ORPHAN, _NOT_READ})
 _LINKED = "is a link to a folder and was not followed; name that folder itself, or copy it here"
 
 
@@ -48,7 +51,7 @@ class ImageFolder:
         number = -1
         for found in _walk(self.root):
             if isinstance(found, NotTaken):
-                tell = problems.note if found.kind == _ORPHAN else problems.add
+                tell = problems.note if found.kind in _NOTES else problems.add
                 tell(found.kind, found.path, found.reason)
                 continue
             number += 1
@@ -91,8 +94,8 @@ class NotTaken:
     """What looks like an image, or may hold some, and is passed over.
 
     Attributes:
-        kind: "image not taken", "linked folder", "unreadable folder", or "text without image",
-            which is no problem.
+        kind: "picture not taken", "linked folder", "unreadable folder", or what is no problem:
+            "text without picture", and "format not read" of a file without captions.
         path: Relative to the folder that is read.
         reason: Why, and the mend.
     """
@@ -156,7 +159,9 @@ def _walk(root: Path, *, looks_closely: bool = True) -> Iterator[_Found | NotTak
             elif suffix != TEXT_SUFFIX and looks_closely:
                 reason = why_not_read(suffix) or _why_not_taken(Path(folder, name))
                 if reason is not None:
-                    yield NotTaken("picture not taken", prefix + name, reason)
+                    is_note = is_never_read(suffix) and stem not in texts
+                    kind = _NOT_READ if is_note else "picture not taken"
+                    yield NotTaken(kind, prefix + name, reason)
         for stem, name in texts.items():
             if stem not in stems and not name.startswith("."):
                 yield NotTaken(_ORPHAN, prefix + name, "no picture of its name beside it")
