@@ -1,7 +1,7 @@
-"""Why a query found nothing, where that can be told: a filter's value, or no captions at all.
+"""Why a query found nothing, or less than was asked for, where that can be told.
 
-Asked only where nothing was found: a few more requests, whose cost does not grow with the index
-but for one count over a tag.
+A filter's value, no captions at all, too few candidates. Asked only where it is so: a few more
+requests, whose cost does not grow with the index but for one count over a tag.
 """
 
 from itertools import islice
@@ -10,6 +10,7 @@ import numpy as np
 
 from clipsearch.engine import Engine, EngineQuery, Page
 from clipsearch.filtering import Filter, NearFilter, NumberFilter, TagFilter
+from clipsearch.search.limits import MAX_CANDIDATES
 from finetune.console import printable
 from finetune.text.dates import date_text
 from finetune.text.numerals import number_text
@@ -75,3 +76,19 @@ def _ask(
     return engine.search(
         EngineQuery(mode="vector", vector=vector, k=1, filters=filters, facets=facets)
     )
+
+
+def fewer_than_asked(engine: Engine, query: EngineQuery, answer: Page) -> list[str]:
+    """Return a note where a hybrid ends before the page does, and more candidates would go on."""
+    last = min(query.offset + query.k, MAX_CANDIDATES)
+    joins = query.ranking.uses_words and query.ranking.needs_vector
+    if not joins or not query.candidates <= answer.total < last:
+        return []
+    if query.min_score is not None or query.min_cosine is not None or query.collapse:
+        return []
+    if engine.count() <= answer.total:
+        return []
+    return [
+        f"a hybrid looks among the matches by word and the {query.candidates:,} nearest:"
+        f" --candidates {last:,} finds more"
+    ]

@@ -35,7 +35,7 @@ from clipsearch.search.images import ImageFolders
 from clipsearch.search.index_encoder import EncoderLoader, check_encoder, load_encoder
 from clipsearch.search.limits import check_options, check_page
 from clipsearch.search.misspelled import corrections
-from clipsearch.search.nothing_found import why_nothing
+from clipsearch.search.nothing_found import fewer_than_asked, why_nothing
 from clipsearch.search.options import (
     ASKED,
     LISTED,
@@ -271,6 +271,7 @@ class Search:
             notes += map(str, answer.corrections)
         if not answer.total:
             notes += why_nothing(self.engine, query)
+        notes += fewer_than_asked(self.engine, query, answer)
         find = ImageFolders(self.info).find
         hits = tuple(replace(hit, find_image=find) for hit in answer.hits)
         return replace(answer, hits=hits, notes=tuple(dict.fromkeys((*notes, *answer.notes))))

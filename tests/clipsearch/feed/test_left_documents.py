@@ -1,4 +1,4 @@
-"""What a manifest no longer has: it is told until it is pruned, and pruned unless it may be there."""
+"""What a manifest no longer has is told until it is pruned, which it is unless it may be hidden."""
 
 import shutil
 from collections.abc import Callable
@@ -29,7 +29,9 @@ def fed(tmp_path: Path) -> Feed:
     write(tmp_path / "v.csv", [f"d{n}" for n in range(5)])
 
     def again(**options: bool) -> FeedReport:
-        return feed(FeedOptions(manifest=tmp_path / "v.csv", index=str(tmp_path / "v.index"), **options))
+        return feed(
+            FeedOptions(manifest=tmp_path / "v.csv", index=str(tmp_path / "v.index"), **options)
+        )
 
     assert again().notes == ()
     return again

@@ -1,11 +1,14 @@
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from local_collection import in_segments
 from memory_engine import MemoryEngine
 from PIL import Image
 
@@ -361,3 +364,14 @@ def test_ready_made_vectors_take_words_from_the_text_and_the_image_from_the_vect
     page = Search(mixed, encoder=made_up).query("beach", vector=unit(0, 1))
     np.testing.assert_allclose(mixed.queries[0].vector, unit(1, 1), atol=1e-6)
     assert page.notes == ()
+
+
+def test_a_hybrid_that_ends_before_the_page_names_the_candidates(tmp_path: Path) -> None:
+    told = "a hybrid looks among the matches by word and the 2 nearest: --candidates 10 finds more"
+    with closing(in_segments(tmp_path / "photos.index", DOCUMENTS, 1)) as engine:
+        ask = partial(Search(engine).query, vector=unit(1), mode="hybrid")
+        assert told in ask(candidates=2).notes
+        assert told not in ask(candidates=4).notes
+        assert told not in ask(candidates=2, k=2).notes
+        assert told not in ask(candidates=2, min_cosine=0).notes
+        assert told not in ask(candidates=2, mode="vector").notes
