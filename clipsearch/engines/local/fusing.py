@@ -116,8 +116,7 @@ def fused(
         found.add(_most(lexical, highest(lexical, first), 2 * first))
     last = float(near.cosines[-1])
     least = _least(fuse, np.array([last]), found.worst(), float(lexical.max()))[0]
-    left = np.flatnonzero(lexical >= least) if least > 0 else np.flatnonzero(matches)
-    left = left[~found.seen[left]]
+    left = np.flatnonzero((lexical >= least if least > 0 else matches) & ~found.seen)
     if len(left) > MANY:
         left = _that_may_reach(found, compared, left, last)
     found.add(left)
@@ -209,23 +208,23 @@ def _that_may_reach(
     is known; then whoever may lie above that is asked by the query's steps, and compared.
     """
     query, fuse = found.query, found.fuse
-    words, slots = found.lexical[rows], query.collection.slots
+    words, slots = found.lexical.take(rows), query.collection.slots.take(rows)
+    distances = compared.distances.take(slots, mode="clip")
+    # Of the type that `take` takes without copying it, since it is taken by several times.
+    step_of = (distances // _DISTANCES).astype(np.intp)
 
     def reaching(at_least: npt.NDArray[np.float32]) -> RowNumbers:
         """Return the places in `rows` whose bm25 is at least that of their step of distance."""
-        places = np.flatnonzero(words >= at_least.min())
-        differing = compared.distances[slots[rows[places]]]
-        return places[words[places] >= at_least[differing // _DISTANCES]]
+        return np.flatnonzero(words >= at_least.take(step_of, mode="clip"))
 
-    sample = rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]
-    line = _Line.through(compared.distances[slots[sample]], query.cosines(sample))
+    sample = np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)
+    line = _Line.through(distances[sample], query.cosines(rows[sample]))
     steps = np.arange(0, compared.signs + 1, _DISTANCES)
     by_distance = np.minimum(line.at(steps), last)
     top = float(words.max())
     if found.count > LEAST_COMPARED:
         stride = max(1, len(rows) // _SCORED)
-        differing = compared.distances[slots[rows[::stride]]]
-        scored = np.sort(fuse(words[::stride], by_distance[differing // _DISTANCES]))[::-1]
+        scored = np.sort(fuse(words[::stride], by_distance[step_of[::stride]]))[::-1]
         place = int(found.count / stride * 1.1) + 1
         best = np.zeros(0, np.int64)
         while len(best) + len(found.rows) < found.count and place < len(scored):
@@ -238,7 +237,7 @@ def _that_may_reach(
     kept = kept[~found.seen[rows[kept]]]
     if len(kept) <= MANY:
         return rows[kept]
-    estimates = compared.estimates(slots[rows[kept]].astype(np.int64))
+    estimates = compared.estimates(slots[kept].astype(np.int64))
     places = np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64)
     line = _Line.through(estimates[places], query.cosines(rows[kept[places]]))
     highest_cosines = np.minimum(line.at(estimates) + DEVIATIONS * line.deviation, last)
