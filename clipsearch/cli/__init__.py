@@ -151,8 +151,10 @@ def _run(arguments: list[str], debug: bool) -> int:
         click.echo("Stopped.", err=True)
         return EXIT_INTERRUPTED
     except click.ClickException as error:
+        from clipsearch.cli.hints import with_mend  # light path: only where there is an error
+
         shown = io.StringIO()
-        error.show(shown)
+        with_mend(error).show(shown)
         click.echo(masked(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except ClipsearchError as error:

@@ -33,9 +33,10 @@ def _weights(
 @click.command()
 @click.option(
     "--encoder",
-    metavar="FOLDER",
+    metavar="FOLDER|ID",
     type=click.Path(path_type=Path),
-    help="The encoder's folder; its text tower answers embed(@text) inside Vespa.",
+    help="The encoder's folder, or its id on the Hugging Face hub; its text tower answers"
+    " embed(@text) inside Vespa.",
 )
 @click.option(
     "--dimension",
@@ -139,12 +140,13 @@ def deploy(
     """
     from clipsearch.deployment.deploy import deploy as run  # light path: the group's --help
     from clipsearch.deployment.options import DeployOptions
+    from clipsearch.hub.fetching import encoder_folder
 
     def consent(changes: "Changes") -> bool:
         return _consent(changes, yes)
 
     options = DeployOptions(
-        encoder=encoder,
+        encoder=None if encoder is None else encoder_folder(encoder),
         dimension=dimension,
         precision=precision,
         language=language,

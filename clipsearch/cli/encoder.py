@@ -1,5 +1,6 @@
 """`clipsearch encoder`: fetch ready encoders, and look into encoder folders."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,7 +8,12 @@ import click
 
 from clipsearch.cli.options import NamedPath, json_option
 from clipsearch.hub.known import DEFAULT, KNOWN
-from finetune.encoder_folder import EncoderDescription, check_fingerprint, read_description
+from finetune.encoder_folder import (
+    DESCRIPTION_FILE,
+    EncoderDescription,
+    check_fingerprint,
+    read_description,
+)
 from finetune.text.strict_json import dumps
 from finetune.towers import FP32, ONNX_PRECISIONS
 
@@ -50,13 +56,17 @@ def get(model: str, out: Path | None, precision: str, overwrite: bool, as_json: 
       clipsearch encoder get openai/clip-vit-base-patch32 --out encoder
       clipsearch encoder get Xenova/clip-vit-base-patch16 --precision int8
     """
-    from clipsearch.hub.fetching import get_encoder  # light path: onnxruntime
+    # light path: onnxruntime
+    from clipsearch.hub.fetching import encoder_place, get_encoder
 
+    was_there = (encoder_place(model, out, precision) / DESCRIPTION_FILE).is_file()
     folder = get_encoder(model, out, precision=precision, overwrite=overwrite)
+    if was_there and not overwrite:
+        click.echo("It is there already; --overwrite fetches it anew.", err=True)
     _tell(folder, read_description(folder), as_json)
 
 
-@encoder.command("list")
+@encoder.command("list", short_help="List encoders of the hub that fit; the first is the default.")
 @json_option
 def list_(as_json: bool) -> None:
     """List encoders of the hub that are known to fit; the first is the default.
@@ -70,11 +80,14 @@ def list_(as_json: bool) -> None:
     """
     from clipsearch.hub.speed import images_per_second  # light path: numpy
 
-    speeds = [images_per_second(each.shape) for each in KNOWN]
     if as_json:
         rows = [
-            {**asdict(each), "default": each is DEFAULT, "images_per_second": round(speed, 1)}
-            for each, speed in zip(KNOWN, speeds, strict=True)
+            {
+                **asdict(each),
+                "default": each is DEFAULT,
+                "images_per_second": round(images_per_second(each.shape), 1),
+            }
+            for each in KNOWN
         ]
         click.echo(dumps(rows, indent=2))
         return
@@ -82,28 +95,37 @@ def list_(as_json: bool) -> None:
     click.echo(
         f"{'id':{width}}{'licence':12}{'size':>9}{'dim':>6}  {'languages':10}{'images/s':>9}"
     )
-    for each, speed in zip(KNOWN, speeds, strict=True):
+    for each in KNOWN:
         size = f"{each.megabytes:,} MB"
+        # At once: the speed takes a moment.
         click.echo(
-            f"{each.id:{width}}{each.license:12}{size:>9}{each.dimension:>6}  {each.languages:10}"
-            f"{speed:>9.1f}"
+            f"{each.id:{width}}{each.license:12}{size:>9}{each.dimension:>6}  {each.languages:10}",
+            nl=False,
         )
+        sys.stdout.flush()
+        click.echo(f"{images_per_second(each.shape):>9.1f}")
     click.echo(
         f"Taken where a first feed names none: {DEFAULT.id}. Images/s: of random weights in that"
         f" shape in NumPy, here and now."
     )
 
 
-@encoder.command()
-@click.argument("folder", type=NamedPath(path_type=Path))
+@encoder.command(short_help="Show what an encoder is, and check its files.")
+@click.argument("folder", metavar="FOLDER|ID", type=NamedPath(path_type=Path))
 @json_option
 def show(folder: Path, as_json: bool) -> None:
-    """Show what an encoder folder is, and check its files against its fingerprint.
+    """Show what an encoder is, and check its files against its fingerprint.
+
+    FOLDER is its folder; ID one of the hub that was fetched into your cache.
 
     \b
-    Example:
+    Examples:
       clipsearch encoder show encoder
+      clipsearch encoder show Xenova/clip-vit-base-patch32
     """
+    from clipsearch.hub.fetching import fetched_folder  # light path: onnxruntime
+
+    folder = fetched_folder(folder)
     description = read_description(folder)
     check_fingerprint(folder, description)
     _tell(folder, description, as_json)

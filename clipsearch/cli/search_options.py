@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from clipsearch.cli.completion import complete_facets, complete_filters
-from clipsearch.cli.listing import PLAIN, Listing
+from clipsearch.cli.listing import PLAIN, Lines, Listing
 from clipsearch.cli.options import (
     UTF8,
     index_option,
@@ -104,9 +104,9 @@ _LIST_OPTIONS = (
         metavar="FILE",
         help="Write a contact sheet of the pictures, .html or .png.",
     ),
-    click.option("--paths", "lines", flag_value="paths", help="Print the images' paths alone."),
-    click.option("--ids", "lines", flag_value="ids", help="Print the ids alone."),
-    click.option("--csv", "lines", flag_value="csv", help="Print the hits as CSV, with a header."),
+    click.option("--paths", "as_paths", is_flag=True, help="Print the images' paths alone."),
+    click.option("--ids", "as_ids", is_flag=True, help="Print the ids alone."),
+    click.option("--csv", "as_csv", is_flag=True, help="Print the hits as CSV, with a header."),
     click.option(
         "-0", "null", is_flag=True, help="End paths or ids with a zero byte, for xargs -0."
     ),
@@ -158,7 +158,8 @@ _RANKED_OPTIONS = (
         help="Show on the sheet, as a heat map over each picture, where it answers the query.",
     ),
 )
-_LISTING = ("lines", "null", "preview", "open")
+_LISTING = ("null", "preview", "open")
+_LINES: tuple[Lines, ...] = ("paths", "ids", "csv")
 
 
 def list_options(command: Command) -> Command:
@@ -174,7 +175,8 @@ def search_options(command: Command) -> Command:
 def _with_options(command: Command, added: Sequence[Callable[[Any], Any]]) -> Command:
     @functools.wraps(command)
     def with_options(**values: Any) -> Any:
-        listing = Listing(**{name: values.pop(name) for name in _LISTING})
+        lines = _lines(values)
+        listing = Listing(lines=lines, **{name: values.pop(name) for name in _LISTING})
         if listing.null and listing.lines not in ("paths", "ids"):
             raise UsageError("-0 ends paths or ids with a zero byte: add --paths or --ids")
         asked = QueryOptions(**_taken(values, QueryOptions))
@@ -187,6 +189,15 @@ def _with_options(command: Command, added: Sequence[Callable[[Any], Any]]) -> Co
         decorated = option(decorated)
     result: Command = decorated
     return result
+
+
+def _lines(values: dict[str, Any]) -> Lines | None:
+    """Take the form of the lines from a command's values. Raises UsageError for two."""
+    asked = [name for name in _LINES if values.pop(f"as_{name}")]
+    forms = [f"--{name}" for name in asked] + ["--json"] * bool(values["as_json"])
+    if len(forms) > 1:
+        raise UsageError(f"{forms[0]} and {forms[1]} are two forms of an answer; give one of them")
+    return asked[0] if asked else None
 
 
 def _taken(values: dict[str, Any], record: type[QueryOptions | SearchOptions]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib.util
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -13,7 +15,7 @@ from clipsearch.hub.download import MEGABYTE, HubModel, check_space, download, l
 from clipsearch.hub.folder import EXTRA_FILES, FILES, TowerFiles, assemble
 from clipsearch.hub.known import DEFAULT, is_hub_id, known_encoder
 from finetune.console import Progress
-from finetune.encoder_folder import DESCRIPTION_FILE, read_description
+from finetune.encoder_folder import DESCRIPTION_FILE, check_fingerprint, read_description
 from finetune.errors import EncoderError, HubError, UsageError
 from finetune.files.lock import HeldElsewhereError, hold
 from finetune.files.user_folders import user_cache
@@ -34,6 +36,23 @@ def encoder_folder(name: str | Path, stream: TextIO | None = None) -> Path:
     if path.exists() or not is_hub_id(str(name)):
         return path
     return get_encoder(str(name), stream=stream)
+
+
+def fetched_folder(name: str | Path) -> Path:
+    """Return the encoder folder that `name` means, without fetching anything.
+
+    Raises HubError where it is an id of the hub that was not fetched into the user's cache.
+    """
+    path = Path(name)
+    if path.exists() or not is_hub_id(str(name)):
+        return path
+    folder = encoder_place(str(name), None, FP32)
+    if not (folder / DESCRIPTION_FILE).is_file():
+        raise HubError(
+            f"{name}: is no folder here, and was not fetched; do that with: clipsearch encoder get"
+            f" {name}"
+        )
+    return folder
 
 
 def default_encoder(stream: TextIO | None = None) -> Path:
@@ -59,6 +78,16 @@ def cached_folder(model: str, precision: str) -> Path:
     """
     end = "" if precision == FP32 else f"-{precision}"
     return _cache() / "encoders" / f"{model.replace('/', '--')}{end}"
+
+
+def encoder_place(name: str, out: Path | None, precision: str) -> Path:
+    """Return where `get_encoder` puts this model of the hub: `out`, or a folder in the cache."""
+    return cached_folder(_id_of_towers(name), precision) if out is None else out
+
+
+def _id_of_towers(name: str) -> str:
+    known = known_encoder(name)
+    return name if known is None else known.id
 
 
 def get_encoder(
@@ -88,9 +117,8 @@ def get_encoder(
             f"{name}: is no id of the Hugging Face hub, which is OWNER/NAME; see: clipsearch"
             f" encoder list"
         )
-    known = known_encoder(name)
-    model_id = name if known is None else known.id
-    folder = cached_folder(model_id, precision) if out is None else out
+    model_id = _id_of_towers(name)
+    folder = encoder_place(name, out, precision)
     if (folder / DESCRIPTION_FILE).is_file() and not overwrite:
         if read_description(folder).base_model not in (name, model_id):
             raise UsageError(
@@ -98,6 +126,8 @@ def get_encoder(
                 f" another folder"
             )
         return folder
+    if out is not None and not overwrite and _copied(cached_folder(model_id, precision), out):
+        return out
     check_online(name)
     hub = HubConnection()
     model = look_up(hub, model_id)
@@ -106,6 +136,17 @@ def get_encoder(
         return _export(hub, model, folder, precision)
     _fetch(hub, model, folder, precision, stream)
     return folder
+
+
+def _copied(cached: Path, out: Path) -> bool:
+    """Copy what was fetched into the cache, if it was and is whole, to a place with nothing."""
+    if not (cached / DESCRIPTION_FILE).is_file() or out.exists():
+        return False
+    check_fingerprint(cached, read_description(cached))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
+        shutil.copytree(cached, Path(beside) / out.name).rename(out)
+    return True
 
 
 def _fetch(

@@ -174,7 +174,7 @@ def test_a_changed_folder_is_not_uploaded(folder, hub) -> None:
         (["--text-model", "r", "--open-clip", "x"], "--open-clip cannot be had with --text-model"),
         (["--out", "x", "--open-clip", "./x"], "--out and --open-clip are both x"),
         (["--out", "{folder}"], "which is read here; name another place"),
-        (["--wise-ft", "1.5"], "1.5 is not in the range 0<=x<=1"),
+        (["--wise-ft", "1.5"], "--wise-ft must be a number from 0 to 1, not 1.5"),
     ],
 )
 def test_options_that_cannot_work_together(folder, tmp_path, options: list, message: str) -> None:

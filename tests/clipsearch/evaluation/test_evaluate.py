@@ -283,7 +283,7 @@ def test_classes_alone_need_no_captions(encoder_folder, photos, tmp_path, capsys
         (["--zero-shot", "kind", "--template", "a photo"], 2, '"a photo" has no {category}'),
         (["--template", "a {category}"], 2, "--template is for class prompts"),
         (["--sheet", "x.png"], 2, "name the other encoder with --against"),
-        (["--in-batches", "1"], 2, "1 is not in the range x>=2"),
+        (["--in-batches", "1"], 2, "must be a whole number of at least 2, not 1"),
         (["--in-file-order"], 2, "give their size with --in-batches"),
         (["--ks", "1,,3"], 2, "--ks 1,,3: an empty part is no cutoff; write 1,3,20"),
         (["--ks", "0"], 2, "--ks 0: 0 is no cutoff"),

@@ -15,9 +15,9 @@ from PIL import Image
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.hub import fetching
 from clipsearch.hub.fetching import encoder_folder as encoder_of
-from clipsearch.hub.fetching import get_encoder
+from clipsearch.hub.fetching import fetched_folder, get_encoder
 from clipsearch.hub.known import DEFAULT
-from finetune.encoder_folder import read_description
+from finetune.encoder_folder import check_fingerprint, read_description
 from finetune.errors import EncoderError, HubError, UsageError
 
 MODEL = "somebody/tiny-clip"
@@ -189,3 +189,16 @@ def test_a_folder_of_pictures_and_a_query_and_nothing_else_to_know(
 def read_place(index: Path) -> str:
     told = json.loads(clipsearch("status", "--index", index, "--json").stdout)
     return str(next(value for key, value in told.items() if key == "encoder_path"))
+
+
+def test_what_was_fetched_is_named_by_its_id_and_copied(hub: ModelHub, tmp_path: Path) -> None:
+    with pytest.raises(HubError, match=f"was not fetched; .* clipsearch encoder get {MODEL}"):
+        fetched_folder(MODEL)
+    cached = get_encoder(MODEL)
+    asked = len(hub.requests)
+    out = get_encoder(MODEL, tmp_path / "new" / "encoder")
+    assert fetched_folder(MODEL) == cached
+    assert read_description(out) == read_description(cached)
+    check_fingerprint(out, read_description(out))
+    assert [path.name for path in out.parent.iterdir()] == ["encoder"]
+    assert len(hub.requests) == asked, "fetched again"
