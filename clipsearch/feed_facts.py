@@ -14,6 +14,9 @@ class DataSet:
         beside: The same from the index's folder; None for an index on a Vespa.
         id_prefix: What the ids of its documents begin with.
         images: The folder of images that a feed of it was given, absolute; empty for none.
+        folder_tags: As its last feed took them, see `finetune.manifest.added_columns`; empty where
+            an earlier version fed it.
+        exif: Whether its last feed read EXIF.
     """
 
     name: str
@@ -22,6 +25,8 @@ class DataSet:
     beside: str | None = None
     id_prefix: str = ""
     images: str = ""
+    folder_tags: str = ""
+    exif: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,6 @@ class Sort:
         return self.by not in SORTED_TEXTS
 
 
-def without_number(column: str) -> str:
-    """Return the note that documents without the number they are sorted by are left out."""
-    return f"pictures without a number in {column} are left out"
+def without_value(column: str) -> str:
+    """Return the note that documents without a value that they are sorted by are left out."""
+    return f"pictures without {column} are left out"

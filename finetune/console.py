@@ -12,6 +12,8 @@ from typing import Self, TextIO
 
 PLAIN_INTERVAL_SECONDS = 5.0
 LIVE_INTERVAL_SECONDS = 0.1
+# Before this, and before a tenth is done, what starts the work makes the rate a bad guide.
+SETTLED_SECONDS = 15.0
 
 
 class Progress:
@@ -87,7 +89,8 @@ class Progress:
             parts.append(f"{self.done:,}/{self.total:,} {self.unit}".rstrip())
             parts.append(f"{share:4.0%}")
         parts.append(f"{rate:,.1f}/s")
-        if self.total is not None and rate > 0 and self.done < self.total:
+        is_settled = seconds >= SETTLED_SECONDS or 10 * self.done >= (self.total or 0)
+        if self.total is not None and rate > 0 and self.done < self.total and is_settled:
             parts.append(f"{duration((self.total - self.done) / rate)} left")
         elif self.total is not None and self.done >= self.total:
             parts.append(f"in {duration(seconds)}")

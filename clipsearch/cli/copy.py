@@ -30,14 +30,18 @@ def copy(source: str, target: str, as_json: bool) -> int:
 
     if target.endswith(PARQUET) and "://" not in target:
         count = write_parquet(source, Path(target))
-        click.echo(dumps({"copied": count, "refused": []}) if as_json else f"wrote {count:,}")
+        click.echo(
+            dumps({"copied": count, "refused": []})
+            if as_json
+            else f"wrote {count:,} documents to {target}"
+        )
         return 0
     count, refused = copy_index(source, target)
     if as_json:
         told = [{"id": each.operation.id, "reason": each.error} for each in refused]
         click.echo(dumps({"copied": count, "refused": told}))
     else:
-        click.echo(f"copied {count:,}")
+        click.echo(f"copied {count:,} documents to {target}")
         for each in refused[:10]:
             click.echo(f"Note: {each.operation.id} was refused: {each.error}", err=True)
     return EXIT_SOME_REJECTED if refused else 0

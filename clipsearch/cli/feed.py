@@ -91,15 +91,14 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 @click.option(
     "--folder-tags",
     type=click.Choice(["path", "levels", "none"]),
-    default="path",
-    show_default=True,
     help="Of a folder: the folder below it that a picture lies in as a tag (folder), with one more"
-    " a level (folder_1, folder_2 …), or none.",
+    " a level (folder_1, folder_2 …), or none. [default: as at its last feed, or path]",
 )
 @click.option(
-    "--exif",
-    is_flag=True,
-    help="Read taken (a date), camera, latitude and longitude from what the camera wrote.",
+    "--exif/--no-exif",
+    default=None,
+    help="Read taken (a date), camera, latitude and longitude from what the camera wrote. [default:"
+    " as at its last feed, or not]",
 )
 @click.option(
     "--prune",
@@ -178,7 +177,6 @@ def feed(as_json: bool, yes: bool, watch: bool, **values: Any) -> int:
     """
     # light path: onnxruntime
     from clipsearch.feed.feed import FeedOptions, feed
-    from finetune.manifest.added_columns import AddedColumns
     from finetune.manifest.formats.columns import ColumnNames
 
     # All that a feed makes is freed by its counts: looking for circles takes a seventh of its time.
@@ -195,9 +193,8 @@ def feed(as_json: bool, yes: bool, watch: bool, **values: Any) -> int:
         raise UsageError("nobody can be asked here: add --yes to prune without a question")
     names = [values.pop(name) for name in ("image_column", "caption_columns", "id_column")]
     columns = ColumnNames(*names) if any(names) else None
-    added = AddedColumns(values.pop("folder_tags"), values.pop("exif"))
     limits = values.pop("limits")
-    options = FeedOptions(columns=columns, added=added, addresses=limits, **values)
+    options = FeedOptions(columns=columns, addresses=limits, **values)
 
     def once() -> int:
         report = feed(options, consent=None if yes else consent)
@@ -244,8 +241,9 @@ def _print(
     click.echo(summary(report))
     if share is not None:
         click.echo(
-            f"Words and vector join as {share.weight:.3g} x share of bm25 + cosine: measured on"
-            f" the captions of {share.images:,} images."
+            f"Ranking of queries with words: {share.weight:.3g} x the share of their words that a"
+            f" caption has + cosine, measured on the captions of {share.images:,} images"
+            f" (docs/relevance.md)."
         )
 
 

@@ -225,7 +225,7 @@ def _show_augmentation(config: TrainConfig, path: Path, recipe: str | None) -> N
         TrainingManifests.open(Reading.of(config)) as manifests,
         join_world(resolve_device(config.device, config.precision)) as world,
     ):
-        splits = manifests.splits(config.batch_plan, batch_size=config.batch_size, evaluates=False)
+        splits = manifests.splits(config.batch_plan, evaluates=False)
         dual = load_model(BaseModel.of(config), splits.train.captions)
         data = add_captions(
             splits.train,

@@ -1,5 +1,6 @@
 """Options that several commands share, so that each means the same everywhere."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ import click
 from finetune.errors import UsageError
 from finetune.towers import DEVICE_FORMS, is_device
 
+_HOST_AND_PORT = re.compile(r"[A-Za-z0-9.-]+:\d{2,5}/?", re.ASCII)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -61,6 +63,16 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class IndexTarget(NamedPath):
+    """A folder or an address; what looks like an address without http:// is taken for neither."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the target. Raises UsageError where http:// was left out."""
+        if _HOST_AND_PORT.fullmatch(str(value)) and not Path(str(value)).exists():
+            raise UsageError(f"--index {value}: no such folder; for a Vespa write http://{value}")
+        return super().convert(value, param, ctx)
+
+
 def index_option(command: Command) -> Command:
     """Add `--index TARGET`: a path is the embedded engine, an http(s) address is Vespa."""
     return _index_option(required=True)(command)
@@ -76,7 +88,7 @@ def _index_option(*, required: bool) -> Callable[[Command], Command]:
         "--index",
         "index",
         metavar="TARGET",
-        type=NamedPath(),
+        type=IndexTarget(),
         required=required,
         help="The index: a folder (embedded engine) or an http(s) address (Vespa).",
     )

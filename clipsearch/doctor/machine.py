@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 
 from clipsearch.doctor.findings import Colour, Finding
 from clipsearch.hub.connection import HubConnection
@@ -118,7 +119,12 @@ def hub() -> Iterator[Finding]:
         connection.json("api/models?limit=1", "its list of models")
     except ClipsearchError as error:
         mend = "needed only to fetch an encoder; behind a proxy set https_proxy"
-        yield Finding("hub", "yellow", str(error).partition(";")[0], mend)
+        said = str(error).partition(";")[0]
+        if isinstance(error.__cause__, HTTPError):
+            code = error.__cause__.code
+            said = f"{connection.endpoint} answers, but lists no models (HTTP {code})"
+            mend = "needed only to fetch an encoder; is HF_ENDPOINT right?"
+        yield Finding("hub", "yellow", said, mend)
     else:
         yield Finding("hub", "green", f"{connection.endpoint} answers")
 

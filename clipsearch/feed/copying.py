@@ -115,7 +115,7 @@ def write_parquet(source: str, path: Path, stream: TextIO | None = None) -> int:
         with (
             replacing(path) as file,
             pq.ParquetWriter(file, schema) as writer,
-            Progress("export", engine.count(), stream=stream) as progress,
+            Progress("copy", engine.count(), stream=stream) as progress,
         ):
             for batch in _batches(documents):
                 writer.write_batch(_rows(batch, schema, engine.info))

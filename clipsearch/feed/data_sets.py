@@ -50,6 +50,7 @@ from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed_facts import DataSet
 from finetune.errors import UsageError
 from finetune.frames import FrameManifest
+from finetune.manifest.added_columns import NO_COLUMNS, AddedColumns
 from finetune.manifest.manifest import Manifest, Record
 
 HELD_KIND = "id of another data set"
@@ -126,6 +127,7 @@ def settle_data_set(
     *,
     encoded: bool,
     images: Path | None = None,
+    added: AddedColumns = NO_COLUMNS,
 ) -> DataSet:
     """Return the data set that the manifest is, written into what the index knows.
 
@@ -137,6 +139,7 @@ def settle_data_set(
         wish: What the user says.
         encoded: Whether its images are encoded, or else ready-made vectors fed.
         images: The folder of images that the feed was given; the next one need not be.
+        added: The columns that images bring themselves, which the next feed takes too.
     """
     known = _known(engine.info, ledger)
     found = fed_from(place, ledger, wish)
@@ -160,7 +163,10 @@ def settle_data_set(
         folder = "" if old is None else old.images
         if images is not None:
             folder = images.absolute().as_posix()
-        sets[found] = DataSet(found, where.manifest, where.resolved, where.beside, prefix, folder)
+        sets[found] = DataSet(
+            found, where.manifest, where.resolved, where.beside, prefix, folder,
+            added.folders, added.exif,
+        )  # fmt: skip
         return replace(info, data_sets=tuple(sets.values()))
 
     info = engine.change_info(registered)
@@ -171,21 +177,17 @@ def settle_data_set(
     return settled
 
 
-def remembered_images(
+def remembered(
     info: IndexInfo, manifest: str | Path | FrameManifest, index: str, wish: Wish
-) -> Path | None:
-    """Return the folder of images that the last feed of a manifest was given.
-
-    None where it was given none, or where that is gone.
-    """
+) -> DataSet | None:
+    """Return the data set that a manifest was at its last feed; None where it was not fed yet."""
     place = None
     if not isinstance(manifest, FrameManifest):
         place = ManifestPlace.of(Path(manifest), index)
     for each in info.data_sets:
         is_it = place is not None and place.is_of(each) if wish.name is None else False
-        if each.images and (is_it or each.name == wish.name):
-            folder = Path(each.images)
-            return folder if folder.is_dir() else None
+        if is_it or each.name == wish.name:
+            return each
     return None
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, get_args
 
 from clipsearch.encoder.encoder import check_precision
 from clipsearch.engines import feed_lock, is_remote
@@ -28,7 +28,7 @@ from clipsearch.feed.data_sets import (
     Wish,
     about_data_set,
     fed_from,
-    remembered_images,
+    remembered,
     settle_data_set,
 )
 from clipsearch.feed.ledger.check import reconcile
@@ -48,11 +48,12 @@ from clipsearch.feed.unembedded import forget_unembedded, settle_unembedded
 from clipsearch.feed.upgrade import upgraded
 from clipsearch.feed.vectors import VectorSteps, both
 from clipsearch.feed.writing import Encoding, Tally, Writing
+from clipsearch.feed_facts import DataSet
 from finetune.console import Progress
 from finetune.errors import ManifestError, UsageError
 from finetune.frames import DataFrame, FrameManifest, as_manifest
 from finetune.images.addresses import FetchLimits
-from finetune.manifest.added_columns import FOLDER_TAG, AddedColumns
+from finetune.manifest.added_columns import FOLDER_TAG, AddedColumns, FolderTags
 from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.manifest import Manifest
 from finetune.several import check_several
@@ -82,7 +83,8 @@ class FeedOptions:
             index takes these and knows it; images that are there are not encoded.
         images: Where relative paths are looked for last; None is where the last feed of the same
             manifest was told, if that is still there.
-        added: Columns that the images bring themselves: folders, EXIF.
+        folder_tags, exif: Columns that the images bring themselves, see `AddedColumns`; None is as
+            the last feed of the same manifest, or else folders as one tag and no EXIF.
         columns: Of a table whose names do not say which is which; None goes by the names.
         splits: Of "train", "val", "test"; all where empty.
         tags, numbers, dates: New metadata columns to keep as that kind, whatever their values say.
@@ -108,7 +110,8 @@ class FeedOptions:
     vectors_of: str | Path | None = None
     images: Path | None = None
     columns: ColumnNames | None = None
-    added: AddedColumns = FOLDER_TAG
+    folder_tags: FolderTags | None = None
+    exif: bool | None = None
     splits: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
@@ -125,6 +128,22 @@ class FeedOptions:
     ledger: Path | None = None
     addresses: FetchLimits | None = None
     strict: bool = False
+
+    @property
+    def added(self) -> AddedColumns:
+        """Columns that the images bring themselves."""
+        return AddedColumns(self.folder_tags or FOLDER_TAG.folders, exif=bool(self.exif))
+
+    def after(self, last: DataSet) -> "FeedOptions":
+        """Return these options with what the last feed of the data set was told, and they lack."""
+        folder = Path(last.images) if last.images else None
+        tags = next((each for each in get_args(FolderTags) if each == last.folder_tags), None)
+        return replace(
+            self,
+            images=folder if self.images is None and folder and folder.is_dir() else self.images,
+            folder_tags=self.folder_tags or tags,
+            exif=last.exif if self.exif is None else self.exif,
+        )
 
     def check(self) -> None:
         """Raise UsageError for a value that cannot work."""
@@ -197,10 +216,10 @@ def feed(
         )
         if ledger is None and not target.is_new and ledger_file.exists():
             ledger = stack.enter_context(Ledger.open(ledger_file))
-        if options.images is None and not target.is_new:
+        if not target.is_new:
             wish = Wish(options.data_set)
-            known = remembered_images(target.engine.info, given, options.index, wish)
-            options = replace(options, images=known)
+            last = remembered(target.engine.info, given, options.index, wish)
+            options = options if last is None else options.after(last)
         asked = stack.enter_context(_asked(options, given))
         if ledger is not None and not target.is_new:
             unchanged = asked.unchanged(target, ledger)
@@ -319,7 +338,7 @@ class _Feed:
         encoded = bool(self.target.fingerprint)
         data_set = settle_data_set(
             engine, ledger, self.manifest, place, wish, encoded=encoded,
-            images=options.images,
+            images=options.images, added=options.added,
         )  # fmt: skip
         self.tally.notes += about_data_set(
             data_set, known, has_documents=ledger.has_data_set(data_set.name)

@@ -89,7 +89,7 @@ class HubConnection:
                 address = self._next(address, answer)
             elif isinstance(answer, HTTPError):
                 with answer:
-                    raise self._refused(answer, about)
+                    raise self._refused(answer, about) from answer
             else:
                 return answer
         raise HubError(f"{self.endpoint}: sends the request for {about} on and on")

@@ -92,6 +92,16 @@ class BatchPlan:
         """Return the number of samples of the smallest batch."""
         return self.short_batch(data) or self.samples(data) // self.steps_per_epoch(data)
 
+    def notes(self, data: Pairs) -> tuple[str, ...]:
+        """Return what there is to say of the batches: that each is all of a small data set."""
+        samples = self.samples(data)
+        if self.batch_size <= samples:
+            return ()
+        return (
+            f"--batch-size {self.batch_size:,} is more than the {samples:,} samples of an epoch:"
+            f" each batch is all of them.",
+        )
+
     def check(self) -> None:
         """Raise UsageError for a value that cannot be, whatever the data."""
         if self.samples_per_epoch is not None and self.samples_per_epoch < self.batch_size:

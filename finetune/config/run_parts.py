@@ -133,7 +133,6 @@ class Loading:
 
     Attributes:
         plan: How an epoch's batches are made.
-        batch_size: Images in a batch, at most.
         parts: Separate batches of a step.
         is_whole: Whether a step takes all its images at once.
         manifests: How many are trained on.
@@ -145,7 +144,6 @@ class Loading:
     """
 
     plan: BatchPlan
-    batch_size: int
     parts: int
     is_whole: bool
     manifests: int
@@ -161,7 +159,6 @@ class Loading:
         """Make it from a run's settings."""
         return cls(
             plan=config.batch_plan,
-            batch_size=config.batch_size,
             parts=config.accumulate_separate_batches,
             is_whole=config.chunk_size is None and config.accumulate_separate_batches == 1,
             manifests=len(config.manifests),

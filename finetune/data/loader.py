@@ -269,15 +269,14 @@ def load_training_data(
         [i for i in loaded.reasons if i < count],
         [i - count for i in loaded.reasons if i >= count],
     )
-    readable.check(
-        loading.batch_size, evaluates=loading.evaluates, unreadable=loaded.reasons.values()
-    )
+    readable.check(loading.plan, evaluates=loading.evaluates, unreadable=loaded.reasons.values())
     train = readable.train.with_image_keys(loaded.keys[: len(readable.train)])
     train = add_captions(train, source.new_captions, duplicates_only=source.duplicates_only)
     readable = replace(readable, train=train)
     captions = readable.train.captions
     train_tokens, val_tokens = tokenize(dual, captions), tokenize(dual, readable.val.captions)
     notes = [
+        *loading.plan.notes(readable.train),
         *_cut_notes("train", readable.train, train_tokens, dual.max_tokens),
         *_cut_notes("val", readable.val, val_tokens, dual.max_tokens),
     ]

@@ -90,6 +90,10 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return found
 
 
+# With one image there is nothing that its caption could be told from.
+FEWEST_TRAINED_ON = 2
+
+
 @dataclass(frozen=True, slots=True)
 class ValidationClasses:
     """Classes that every validation image chooses among.
@@ -132,11 +136,12 @@ class Splits:
             self, train=self.train.without(train), val=self.val.without(val), classes=classes
         )
 
-    def check(self, batch_size: int, *, evaluates: bool, unreadable: Collection[str] = ()) -> None:
+    def check(self, plan: BatchPlan, *, evaluates: bool, unreadable: Collection[str] = ()) -> None:
         """Raise UsageError where a split is too small for what is asked.
 
         Args:
-            batch_size: Images of a batch, which train must fill.
+            plan: How an epoch's batches are made. One that is larger than train is all of it, but
+                where an image may stand in it with several captions.
             evaluates: Whether val is ranked.
             unreadable: The reasons why images are missing, for the message.
         """
@@ -144,9 +149,14 @@ class Splits:
         if unreadable:
             first = next(iter(unreadable))
             missing = f" ({len(unreadable):,} pictures cannot be read, the first: {first})"
-        if batch_size > len(self.train):
+        if len(self.train) < FEWEST_TRAINED_ON:
             raise UsageError(
-                f"--batch-size {batch_size} is more than the {len(self.train):,} images"
+                f"{self.manifest}: the split train has {len(self.train)} images{missing}, too few"
+                f" to train on; mark more rows train in a column split"
+            )
+        if plan.batch_size > len(self.train) and plan.captions == "all":
+            raise UsageError(
+                f"--batch-size {plan.batch_size} is more than the {len(self.train):,} images"
                 f" of the split train{missing}; give at most {len(self.train)}, or more images"
             )
         if evaluates and len(self.val) < 2:
@@ -218,14 +228,11 @@ class TrainingManifests:
     ) -> None:
         self._opened.close()
 
-    def splits(
-        self, plan: BatchPlan, *, batch_size: int, evaluates: bool, classes: str | None = None
-    ) -> Splits:
+    def splits(self, plan: BatchPlan, *, evaluates: bool, classes: str | None = None) -> Splits:
         """Read the captioned images of the splits train and val, and check them; called once.
 
         Args:
             plan: How epochs are cut into steps, which the images must suffice for.
-            batch_size: Images of a batch.
             evaluates: Whether val is read; otherwise it is empty.
             classes: The column or file of the classes of val.
 
@@ -248,7 +255,7 @@ class TrainingManifests:
             splits = Splits(first, train, captioned_images([]), notes=tuple(notes))
         for other in self._manifests[1:]:
             self.problems.extend(other.problems)
-        splits.check(batch_size, evaluates=evaluates)
+        splits.check(plan, evaluates=evaluates)
         plan.check_fits(splits.train, len(self._manifests))
         return splits
 

@@ -1,9 +1,11 @@
 """What a command reads: no report, sheet or plot of its own may be written there."""
 
+import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from finetune.console import printable
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import ManifestError, UsageError
 from finetune.files.outputs import IsOurs, is_sealed
@@ -26,7 +28,19 @@ def check_exists(manifest: ManifestPath) -> None:
     if isinstance(manifest, FrameManifest) or any(sign in str(manifest) for sign in PATTERN_SIGNS):
         return
     if not Path(manifest).expanduser().exists():
-        raise ManifestError(f"{manifest}: there is no such file or folder")
+        raise ManifestError(nothing_there(manifest))
+
+
+def nothing_there(path: str | os.PathLike[str]) -> str:
+    """Return the sentence that nothing is at a path, with a name beside it that may be meant."""
+    named = Path(path).expanduser()
+    try:
+        beside = os.listdir(named.parent)  # noqa: PTH208 - names alone
+    except OSError:
+        beside = []
+    near = difflib.get_close_matches(named.name, beside, n=1, cutoff=0.8)
+    meant = f"; did you mean {printable(str(Path(path).with_name(near[0])))}?" if near else ""
+    return f"{path}: there is no such file or folder{meant}"
 
 
 def check_output(path: Path, what: str, is_ours: IsOurs, inputs: Inputs = ()) -> None:

@@ -194,7 +194,7 @@ def report_largest_batch(config: TrainConfig) -> str:
     # neither --batch-size nor the split val matters here, and must not stand in the way
     plan = replace(config, batch_size=2).batch_plan
     with TrainingManifests.open(Reading.of(config)) as manifests:
-        train = manifests.splits(plan, batch_size=2, evaluates=False).train
+        train = manifests.splits(plan, evaluates=False).train
     dual = load_model(BaseModel.of(config), train.captions).to(device)
     prepared = prepare(dual, Preparation.of(config))
     backward = backward_of(Gradients.of(config), prepared, World(0, 1, device))

@@ -136,12 +136,8 @@ def check_data(config: TrainConfig, recipe: Recipe) -> DataCheck:
         warnings.append(f"{counts.bare:,} images have no caption, so they are not trained on")
     warnings += trouble
     course = Course.of(config, config.batch_plan.steps_per_epoch(train) if len(train) else 0)
-    if config.batch_size > len(train):
-        warnings.append(
-            f"--batch-size {config.batch_size:,} is more than the {len(train):,} images of"
-            f" the split train; give less"
-        )
-    elif late := unfinished_warmup(course.schedule, Optimization.of(config).learning_rate):
+    warnings += config.batch_plan.notes(train) if len(train) else ()
+    if late := unfinished_warmup(course.schedule, Optimization.of(config).learning_rate):
         warnings.append(late)
     expected = recipe.expects
     told = tuple(each for each in (expected.note, note) if each)

@@ -130,7 +130,6 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
     ):
         splits = manifests.splits(
             config.batch_plan,
-            batch_size=config.batch_size,
             evaluates=config.evaluates,
             classes=config.zero_shot_classes,
         )

@@ -37,7 +37,7 @@ from clipsearch.engines.local.words.matching import MATCHED, Matching, without_m
 from clipsearch.engines.local.words.written import Captions
 from clipsearch.modes import RANKINGS, Mode, Weights
 from clipsearch.ranking import FUSIONS, RowNumbers, Scores, closeness
-from clipsearch.sorting import Sort, without_number
+from clipsearch.sorting import Sort, without_value
 
 ONLY_RERANKED = f"this mode ranks the first {RERANK_COUNT:,} hits; there are no pages beyond"
 
@@ -217,8 +217,10 @@ class _Search:
         found, lexical, at_least = self._found()
         notes = self._notes() if self.query.ranking.uses_words else ()
         if sort.is_by_number:
-            found &= ~np.isnan(self.collection.numbers(sort.by))
-            notes += (without_number(sort.by),)
+            without = found & np.isnan(self.collection.numbers(sort.by))
+            if without.any():
+                found &= ~without
+                notes += (without_value(sort.by),)
         rows, scores = in_order(self, sort, found)
         cosines = self.cosines(rows) if self.query.ranking.needs_vector else None
         bm25 = None if lexical is None else lexical[rows]

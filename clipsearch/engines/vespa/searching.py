@@ -20,7 +20,7 @@ from clipsearch.engines.vespa.http.connection import Json
 from clipsearch.engines.vespa.near import in_boxes
 from clipsearch.engines.vespa.restrictions import are_tight
 from clipsearch.engines.vespa.term_clauses import check_terms
-from clipsearch.sorting import without_number
+from clipsearch.sorting import without_value
 from finetune.errors import EngineError
 
 # So few are compared in less time than a walk through the graph takes.
@@ -214,7 +214,7 @@ class Searcher:
             for column in listed.cut_facets
         ]
         if query.sort is not None and query.sort.is_by_number:
-            notes.append(without_number(query.sort.by))
+            notes.append(without_value(query.sort.by))
         if query.is_cut_after_ranking and query.facets:
             notes.append(UNCUT_FACETS)
         earlier = self.info.document_form < FILTER_FORM

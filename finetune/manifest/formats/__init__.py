@@ -27,7 +27,7 @@ from finetune.manifest.formats.datasets import coco, roco
 from finetune.manifest.formats.indexes import clip_retrieval, rclip
 from finetune.manifest.formats.row import ManifestSource
 from finetune.manifest.formats.text_lines import UTF8_BOM, first_lines
-from finetune.manifest.inputs import PATTERN_SIGNS
+from finetune.manifest.inputs import PATTERN_SIGNS, nothing_there
 
 HEAD_BYTES = 1 << 20
 
@@ -75,7 +75,7 @@ def recognise(
         raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from error
     if any(sign in text for sign in PATTERN_SIGNS):
         return webdataset.recognise_pattern(text)
-    raise ManifestError(f"{path}: there is no such file or folder")
+    raise ManifestError(nothing_there(path))
 
 
 def _recognise_file(

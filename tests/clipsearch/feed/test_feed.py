@@ -229,6 +229,22 @@ def test_prune_does_not_take_a_missing_disk_for_a_wish(fed: Photos) -> None:
     assert len(documents(fed.index)) == 9
 
 
+def test_columns_that_pictures_bring_are_remembered(photos: Photos, encoder_folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0110] = "Camera 1"
+    Image.new("RGB", (8, 8)).save(photos.folder / "beach" / "shot.jpg", exif=exif)
+    photos.manifest.unlink()
+    first = photos.feed(encoder_folder, manifest=photos.folder, exif=True, folder_tags="levels")
+    tags = {"folder": "beach", "folder_1": "beach", "camera": "Camera 1"}
+    before = documents(photos.index)["beach/shot.jpg"].tags
+    assert first.fed and tags.items() <= before.items()
+    again = photos.feed(None, manifest=photos.folder)
+    assert (again.fed, again.updated) == (0, 0)
+    assert photos.feed(None, manifest=photos.folder, exif=False, folder_tags="path").updated
+    after = documents(photos.index)["beach/shot.jpg"].tags
+    assert after.keys() == before.keys() - {"camera", "folder_1"}
+
+
 def test_only_the_asked_split_is_fed(photos: Photos, encoder_folder: Path) -> None:
     assert counts(photos.feed(encoder_folder, splits=("val",))) == (1, 0, 0, 0, 0)
     assert list(documents(photos.index)) == [photos.rows[8]["image"]]

@@ -272,7 +272,7 @@ def test_a_feed_from_python_measures_as_the_command_does(
     monkeypatch.chdir(tmp_path)
     options = ["--encoder", str(encoder_folder), "--index", "told.index", "--workers", "0"]
     done = CliRunner().invoke(cli, ["feed", manifest.name, *options], catch_exceptions=False)
-    assert "Words and vector join as" in done.stdout
+    assert "Ranking of queries with words" in done.stdout
     report = clipsearch.feed(manifest, "called.index", encoder=encoder_folder, workers=0)
     assert report.fed == 40 and not report.notes
     with Search.open("told.index") as told, Search.open("called.index") as called:

@@ -58,7 +58,7 @@ def test_a_list_is_what_passes_the_filters_page_by_page(search: Search) -> None:
     )
     assert _ids([hit.document for hit in newest.hits]) == _ids(by_year)
     assert [hit.score for hit in newest.hits] == [each.numbers["year"] for each in by_year]
-    assert newest.notes == ("pictures without a number in year are left out",)
+    assert newest.notes == ("pictures without year are left out",)
     assert newest.facets["split"] == (("train", sum("split" in one.tags for one in by_year)),)
 
 

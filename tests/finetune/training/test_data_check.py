@@ -80,7 +80,7 @@ def test_settings_that_do_not_fit_the_data_are_warnings(photos: Path) -> None:
         for warning in late.warnings
     )
     large = check_data(config(photos, batch_size=64), recipe())
-    assert any("--batch-size 64 is more than the 2 images" in each for each in large.warnings)
+    assert any("--batch-size 64 is more than the 2 samples" in each for each in large.warnings)
     nameless = check_data(config(photos, zero_shot_classes="colour"), recipe())
     assert any("colour is neither a column of" in each for each in nameless.warnings)
 

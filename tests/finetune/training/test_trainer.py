@@ -186,7 +186,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(config, manifest) -> 
 
 def test_too_large_a_batch_and_a_missing_validation_split_are_named(config, tmp_path) -> None:
     with pytest.raises(UsageError, match="--batch-size 97 is more than the 96 images"):
-        train(replace(config, batch_size=97), quiet=True)
+        train(replace(config, batch_size=97, captions="all"), quiet=True)
+    lonely = write_squares(tmp_path / "lonely", train=1, val=4)
+    with pytest.raises(UsageError, match="the split train has 1 images, too few to train on"):
+        train(replace(config, manifest=lonely), quiet=True)
     only_train = write_squares(tmp_path / "only", train=8, val=0)
     with pytest.raises(UsageError, match="the split val has 0 images"):
         train(replace(config, manifest=only_train, batch_size=4, hold_out=0.0), quiet=True)
