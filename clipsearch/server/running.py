@@ -92,10 +92,12 @@ def address_of(listener: socket.socket) -> str:
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens there. Raises ClipsearchError where that cannot be."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        found = socket.socket(family, kind)
+        # Where a socket does not say that it is TCP, asyncio leaves Nagle's algorithm on: then the
+        # body of an answer waits until the client has acknowledged its head, some 40 ms.
+        found = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ClipsearchError(f"--host {host}: is no address of this machine ({error})") from error
     try:

@@ -40,6 +40,18 @@ def program(index: str, cache: Path, *options: str) -> Iterator[tuple[subprocess
         process.wait()
 
 
+def test_no_part_of_an_answer_waits_for_the_one_before(served: RunningService) -> None:
+    """Nagle's algorithm would keep a body back until the head is acknowledged, some 40 ms."""
+    with requests.Session() as session:
+        assert session.get(f"{served.url}/healthz", timeout=30).status_code == 200
+        sockets = [
+            connection.transport.get_extra_info("socket")
+            for connection in served.server.server_state.connections
+        ]
+        assert sockets
+        assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
