@@ -69,7 +69,10 @@ def tokens_of_words(words: Iterable[str], language: str = "en") -> list[str]:
 def token_spans(text: str, language: str = "en") -> list[Token]:
     """Return the tokens of `tokens`, each with its place in the original text for highlighting."""
     stem = _stemmer(language)
-    found = [(_normalize(text[start:end]), start, end) for start, end in _cut(text)]
+    if text.isascii():  # as in `tokens`
+        found = [(each.group(), *each.span()) for each in _ASCII_WORD.finditer(text.lower())]
+    else:
+        found = [(_normalize(text[start:end]), start, end) for start, end in _cut(text)]
     return [Token(stem(word), start, end, word) for word, start, end in found]
 
 

@@ -6,7 +6,7 @@
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -170,14 +170,25 @@ class Encoder:
         """
         check_several(texts, "encode_texts")
         embeddings = np.empty((len(texts), self.dimension), np.float32)
+        for chosen, found in self.encoded_batches(texts, batch_size):
+            embeddings[chosen] = found
+        return embeddings
+
+    def encoded_batches(
+        self, texts: Sequence[str], batch_size: int
+    ) -> Iterator[tuple[list[int], Float32]]:
+        """Embed texts batch by batch, for who has a use for the first before the last is done.
+
+        Yields the places of a batch's texts, the shortest texts first, and their embeddings as
+        `encode_texts` gives them.
+        """
         tokens = self._tokens(texts)
         # Texts of like length together, since each batch is padded to its longest.
         order = sorted(range(len(texts)), key=lambda index: len(tokens[index]))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             ids, mask = self._pad([tokens[index] for index in chosen])
-            embeddings[chosen] = self._checked(self._towers.texts(ids, mask), "text", len(chosen))
-        return embeddings
+            yield chosen, self._checked(self._towers.texts(ids, mask), "text", len(chosen))
 
     def tokenize(self, texts: Sequence[str]) -> TokenizedCaptions:
         """Return the tokens that the text tower sees, and how many of the texts are cut."""

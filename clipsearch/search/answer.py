@@ -163,6 +163,12 @@ def answer_json(answer: Answer, image_json: ImageJson | None = None) -> dict[str
     page = answer.page
     if image_json is None:
         image_json = _image_on_disk(ImageFolders(answer.info, answer.images))
+    marked, prefixes = answer.words.marked, answer.words.marked_prefixes
+    language = answer.info.language
+
+    def marks(caption: str) -> list[list[int]]:
+        return [list(span) for span in match_spans(caption, marked, language, prefixes)]
+
     return {
         "query": dict(answer.asked),
         "total": page.total,
@@ -172,7 +178,7 @@ def answer_json(answer: Answer, image_json: ImageJson | None = None) -> dict[str
         "k": answer.k,
         "seconds": page.seconds,
         "hits": [
-            _hit_dict(page.offset + number, hit, answer, image_json)
+            _hit_dict(page.offset + number, hit, answer.collapsed, marks, image_json)
             for number, hit in enumerate(page.hits, 1)
         ],
         "facets": {
@@ -193,7 +199,13 @@ def _image_on_disk(folders: ImageFolders) -> ImageJson:
     return found
 
 
-def _hit_dict(rank: int, hit: Hit, answer: Answer, image_json: ImageJson) -> dict[str, Any]:
+def _hit_dict(
+    rank: int,
+    hit: Hit,
+    collapsed: bool,
+    marks: Callable[[str], list[list[int]]],
+    image_json: ImageJson,
+) -> dict[str, Any]:
     document = hit.document
     shown = document.to_show(as_hit=True)
     return {
@@ -202,17 +214,9 @@ def _hit_dict(rank: int, hit: Hit, answer: Answer, image_json: ImageJson) -> dic
         "score": hit.score,
         "bm25": hit.bm25,
         "cosine": hit.cosine,
-        **({"more": hit.more} if answer.collapsed else {}),
+        **({"more": hit.more} if collapsed else {}),
         "captions": shown.pop("captions"),
-        "highlights": [
-            [
-                list(span)
-                for span in match_spans(
-                    caption, answer.words.marked, answer.info.language, answer.words.marked_prefixes
-                )
-            ]
-            for caption in document.captions
-        ],
+        "highlights": [marks(caption) for caption in document.captions],
         **explanation_json(hit.explanation),
         "path": shown.pop("path"),
         **image_json(document),

@@ -1,5 +1,6 @@
 """Where the image of a document lies on this machine."""
 
+import os
 import tarfile
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -52,7 +53,7 @@ class ImageFolders:
         found = self.find(path)
         if found is not None:
             return ImageSource(found)
-        for shard in PurePosixPath(path).parents:
+        for shard in PurePosixPath(path).parents if ".tar/" in path else ():
             archive = self._first(str(shard)) if shard.suffix == ".tar" else None
             if archive is not None and archive.is_file():
                 member = str(PurePosixPath(path).relative_to(shard))
@@ -63,11 +64,10 @@ class ImageFolders:
     def _first(self, path: str) -> Path | None:
         """Return the first root under which this name exists, in whichever Unicode form."""
         for root, name in product(self._roots, forms(path)):
-            try:
-                if (root / name).exists():
-                    return root / name
-            except (OSError, ValueError):  # a name that no file can have
-                continue
+            # As text: every hit of an answer is looked for, and a Path costs more than to look.
+            place = os.path.join(root, name)  # noqa: PTH118
+            if os.path.exists(place):  # noqa: PTH110
+                return Path(place)
         return None
 
     def _members(self, archive: Path) -> dict[str, tuple[int, int]]:

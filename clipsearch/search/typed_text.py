@@ -13,6 +13,7 @@ other: x-ray, C++, 24*7, a lone sign, 27" wide, **bold**.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from clipsearch.text import is_separator
@@ -58,6 +59,7 @@ class TypedText:
     pieces: tuple[Piece, ...]
 
 
+@lru_cache(maxsize=64)  # a question is read for its words, its vector, its mode and its marks
 def read_typed(text: str) -> TypedText:
     """Read a text with the operators above."""
     pieces, plain, place = [], [], 0

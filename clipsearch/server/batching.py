@@ -1,13 +1,13 @@
 """Texts of many requests, encoded together.
 
-A tower takes little longer for a batch than for its longest text, so that requests which come
-while it is at work are joined into the next batch. Nobody waits for company: a single text is
-encoded at once.
+A tower does more texts a second in a batch than one by one, so that requests which come while it
+is at work are joined into the next batch. Nobody waits for company: a single text is encoded at
+once; nor for those whose turn comes later: each has its embedding when its part of a batch is done.
 """
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import islice
 
@@ -30,9 +30,12 @@ class TextBatcher:
     """Joins texts that wait into batches, which one thread encodes. Safe between threads."""
 
     def __init__(
-        self, encode: Callable[[Sequence[str]], Float32], metrics: Metrics, most_waiting: int
+        self,
+        encode: Callable[[Sequence[str]], Iterator[tuple[Sequence[int], Float32]]],
+        metrics: Metrics,
+        most_waiting: int,
     ) -> None:
-        """`encode` gives float32[n, d] of n texts, all different."""
+        """`encode` is given texts, all different, and yields places of some with float32[n, d]."""
         self._encode = encode
         self._metrics = metrics
         self._most_waiting = most_waiting
@@ -61,13 +64,13 @@ class TextBatcher:
                 batch = [self._waiting.popitem(last=False) for _ in range(size)]
             self._metrics.batch(size)
             try:
-                embeddings = self._encode([text for text, _ in batch])
+                for places, embeddings in self._encode([text for text, _ in batch]):
+                    for place, embedding in zip(places, embeddings, strict=True):
+                        batch[place][1].set_result(embedding)
             except BaseException as error:
                 for _, future in batch:
-                    future.set_exception(error)
-            else:
-                for (_, future), embedding in zip(batch, embeddings, strict=True):
-                    future.set_result(embedding)
+                    if not future.done():
+                        future.set_exception(error)
 
 
 class BatchingEncoder(Encoder):
@@ -110,6 +113,6 @@ class BatchingEncoder(Encoder):
         with self._turn, self._metrics.stage("encode"):
             return super().encode_patches(pixels)
 
-    def _encode_batch(self, texts: Sequence[str]) -> Float32:
+    def _encode_batch(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[int], Float32]]:
         with self._metrics.stage("encode"):
-            return super().encode_texts(texts, batch_size=_TEXTS_AT_ONCE)
+            yield from super().encoded_batches(texts, _TEXTS_AT_ONCE)

@@ -204,7 +204,8 @@ def test_what_is_no_http_is_refused(small: RunningService) -> None:
 
 
 def batcher(encode, most: int = 10) -> TextBatcher:
-    return TextBatcher(encode, Metrics(), most)
+    """All texts of a batch at once, as `encode` gives them."""
+    return TextBatcher(lambda texts: iter([(range(len(texts)), encode(texts))]), Metrics(), most)
 
 
 def test_texts_of_many_are_encoded_together() -> None:
@@ -229,6 +230,33 @@ def test_texts_of_many_are_encoded_together() -> None:
         assert [each.result()[0, 0] for each in others] == [1, 2, 3, 4, 1, 2, 3]
     assert batches[0] == ["one"]
     assert sorted(batches[1]) == ["a", "aa", "aaa", "aaaa"], "equal texts are encoded once"
+
+
+def test_the_first_of_a_batch_do_not_wait_for_the_last() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def encode(texts):
+        if texts == ["first"]:
+            begun.set()
+            assert go_on.wait(10)
+        yield [len(texts) - 1], np.full((1, 2), len(texts), np.float32)
+        if len(texts) > 1:
+            assert others[1].result(10).tolist() == [[2, 2]], "it has its own while this one waits"
+            raise ValueError("no such text")
+
+    joined = TextBatcher(encode, Metrics(), 10)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(joined.embed, ["first"])
+        assert begun.wait(10)
+        others = []
+        for text in ("second", "third"):
+            others.append(pool.submit(joined.embed, [text]))
+            while text not in joined._waiting:
+                time.sleep(0.01)
+        go_on.set()
+        assert first.result(10).tolist() == [[1, 1]]
+        with pytest.raises(ValueError, match="no such text"):
+            others[0].result(10)
 
 
 def test_an_encoder_that_fails_fails_those_that_asked_and_no_other() -> None:
