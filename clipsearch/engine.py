@@ -335,6 +335,12 @@ class Engine(Protocol):
     def takes_many(self) -> bool:
         """Whether `feed` takes an UpsertMany."""
 
+    def version(self) -> int | None:
+        """Return a number that grows with every change of what `search` finds.
+
+        None where none is known: others may change the index, and nobody counts.
+        """
+
     def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
         """Replace what the index knows about itself by `change` of it; the new knowledge.
 

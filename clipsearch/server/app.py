@@ -73,7 +73,7 @@ def make_app(service: Service) -> FastAPI:
     app.state.templates = Jinja2Templates(
         env=Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape())
     )
-    problems.add_handlers(app)
+    problems.add_handlers(app, service.told)
     for router in (state, searching, locating, listing, images, changing):
         app.include_router(router.router)
     app.include_router(documentation.router, include_in_schema=False)

@@ -9,7 +9,9 @@ from clipsearch.engine import Engine, EngineQuery, Page
 from clipsearch.server.metrics import Metrics
 
 # What takes long and is no question, or takes no time.
-_UNBOUNDED = frozenset({"close", "feed", "finish_feed", "upgrade", "visit", "change_info"})
+_UNBOUNDED = frozenset(
+    {"close", "feed", "finish_feed", "upgrade", "version", "visit", "change_info"}
+)
 
 
 class BoundedEngine:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 STAGES = ("decode", "encode", "engine", "thumbnail")
-CACHES = ("text", "thumbnail")
+CACHES = ("answer", "text", "thumbnail")
 
 
 class Metrics:

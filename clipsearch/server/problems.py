@@ -4,7 +4,7 @@
 program (`clipsearch.client`) knows it again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -92,13 +92,16 @@ def problem(
     return Response(json_text(content), status, given, PROBLEM_JSON)
 
 
-def problem_of(error: Exception) -> Response:
-    """Return an error as an answer; one that nobody foresaw is told by its class alone."""
+def problem_of(error: Exception, told: Callable[[str], str] = str) -> Response:
+    """Return an error as an answer; one that nobody foresaw is told by its class alone.
+
+    `told` makes of its sentence what clients are told.
+    """
     if isinstance(error, RefusedError):
-        return problem(error.status, str(error), error.kind.__name__, error.headers)
+        return problem(error.status, told(str(error)), error.kind.__name__, error.headers)
     if isinstance(error, ClipsearchError):
         status = next((one for kind, one in _STATUSES if isinstance(error, kind)), 500)
-        return problem(status, str(error), type(error).__name__)
+        return problem(status, told(str(error)), type(error).__name__)
     if is_too_little(error):
         return problem(503, "too little memory for this request; ask for less at once, or later")
     return problem(500, f"{type(error).__name__}: the service's log has the whole of it")
@@ -121,11 +124,11 @@ def _http(error: HTTPException) -> Response:
     return problem(error.status_code, detail, headers=error.headers)
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Let the app answer every error with a problem."""
+def add_handlers(app: FastAPI, told: Callable[[str], str]) -> None:
+    """Let the app answer every error with a problem; `told` as in `problem_of`."""
 
     async def known(_: Request, error: Exception) -> Response:
-        return problem_of(error)
+        return problem_of(error, told)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -24,6 +24,8 @@ from clipsearch.server.bounded_engine import BoundedEngine
 from clipsearch.server.changing import Changing
 from clipsearch.server.image_files import ImageFiles
 from clipsearch.server.metrics import Metrics
+from clipsearch.server.places import without_places
+from clipsearch.server.remembered_answers import RememberedAnswers
 from clipsearch.server.served_index import ServedIndex
 from clipsearch.server.settings import ServerSettings
 from clipsearch.server.thumbnails import Thumbnails
@@ -63,6 +65,7 @@ class Service:
         self.thumbnails = Thumbnails(
             settings.cache / THUMBNAILS, limits.thumbnail_bytes, self.metrics
         )
+        self.answers = RememberedAnswers(limits.answer_bytes)
         self._threads = anyio.CapacityLimiter(limits.threads)
         # Who looks after the service is answered while all of these are at work.
         self._threads_apart = anyio.CapacityLimiter(_THREADS_APART)
@@ -119,10 +122,19 @@ class Service:
         try:
             documents = self.documents()
         except ClipsearchError as error:
-            return Readiness(str(error))
+            return Readiness(self.told(str(error)))
         if not self._encoder_loaded.is_set():
             return Readiness("the encoder is being loaded", documents)
-        return Readiness(self._encoder_failure, documents)
+        failure = self._encoder_failure
+        return Readiness(None if failure is None else self.told(failure), documents)
+
+    def told(self, text: str) -> str:
+        """Return a sentence as clients are told it: without where things lie on this machine."""
+        settings, search = self.settings, self.search
+        places = (settings.index, search.engine.target, settings.encoder, settings.uploads)
+        known = (search.info.encoder_path, search.info.images_root)
+        others = (settings.cache, settings.ledger, *settings.images)
+        return without_places(text, (*places, *known, *others))
 
     def address_of(self, id: str, what: str = "") -> str:
         """Return the address of a document, or of what there is of it, as browsers see it."""

@@ -39,6 +39,7 @@ class ServerLimits:
         engine_searches: That run at once in the engine.
         queued_texts: Texts that wait for the encoder; more are answered 503.
         texts_remembered: Embeddings of texts that are kept.
+        answer_bytes: Of the answers that are remembered.
         thumbnail_bytes: Of the cache of thumbnails.
         head_seconds: Until the head of a request must have come.
         body_seconds: Until the whole body must have come.
@@ -56,6 +57,7 @@ class ServerLimits:
     engine_searches: int = field(default_factory=lambda: max(2, available_cores()))
     queued_texts: int = 512
     texts_remembered: int = 10_000
+    answer_bytes: int = 32 * _MEBIBYTE
     thumbnail_bytes: int = 512 * _MEBIBYTE
     head_seconds: float = 10.0
     body_seconds: float = 60.0

@@ -41,6 +41,9 @@ class FakeEngine:
     def takes_many(self) -> bool:
         return False
 
+    def version(self) -> int | None:
+        return None
+
     def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
         self.info = change(self.info)
         return self.info

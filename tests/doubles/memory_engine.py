@@ -30,6 +30,9 @@ class MemoryEngine:
     def takes_many(self) -> bool:
         return False
 
+    def version(self) -> int | None:
+        return None
+
     def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
         self.info = change(self.info)
         return self.info

@@ -132,6 +132,10 @@ class LocalEngine:
         """See `Engine.takes_many`."""
         return True
 
+    def version(self) -> int | None:
+        """See `Engine.version`: how many commits there were, by any process."""
+        return self._read(lambda _, collection: collection.version)
+
     def change_info(self, change: Callable[[IndexInfo], IndexInfo]) -> IndexInfo:
         """See `Engine.change_info`; the language cannot change either."""
         known = read_info(self._folder)

@@ -115,6 +115,10 @@ class VespaEngine:
         """See `Engine.takes_many`: each document is a request."""
         return False
 
+    def version(self) -> int | None:
+        """See `Engine.version`: Vespa counts no changes."""
+        return None
+
     def feed(self, operations: Iterable[Operation]) -> Iterator[Outcome]:
         """See `Engine.feed`."""
         return feed(self._client, operations, self._info, self._places())

@@ -1,5 +1,6 @@
 """Where in an image something is: `/v1/images/{id}/locate` and `/v1/locate`."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -75,4 +76,5 @@ def _of_picture(
 ) -> dict[str, Any]:
     seen = service.search.encoder.preprocessing.transparency
     image = opened(picture, seen)
-    return service.search.locate(image=image, parts=parts, method=method).to_json()
+    found = service.search.locate(image=image, parts=parts, method=method)
+    return replace(found, notes=tuple(map(service.told, found.notes))).to_json()

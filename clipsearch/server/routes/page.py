@@ -14,6 +14,7 @@ from clipsearch.modes import MODES, MODES_WITHOUT_VECTOR
 from clipsearch.search.options import QueryOptions
 from clipsearch.search.parts import query_parts
 from clipsearch.server.dependencies import ReaderService
+from clipsearch.server.places import name_of
 from clipsearch.server.questions import Text, checked_page
 from clipsearch.server.service import Service, below_root
 from clipsearch.server.settings import DEEPEST
@@ -63,7 +64,7 @@ def _context(service: Service, text: str, page: int) -> dict[str, Any]:
         asked = QueryOptions(k=_HITS, page=page, synonyms=settings.synonyms)
         found = service.search.ask(query_parts(text), checked_page(asked, settings.limits))
     except ClipsearchError as error:
-        return {**frame, "problem": str(error)}
+        return {**frame, "problem": service.told(str(error))}
     following = urlencode({"q": text, "page": page + 1})
     return {
         **frame,
@@ -79,7 +80,7 @@ def _config(service: Service) -> dict[str, Any]:
     info = service.search.info
     return {
         "count": service.documents(),
-        "target": service.settings.index,
+        "target": name_of(service.settings.index),
         "hasEncoder": service.search.has_encoder,
         "tags": info.tag_columns[:_MOST_FACETS],
         "ranges": [
