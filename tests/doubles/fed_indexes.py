@@ -31,10 +31,11 @@ def fed(manifest: Path, index: str, encoder: Path, work: Path) -> str:
 
 
 @contextmanager
-def fed_vespa(manifest: Path, encoder: Path, work: Path) -> Iterator[str]:
-    """Run a stub Vespa that a manifest was fed to, and give its address."""
+def fed_vespa(manifest: Path, encoder: Path, work: Path) -> Iterator[StubVespa]:
+    """Run a stub Vespa that a manifest was fed to."""
     with StubVespa(dimension=DIMENSION) as stub:
         client = connect(stub.url)
         write_info(client, IndexInfo(DIMENSION))
         client.close()
-        yield fed(manifest, stub.url, encoder, work)
+        fed(manifest, stub.url, encoder, work)
+        yield stub

@@ -35,10 +35,13 @@ class Visit:
 
 @contextmanager
 def visited(browser: Browser, url: str, **options: object) -> Iterator[Visit]:
-    """Open a page, and fail where an error was told in it."""
-    context = browser.new_context(**options)  # type: ignore[arg-type]
-    context.set_default_timeout(15_000)
+    """Open a page, and fail where an error was told in it.
+
+    Pages without `options` share the browser's first context: scripts and thumbnails come once.
+    """
+    context = browser.new_context(**options) if options else browser.contexts[0]  # type: ignore[arg-type]
     page = context.new_page()
+    page.set_default_timeout(15_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on(
@@ -47,5 +50,7 @@ def visited(browser: Browser, url: str, **options: object) -> Iterator[Visit]:
     )
     visit = Visit(page, url)
     yield visit
-    context.close()
+    page.close()
+    if options:
+        context.close()
     assert [error for error in errors if not any(known in error for known in visit.expected)] == []

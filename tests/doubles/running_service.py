@@ -5,12 +5,14 @@ import faulthandler
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import requests
 
+from clipsearch.search.search import Search
 from clipsearch.server.running import Server, address_of, listen, server_of
 from clipsearch.server.service import Service
 from clipsearch.server.settings import ServerSettings
@@ -43,6 +45,8 @@ class RunningService:
         trace: TracebackType | None,
     ) -> None:
         self.session.close()
+        if "search" in vars(self):
+            self.search.close()
         self.server.should_exit = True
         self._thread.join(60)
         if self._thread.is_alive():
@@ -53,6 +57,11 @@ class RunningService:
     @property
     def service(self) -> Service:
         return self.server.config.app.state.service  # type: ignore[union-attr]
+
+    @cached_property
+    def search(self) -> Search:
+        """The same index without HTTP, opened when it is first asked for."""
+        return Search.open(self.settings.index)
 
     def get(self, address: str, **options: Any) -> requests.Response:
         return self.session.get(self.url + address, timeout=30, **options)

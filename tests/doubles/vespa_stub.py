@@ -63,6 +63,8 @@ class StubVespa:
     filter_fields: bool = True
     # Of its candidates that an approximate search finds.
     found_share: float = 1.0
+    # What an answer says of how much was searched, where that is not all.
+    coverage: dict[str, Any] = field(default_factory=dict)
     under_way: int = 0
     most_under_way: int = 0
 
@@ -132,7 +134,10 @@ class StubVespa:
                     return _no_such_field(name)
             with self.lock:
                 images = list(self.images().values())
-            return answer_search(images, body, self.language, self.found_share)
+            status, answer = answer_search(images, body, self.language, self.found_share)
+            if status == 200:
+                answer["root"]["coverage"].update(self.coverage)
+            return status, answer
         found = re.fullmatch(
             r"/document/v1/images/(image|index_info)/docid(?:/(.*))?", request.path
         )

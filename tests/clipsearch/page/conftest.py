@@ -10,6 +10,7 @@ from fed_indexes import fed, fed_vespa
 from page_visit import Visit, visited
 from playwright.sync_api import Browser
 from running_service import RunningService
+from vespa_stub import StubVespa
 
 from clipsearch.server.settings import ServerSettings
 
@@ -31,14 +32,19 @@ def served(
 
 
 @pytest.fixture(scope="session")
-def served_vespa(
+def vespa(
     shapes: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StubVespa]:
+    with fed_vespa(shapes, encoder_folder, tmp_path_factory.mktemp("page-vespa")) as stub:
+        yield stub
+
+
+@pytest.fixture(scope="session")
+def served_vespa(
+    vespa: StubVespa, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
-    work = tmp_path_factory.mktemp("page-vespa")
-    with (
-        fed_vespa(shapes, encoder_folder, work) as url,
-        RunningService(ServerSettings(url, work / "cache")) as running,
-    ):
+    settings = ServerSettings(vespa.url, tmp_path_factory.mktemp("page-vespa-cache"))
+    with RunningService(settings) as running:
         yield running
 
 
@@ -47,6 +53,7 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine: apt-get install chromium")
     with started_chromium() as started:
+        started.new_context()  # that `visited` shares
         yield started
 
 

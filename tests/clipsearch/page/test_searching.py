@@ -1,4 +1,4 @@
-"""The page clicked through, on both engines."""
+"""The page clicked through: what asks the engine in another way on both, all else on one."""
 
 import re
 from pathlib import Path
@@ -18,15 +18,15 @@ def test_words_find_and_are_marked(either: Visit) -> None:
     assert "q=red+circle" in either.page.url
 
 
-def test_the_address_gives_everything_again(either: Visit) -> None:
-    either.go("/?q=red&mode=bm25&filter=class%3Dcircle%7Csquare")
-    shown = either.ids
+def test_the_address_gives_everything_again(visit: Visit) -> None:
+    visit.go("/?q=red&mode=bm25&filter=class%3Dcircle%7Csquare")
+    shown = visit.ids
     assert shown
-    assert either.page.locator(".chip[aria-pressed=true]").count() == 2
-    assert either.page.input_value("#mode") == "bm25"
-    either.page.reload()
-    either.settle()
-    assert either.ids == shown
+    assert visit.page.locator(".chip[aria-pressed=true]").count() == 2
+    assert visit.page.input_value("#mode") == "bm25"
+    visit.page.reload()
+    visit.settle()
+    assert visit.ids == shown
 
 
 def test_back_and_forward_go_through_questions(visit: Visit) -> None:
@@ -45,16 +45,16 @@ def test_back_and_forward_go_through_questions(visit: Visit) -> None:
     assert visit.page.input_value("#q") == "blue"
 
 
-def test_a_chip_filters_and_counts(either: Visit) -> None:
-    either.go("/?q=red")
-    chip = either.page.locator(".chip", has_text="circle").first
+def test_a_chip_filters_and_counts(visit: Visit) -> None:
+    visit.go("/?q=red")
+    chip = visit.page.locator(".chip", has_text="circle").first
     count = int(chip.locator(".count").inner_text())
     chip.click()
-    either.settle()
-    assert either.page.inner_text("#summary").startswith(f"{count} found")
-    either.page.locator(".chip[aria-pressed=true]").click()
-    either.settle()
-    assert "filter" not in either.page.url
+    visit.settle()
+    assert visit.page.inner_text("#summary").startswith(f"{count} found")
+    visit.page.locator(".chip[aria-pressed=true]").click()
+    visit.settle()
+    assert "filter" not in visit.page.url
 
 
 def test_a_range_of_numbers_filters(visit: Visit) -> None:
@@ -150,15 +150,15 @@ def test_nothing_found_says_what_to_do(visit: Visit) -> None:
     assert "filter" not in visit.page.url
 
 
-def test_markup_in_captions_tags_and_ids_is_text(either: Visit) -> None:
-    either.go("/?q=red+green+blue+yellow")
-    assert either.page.locator("#results [onerror], #results svg").count() == 0
-    assert either.page.title().endswith("clipsearch")
-    hostile = either.page.locator("#results .card", has_text="onerror")
+def test_markup_in_captions_tags_and_ids_is_text(visit: Visit) -> None:
+    visit.go("/?q=red+green+blue+yellow")
+    assert visit.page.locator("#results [onerror], #results svg").count() == 0
+    assert visit.page.title().endswith("clipsearch")
+    hostile = visit.page.locator("#results .card", has_text="onerror")
     if hostile.count():
         hostile.first.locator("a.frame").click()
-        either.page.wait_for_selector("#viewer[open]")
-        assert either.page.locator("#viewer [onerror], #viewer script").count() == 0
+        visit.page.wait_for_selector("#viewer[open]")
+        assert visit.page.locator("#viewer [onerror], #viewer script").count() == 0
 
 
 def test_without_scripts_text_is_found(browser_without_scripts: Visit) -> None:

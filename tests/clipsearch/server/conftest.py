@@ -38,8 +38,8 @@ def vespa_index(
     photos: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     work = tmp_path_factory.mktemp("vespa")
-    with fed_vespa(photos / "photos.csv", encoder_folder, work) as url:
-        yield url
+    with fed_vespa(photos / "photos.csv", encoder_folder, work) as stub:
+        yield stub.url
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from served_photos import SIZES
 from clipsearch.search.answer import answer_json, answer_query, answer_similar
 from clipsearch.search.options import QueryOptions
 from clipsearch.search.parts import Part
-from clipsearch.search.search import Search
 from finetune.images.pixel_box import PixelBox
 
 DOGS = "beach/two dogs.png"
@@ -22,10 +21,6 @@ DOGS = "beach/two dogs.png"
 
 def without_time(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "seconds"}
-
-
-def in_process(running: RunningService) -> Search:
-    return Search.open(running.settings.index)
 
 
 def expected(answer: Any) -> dict[str, Any]:
@@ -44,16 +39,16 @@ def test_a_search_is_the_same_as_in_python(either: RunningService) -> None:
     }  # fmt: skip
     found = either.get("/v1/search", params=asked)
     assert found.status_code == 200, found.text
-    with in_process(either) as search:
-        options = QueryOptions(
-            k=3,
-            filters=["year>=2010", "class!=sign"],
-            facets=["class"],
-            mode="hybrid",
-            bm25_weight=0.5,
-        )
-        answer = answer_query(search, "dogs on a beach", options=options)
-        assert without_time(found.json()) == expected(answer)
+    search = either.search
+    options = QueryOptions(
+        k=3,
+        filters=["year>=2010", "class!=sign"],
+        facets=["class"],
+        mode="hybrid",
+        bm25_weight=0.5,
+    )
+    answer = answer_query(search, "dogs on a beach", options=options)
+    assert without_time(found.json()) == expected(answer)
     assert found.json()["hits"][0]["id"].startswith("beach/")
 
 
@@ -77,10 +72,10 @@ def test_a_weighted_mix_with_an_upload_is_the_same(either: RunningService, photo
         Part("id", "star.png", -0.25),
         Part("vector", [1.0] * 32),
     ]
-    with in_process(either) as search:
-        filters = {"year": (2010, 2016), "class": ["beach", "été"]}
-        answer = answer_query(search, "dogs", parts, QueryOptions(filters=filters))
-        assert without_time(found.json()) == expected(answer)
+    search = either.search
+    filters = {"year": (2010, 2016), "class": ["beach", "été"]}
+    answer = answer_query(search, "dogs", parts, QueryOptions(filters=filters))
+    assert without_time(found.json()) == expected(answer)
     assert [hit["id"] for hit in found.json()["hits"]] == [
         hit.document.id for hit in answer.page.hits
     ]
@@ -98,8 +93,8 @@ def test_similar(either: RunningService) -> None:
     asked = {"k": 2, "page": 2, "mode": "hybrid", "explain": "true", "candidates": 5}
     found = either.get("/v1/similar/beach%2Ftwo%20dogs.png", params=asked)
     options = QueryOptions(k=2, page=2, mode="hybrid", explain=True, candidates=5)
-    with in_process(either) as search:
-        assert without_time(found.json()) == expected(answer_similar(search, DOGS, options))
+    search = either.search
+    assert without_time(found.json()) == expected(answer_similar(search, DOGS, options))
     assert found.json()["hits"][0]["explanation"]["terms"]
 
 
@@ -123,22 +118,22 @@ def test_facets(either: RunningService) -> None:
 def test_embeddings(served: RunningService, photos: Path) -> None:
     text = served.get("/v1/embed", params={"text": "dogs"}).json()
     assert (text["dimension"], len(text["embedding"])) == (32, 32)
-    with in_process(served) as search:
-        np.testing.assert_allclose(
-            text["embedding"], search.vector_of([Part("text", "dogs")]), atol=1e-5
-        )
-        mixed = [Part("text", "dogs", 2.0), Part("id", "star.png", -1.0)]
-        parts = [{"kind": "id", "value": "star.png", "weight": -1}]
-        parts += [{"kind": "text", "value": "dogs", "weight": 2}]
-        found = served.post("/v1/embed", json={"parts": parts}).json()
-        np.testing.assert_allclose(found["embedding"], search.vector_of(mixed), atol=1e-5)
+    search = served.search
+    np.testing.assert_allclose(
+        text["embedding"], search.vector_of([Part("text", "dogs")]), atol=1e-5
+    )
+    mixed = [Part("text", "dogs", 2.0), Part("id", "star.png", -1.0)]
+    parts = [{"kind": "id", "value": "star.png", "weight": -1}]
+    parts += [{"kind": "text", "value": "dogs", "weight": 2}]
+    found = served.post("/v1/embed", json={"parts": parts}).json()
+    np.testing.assert_allclose(found["embedding"], search.vector_of(mixed), atol=1e-5)
 
 
 @pytest.mark.parametrize("address", [image_at(DOGS), "/v1/images/beach/two%20dogs.png"])
 def test_a_document(either: RunningService, address: str) -> None:
     found = either.get(address, params={"embedding": True}).json()
-    with in_process(either) as search:
-        (document,) = search.get([DOGS], embeddings=True)
+    search = either.search
+    (document,) = search.get([DOGS], embeddings=True)
     assert document is not None
     shown = document.to_show()
     embedding = shown.pop("embedding")
@@ -171,8 +166,8 @@ def test_sizes_are_told_of_images_as_they_are_shown(served: RunningService) -> N
 
 def test_locate(served: RunningService) -> None:
     found = served.get(image_at(DOGS, "locate"), params={"text": "dogs"}).json()
-    with in_process(served) as search:
-        heat_map = search.locate("dogs", id=DOGS).to_json()
+    search = served.search
+    heat_map = search.locate("dogs", id=DOGS).to_json()
     np.testing.assert_allclose(found["grid"], heat_map["grid"], atol=1e-5)
     assert found["boxes"][0].keys() == heat_map["boxes"][0].keys()
 

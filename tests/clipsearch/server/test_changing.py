@@ -86,7 +86,7 @@ def writable(
     manifest = photos / "photos.csv"
     with ExitStack() as kept:
         if request.param == "vespa":
-            index = kept.enter_context(fed_vespa(manifest, encoder_folder, work))
+            index = kept.enter_context(fed_vespa(manifest, encoder_folder, work)).url
         else:
             index = fed(manifest, str(work / "photos.index"), encoder_folder, work)
         settings = ServerSettings(

@@ -38,9 +38,8 @@ def client(either: RunningService) -> Iterator[Client]:
 
 
 @pytest.fixture
-def search(either: RunningService) -> Iterator[Search]:
-    with Search.open(either.settings.index) as opened:
-        yield opened
+def search(either: RunningService) -> Search:
+    return either.search
 
 
 CALLS: dict[str, Asked] = {
