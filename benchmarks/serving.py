@@ -37,6 +37,7 @@ from http.client import HTTPConnection, HTTPException
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -168,6 +169,52 @@ def clients(number: int, work: Callable[[int], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def answer(port: int, path: str) -> str:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+
+
+def from_memory(port: int) -> int:
+    """Questions that were answered by an answer that was remembered."""
+    counted = re.search(
+        r'^clipsearch_cache_total\{cache="answer",result="hit"\} (\S+)$',
+        answer(port, "/metrics"),
+        re.MULTILINE,
+    )
+    assert counted
+    return int(float(counted.group(1)))
+
+
+def processor_seconds(process: int) -> float:
+    """Of all threads of a process, since it began."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Processor time of the service and of this process until now, and answers from memory."""
+
+    service: float
+    clients: float
+    remembered: int
+
+    @classmethod
+    def until_now(cls, process: int, port: int) -> Self:
+        """Look at the clocks of both processes and at the service's counts."""
+        return cls(processor_seconds(process), time.process_time(), from_memory(port))
+
+    def tell(self, since: Self, requests: int) -> None:
+        """Print a row of what so many requests took since then."""
+        service, clients = self.service - since.service, self.clients - since.clients
+        row(
+            "… ms of processor time each: service, load generator",
+            f"{1000 * service / requests:.1f}, {1000 * clients / requests:.2f}",
+        )
+        row("… answered from memory", f"{(self.remembered - since.remembered) / requests:.0%}")
 
 
 @dataclass
@@ -306,10 +353,8 @@ def fed_under_way(
             until = time.perf_counter() + 10 * seconds + 60
             while time.perf_counter() < until and not found:
                 time.sleep(0.1)
-                with closing(HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)) as connection:
-                    connection.request("GET", path)
-                    if json.loads(connection.getresponse().read())["total"]:
-                        found.append(time.time())
+                if json.loads(answer(port, path))["total"]:
+                    found.append(time.time())
 
         watching = threading.Thread(target=watch)
         watching.start()
@@ -367,11 +412,16 @@ def measure(index: Path, encoder: Path, work: Path, seconds: int, requests: int)
     with served(index, work / "thumbnails") as (process, port, began):
         row("seconds until it is ready, encoder loaded", f"{began:.1f}", "below 3", began < 3)
         open_loop(port, 3, texts)
-        tell_open_loop(open_loop(port, seconds, texts), f"open loop, {CLIENTS} queries a second")
+        effort = Effort.until_now(process, port)
+        load = open_loop(port, seconds, texts)
+        tell_open_loop(load, f"open loop, {CLIENTS} queries a second")
+        Effort.until_now(process, port).tell(effort, len(load.taken))
         before = bare_rate(loaded, seconds / 3, 7)
+        effort = Effort.until_now(process, port)
         rate, load = closed_loop(port, seconds, 1000)
-        bare = max(before, bare_rate(loaded, seconds / 3, 8))
         row(f"closed loop, {CLIENTS} clients, new texts, a second", f"{rate:.1f}")
+        Effort.until_now(process, port).tell(effort, len(load.taken))
+        bare = max(before, bare_rate(loaded, seconds / 3, 8))
         row("… that failed", load.failures, "0", not load.failed)
         row(f"… bare tower in batches of {_BATCH}, a second", f"{bare:.1f}")
         row("… ratio", f"{rate / bare:.2f}", "at least 0.8", rate >= 0.8 * bare)
