@@ -107,7 +107,19 @@ class Service:
         return known_document(self.search.engine, id, found)
 
     def documents(self) -> int:
-        """Return the number of documents, which is counted anew every few seconds."""
+        """Return the number of documents, which is counted anew every few seconds.
+
+        Where the engine cannot count, as a Vespa that answers in part, the last number there was:
+        questions may be answered all the same. Raises EngineError where there was none.
+        """
+        try:
+            return self._documents()
+        except EngineError:
+            if self._counted is None:
+                raise
+            return self._counted[1]
+
+    def _documents(self) -> int:
         now = time.monotonic()
         if self._counted is None or now - self._counted[0] > _COUNTED_FOR_SECONDS:
             self._counted = (now, self.search.count())
@@ -120,7 +132,7 @@ class Service:
     def readiness(self) -> Readiness:
         """Say whether index and encoder are there."""
         try:
-            documents = self.documents()
+            documents = self._documents()
         except ClipsearchError as error:
             return Readiness(self.told(str(error)))
         if not self._encoder_loaded.is_set():
