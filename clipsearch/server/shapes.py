@@ -148,6 +148,7 @@ class FacetsShape(Shape):
 
     total: int
     facets: dict[str, list[FacetValue]]
+    partial: str | None = Field(description="Why counts may be too low; null if they are not.")
 
 
 class DocumentShape(Shape):

@@ -54,6 +54,7 @@ async def facets(
                 column: [{"value": value, "count": count} for value, count in counts]
                 for column, counts in page.facets.items()
             },
+            "partial": page.partial,
         }
 
     return json_answer(request, await service.run(counted))

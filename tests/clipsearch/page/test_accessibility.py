@@ -16,6 +16,7 @@ from vespa_stub import StubVespa
 
 from clipsearch.engine import IndexInfo
 from clipsearch.engines import create_engine
+from clipsearch.server import service
 from clipsearch.server.app import HERE
 from clipsearch.server.settings import ServerSettings
 
@@ -155,10 +156,14 @@ def test_every_state_is_accessible_and_fits(visit: Visit, state: Callable[[Visit
 
 
 def test_an_answer_in_part_says_so(
-    browser: Browser, vespa: StubVespa, served_vespa: RunningService
+    browser: Browser,
+    vespa: StubVespa,
+    served_vespa: RunningService,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The page itself comes too, though such a Vespa cannot count its documents."""
     assert served_vespa.get("/v1/index").json()["count"] == len(vespa.images())
+    monkeypatch.setattr(service, "_COUNTED_FOR_SECONDS", -1.0)
     vespa.coverage = {"coverage": 50, "full": False, "degraded": {"timeout": True}}
     try:
         with visited(browser, served_vespa.url) as visit:
@@ -166,6 +171,7 @@ def test_an_answer_in_part_says_so(
             told = visit.page.inner_text("#notes")
             assert "Only a part could be searched: only 50 % of the documents" in told
             assert visit.ids, "what was found is shown"
+            assert "only 50 %" in served_vespa.get("/v1/facets").json()["partial"]
             check(visit, "partial")
     finally:
         vespa.coverage = {}

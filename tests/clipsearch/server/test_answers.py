@@ -110,6 +110,7 @@ def test_facets(either: RunningService) -> None:
     counts = {each["value"]: each["count"] for each in found["facets"]["class"]}
     assert (found["total"], counts) == (4, {"airport": 1, "beach": 1, "sign": 1, "Été": 1})
     assert list(found["facets"]) == ["class", "split"]
+    assert found["partial"] is None
     found = either.get("/v1/facets", params={"facet": "split"}).json()
     assert sum(each["count"] for each in found["facets"]["split"]) == found["total"] == 5
     assert either.get("/v1/facets", params={"facet": "year"}).status_code == 400
