@@ -157,6 +157,8 @@ def read_description(folder: Path) -> EncoderDescription:
     version, its description cannot be read, or images are to be resized in a way unknown here.
     """
     path = folder / DESCRIPTION_FILE
+    if folder.is_file():
+        raise EncoderError(f"{folder}: is a file; an encoder is a folder, or an id of the hub")
     if not folder.is_dir():
         raise EncoderError(
             f"{folder}: no such encoder folder; fetch one with: clipsearch"

@@ -105,7 +105,9 @@ class LazyGroup(click.Group):
         found, command, rest = super().resolve_command(ctx, args)
         file = find_settings_file(Path.cwd())
         if file is not None and command is not None and found is not None:
-            ctx.default_map = {found: defaults_of(command, read_settings(file), file, found)}
+            ctx.default_map = {
+                found: defaults_of(command, read_settings(file, COMMANDS), file, found)
+            }
         return found, command, rest
 
 

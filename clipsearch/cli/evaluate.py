@@ -203,6 +203,16 @@ def _of_encoder(context: click.Context, resamples: int, seed: int, values: dict[
             "nothing to measure: give ENCODER and MANIFEST, or an index with --index TARGET"
         )
     _refuse(context, OF_INDEX, "measures an index: name one with --index, without ENCODER")
+    if Path(values["encoder"]).is_file() and Path(values["manifest"]).is_dir():
+        raise UsageError(
+            f"{values['encoder']}: is a file; the encoder comes first: clipsearch evaluate"
+            f" {values['manifest']} {values['encoder']}"
+        )
+    # light path: onnxruntime
+    from clipsearch.hub.fetching import encoder_folder
+
+    for name in ("encoder", "against"):
+        values[name] = None if values[name] is None else encoder_folder(values[name])
     names = [*ENCODER_OPTIONS, *OF_BOTH]
     options = EvaluateOptions(
         sampling=Sampling(resamples=resamples, seed=seed), **{name: values[name] for name in names}

@@ -6,8 +6,9 @@ The file of the working folder counts, or else the nearest one above it. What st
 file. Paths at the top of the file are meant from its folder.
 """
 
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,11 @@ def find_settings_file(folder: Path) -> Path | None:
     return None
 
 
-def read_settings(file: Path) -> dict[str, Any]:
-    """Read a settings file. Raises UsageError where it cannot be read, or names no option."""
+def read_settings(file: Path, commands: Collection[str]) -> dict[str, Any]:
+    """Read a settings file, whose tables are named like `commands`.
+
+    Raises UsageError where it cannot be read, or names no option or no command.
+    """
     try:
         with file.open("rb") as content:
             settings = tomllib.loads(content.read(LARGEST).decode("utf-8-sig"))
@@ -45,6 +49,10 @@ def read_settings(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: cannot be read as TOML ({reason}); mend or remove it") from error
     for name, value in settings.items():
         if isinstance(value, dict):
+            if name not in commands:
+                near = difflib.get_close_matches(name, commands, n=1)
+                meant = f"; did you mean [{near[0]}]?" if near else ""
+                raise UsageError(f"{file}: [{name}] is no command{meant}")
             continue
         if name not in FOR_ALL:
             raise UsageError(

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO, get_args
 
+import click
+
 from clipsearch.encoder.encoder import check_precision
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.feed.columns import MetadataColumns
@@ -214,6 +216,8 @@ def feed(
                 takes_vectors=options.vectors_of is not None,
             )
         )
+        if target.is_new:
+            click.echo(f"New index: {options.index}", err=True, file=progress_stream)
         if ledger is None and not target.is_new and ledger_file.exists():
             ledger = stack.enter_context(Ledger.open(ledger_file))
         if not target.is_new:

@@ -59,6 +59,8 @@ def check_output(path: Path, what: str, is_ours: IsOurs, inputs: Inputs = ()) ->
     for folder in read:
         if folder.is_dir() and _would_be_read(path, folder):
             raise UsageError(f"{what}: would be a part of {folder}, which is read; name another")
+    if not path.exists() and path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{what}: nothing can be written to {path.parent}; name another place")
     # A device (/dev/null, /dev/stdout) holds nothing that could be lost.
     if path.is_file() and path.stat().st_size and not is_ours(path):
         raise UsageError(

@@ -68,11 +68,13 @@ def read_info(folder: Path) -> IndexInfo:
             )
         return _found_again(folder, IndexInfo.from_json(stored), stored.get(BESIDE))
     except NotADirectoryError as error:
+        check_place(folder)
         raise EngineError(
             f"{folder}: is a file, and an index is a folder; name that, or a new one"
             f" for clipsearch feed to make"
         ) from error
     except FileNotFoundError as error:
+        check_place(folder)
         unfinished = folder.is_dir() and is_unfinished(folder)
         if unfinished and (folder / FEED_LOCK_FILE).exists():
             raise EngineError(
@@ -151,6 +153,20 @@ def replace_json(path: Path, content: object) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(folder: Path) -> None:
+    """Raise EngineError where no folder can be: below a file, or behind a link to nowhere."""
+    for each in (folder, *folder.parents):
+        if each.is_dir():
+            return
+        if each.is_symlink() and not each.exists():
+            raise EngineError(
+                f"{folder}: {'is' if each == folder else f'{each} is'} a link to"
+                f" {each.readlink()}, which is not there; make that, or remove the link"
+            )
+        if each != folder and each.exists():
+            raise EngineError(f"{folder}: {each} is a file; name an index in a folder")
 
 
 def is_unfinished(folder: Path) -> bool:

@@ -5,14 +5,24 @@ index is made. `write.lock` (`folder.py`) is another one, held only while the ta
 whoever writes it.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from clipsearch.engines.local.folder import FEED_LOCK_FILE, INFO_FILE, is_unfinished
+from clipsearch.engines.local.folder import (
+    FEED_LOCK_FILE,
+    INFO_FILE,
+    check_place,
+    is_unfinished,
+)
 from finetune.errors import EngineError
 from finetune.files.lock import HeldElsewhereError, hold
+
+# In a folder that vanishes each time; where none can be made at all, it says so as well.
+_ATTEMPTS = 100
+_PAUSE_SECONDS = 0.01
 
 
 @contextmanager
@@ -28,6 +38,7 @@ def index_lock(folder: Path, work: str) -> Iterator[None]:
 
     Raises EngineError where another process holds it, or nothing can be written there.
     """
+    check_place(folder)
     if _is_foreign(folder):
         yield
         return
@@ -57,7 +68,9 @@ def _is_foreign(folder: Path) -> bool:
 def _take(folder: Path, work: str) -> tuple[IO[bytes], list[Path]]:
     """Take the lock; return it and the folders made for it, the innermost first."""
     made: list[Path] = []
+    attempts = 0
     while True:
+        attempts += 1
         try:
             made += _make(folder)
             return hold(folder / FEED_LOCK_FILE, work), made
@@ -66,9 +79,11 @@ def _take(folder: Path, work: str) -> tuple[IO[bytes], list[Path]]:
                 f"{folder}: another {error.holder or 'feed'} works on this index; wait until it"
                 f" is done, then run the same command again"
             ) from error
-        except FileNotFoundError:
-            continue  # the one that held it has just removed the folder again
         except OSError as error:
+            # The one that held it may just have removed the folder again.
+            if isinstance(error, FileNotFoundError) and attempts < _ATTEMPTS:
+                time.sleep(_PAUSE_SECONDS)
+                continue
             _remove(made)
             raise EngineError(f"{folder}: cannot write there: {error.strerror}") from error
 

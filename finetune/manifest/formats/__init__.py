@@ -10,6 +10,7 @@ from pathlib import Path
 from finetune.errors import ManifestError
 from finetune.files.regular_files import NotRegularError, open_regular, what_it_is
 from finetune.frames import FrameManifest
+from finetune.images.formats import suffix_of_content
 from finetune.manifest.formats import (
     data_frame,
     delimited,
@@ -38,7 +39,6 @@ _COMPRESSED = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"PK\x03\x04": "zip",
 }
-_IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -129,7 +129,7 @@ def _refuse_other_files(path: Path, head: bytes) -> None:
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
             raise ManifestError(f"{path}: is compressed ({name}); unpack it first")
-    if head.startswith(_IMAGES):
+    if suffix_of_content(head) is not None:
         raise ManifestError(f"{path}: is a picture; name the manifest or the folder of pictures")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ManifestError(f"{path}: is UTF-16; save it as UTF-8")

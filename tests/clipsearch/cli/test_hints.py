@@ -1,5 +1,7 @@
 """What click complains of, with the mend."""
 
+from pathlib import Path
+
 import pytest
 
 from clipsearch.cli import main
@@ -16,6 +18,9 @@ COMPLAINTS = {
     "query cat --page 0 --index x": "--page must be a whole number of at least 1, not 0",
     "query cat --csv --json --index x": "--csv and --json are two forms of an answer",
     "list --paths --ids --index x": "--paths and --ids are two forms of an answer",
+    "feed a.csv b.csv --index x": "feed one after the other",
+    "query cat": "which index? Name it with --index photos.index, or once for all commands: in"
+    ' clipsearch.toml (index = "photos.index") or as CLIPSEARCH_INDEX',
     "deploy --precision double": "'double' is not one of",
 }
 
@@ -26,6 +31,20 @@ def test_a_complaint_says_the_mend(line: str, capsys: pytest.CaptureFixture[str]
         main(line.split())
     assert ended.value.code == 2
     assert COMPLAINTS[line] in capsys.readouterr().err
+
+
+def test_the_file_is_named_in_which_a_wrong_value_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for content, expected in {
+        '[query]\nlimit = "many"': "10,000, not many (in {0})",
+        "[qurey]\nlimit = 3": "{0}: [qurey] is no command; did you mean [query]?",
+    }.items():
+        (tmp_path / "clipsearch.toml").write_text(content)
+        with pytest.raises(SystemExit):
+            main(["query", "cat", "--index", "x"])
+        assert expected.format(tmp_path / "clipsearch.toml") in capsys.readouterr().err
 
 
 def test_the_mend_that_is_named_works(capsys: pytest.CaptureFixture[str]) -> None:
