@@ -98,7 +98,7 @@ def test_the_module_runs_as_a_program() -> None:
         (["sing"], "No such command 'sing'"),
         (["--sing"], "No such option '--sing'"),
         (["query", "x", "--index", "i", "--sing"], "No such option '--sing'"),
-        (["query", "x"], "Missing option '--index'"),
+        (["query", "x"], "which index? Name it with --index"),
     ],
 )
 def test_wrong_usage_exits_with_2(
