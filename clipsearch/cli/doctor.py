@@ -24,14 +24,19 @@ _SIGNS = {"green": "ok", "yellow": "note", "red": "FAIL"}
 @click.command()
 @optional_index_option
 @moved_encoder_option
+@click.option(
+    "--config-server",
+    metavar="URL",
+    help="Of a Vespa; port 19071 of the index's host unless given.",
+)
 @json_option
-def doctor(index: str | None, encoder: str | None, as_json: bool) -> int:
+def doctor(index: str | None, encoder: str | None, config_server: str | None, as_json: bool) -> int:
     """Say what works here, what does not, and the mend.
 
     Looks at Python, ONNX Runtime, torch and its device, memory, disk, write access, the hub and
     Docker, and feeds and queries three documents in a temporary folder. With --index also at the
     index: its encoder, its images, its checksums, and of a Vespa its version and schema. Exit code
-    1 where something is red.
+    1 where something fails.
 
     \b
     Examples:
@@ -39,7 +44,7 @@ def doctor(index: str | None, encoder: str | None, as_json: bool) -> int:
       clipsearch doctor --index photos.index --json
     """
     findings = []
-    for each in _findings(index, encoder):
+    for each in _findings(index, encoder, config_server):
         findings.append(each)
         if not as_json:
             _tell(each)
@@ -50,7 +55,9 @@ def doctor(index: str | None, encoder: str | None, as_json: bool) -> int:
     return EXIT_FAILED if failed else 0
 
 
-def _findings(index: str | None, encoder: str | None) -> "Iterator[Finding]":
+def _findings(
+    index: str | None, encoder: str | None, config_server: str | None
+) -> "Iterator[Finding]":
     from clipsearch.doctor import machine  # light path: NumPy
     from clipsearch.doctor.findings import examined
 
@@ -71,7 +78,7 @@ def _findings(index: str | None, encoder: str | None) -> "Iterator[Finding]":
     if index is not None:
         from clipsearch.doctor.index import look_into  # light path: NumPy
 
-        yield from examined("index", partial(look_into, index, encoder))
+        yield from examined("index", partial(look_into, index, encoder, config_server))
     elif encoder is not None:
         from clipsearch.doctor.self_test import encode  # light path: NumPy
 

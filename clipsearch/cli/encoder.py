@@ -71,7 +71,8 @@ def get(model: str, out: Path | None, precision: str, overwrite: bool, as_json: 
 def list_(as_json: bool) -> None:
     """List encoders of the hub that are known to fit; the first is the default.
 
-    Sizes are of the towers in float32. Images a second are of one layer of random weights in
+    Licences and sizes are as their makers' model cards said in November 2026, and are not asked for
+    here; sizes are of the towers in float32. Images a second are of one layer of random weights in
     NumPy, times the layers of the image tower, on this machine now: an idea of it, no measurement.
 
     \b
@@ -105,8 +106,8 @@ def list_(as_json: bool) -> None:
         sys.stdout.flush()
         click.echo(f"{images_per_second(each.shape):>9.1f}")
     click.echo(
-        f"Taken where a first feed names none: {DEFAULT.id}. Images/s: of random weights in that"
-        f" shape in NumPy, here and now."
+        f"Taken where a first feed names none: {DEFAULT.id}. Licences and sizes by the model cards"
+        f" of November 2026. Images/s: of random weights in that shape in NumPy, here and now."
     )
 
 

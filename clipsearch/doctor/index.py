@@ -33,10 +33,17 @@ _DEPLOY = "clipsearch deploy --config-server … --encoder …"
 _SECONDS = 5.0
 
 
-def look_into(target: str, encoder: str | None) -> Iterator[Finding]:
-    """Look at an index, its encoder and its images. Raises EngineError where none can be opened."""
+def look_into(
+    target: str, encoder: str | None, config_server: str | None = None
+) -> Iterator[Finding]:
+    """Look at an index, its encoder and its images, and at the package of a Vespa.
+
+    `config_server` is the address of the one that holds it; None looks beside the index.
+
+    Raises EngineError where no index can be opened.
+    """
     if is_remote(target):
-        yield from examined("vespa", partial(_vespa, target))
+        yield from examined("vespa", partial(_vespa, target, config_server))
     engine = open_engine(target)
     try:
         count = engine.count()
@@ -96,7 +103,7 @@ def _checksums(folder: Path) -> Iterator[Finding]:
         yield Finding("checksums", "green", f"{result.files} files are as they were written")
 
 
-def _vespa(target: str) -> Iterator[Finding]:
+def _vespa(target: str, config_server: str | None) -> Iterator[Finding]:
     """Look at what the container says, and at the package that the config server beside it has."""
     with open_index(target, _SECONDS) as client:
         status, content = client.call("GET", "/state/v1/version", patience=0.0)
@@ -107,12 +114,12 @@ def _vespa(target: str) -> Iterator[Finding]:
     if field is not None:
         yield Finding("vespa, embeddings", "green", str(field))
     host = target.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0]
-    server = ConfigServer(f"http://{host}:{CONFIG_SERVER_PORT}")
+    server = ConfigServer(config_server or f"http://{host}:{CONFIG_SERVER_PORT}")
     try:
         reason = server.failure(_SECONDS)
         if reason is not None:
             said = f"{server.url}: {reason}; the schema there is not compared"
-            yield Finding("config server", "yellow", said)
+            yield Finding("config server", "yellow", said, "name it with --config-server")
             return
         yield Finding("config server", "green", f"{server.url} answers")
         yield _schema(server)

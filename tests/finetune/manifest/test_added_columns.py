@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import IFDRational
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from finetune.images.exif import exif_facts
 from finetune.images.source import ImageSource
@@ -23,6 +23,14 @@ def picture(
     original: dict[int, Any] | None = None,
     places: dict[int, Any] | None = None,
 ) -> Path:
+    if path.suffix == ".tiff":  # Pillow leaves directories within out of a TIFF's `exif`
+        tags = ImageFileDirectory_v2()
+        for tag, value in (image or {}).items():
+            tags[int(tag)] = value
+        tags[ExifTags.IFD.Exif] = {int(tag): value for tag, value in (original or {}).items()}
+        tags[ExifTags.IFD.GPSInfo] = {int(tag): value for tag, value in (places or {}).items()}
+        Image.new("RGB", (8, 8), "red").save(path, tiffinfo=tags)
+        return path
     exif = Image.Exif()
     exif.update(image or {})
     exif.get_ifd(ExifTags.IFD.Exif).update(original or {})
@@ -52,7 +60,7 @@ def placed(latitude: float, longitude: float) -> dict[int, Any]:
     }
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
 def test_what_a_camera_wrote(tmp_path: Path, suffix: str) -> None:
     path = picture(
         tmp_path / f"a.{suffix}",
