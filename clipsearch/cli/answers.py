@@ -113,6 +113,15 @@ def _summary(answer: Answer) -> str:
     return f"{first:,}-{last:,} {paged},{ranked} in {page.seconds * 1000:.1f} ms"
 
 
+def _shown(answer: Answer) -> str:
+    """Return which hits of how many these are."""
+    page = answer.page
+    if not page.hits:
+        return "none found"
+    found = f"{'at least ' if page.at_least else ''}{page.total:,}"
+    return f"{page.offset + 1:,}-{page.offset + len(page.hits):,} of {found}"
+
+
 def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
     from finetune.images.contact_sheet import write_sheet  # light path: most answers need no Pillow
     from finetune.images.thumbnails import Cell  # light path: most answers need no Pillow
@@ -133,7 +142,7 @@ def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
                 missing=f"{document.path or 'picture'} not found; say where with --images FOLDER",
             )
         )
-    write_sheet(path, cells, f"{answer.heading}: {_summary(answer)}")
+    write_sheet(path, cells, f"{answer.heading}: {_shown(answer)}")
     for note in dict.fromkeys(notes):
         click.echo(f"Note: {printable(note)}", err=True)
 

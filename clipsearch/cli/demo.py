@@ -39,7 +39,7 @@ from finetune.installing import install_command
 def demo(out: Path, seed: int, epochs: int | None, yes: bool, serve: bool, port: int) -> int:
     """Walk the whole road on made-up pictures, in about 90 seconds.
 
-    Renders 3,000 captioned pictures of coloured shapes, fine-tunes a small CLIP from scratch,
+    Renders 3,072 captioned pictures of coloured shapes, fine-tunes a small CLIP from scratch,
     exports it, feeds an embedded index, and searches it in every mode. Ten combinations of shape
     and colour are held out of training: the figures before and after are of those.
 

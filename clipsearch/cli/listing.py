@@ -206,4 +206,5 @@ def open_best(answer: Answer) -> None:
 
 def launch(path: Path) -> None:
     """Open a file with the system's viewer, and do not wait for it."""
-    click.launch(str(path))
+    if click.launch(str(path)) != 0:
+        click.echo(f"Note: no viewer opened {printable(str(path))}", err=True)

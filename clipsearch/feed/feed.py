@@ -20,8 +20,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO, get_args
 
-import click
-
 from clipsearch.encoder.encoder import check_precision
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.feed.columns import MetadataColumns
@@ -40,7 +38,7 @@ from clipsearch.feed.ledger.mark import FeedMark
 from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.feed.pipeline import Rejection
 from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
-from clipsearch.feed.preparation import prepare
+from clipsearch.feed.preparation import prepare, tell_new
 from clipsearch.feed.removal import about_left, delete, gone_from, why_not_prune
 from clipsearch.feed.report import FeedReport, Rejections, check_report, manifest_notes, report_path
 from clipsearch.feed.reuse import plan_reuse
@@ -216,8 +214,7 @@ def feed(
                 takes_vectors=options.vectors_of is not None,
             )
         )
-        if target.is_new:
-            click.echo(f"New index: {options.index}", err=True, file=progress_stream)
+        tell_new(target, options.index, progress_stream)
         if ledger is None and not target.is_new and ledger_file.exists():
             ledger = stack.enter_context(Ledger.open(ledger_file))
         if not target.is_new:

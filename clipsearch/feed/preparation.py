@@ -3,7 +3,9 @@
 import os
 from collections.abc import Sequence
 from itertools import islice
+from typing import TextIO
 
+import click
 import numpy as np
 
 from clipsearch.encoder.encoder import Encoder
@@ -86,3 +88,12 @@ def _cosines(encoder: Encoder, manifest: Manifest) -> list[float]:
             length = float(np.linalg.norm(record.embedding))
             cosines.append(float(made @ record.embedding) / length if length else 0.0)
     return cosines
+
+
+def tell_new(target: FeedTarget, index: str, stream: TextIO | None) -> None:
+    """Say on `stream`, standard error where None, that a feed makes an index, if it does."""
+    if not target.is_new:
+        return
+    known = target.fingerprint or target.made_by
+    more = "" if known else " of ready-made vectors; --vectors-of names the encoder that made them"
+    click.echo(f"New index: {index}{more}", err=True, file=stream)

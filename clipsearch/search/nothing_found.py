@@ -30,7 +30,9 @@ def why_nothing(engine: Engine, query: EngineQuery) -> list[str]:
     ]
     if not notes and len(query.filters) > 1 and not _total(engine, query, query.filters):
         notes.append("each of these filters has documents, but none passes them all")
-    if not notes and query.ranking.uses_words and not query.ranking.needs_vector:
+    if notes or query.mode is None:
+        return notes
+    if query.ranking.uses_words and not query.ranking.needs_vector:
         first = list(islice(engine.visit(), _DOCUMENTS_LOOKED_AT))
         if not any(document.captions for document in first):
             notes.append(

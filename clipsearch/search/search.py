@@ -279,16 +279,18 @@ class Search:
     def browse(self, options: ListOptions = LISTED) -> Page:
         """Return what `list` returns; raises as it does."""
         check_page(options)
-        return self.engine.search(
-            EngineQuery(
-                None,
-                k=options.k,
-                offset=options.offset,
-                filters=parse_filters(options.filters, self.info),
-                facets=check_facets(options.facets, self.info),
-                sort=parse_sort(options.sort, self.info),
-            )
+        query = EngineQuery(
+            None,
+            k=options.k,
+            offset=options.offset,
+            filters=parse_filters(options.filters, self.info),
+            facets=check_facets(options.facets, self.info),
+            sort=parse_sort(options.sort, self.info),
         )
+        page = self.engine.search(query)
+        if page.total:
+            return page
+        return replace(page, notes=(*page.notes, *why_nothing(self.engine, query)))
 
     def default_mode(self, parts: Sequence[Part]) -> Mode:
         """Return what `query` takes without `mode`: hybrid where there is text, otherwise vector.

@@ -228,6 +228,8 @@ def test_why_nothing_was_found_is_said_where_it_can_be_told(run: Run, engine: Me
         "dog", "--filter", "class=beech"
     )
     assert "no document has a year of 1900..1950" in said("dog", "--filter", "year=1900..1950")
+    code, out, err = run("list", "--filter", "class=beech")
+    assert (code, out) == (0, "") and "there are Beach (2), home (2)" in err
     both = said("dog", "--filter", "class=home", "--filter", "year=2010")
     assert "each of these filters has documents, but none passes them all" in both
     assert "Note" not in said("zebra", "--mode", "bm25").replace("no encoder", "")
