@@ -163,7 +163,7 @@ class FeedOptions:
         if not isinstance(self.manifest, str | Path) and self.data_set is None:
             raise UsageError(
                 "a DataFrame lies nowhere, so that the index could not know it again: name the data"
-                ' set that it is, as in FeedOptions(data_set="photos")'
+                ' set that it is: data_set="photos"'
             )
 
 
