@@ -24,6 +24,14 @@ class Sort:
         return self.by not in SORTED_TEXTS
 
 
-def without_value(column: str) -> str:
-    """Return the note that documents without a value that they are sorted by are left out."""
-    return f"pictures without {column} are left out"
+def without_value(column: str, count: int | None) -> tuple[str, ...]:
+    """Return the note that documents without what they are sorted by are left out; none for 0.
+
+    `count` of them, None where nobody has counted.
+    """
+    if count == 0:
+        return ()
+    if count is None:
+        return (f"pictures without {column} are left out",)
+    noun, verb = ("picture", "is") if count == 1 else ("pictures", "are")
+    return (f"{count:,} {noun} without {column} {verb} left out",)

@@ -12,15 +12,17 @@ from typing import Self, TextIO
 
 PLAIN_INTERVAL_SECONDS = 5.0
 LIVE_INTERVAL_SECONDS = 0.1
-# Before this, and before a tenth is done, what starts the work makes the rate a bad guide.
-SETTLED_SECONDS = 15.0
+# The first step tells nothing of the others: what it waits for is loaded and started then.
+STEPS_BEFORE_TIME_LEFT = 3
+SECONDS_BEFORE_TIME_LEFT = 2.0
 
 
 class Progress:
     """Counts steps of a task and shows count, rate and time left on standard error.
 
     A context manager. `note` is any short text beside the bar (the loss, say). Rates count from
-    the start of this run: what `done_before` holds was done by an earlier one.
+    the start of this run: what `done_before` holds was done by an earlier one. The time left
+    follows from the steps after the first, once there are a few.
     """
 
     def __init__(
@@ -47,6 +49,9 @@ class Progress:
         self._start = clock()
         self._shown = self._start
         self._width = 0
+        self._advances = 0
+        self._after_first = (done_before, self._start)
+        self._ended = False
 
     def __enter__(self) -> Self:
         return self
@@ -57,11 +62,20 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._show(last=True)
+        self.end()
+
+    def end(self) -> None:
+        """Show the bar a last time; messages may follow, and nothing is counted any more."""
+        if not self._ended:
+            self._ended = True
+            self._show(last=True)
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
         """Count steps as done, and show them when it is time."""
         self.done += count
+        self._advances += 1
+        if self._advances == 1:
+            self._after_first = (self.done, self._clock())
         if note is not None:
             self.note = note
         wait = LIVE_INTERVAL_SECONDS if self._live else PLAIN_INTERVAL_SECONDS
@@ -88,15 +102,25 @@ class Progress:
             share = self.done / self.total if self.total else 1.0
             parts.append(f"{self.done:,}/{self.total:,} {self.unit}".rstrip())
             parts.append(f"{share:4.0%}")
-        parts.append(f"{rate:,.1f}/s")
-        is_settled = seconds >= SETTLED_SECONDS or 10 * self.done >= (self.total or 0)
-        if self.total is not None and rate > 0 and self.done < self.total and is_settled:
-            parts.append(f"{duration((self.total - self.done) / rate)} left")
+        parts.append(f"{1 / rate:,.0f} s each" if 0 < rate < 0.1 else f"{rate:,.1f}/s")
+        left = self._seconds_left()
+        if left is not None:
+            parts.append(f"{duration(left)} left")
         elif self.total is not None and self.done >= self.total:
             parts.append(f"in {duration(seconds)}")
         if self.note:
             parts.append(self.note)
         return "  ".join(parts)
+
+    def _seconds_left(self) -> float | None:
+        """Return how long the rest takes; None where there is none, or nobody can tell yet."""
+        done, since = self._after_first
+        done, seconds = self.done - done, self._clock() - since
+        if self.total is None or self.done >= self.total or done <= 0:
+            return None
+        if self._advances < STEPS_BEFORE_TIME_LEFT or seconds < SECONDS_BEFORE_TIME_LEFT:
+            return None
+        return (self.total - self.done) * seconds / done
 
     def _show(self, last: bool = False) -> None:
         if self._quiet:

@@ -21,6 +21,7 @@ from finetune.images.preprocessing import (
     Transparency,
 )
 from finetune.memory import raise_too_little
+from finetune.near_names import did_you_mean
 from finetune.text.strict_json import dumps
 from finetune.towers import FP32
 
@@ -160,8 +161,9 @@ def read_description(folder: Path) -> EncoderDescription:
     if folder.is_file():
         raise EncoderError(f"{folder}: is a file; an encoder is a folder, or an id of the hub")
     if not folder.is_dir():
+        meant = did_you_mean(folder, folders=True)
         raise EncoderError(
-            f"{folder}: no such encoder folder; fetch one with: clipsearch"
+            f"{folder}: no such encoder folder{meant}; fetch one with: clipsearch"
             f" encoder get, or make one with: clipsearch finetune"
         )
     if not path.is_file():

@@ -241,9 +241,8 @@ def _print(
     click.echo(summary(report))
     if share is not None:
         click.echo(
-            f"Ranking of queries with words: {share.weight:.3g} x the share of their words that a"
-            f" caption has + cosine, measured on the captions of {share.images:,} images"
-            f" (docs/relevance.md)."
+            f"Queries: {share.told} (measured on the captions of {share.images:,} images;"
+            " clipsearch calibrate learns more, and says what it gains)."
         )
 
 

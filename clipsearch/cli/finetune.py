@@ -105,6 +105,8 @@ def finetune(
     if config.manifest != NO_MANIFEST and not print_config:
         check_paths(config)
     if not print_config and not check:
+        if os.environ.get("RANK", "0") == "0":
+            click.echo("Loading torch …", err=True)
         resolve_device(config.device, config.precision)  # imports torch
     if check:
         return _check_data(config, recipe, as_json)

@@ -1,6 +1,8 @@
 """`clipsearch serve`: the HTTP API and the page."""
 
 import signal
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -15,6 +17,8 @@ from clipsearch.cli.options import (
 )
 from clipsearch.cli.search_options import synonyms_option
 from clipsearch.search.synonyms import Synonyms
+from clipsearch.server.listening import listen
+from clipsearch.server.settings import ServerSettings
 from finetune.errors import UsageError
 from finetune.files.user_folders import user_cache
 from finetune.installing import install_command
@@ -110,16 +114,6 @@ def serve(
       CLIPSEARCH_TOKEN=$(openssl rand -hex 32) clipsearch serve --host 0.0.0.0
       curl 'http://127.0.0.1:8000/v1/search?text=two+dogs&k=3'
     """
-    try:
-        from clipsearch.server.running import serve as run  # FastAPI takes half a second to import
-        from clipsearch.server.settings import ServerSettings
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
-            raise
-        raise UsageError(
-            f"serving needs {error.name}, which is not installed;"
-            f" install it with: {install_command('serve')}"
-        ) from error
     settings = ServerSettings(
         index=index,
         cache=user_cache() if cache is None else cache,
@@ -142,8 +136,24 @@ def serve(
         click.echo(f"Serving {index} at {address} (API: {address}/docs)", err=True)
         click.echo(_who_may(settings.is_local, settings.token is not None), err=True)
 
-    ended_by = run(settings, tell)
+    # a port that is taken is said before the service is imported, which takes its time
+    with listen(settings.host, settings.port) as listener:
+        ended_by = _service()(settings, listener, tell)
     return EXIT_INTERRUPTED if ended_by == signal.SIGINT else 0
+
+
+def _service() -> Callable[[ServerSettings, socket.socket, Callable[[str], None]], int]:
+    """Return what answers. Raises UsageError where packages of the extra are missing."""
+    try:
+        from clipsearch.server.running import serve  # FastAPI takes half a second to import
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise
+        raise UsageError(
+            f"serving needs {error.name}, which is not installed;"
+            f" install it with: {install_command('serve')}"
+        ) from error
+    return serve
 
 
 def _who_may(is_local: bool, has_token: bool) -> str:

@@ -129,6 +129,8 @@ def _as_text(facts: dict[str, object]) -> str:
         "images": facts["images_root"] or "unknown",
         "disk": "on the server" if size is None else f"{int(str(size)) / 1e6:,.1f} MB",
     }
+    if facts["word_share"] is not None:
+        rows["weights"] = f"{rows['weights']} (of hybrid-rrf and hybrid-normalized alone)"
     if "verified" in facts:
         rows["verified"] = _verdict(facts["verified"])
     width = max(map(len, rows))
@@ -140,14 +142,17 @@ def _ranking(facts: dict[str, object]) -> str:
     # Light path: NumPy.
     from clipsearch.engine import RERANK_COUNT
     from clipsearch.json_records import record
+    from clipsearch.modes import WordShare
     from clipsearch.reordering import Reorder
 
     mode, share = facts["text_mode"] or "hybrid", facts["word_share"]
     calibration = facts["calibration"]
     if mode == "hybrid" and isinstance(share, dict):
-        mode = f"hybrid: {share['weight']:.3g} x share of the most that bm25 could reach + cosine"
+        found = record(WordShare, share)
+        mode = f"hybrid: {found.told}: {found.weight:.3g} x share of the most that bm25 could reach"
+        mode += " + cosine"
         if not isinstance(calibration, dict):
-            return f"{mode} (measured on the captions of {share['images']:,} images)"
+            return f"{mode} (measured on the captions of {found.images:,} images)"
     if isinstance(facts["reorder"], dict):
         order = record(Reorder, facts["reorder"])
         mode = f"{mode}, its first {RERANK_COUNT:,} hits by {order.told}"

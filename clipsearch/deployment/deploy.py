@@ -164,8 +164,7 @@ class _Deployment:
     def _wait_for_server(self, server: ConfigServer) -> None:
         most = LONGEST_WAIT_FOR_CONFIG_SERVER
         if self.wanted.options.docker and not server.is_up():
-            self.say("starting Vespa in Docker (a first time, its image is fetched)")
-            start_docker()
+            start_docker(self.say)
             most = LONGEST_WAIT_FOR_DOCKER
         reason = self.waiting.until(server.failure, f"the config server at {server.url}", most)
         if reason is not None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +45,25 @@ class CloudEndpoint:
     key: str | None
 
 
-def start_docker() -> None:
+def _why_docker_is_silent(error: BaseException) -> str:
+    """Return in words why Docker does not answer: below its errors lies that of the system."""
+    at = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, FileNotFoundError):
+            return f"no daemon is at {at}"
+        if isinstance(below, OSError) and below.strerror:
+            return f"{at}: {below.strerror.lower()}"
+        below = below.__cause__ or below.__context__
+    return str(error)
+
+
+def start_docker(say: Callable[[str], None]) -> None:
     """Start Vespa's container, or make it where there is none; its services take a while more.
 
-    Its ports are published on this machine alone, since Vespa asks nobody who they are. Raises
-    EngineError where Docker does not answer, UsageError without the extra.
+    `say` is told once Docker answers. Its ports are published on this machine alone, since Vespa
+    asks nobody who they are. Raises EngineError where Docker does not answer, UsageError without
+    the extra.
     """
     try:
         import docker  # the extra
@@ -56,6 +71,7 @@ def start_docker() -> None:
         raise _lacks_extra("--docker") from error
     try:
         client = docker.from_env(timeout=_DOCKER_SECONDS)
+        say("starting Vespa in Docker (a first time, its image is fetched)")
         try:
             client.containers.get(CONTAINER_NAME).start()
         except docker.errors.NotFound:
@@ -67,7 +83,8 @@ def start_docker() -> None:
                 ports={f"{port}/tcp": ("127.0.0.1", port) for port in _PORTS},
             )
     except Exception as error:  # whatever docker and its transport raise
-        raise EngineError(f"Docker: {error}; is it installed, and running?") from error
+        reason = _why_docker_is_silent(error)
+        raise EngineError(f"Docker: {reason}; is it installed, and running?") from error
 
 
 def deploy_to_cloud(folder: Path, name: CloudName, wait: float) -> CloudEndpoint:

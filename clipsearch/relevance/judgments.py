@@ -24,6 +24,7 @@ from pathlib import Path
 from clipsearch.relevance.judged_queries import JudgedQuery
 from finetune.errors import UsageError
 from finetune.files.regular_files import what_lies_at
+from finetune.near_names import did_you_mean
 
 QUERIES_FILE, QRELS_FOLDER = "queries.jsonl", "qrels"
 
@@ -248,7 +249,7 @@ def _lines(path: Path) -> Sequence[str]:
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        reason = what_lies_at(path) or "no such file"
+        reason = what_lies_at(path) or f"no such file{did_you_mean(path)}"
         raise UsageError(f"{path}: {reason}; name the file of queries or judgments")
     try:
         return path.read_bytes().decode("utf-8").removeprefix(_BYTE_ORDER_MARK)

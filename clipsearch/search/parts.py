@@ -17,6 +17,7 @@ from clipsearch.text import tokens
 from finetune.errors import UsageError
 from finetune.files.regular_files import what_lies_at
 from finetune.images.pixel_box import PixelBox
+from finetune.near_names import did_you_mean
 from finetune.several import check_several
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def unit_vector(part: Part, dimension: int) -> Embedding:
 
 def _read_vector(path: Path) -> npt.NDArray[Any]:
     if not path.is_file():
-        reason = what_lies_at(path) or "no such file"
+        reason = what_lies_at(path) or f"no such file{did_you_mean(path)}"
         raise UsageError(f"{path}: {reason}; give an .npy file of one vector")
     try:
         # Mapped: a header may tell of any size, and its array need not be read to see that.

@@ -11,6 +11,7 @@ from finetune.errors import ImageError
 from finetune.files.regular_files import what_lies_at
 from finetune.images.addresses import fetched, is_address
 from finetune.images.preprocessing import Preprocessing, Transparency
+from finetune.near_names import did_you_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,6 +71,6 @@ def _existing(image: str | Path) -> Path:
         return fetched(image)
     path = Path(image)
     if not path.is_file():
-        reason = what_lies_at(path) or "no such picture file"
+        reason = what_lies_at(path) or f"no such picture file{did_you_mean(path)}"
         raise ImageError(f"{path}: {reason}; give the path of an image")
     return path

@@ -19,6 +19,7 @@ from typing import Self
 from clipsearch.text import tokens
 from finetune.errors import UsageError
 from finetune.files.regular_files import what_lies_at
+from finetune.near_names import did_you_mean
 
 Words = tuple[str, ...]
 
@@ -56,7 +57,8 @@ class Synonyms:
         """
         path = Path(path)
         if not path.is_file():
-            raise UsageError(f"{path}: {what_lies_at(path) or 'no such file'}; give a text file")
+            reason = what_lies_at(path) or f"no such file{did_you_mean(path)}"
+            raise UsageError(f"{path}: {reason}; give a text file")
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise UsageError(f"{path}: is larger than {MAX_BYTES >> 20} MB; split it")

@@ -4,8 +4,10 @@
 program (`clipsearch.client`) knows it again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -30,6 +32,8 @@ from finetune.text.masking import masked
 PROBLEM_JSON = "application/problem+json"
 PROBLEM_TYPE = "urn:clipsearch:problem:"
 RETRY_SECONDS = 1
+# The page's address has its own names, which people copy.
+_PAGE_NAMES = {"q": "text"}
 
 
 class OverloadedError(ClipsearchError):
@@ -107,14 +111,37 @@ def problem_of(error: Exception, told: Callable[[str], str] = str) -> Response:
     return problem(500, f"{type(error).__name__}: the service's log has the whole of it")
 
 
-def _validation(error: RequestValidationError) -> Response:
+def _validation(request: Request, error: RequestValidationError) -> Response:
     """Name each value that does not fit."""
     found = [
-        {"at": ".".join(map(str, each["loc"])), "reason": str(each["msg"])}
+        {"at": ".".join(map(str, each["loc"])), "reason": reason_of(each, _names(request, each))}
         for each in error.errors()
     ]
     sentence = "; ".join(f"{each['at']}: {each['reason']}" for each in found)
     return problem(422, sentence, UsageError.__name__, errors=found)
+
+
+def reason_of(wrong: Mapping[str, Any], known: Sequence[str]) -> str:
+    """Say what is wrong with one value that pydantic refused; `known` are the names of its place.
+
+    They are empty where it lies within another value.
+    """
+    if wrong["type"] != "extra_forbidden":
+        return str(wrong["msg"])
+    name = str(wrong["loc"][-1])
+    if not known:
+        return f"there is no {name} here; what there is stands at /docs"
+    near = [_PAGE_NAMES.get(name, ""), *get_close_matches(name, known, n=1)]
+    meant = next((each for each in near if each in known), None)
+    mend = f"known are {', '.join(known)}" if meant is None else f"did you mean {meant}?"
+    return f"there is no {name}; {mend}"
+
+
+def _names(request: Request, wrong: Mapping[str, Any]) -> list[str]:
+    """Return the names that the address takes where this value came."""
+    paths = request.app.openapi()["paths"]
+    asked = paths.get(request.scope["route"].path, {}).get(request.method.lower(), {})
+    return [each["name"] for each in asked.get("parameters", ()) if each["in"] == wrong["loc"][0]]
 
 
 def _http(error: HTTPException) -> Response:
@@ -130,9 +157,9 @@ def add_handlers(app: FastAPI, told: Callable[[str], str]) -> None:
     async def known(_: Request, error: Exception) -> Response:
         return problem_of(error, told)
 
-    async def invalid(_: Request, error: Exception) -> Response:
+    async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return _validation(error)
+        return _validation(request, error)
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -16,7 +16,7 @@ from clipsearch.search.filters import Filters
 from clipsearch.search.limits import MAX_CANDIDATES
 from clipsearch.search.options import SIMILAR_MODE, ListOptions, QueryOptions
 from clipsearch.search.parts import Part, PartKind, parse_part
-from clipsearch.server.problems import RefusedError
+from clipsearch.server.problems import RefusedError, reason_of
 from clipsearch.server.settings import DEEPEST, MOST_HITS, ServerLimits, ServerSettings
 from finetune.errors import ImageError, UsageError
 from finetune.images.open import count_pixels
@@ -315,13 +315,17 @@ def check_upload(name: str, data: bytes, limits: ServerLimits) -> None:
         )
 
 
+def _fields(model: type[BaseModel], wrong: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(model.model_fields) if len(wrong["loc"]) == 1 else ()
+
+
 def read_model(model: type[Model], data: bytes, place: str) -> Model:
     """Read JSON. Raises RefusedError (422), naming each value that does not fit."""
     try:
         return model.model_validate(json.loads(data))
     except ValidationError as error:
         reasons = "; ".join(
-            f"{'.'.join([place, *map(str, each['loc'])])}: {each['msg']}"
+            f"{'.'.join([place, *map(str, each['loc'])])}: {reason_of(each, _fields(model, each))}"
             for each in error.errors(include_url=False, include_input=False, include_context=False)
         )
     except (ValueError, RecursionError) as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
 import threading
@@ -12,14 +11,13 @@ import uvicorn
 
 from clipsearch.server.app import make_app
 from clipsearch.server.connections import protocol_of
+from clipsearch.server.listening import BACKLOG, address_of
 from clipsearch.server.service import Service
 from clipsearch.server.settings import ServerSettings
-from finetune.errors import ClipsearchError
 
 # Connections, idle ones among them: far more than requests, and far fewer than files that may be
 # open.
 _MOST_CONNECTIONS = 1000
-_BACKLOG = 512
 
 
 class Server(uvicorn.Server):
@@ -52,17 +50,16 @@ class Server(uvicorn.Server):
         self.handle_exit(number, None)
 
 
-def serve(settings: ServerSettings, tell: Callable[[str], None]) -> int:
-    """Answer until a signal comes; which one that was.
+def serve(settings: ServerSettings, listener: socket.socket, tell: Callable[[str], None]) -> int:
+    """Answer at `listener` until a signal comes; which one that was.
 
-    `tell` is given the address, once it is listened to. Raises ClipsearchError where the index
-    cannot be opened or the address is taken.
+    `tell` is given the address, once all is loaded. Raises ClipsearchError where the index cannot
+    be opened.
     """
-    with listen(settings.host, settings.port) as listener:
-        server = server_of(settings)
-        tell(address_of(listener))
-        asyncio.run(server.serve([listener]))
-        return server.signal or signal.SIGTERM
+    server = server_of(settings)
+    tell(address_of(listener))
+    asyncio.run(server.serve([listener]))
+    return server.signal or signal.SIGTERM
 
 
 def server_of(settings: ServerSettings) -> Server:
@@ -76,43 +73,8 @@ def server_of(settings: ServerSettings) -> Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=round(settings.limits.drain_seconds),
     )
     return Server(config)
-
-
-def address_of(listener: socket.socket) -> str:
-    """Return the address of a socket that listens."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there. Raises ClipsearchError where that cannot be."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        # Where a socket does not say that it is TCP, asyncio leaves Nagle's algorithm on: then the
-        # body of an answer waits until the client has acknowledged its head, some 40 ms.
-        found = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ClipsearchError(f"--host {host}: is no address of this machine ({error})") from error
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(_BACKLOG)
-    except OSError as error:
-        found.close()
-        raise ClipsearchError(_why_not(host, port, error)) from error
-    return found
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is taken by another program; choose another with --port"
-    if error.errno == errno.EACCES:
-        return f"port {port} of {host} is for the system alone; choose one from 1024 with --port"
-    return f"{host}:{port}: cannot be listened to ({error.strerror or error})"

@@ -16,6 +16,7 @@ import yaml
 from finetune.config.settings import SETTINGS
 from finetune.errors import UsageError
 from finetune.files import bounded_yaml
+from finetune.near_names import did_you_mean
 
 FOLDER = Path(__file__).with_name("recipes")
 SUFFIXES = (".yaml", ".yml")
@@ -191,7 +192,8 @@ def _measures(figures: Figures, published: PublishedFigure) -> bool:
 
 def _not_found(name: str, known: list[str]) -> str:
     if Path(name).suffix in SUFFIXES or "/" in name:
-        return f"--recipe {name}: no such file; packaged recipes are {', '.join(known)}"
+        meant = did_you_mean(name)
+        return f"--recipe {name}: no such file{meant}; packaged recipes are {', '.join(known)}"
     close = difflib.get_close_matches(name, known, n=1)
     nearest = f"did you mean {close[0]}? Known" if close else "known"
     return f"--recipe {name}: there is no such recipe; {nearest} are {', '.join(known)}"

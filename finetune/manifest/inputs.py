@@ -1,17 +1,16 @@
 """What a command reads: no report, sheet or plot of its own may be written there."""
 
-import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from finetune.console import printable
 from finetune.encoder_folder import DESCRIPTION_FILE
 from finetune.errors import ManifestError, UsageError
 from finetune.files.outputs import IsOurs, is_sealed
 from finetune.files.ownership import read_mark
 from finetune.frames import FrameManifest, ManifestPath
 from finetune.images.contact_sheet import check_form
+from finetune.near_names import did_you_mean
 
 Inputs = Iterable[str | os.PathLike[str] | None]
 
@@ -33,14 +32,7 @@ def check_exists(manifest: ManifestPath) -> None:
 
 def nothing_there(path: str | os.PathLike[str]) -> str:
     """Return the sentence that nothing is at a path, with a name beside it that may be meant."""
-    named = Path(path).expanduser()
-    try:
-        beside = os.listdir(named.parent)  # noqa: PTH208 - names alone
-    except OSError:
-        beside = []
-    near = difflib.get_close_matches(named.name, beside, n=1, cutoff=0.8)
-    meant = f"; did you mean {printable(str(Path(path).with_name(near[0])))}?" if near else ""
-    return f"{path}: there is no such file or folder{meant}"
+    return f"{path}: there is no such file or folder{did_you_mean(path)}"
 
 
 def check_output(path: Path, what: str, is_ours: IsOurs, inputs: Inputs = ()) -> None:

@@ -15,6 +15,7 @@ from finetune.figures import Metric
 from finetune.installing import install_command
 from finetune.losses import OPTIONS, check_loss
 from finetune.manifest.inputs import check_exists, check_no_input
+from finetune.near_names import did_you_mean
 from finetune.optimization.precisions import resolve_device
 from finetune.optimization.schedules import SCHEDULE_OPTIONS, Schedule, check_schedule
 from finetune.several import check_several
@@ -65,7 +66,8 @@ def check_paths(config: TrainConfig) -> None:
         check_exists(manifest)
     for name, model in (("--model", config.model), ("--text-model", config.text_model)):
         if model is not None and is_missing_folder(model):
-            raise UsageError(f"{name} {model}: no such folder, and not a Hugging Face id")
+            meant = did_you_mean(model, folders=True)
+            raise UsageError(f"{name} {model}: no such folder{meant}, and not a Hugging Face id")
 
 
 def unfinished_warmup(schedule: Schedule, learning_rate: float) -> str | None:

@@ -92,19 +92,23 @@ def finish(
     Returns what was measured of the weights that were exported: adapters merged, and brought
     towards the base model where that is asked for.
     """
-    out, dual, best = wanted.out, state.dual, state.stopping.best_step
+    out, dual, best, say = wanted.out, state.dual, state.stopping.best_step, run.progress.message
+    run.progress.end()
     unfinished = copy.deepcopy(dual) if len(state.kept) > 1 else None
     if state.kept:
         dual.load_state_dict(run.work.load_weights(best))
     elif state.average is not None:
         state.average.copy_to_model()
     finished(dual, wanted.base, wanted.wise_ft)
+    if run.evaluate is not None:
+        say("Measuring the finished encoder …")
     evaluation = None if run.evaluate is None else run.evaluate()
     measured: tuple[Measurement, ...] = ()
     if run.evaluate is not None and evaluation is not None:
         measured = run.evaluate.measurements(evaluation)
 
     impact = run.trackers.finish({} if evaluation is None else evaluation.row())
+    say("Drawing plots …")
     drawn = draw(run, history, best, evaluation)
     sheets = [path for path in drawn if path.name in (CHANGES_PAGE, CHANGES_IMAGE)]
     plots = [path for path in drawn if path not in sheets]
@@ -118,12 +122,13 @@ def finish(
         other = copy.deepcopy(unfinished)
         other.load_state_dict(run.work.load_weights(step))
         folder = out.with_name(f"{out.name}.step-{step}")
-        run.progress.message(f"Writing the weights of step {step:,} to {folder}.")
+        say(f"Writing the weights of step {step:,} to {folder}.")
         other = finished(other, wanted.base, wanted.wise_ft)
         own = about | figures(wanted, state, measured_of(run, other))
         own["training"] = about["training"] | {"step of these weights": step}
         export(run, wanted, other, folder, own, [history.path])
-    lay_beside(out, sheets, run.progress.message)
+    lay_beside(out, sheets, say)
+    say(f"Writing {out} and comparing its ONNX towers with torch …")
     export(run, wanted, dual, out, about, [history.path, *plots, *report])
     return measured
 

@@ -205,6 +205,8 @@ def evaluate(run: Run, state: TrainState, history: History, interruption: Interr
     # several processes stop together, after the evaluation
     check = interruption.check if run.world.size == 1 else _go_on
     measure = partial(measured, run, run.evaluate, state.step, check)
+    if state.step == 0:
+        run.progress.message("Measuring what the model finds before training …")
     averaged = nullcontext() if state.average is None else state.average.applied()
     with averaged:
         values, measurements = run.world.from_first(measure)

@@ -122,20 +122,23 @@ def _train(config: TrainConfig, world: World, show: partial[Progress]) -> Result
     def progress(task: str, total: int, unit: str = "", done: int = 0) -> Progress:
         return show(task, total, unit=unit, done_before=done)
 
+    say = progress("Preparing", 0).message
     asked = config.with_absolute_paths().as_dict()
     # what can be refused is refused before the first slow thing
     with (
         WorkFolder.open(config.work_folder, asked, restart=config.restart) as work,
         TrainingManifests.open(Reading.of(config)) as manifests,
     ):
+        say(f"Reading {', '.join(map(str, config.manifests))} …")
         splits = manifests.splits(
             config.batch_plan,
             evaluates=config.evaluates,
             classes=config.zero_shot_classes,
         )
         seed_everything(config.seed)
+        say(f"Loading {config.model} …")
         dual = load_model(BaseModel.of(config), splits.train.captions).to(world.device)
-        prepared = prepare(dual, Preparation.of(config), progress("Compiling", 0).message)
+        prepared = prepare(dual, Preparation.of(config), say)
         source = DataSource(
             splits,
             manifests.problems,

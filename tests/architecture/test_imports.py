@@ -23,6 +23,7 @@ FINETUNE = [
     "text",
     "files",
     "console",
+    "near_names",
     "read_ahead",
     "losses",
     "optimization",

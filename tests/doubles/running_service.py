@@ -13,7 +13,8 @@ from urllib.parse import quote
 import requests
 
 from clipsearch.search.search import Search
-from clipsearch.server.running import Server, address_of, listen, server_of
+from clipsearch.server.listening import address_of, listen
+from clipsearch.server.running import Server, server_of
 from clipsearch.server.service import Service
 from clipsearch.server.settings import ServerSettings
 

@@ -26,6 +26,7 @@ from finetune.files.ownership import (
     read_mark,
     write_mark,
 )
+from finetune.near_names import did_you_mean
 
 FORMAT = 2
 EARLIER_FORMAT = 1
@@ -87,7 +88,8 @@ def read_info(folder: Path) -> IndexInfo:
                 f" folder of an index, or a new one for clipsearch feed to make"
             ) from error
         raise EngineError(
-            f"{folder}: no index there; make one with: clipsearch feed MANIFEST --index {folder}"
+            f"{folder}: no index there{did_you_mean(folder, folders=True)}; make one with:"
+            f" clipsearch feed MANIFEST --index {folder}"
         ) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EngineError(f"{path}: cannot be read ({error}); feed the index anew") from error

@@ -217,10 +217,9 @@ class _Search:
         found, lexical, at_least = self._found()
         notes = self._notes() if self.query.ranking.uses_words else ()
         if sort.is_by_number:
-            without = found & np.isnan(self.collection.numbers(sort.by))
-            if without.any():
-                found &= ~without
-                notes += (without_value(sort.by),)
+            before = int(np.count_nonzero(found))
+            found &= ~np.isnan(self.collection.numbers(sort.by))
+            notes += without_value(sort.by, before - int(np.count_nonzero(found)))
         rows, scores = in_order(self, sort, found)
         cosines = self.cosines(rows) if self.query.ranking.needs_vector else None
         bm25 = None if lexical is None else lexical[rows]

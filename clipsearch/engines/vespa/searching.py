@@ -214,7 +214,7 @@ class Searcher:
             for column in listed.cut_facets
         ]
         if query.sort is not None and query.sort.is_by_number:
-            notes.append(without_value(query.sort.by))
+            notes += without_value(query.sort.by, None)
         if query.is_cut_after_ranking and query.facets:
             notes.append(UNCUT_FACETS)
         earlier = self.info.document_form < FILTER_FORM

@@ -56,6 +56,7 @@ def _context(service: Service, text: str, page: int) -> dict[str, Any]:
         "numbers": info.compared_columns,
         "filtered": bool(info.tag_columns or info.compared_columns),
         "text": text,
+        "words": "" if _has_words(service) else " hidden",
     }
     if not text:
         return frame
@@ -73,6 +74,19 @@ def _context(service: Service, text: str, page: int) -> dict[str, Any]:
         "hits": [_shown(hit) for hit in found.hits],
         "following": f"?{following}" if page * _HITS < found.total else None,
     }
+
+
+def _has_words(service: Service) -> bool:
+    """Return whether documents at either end of the index have captions: few are read for it.
+
+    An engine that does not answer may have some.
+    """
+    try:
+        pages = [service.search.list(k=_HITS, sort=order) for order in ("id", "-id")]
+    except ClipsearchError:
+        return True
+    hits = [hit for page in pages for hit in page.hits]
+    return not hits or any(hit.document.captions for hit in hits)
 
 
 def _config(service: Service) -> dict[str, Any]:
@@ -95,5 +109,5 @@ def _shown(hit: Hit) -> ShownHit:
     return ShownHit(
         file=below_root(id, "/file"),
         thumbnail=below_root(id, "/thumbnail?w=320"),
-        caption=captions[0] if captions else id,
+        caption=captions[0] if captions else id.rpartition("/")[2],
     )

@@ -130,6 +130,13 @@ def test_errors_of_docker_and_pyvespa_are_one_sentence(
     monkeypatch.setitem(sys.modules, "docker", Silent())
     with pytest.raises(EngineError, match="Docker: no docker engine answers; is it installed"):
         deploy(docker, consent=Asked(), say=quiet)
+    nowhere = f"unix://{encoder.parent}/docker.sock"
+    monkeypatch.setenv("DOCKER_HOST", nowhere)
+    monkeypatch.delitem(sys.modules, "docker")
+    said: list[str] = []
+    with pytest.raises(EngineError, match=f"Docker: no daemon is at {nowhere}; is it installed"):
+        deploy(docker, consent=Asked(), say=said.append)
+    assert not said, "nothing is started where Docker does not answer"
     monkeypatch.setitem(sys.modules, "docker", None)
     with pytest.raises(UsageError, match=r"pip install '\.\[vespa\]' in a"):
         deploy(docker, consent=Asked(), say=quiet)

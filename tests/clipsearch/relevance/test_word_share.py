@@ -1,6 +1,7 @@
 """How words and vector join where nobody calibrated: measured, kept, ranked by in both engines."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -247,6 +248,7 @@ def test_calibrate_holds_shares_against_the_rest_and_status_shows_them(
     assert found is not None
     assert f"{found.weight:.3g} x share of the most that bm25 could reach" in run("status")
     assert "(measured on the captions of 40 images)" in run("status")
+    assert found.told in run("status") and "hybrid-normalized alone)" in run("status")
     tried = json.loads(run("calibrate", "--json", "--dry-run", "--resamples", "100"))
     assert tried["today"] == f"hybrid (share of bm25 {found.weight:.3g}, vector 1)"
     shares = [one for one in tried["contenders"] if one["of_share"] and not one["reorder"]]
@@ -272,7 +274,7 @@ def test_a_feed_from_python_measures_as_the_command_does(
     monkeypatch.chdir(tmp_path)
     options = ["--encoder", str(encoder_folder), "--index", "told.index", "--workers", "0"]
     done = CliRunner().invoke(cli, ["feed", manifest.name, *options], catch_exceptions=False)
-    assert "Ranking of queries with words" in done.stdout
+    assert re.search(r"Queries: w.* \(measured on the captions of 40 .* calibrate", done.stdout)
     report = clipsearch.feed(manifest, "called.index", encoder=encoder_folder, workers=0)
     assert report.fed == 40 and not report.notes
     with Search.open("told.index") as told, Search.open("called.index") as called:

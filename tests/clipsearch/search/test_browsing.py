@@ -58,7 +58,9 @@ def test_a_list_is_what_passes_the_filters_page_by_page(search: Search) -> None:
     )
     assert _ids([hit.document for hit in newest.hits]) == _ids(by_year)
     assert [hit.score for hit in newest.hits] == [each.numbers["year"] for each in by_year]
-    assert newest.notes == ("pictures without year are left out",)
+    bare = len(DOCUMENTS) - len(by_year)
+    assert newest.notes == (f"{bare} pictures without year are left out",)
+    assert not search.list(filters="year>=2005", sort="-year").notes, "none is left out"
     assert newest.facets["split"] == (("train", sum("split" in one.tags for one in by_year)),)
 
 

@@ -87,12 +87,15 @@ def test_it_ends_when_the_last_answer_is_given(
 def test_a_port_that_is_taken_is_named(local_index: str, cache: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "clipsearch", "serve", "--cache", str(cache)]
-        done = subprocess.run(
-            [*command, "--index", local_index, "--port", port], capture_output=True, text=True
+        program = (
+            "import sys; from clipsearch.cli import main\ntry: main()\nfinally: print(*sys.modules)"
         )
+        words = ["serve", "--cache", str(cache), "--index", local_index, "--port", port]
+        command = [sys.executable, "-c", program, *words]
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1
         assert done.stderr.startswith(f"Error: port {port} of 127.0.0.1 is taken by another")
+        assert not {"fastapi", "uvicorn", "onnxruntime"} & {*done.stdout.split()}, "said at once"
 
 
 def test_a_feed_under_way_breaks_no_answer_and_shows_in_seconds(

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import subprocess
 from dataclasses import replace
@@ -194,6 +195,21 @@ def test_too_large_a_batch_and_a_missing_validation_split_are_named(config, tmp_
     with pytest.raises(UsageError, match="the split val has 0 images"):
         train(replace(config, manifest=only_train, batch_size=4, hold_out=0.0), quiet=True)
     assert not config.work_folder.exists()
+
+
+def test_the_default_batch_is_all_of_a_small_split_and_every_stage_is_said(tmp_path) -> None:
+    few = write_squares(tmp_path / "few", train=6, val=2)
+    said = io.StringIO()
+    config = TrainConfig(manifest=few, model="tiny", out=tmp_path / "out", epochs=1)
+    result = train(config, stream=said)
+    assert result.steps == 1
+    assert any("each batch is all of them" in note for note in result.notes)
+    stages = (
+        f"Reading {few}", "Loading tiny", "Reading images", "Measuring what", "Training  1/1",
+        "Measuring the finished", "Drawing plots", f"Writing {config.out}",
+    )  # fmt: skip
+    places = [said.getvalue().index(stage) for stage in stages]
+    assert places == sorted(places)
 
 
 def test_without_a_split_val_a_part_of_train_is_held_out_and_evaluated_alike(tmp_path) -> None:

@@ -12,6 +12,7 @@ import random
 import select
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import deque
@@ -41,6 +42,8 @@ from finetune.text.masking import has_control_characters, masked
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
+# What waits for less is over before anybody wonders.
+SHORTEST_WAIT_TOLD = 2.0
 # A connection that lay idle for longer may have been closed by the other side: look first.
 IDLE_SECONDS = 0.5
 # What is sent may take longer than the answer, by its size at this rate.
@@ -281,6 +284,7 @@ class Client:
         self.settings = settings
         self._transport = transport
         self._random = random.Random()
+        self._has_told = False
 
     def call(
         self,
@@ -350,8 +354,20 @@ class Client:
                 return status, content, None
             wait = self._random.uniform(longest / 2, longest)
             longest = min(longest * 2, LONGEST_WAIT_SECONDS)
-            if time.monotonic() + wait > deadline or _sleep(wait, stop):
+            if time.monotonic() + wait > deadline:
                 return status, content, failure
+            if failure is not None and status == 0:
+                self._tell_waiting(failure, deadline - time.monotonic())
+            if _sleep(wait, stop):
+                return status, content, failure
+
+    def _tell_waiting(self, failure: str, seconds: float) -> None:
+        """Tell who sits at a terminal, once, why nothing happens for a while."""
+        if self._has_told or seconds < SHORTEST_WAIT_TOLD or not sys.stderr.isatty():
+            return
+        self._has_told = True
+        said = f"{self.target}: {failure}; trying for {seconds:.0f} s more …"
+        print(said, file=sys.stderr, flush=True)
 
 
 def connect(target: str, settings: ConnectionSettings | None = None) -> Client:

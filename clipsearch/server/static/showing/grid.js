@@ -6,7 +6,7 @@ import { write } from "../asking/state.js";
 
 function facts(hit) {
   const known = [];
-  if (hit.bm25 != null) known.push(`words ${rounded(hit.bm25, 2)}`);
+  if (hit.bm25) known.push(`words ${rounded(hit.bm25, 2)}`);
   if (hit.cosine != null) known.push(`image ${rounded(hit.cosine)}`);
   return known.join(" · ");
 }
@@ -14,10 +14,10 @@ function facts(hit) {
 /** A card. `more` may hold a badge before the caption. */
 export function card(hit, state, more = null) {
   const best = bestCaption(hit.highlights?.length ? hit.highlights : [[]]);
-  const caption = hit.captions[best] ?? "";
+  const caption = hit.captions[best] ?? hit.id.split("/").at(-1);
   const picture = make("img", {
     src: thumbnailOf(hit.id),
-    alt: caption || `image ${hit.id}`,
+    alt: caption,
     loading: "lazy",
     decoding: "async",
     width: 320,

@@ -1,5 +1,6 @@
 """Faults between clipsearch and Vespa: nothing lost, nothing twice, nothing partial in silence."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -313,3 +314,23 @@ def test_credentials_come_from_the_environment(tmp_path: Path) -> None:
     del environment["VESPA_CLI_DATA_PLANE_KEY_FILE"]
     with pytest.raises(EngineError, match="belong together"):
         ConnectionSettings.from_environment(environment)
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "patience", "lines"), [(True, 9, 1), (False, 9, 0), (True, 1, 0)]
+)
+def test_who_sits_at_a_terminal_is_told_of_a_wait_once(
+    is_terminal: bool, patience: float, lines: int, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    gone = connect("http://127.0.0.1:1")
+    stopped = threading.Event()
+    stopped.set()
+    for _ in range(2):
+        with pytest.raises(EngineError, match="connection refused"):
+            gone.call("GET", "/", patience=patience, stop=stopped)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == lines
+    assert all(
+        "http://127.0.0.1:1: connection refused; trying for 9 s more" in each for each in said
+    )
