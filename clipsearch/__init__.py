@@ -19,15 +19,42 @@ if TYPE_CHECKING:
     from clipsearch.encoder.encoder import Encoder
     from clipsearch.engine import Hit, Page
     from clipsearch.relevance.word_share import learn_word_share
+    from clipsearch.search.parts import Part
     from clipsearch.search.search import Search
+    from finetune.errors import (
+        ClipsearchError,
+        DocumentNotFoundError,
+        EncoderError,
+        EngineError,
+        ImageError,
+        ManifestError,
+        UsageError,
+    )
 
+_ERRORS = (
+    "ClipsearchError",
+    "DocumentNotFoundError",
+    "EncoderError",
+    "EngineError",
+    "ImageError",
+    "ManifestError",
+    "UsageError",
+)
 __all__ = [
     "Client",
+    "ClipsearchError",
     "Document",
+    "DocumentNotFoundError",
     "Encoder",
+    "EncoderError",
+    "EngineError",
     "Hit",
+    "ImageError",
+    "ManifestError",
     "Page",
+    "Part",
     "Search",
+    "UsageError",
     "__version__",
     "feed",
     "learn_word_share",
@@ -53,9 +80,11 @@ __getattr__ = loader(
         "Encoder": "clipsearch.encoder.encoder",
         "Hit": "clipsearch.engine",
         "Page": "clipsearch.engine",
+        "Part": "clipsearch.search.parts",
         "Search": "clipsearch.search.search",
         "feed": "clipsearch.feed",
         "learn_word_share": "clipsearch.relevance.word_share",
+        **dict.fromkeys(_ERRORS, "finetune.errors"),
     },
 )
 __dir__ = lister(__all__)

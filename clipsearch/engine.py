@@ -304,9 +304,10 @@ class Page:
         """Make a DataFrame of the hits, a row each, best first.
 
         Columns: `rank`, from 1 at the very first hit, whatever `offset` is; `id`; `score`; `bm25`
-        and `cosine`, NaN where the mode has none; `path`; `captions`, a list; then each tag, None
-        where a document has none, and each number, NaN where it has none. A tag or number with one
-        of these names has `metadata_` before it.
+        and `cosine`, NaN where the mode has none; `image`, the path of the file as text, None where
+        it is not on this machine; `path`, as the document has it; `captions`, a list; then each
+        tag, None where a document has none, and each number, NaN where it has none. A tag or number
+        with one of these names has `metadata_` before it.
 
         Raises UsageError where pandas is not installed.
         """
@@ -316,6 +317,7 @@ class Page:
             "score": [hit.score for hit in self.hits],
             "bm25": [math.nan if hit.bm25 is None else hit.bm25 for hit in self.hits],
             "cosine": [math.nan if hit.cosine is None else hit.cosine for hit in self.hits],
+            "image": [None if hit.image is None else str(hit.image) for hit in self.hits],
         }
         return frame_of_documents(columns, [hit.document for hit in self.hits])
 

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Collection, Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -35,3 +36,12 @@ def did_you_mean(path: str | os.PathLike[str], *, folders: bool = False) -> str:
     except (OSError, ValueError):  # a folder that may not be read, a name that cannot be one
         pass
     return ""
+
+
+def check_names(given: Iterable[str], known: Collection[str], whose: str) -> None:
+    """Raise TypeError, naming what was perhaps meant, for a keyword that `whose` has not."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+            raise TypeError(f"{whose} has no option {name!r}{meant}")

@@ -73,7 +73,9 @@ def check_known(found: Sequence[object], ids: Sequence[str], index: str) -> None
     named = ", ".join(printable(shown_id(name)) or "''" for name in missing[:MOST_NAMED])
     if len(missing) > MOST_NAMED:
         named += f" and {len(missing) - MOST_NAMED:,} more"
-    raise DocumentNotFoundError(f"{index}: has no document {named}")
+    raise DocumentNotFoundError(
+        f"{index}: has no document {named}; ids are shown by: clipsearch list --ids"
+    )
 
 
 def _read_ids() -> list[str]:

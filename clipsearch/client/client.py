@@ -44,6 +44,7 @@ from clipsearch.search.options import (
     ListOptions,
     QueryKeywords,
     QueryOptions,
+    query_options,
 )
 from clipsearch.search.parts import Part, check_parts, query_parts
 from clipsearch.vocabulary import WordCount
@@ -148,7 +149,7 @@ class Client:
         Synonyms are those that the service was started with.
         """
         asked = query_parts(text, image=image, crop=crop, vector=vector, parts=parts)
-        return self.ask(asked, QueryOptions(**options))
+        return self.ask(asked, query_options(options))
 
     def ask(self, parts: Sequence[Part], options: QueryOptions = ASKED) -> Page:
         """Find what `query` finds, for a question that is in parts already."""

@@ -3,14 +3,16 @@
 Called, it does so: `clipsearch.feed("photos.csv", "photos.index")`.
 """
 
+import io
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import clipsearch
 from finetune.errors import ClipsearchError
+from finetune.near_names import check_names
 
 if TYPE_CHECKING:
     from clipsearch.feed.report import FeedReport
@@ -21,7 +23,12 @@ class _Feed(ModuleType):
     """This package as a function: `clipsearch.feed` is both, and a module may have a class."""
 
     def __call__(
-        self, manifest: "str | Path | DataFrame", index: str | Path, **options: Any
+        self,
+        manifest: "str | Path | DataFrame",
+        index: str | Path,
+        *,
+        quiet: bool = False,
+        **options: Any,
     ) -> "FeedReport":
         """Bring `index` to what `manifest` says, doing only the work that is left.
 
@@ -31,14 +38,23 @@ class _Feed(ModuleType):
         Args:
             manifest: A folder of images, a file of captions, or a pandas DataFrame.
             index: A folder (embedded engine, made where missing) or an http(s) address (Vespa).
-            options: The other attributes of `clipsearch.feed.feed.FeedOptions`.
+            quiet: Draw no progress on standard error.
+            options: The other attributes of `clipsearch.feed.feed.FeedOptions`: `encoder` (a folder
+                or an id of the hub), `vectors_of`, `images`, `data_set`, `id_prefix`, `splits`,
+                `tags`, `numbers`, `dates`, `prune`, `language`, `device`, `precision`, `workers`,
+                `batch_size`, `strict`, `report`, `ledger`, `columns`, `folder_tags`, `exif`,
+                `addresses`.
 
-        Raises what `clipsearch.feed.feed.feed` raises.
+        Returns counts of what was done, and notes.
+
+        Raises TypeError for another option, and what `clipsearch.feed.feed.feed` raises: kinds of
+        `clipsearch.ClipsearchError`.
         """
         from clipsearch.feed.feed import FeedOptions, feed  # not for who wants a part of it
 
+        check_names(options, [each.name for each in fields(FeedOptions)], "feed()")
         asked = FeedOptions(manifest=manifest, index=str(index), **options)
-        report = feed(asked)
+        report = feed(asked, io.StringIO() if quiet else None)
         if report.fed or report.updated:
             try:
                 # by the face: relevance lies above this room

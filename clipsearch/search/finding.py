@@ -37,7 +37,7 @@ def known_document(engine: Engine, id: str, document: Document | None) -> Docume
     if document is None:
         raise DocumentNotFoundError(
             f"no document has the id {shown_id(id)!r} in {engine.target};"
-            f" ids are shown by: clipsearch query"
+            f" ids are shown by: clipsearch list --ids"
         )
     return document
 

@@ -4,14 +4,15 @@ The options of a query stand here once: as a record, which passes from stage to 
 keywords of `Search.query` and `Client.query`, which make one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
 
 from clipsearch.engine import DEFAULT_CANDIDATES
 from clipsearch.modes import Mode
 from clipsearch.search.filters import Filters
 from clipsearch.search.synonyms import NO_SYNONYMS, Synonyms
+from finetune.near_names import check_names
 
 SIMILAR_MODE: Mode = "vector"
 
@@ -101,3 +102,10 @@ class QueryOptions(ListOptions):
 LISTED = ListOptions()
 ASKED = QueryOptions()
 SIMILAR = QueryOptions(mode=SIMILAR_MODE)
+
+
+def query_options(given: Mapping[str, Any]) -> QueryOptions:
+    """Return the options of a query. Raises TypeError for an unknown one, naming what was meant."""
+    known = [each.name for each in fields(QueryOptions)]
+    check_names(given, known, "query()")
+    return QueryOptions(**given)

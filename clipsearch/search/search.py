@@ -44,6 +44,7 @@ from clipsearch.search.options import (
     ListOptions,
     QueryKeywords,
     QueryOptions,
+    query_options,
 )
 from clipsearch.search.orders import parse_sort
 from clipsearch.search.parts import (
@@ -114,6 +115,10 @@ class Search:
         elif encoder is not None:
             self._encoder = encoder
             check_encoder(encoder.folder, encoder.description, self.info)
+
+    def __repr__(self) -> str:
+        encoder = self.info.encoder_name or "no encoder"
+        return f"<clipsearch.Search of {self.engine.target}, {encoder}>"
 
     @classmethod
     def open(
@@ -209,7 +214,7 @@ class Search:
         ImageError for an image that cannot be read, EncoderError and EngineError.
         """
         asked = query_parts(text, image=image, crop=crop, vector=vector, parts=parts)
-        return self.ask(asked, QueryOptions(**options))
+        return self.ask(asked, query_options(options))
 
     def ask(self, parts: Sequence[Part], options: QueryOptions = ASKED) -> Page:
         """Find what `query` finds, for a question that is in parts already; raises as it does."""

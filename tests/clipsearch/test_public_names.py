@@ -1,12 +1,16 @@
 """`import clipsearch`: what it offers."""
 
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 import clipsearch
 import finetune
+from clipsearch.feed.feed import FeedOptions
+from clipsearch.search.options import query_options
 
 
 def test_dir_shows_the_public_names() -> None:
@@ -16,13 +20,32 @@ def test_dir_shows_the_public_names() -> None:
         assert all(getattr(package, name) is not None for name in dir(package))
 
 
-def test_feed_and_open_are_the_whole_road(tmp_path: Path, encoder_folder: Path) -> None:
+def test_a_mistyped_option_is_named_with_what_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"feed\(\) has no option 'encodr'; did you mean encoder\?"):
+        clipsearch.feed(tmp_path, tmp_path / "x.index", encodr="e")
+    with pytest.raises(TypeError, match=r"query\(\) has no option 'fliters'; did you mean filters"):
+        query_options({"fliters": {}})
+    assert not (tmp_path / "x.index").exists()
+
+
+def test_help_names_every_option_of_a_feed() -> None:
+    text = type(clipsearch.feed).__call__.__doc__ or ""
+    asked = {each.name for each in fields(FeedOptions)} - {"manifest", "index"}
+    assert asked == {name for name in asked if f"`{name}`" in text}
+
+
+def test_feed_and_open_are_the_whole_road(
+    tmp_path: Path, encoder_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (40, 40), "red").save(tmp_path / "pictures" / "a.png")
     index = tmp_path / "pictures.index"
-    report = clipsearch.feed(tmp_path / "pictures", index, encoder=encoder_folder, workers=0)
+    options = {"encoder": encoder_folder, "workers": 0}
+    report = clipsearch.feed(tmp_path / "pictures", index, quiet=True, **options)
     assert report.fed == 1
+    assert capsys.readouterr().err == ""
     with clipsearch.open(index) as search:
+        assert repr(search).startswith(f"<clipsearch.Search of {index}, ")
         (hit,) = search.query("a red square").hits
         assert hit.image == (tmp_path / "pictures" / "a.png").resolve()
         assert search.similar("a.png").hits == ()

@@ -104,6 +104,9 @@ def test_a_frame_is_measured_as_its_file(encoder_folder: Path, photos: pd.DataFr
     assert str(found.as_dict()["manifest"]).startswith("DataFrame-")
 
 
+COLUMNS = ["rank", "id", "score", "bm25", "cosine", "image", "path", "captions"]
+
+
 def test_hits_in_a_frame(encoder_folder: Path, photos: pd.DataFrame) -> None:
     photos["rank"] = "private"
     fed(encoder_folder, photos, data_set="photos")
@@ -112,12 +115,14 @@ def test_hits_in_a_frame(encoder_folder: Path, photos: pd.DataFrame) -> None:
         by_vector = search.query("dog", mode="vector", k=6).to_pandas()
     frame = page.to_pandas()
     columns = list(frame.columns)
-    assert columns[:7] == ["rank", "id", "score", "bm25", "cosine", "path", "captions"]
-    assert sorted(columns[7:]) == ["class", "metadata_rank", "split", "year"]
+    assert columns[:8] == COLUMNS
+    assert sorted(columns[8:]) == ["class", "metadata_rank", "split", "year"]
     assert frame["rank"].tolist() == [3]
     assert frame["id"].tolist() == [hit.document.id for hit in page.hits]
     assert frame["score"].tolist() == [hit.score for hit in page.hits]
     assert frame["cosine"].isna().all()
+    assert frame["image"].tolist() == [str(hit.image) for hit in page.hits]
+    assert Path(frame["image"][0]).is_absolute() and Path(frame["image"][0]).is_file()
     assert frame["captions"].tolist() == [list(hit.document.captions) for hit in page.hits]
     assert set(frame["class"]) == {"dog"}
     assert set(frame["metadata_rank"]) == {"private"}
@@ -135,7 +140,7 @@ def test_documents_with_other_columns_and_no_hits() -> None:
     assert frame["year"].dtype == "float64"
     assert frame["year"].isna().tolist() == [True, False]
     empty = Page((), 0).to_pandas()
-    assert list(empty.columns) == ["rank", "id", "score", "bm25", "cosine", "path", "captions"]
+    assert list(empty.columns) == COLUMNS
     assert len(empty) == 0
 
 
