@@ -263,8 +263,9 @@ def test_wrong_usage_exits_with_2_and_one_sentence(manifest: Path, tmp_path: Pat
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert "fp16 needs CUDA" in done.stderr
+    stage, sentence = done.stderr.splitlines()
+    assert stage == "Loading torch …"
+    assert "fp16 needs CUDA" in sentence
     assert list(tmp_path.iterdir()) == []
 
 
