@@ -1,5 +1,6 @@
 """Fixtures for all tests: small made-up pictures, the recorded Vespa answers, and ../shared."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -28,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from clipsearch_command import start_command_server
 
         config.stash[SERVER] = start_command_server()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let what was imported stay: else it is looked through with each collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -115,6 +115,7 @@ def test_a_feed_and_a_query_report_to_nobody(photos: Path, encoder_folder: Path)
     assert_nothing_is_kept_for_others(photos)
 
 
+@pytest.mark.slow
 def test_a_finetune_reports_to_nobody(photos: Path) -> None:
     small = ("--epochs", "1", "--batch-size", "4", "--workers", "0")
     assert (

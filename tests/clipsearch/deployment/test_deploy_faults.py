@@ -143,9 +143,9 @@ def test_a_password_in_the_address_is_not_printed(
     assert json.loads(done.stdout)["index"] == vespa.url
     dead = "http://user:hunter22@127.0.0.1:1"
     for where in (
-        ("--config-server", server.url, "--index", dead, "--wait", "3"),
+        ("--config-server", server.url, "--index", dead, "--wait", "0.3"),
         ("--config-server", dead, "--wait", "0"),
-        ("--index", dead, "--wait", "3"),
+        ("--index", dead, "--wait", "0.3"),
         ("--index", secret, "--precision", "bfloat16"),
         ("--index", secret.replace("http", "ftp")),
     ):

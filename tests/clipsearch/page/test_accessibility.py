@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,33 +192,41 @@ def test_an_empty_index_says_how_to_fill_it(browser: Browser, tmp_path: Path) ->
         check(visit, "empty")
 
 
-def test_the_api_is_described_and_tried_below_a_path(
-    browser: Browser, served: RunningService, tmp_path: Path
-) -> None:
-    """Swagger UI keeps to the policy: a violation is an error of the browser's console."""
+@pytest.fixture
+def below(browser: Browser, served: RunningService, tmp_path: Path) -> Iterator[Visit]:
+    """A page below a path."""
     settings = ServerSettings(served.settings.index, tmp_path / "cache", root_path="/my/images")
     with (
         RunningService(settings) as running,
         visited(browser, f"{running.url}/my/images") as visit,
     ):
-        asked: list[str] = []
-        visit.page.on("request", lambda request: asked.append(request.url))
-        visit.page.goto(f"{visit.url}/docs")
-        visit.page.get_by_text("/v1/suggest").click()
-        visit.page.click("text=Try it out")
-        visit.page.fill("tr[data-param-name=prefix] input", "re")
-        visit.page.click("button.execute")
-        visit.page.wait_for_selector(".live-responses-table")
-        assert '"word": "red"' in visit.page.inner_text(".live-responses-table")
-        picture(visit.page, "docs")
-        assert all(url.startswith((visit.url, "data:")) for url in asked), asked
-        visit.go("/?q=red+circle")
-        assert visit.page.locator("#results img").first.evaluate("image => image.decode()") is None
-        visit.page.locator("#results a.frame").first.click()
-        visit.page.wait_for_selector("#viewer[open]")
-        visit.page.reload()
-        visit.page.wait_for_selector("#viewer[open]")
-        assert visit.page.url.startswith(visit.url)
+        yield visit
+
+
+@pytest.mark.slow
+def test_the_api_is_described_and_tried_below_a_path(below: Visit) -> None:
+    """Swagger UI keeps to the policy: a violation is an error of the browser's console."""
+    asked: list[str] = []
+    below.page.on("request", lambda request: asked.append(request.url))
+    below.page.goto(f"{below.url}/docs")
+    below.page.get_by_text("/v1/suggest").click()
+    below.page.click("text=Try it out")
+    below.page.fill("tr[data-param-name=prefix] input", "re")
+    below.page.click("button.execute")
+    below.page.wait_for_selector(".live-responses-table")
+    assert '"word": "red"' in below.page.inner_text(".live-responses-table")
+    picture(below.page, "docs")
+    assert all(url.startswith((below.url, "data:")) for url in asked), asked
+
+
+def test_all_of_it_works_below_a_path(below: Visit) -> None:
+    below.go("/?q=red+circle")
+    assert below.page.locator("#results img").first.evaluate("image => image.decode()") is None
+    below.page.locator("#results a.frame").first.click()
+    below.page.wait_for_selector("#viewer[open]")
+    below.page.reload()
+    below.page.wait_for_selector("#viewer[open]")
+    assert below.page.url.startswith(below.url)
 
 
 def test_nothing_moves_when_images_load(visit: Visit) -> None:

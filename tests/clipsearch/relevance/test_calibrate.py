@@ -96,7 +96,7 @@ def documents(encoder_folder: Path) -> list[Document]:
     """Words mislead (few, and most images have them), and the vector is what the captions are."""
     source = np.random.default_rng(11)
     encoder = Encoder.load(encoder_folder)
-    captions = [tuple(" ".join(source.choice(WORDS, 5)) for _ in range(2)) for _ in range(120)]
+    captions = [tuple(" ".join(source.choice(WORDS, 5)) for _ in range(2)) for _ in range(72)]
     texts = encoder.encode_texts([text for pair in captions for text in pair])
     found = []
     for number, pair in enumerate(captions):
@@ -148,17 +148,17 @@ def test_what_is_surely_better_is_kept_and_used(index: Path) -> None:
     found = calibrate(index, "--resamples", "200")
     assert found["kept"] and found["today"] == "hybrid (bm25 0.1, vector 1)"
     assert found["gain"]["low"] > 0 and found["gain"]["p_value"] < 0.05
-    assert (found["learned_on"], found["held_out"]) == (80, 80)
+    assert (found["learned_on"], found["held_out"]) == (48, 48)
     chosen = next(one for one in found["contenders"] if found["chosen"] == one["ranking"])
     info = LocalEngine.open(index).info
     assert info.text_mode == chosen["mode"]
     if chosen["of_share"]:
-        assert info.word_share == WordShare(chosen["bm25_weight"], 80)
+        assert info.word_share == WordShare(chosen["bm25_weight"], 48)
         assert (info.bm25_weight, info.vector_weight) == (0.1, 1.0), "those of other modes stay"
     else:
         assert (info.word_share, info.vector_weight) == (None, chosen["vector_weight"])
     assert info.calibration == Calibration(
-        MRR, *(found["gain"][name] for name in ("value", "low", "high")), 80
+        MRR, *(found["gain"][name] for name in ("value", "low", "high")), 48
     )
     status = run("status", "--index", str(index))
     assert f"{info.text_mode}" in status and "(calibrated: mrr@10 +0." in status
@@ -216,7 +216,7 @@ def test_what_may_be_chance_changes_nothing(
     index = make_index(tmp_path / "noise.index", meaningless, replace(info, vector_weight=1e-6))
     found = calibrate(index, "--folds", "2", "--split", "train", "--resamples", "200")
     assert not found["kept"]
-    assert (found["learned_on"], found["held_out"]) == (80, 80)
+    assert (found["learned_on"], found["held_out"]) == (48, 48)
     assert LocalEngine.open(index).info.calibration is None
     told = run("calibrate", "--index", str(index), "--resamples", "100")
     assert "Nothing is changed: the gain may be chance, or is none." in told

@@ -97,7 +97,7 @@ def uninterrupted(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     return config
 
 
-@pytest.mark.parametrize("crashes", [(1,), (5,), (6, 3), (3, 0, 1, 4), (11,)])
+@pytest.mark.parametrize("crashes", [(1,), (3, 0, 1, 4), (11,)])
 def test_crashes_leave_no_trace(config, uninterrupted, no_export, crashes) -> None:
     for steps in crashes:
         with crash_before(steps), pytest.raises(Crash):
