@@ -27,11 +27,8 @@ install: $(INSTALLED) ## create .venv and install everything into it
 demo: $(INSTALLED) ## render pictures, fine-tune, export, feed, and search them (about 90 s)
 	$(BIN)/clipsearch demo || { $(BIN)/clipsearch doctor; exit 1; }
 
-# One more than there are cores: many tests wait for a signal, a browser or a deadline.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-
 test: $(INSTALLED) ## the test suite, on all cores
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+	$(BIN)/python -m pytest -n auto --dist loadscope
 
 test-slow: $(INSTALLED) ## the longer checks (kill -9 at twenty moments, a million rows, ...)
 	$(BIN)/python -m pytest -m slow
