@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# A busy machine makes any example slow; what must be quick is timed where it is promised.
+settings.register_profile("suite", settings.default, deadline=None)
+settings.load_profile("suite")
 # Two busy processes with two threads each are many times slower than with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
