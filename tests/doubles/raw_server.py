@@ -53,6 +53,9 @@ class RawServer:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
+        # Closed alone, it would not wake who waits for a connection.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _accept(self) -> None:
@@ -88,11 +91,19 @@ class RawServer:
 def _whole_request(connection: socket.socket) -> bytes:
     data = b""
     while b"\r\n\r\n" not in data:
-        data += connection.recv(65_536)
+        data += _more(connection)
     head, _, body = data.partition(b"\r\n\r\n")
     for line in head.lower().split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name == b"content-length":
             while len(body) < int(value):
-                body += connection.recv(65_536)
+                body += _more(connection)
     return head + b"\r\n\r\n" + body
+
+
+def _more(connection: socket.socket) -> bytes:
+    """Read on. Raises ConnectionError where the client has gone: nothing more ever comes."""
+    data = connection.recv(65_536)
+    if not data:
+        raise ConnectionError("the client has gone")
+    return data
