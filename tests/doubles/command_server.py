@@ -92,10 +92,10 @@ def receive(connection: socket.socket) -> Request | None:
     files = array.array("i")
     for _, _, content in extra:
         files.frombytes(content[: len(content) - len(content) % size])
-    while data and len(data) < 8:
-        data += connection.recv(8 - len(data))
+    while 0 < len(data) < 8 and (more := connection.recv(8 - len(data))):
+        data += more
     length = int.from_bytes(data, "big")
-    if not data or len(files) != 3 or length > LONGEST_REQUEST:
+    if len(data) < 8 or len(files) != 3 or length > LONGEST_REQUEST:
         for file in files:
             os.close(file)
         return None
