@@ -209,17 +209,19 @@ class ImageLookup:
 def normalise(image: str) -> str:
     """Return the path with `/` for a backslash, without ".", inner ".." and doubled slashes.
 
-    An address stays as it is.
+    An address stays as it is, and "." before what would be taken for a drive.
     """
     if is_address(image):
         return image
     if "\\" in image:
         image = image.replace("\\", "/")
     if "//" in image or "./" in image or image.endswith(("/", "/.")):
-        on_drive = is_absolute(image)
+        on_drive = is_absolute(image) and not image.startswith("/")
+        if on_drive:  # nothing lies above "C:/", as nothing does above "/"
+            return image[:2] + posixpath.normpath("/" + image[2:].lstrip("/"))
         image = posixpath.normpath(image)
-        if on_drive and not is_absolute(image):
-            image += "/"  # "C:/" itself
+        if is_absolute(image) and not image.startswith("/"):
+            return f"./{image}"  # a folder that is called "C:"
         # POSIX keeps a leading double slash; it is the same file here.
         if image.startswith("//"):
             image = image[1:]
