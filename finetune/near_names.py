@@ -1,4 +1,4 @@
-"""What was perhaps meant by a path where nothing lies."""
+"""What was perhaps meant by a path where nothing lies, or by a name that is none of those known."""
 
 import difflib
 import os
@@ -38,10 +38,22 @@ def did_you_mean(path: str | os.PathLike[str], *, folders: bool = False) -> str:
     return ""
 
 
+def near_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of the known names that is nearest to `name`; None where none is near."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+def near_or_known(name: str, known: Iterable[str]) -> str:
+    """Return how a sentence ends: "did you mean seed?", or "known are …" where no name is near."""
+    names = list(known)
+    near = near_name(name, names)
+    return f"known are {', '.join(names)}" if near is None else f"did you mean {near}?"
+
+
 def check_names(given: Iterable[str], known: Collection[str], whose: str) -> None:
     """Raise TypeError, naming what was perhaps meant, for a keyword that `whose` has not."""
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-            raise TypeError(f"{whose} has no option {name!r}{meant}")
+            near = near_name(name, known)
+            meant = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+            raise TypeError(f"{whose} has no option {name!r}; {meant}")

@@ -4,7 +4,6 @@ A command's module imports at its top what is light, and heavy rooms inside the 
 `clipsearch --help` imports neither torch, NumPy nor pandas.
 """
 
-import difflib
 import errno
 import importlib
 import io
@@ -30,6 +29,7 @@ from clipsearch.cli.stopping import end_soon_after_signals
 from clipsearch.version import __version__
 from finetune.errors import ClipsearchError
 from finetune.memory import is_too_little
+from finetune.near_names import near_name
 from finetune.text.masking import masked
 
 EXIT_FAILED = 1
@@ -99,8 +99,8 @@ class LazyGroup(click.Group):
         """Find the command that the arguments name, and give it what clipsearch.toml says."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
+            near = near_name(name, COMMANDS)
+            meant = f"; did you mean {near}?" if near else ""
             raise click.UsageError(f"No such command {name!r}{meant}", ctx)
         found, command, rest = super().resolve_command(ctx, args)
         file = find_settings_file(Path.cwd())

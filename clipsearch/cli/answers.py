@@ -106,10 +106,9 @@ def _summary(answer: Answer) -> str:
     first, last = page.offset + 1, page.offset + len(page.hits)
     pages = -(-max(page.total, last) // answer.k)
     ranked = "" if page.candidates is None else f" the nearest {page.candidates:,} ranked,"
-    found = f"{'at least ' if page.at_least else ''}{page.total:,}"
-    paged = f"of {found}, page {page.offset // answer.k + 1} of {pages:,}"
+    paged = f"of {_found(page)}, page {page.offset // answer.k + 1} of {pages:,}"
     if answer.collapsed:
-        paged = f"of one of each look, {found} found in all"
+        paged = f"of one of each look, {_found(page)} found in all"
     return f"{first:,}-{last:,} {paged},{ranked} in {page.seconds * 1000:.1f} ms"
 
 
@@ -118,8 +117,11 @@ def _shown(answer: Answer) -> str:
     page = answer.page
     if not page.hits:
         return "none found"
-    found = f"{'at least ' if page.at_least else ''}{page.total:,}"
-    return f"{page.offset + 1:,}-{page.offset + len(page.hits):,} of {found}"
+    return f"{page.offset + 1:,}-{page.offset + len(page.hits):,} of {_found(page)}"
+
+
+def _found(page: Page) -> str:
+    return f"{'at least ' if page.at_least else ''}{page.total:,}"
 
 
 def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:

@@ -6,7 +6,6 @@ The file of the working folder counts, or else the nearest one above it. What st
 file. Paths at the top of the file are meant from its folder.
 """
 
-import difflib
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from finetune.errors import UsageError
+from finetune.near_names import near_name
 
 SETTINGS_FILE = "clipsearch.toml"
 LARGEST = 1 << 20
@@ -50,8 +50,8 @@ def read_settings(file: Path, commands: Collection[str]) -> dict[str, Any]:
     for name, value in settings.items():
         if isinstance(value, dict):
             if name not in commands:
-                near = difflib.get_close_matches(name, commands, n=1)
-                meant = f"; did you mean [{near[0]}]?" if near else ""
+                near = near_name(name, commands)
+                meant = f"; did you mean [{near}]?" if near else ""
                 raise UsageError(f"{file}: [{name}] is no command{meant}")
             continue
         if name not in FOR_ALL:

@@ -3,7 +3,6 @@
 `finetune.data.image_augmentation` does the work.
 """
 
-import difflib
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Self
 
 from finetune.errors import UsageError
 from finetune.installing import install_command
+from finetune.near_names import near_or_known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +162,7 @@ class AugmentConfig:
         changes: dict[str, object] = {}
         for name, value in values.items():
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                mend = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+                mend = near_or_known(name, known)
                 raise UsageError(f"augment: there is no setting {name}; {mend}")
             default = known[name]
             if isinstance(default, bool):

@@ -1,6 +1,5 @@
 """TrainConfig from a mapping: what a recipe, --print-config and the command line hold."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from finetune.config.caption_augmentation import CaptionAugmentConfig
 from finetune.config.image_augmentation import AugmentConfig
 from finetune.config.settings import SETTINGS, TrainConfig, option
 from finetune.errors import UsageError
+from finetune.near_names import near_or_known
 
 # How the command line says that there is none, where a recipe has one.
 NONE = "none"
@@ -33,9 +33,7 @@ def config_from_mapping(values: Mapping[str, object]) -> TrainConfig:
     known = {item.name: item for item in fields(TrainConfig)}
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-            raise UsageError(f"there is no setting {name}; {mend}")
+            raise UsageError(f"there is no setting {name}; {near_or_known(name, known)}")
     coerced: dict[str, Any] = {}
     for name, value in values.items():
         if name == "augment" and isinstance(value, Mapping):

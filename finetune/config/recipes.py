@@ -5,7 +5,6 @@ that it is for), `citation` (BibTeX) and `settings`, a mapping of `TrainConfig`'
 mapping of fields, as `--print-config` writes it, is a recipe too. Imports without torch.
 """
 
-import difflib
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 from finetune.config.settings import SETTINGS
 from finetune.errors import UsageError
 from finetune.files import bounded_yaml
-from finetune.near_names import did_you_mean
+from finetune.near_names import did_you_mean, near_name, near_or_known
 
 FOLDER = Path(__file__).with_name("recipes")
 SUFFIXES = (".yaml", ".yml")
@@ -194,8 +193,8 @@ def _not_found(name: str, known: list[str]) -> str:
     if Path(name).suffix in SUFFIXES or "/" in name:
         meant = did_you_mean(name)
         return f"--recipe {name}: no such file{meant}; packaged recipes are {', '.join(known)}"
-    close = difflib.get_close_matches(name, known, n=1)
-    nearest = f"did you mean {close[0]}? Known" if close else "known"
+    near = near_name(name, known)
+    nearest = f"did you mean {near}? Known" if near else "known"
     return f"--recipe {name}: there is no such recipe; {nearest} are {', '.join(known)}"
 
 
@@ -303,6 +302,5 @@ def _check_names(path: Path, what: str, given: Iterable[object], known: Iterable
     known = list(known)
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            mend = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            mend = near_or_known(str(name), known)
             raise UsageError(f"{path}: there is no {what} {name}; {mend}")
