@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clipsearch.engines import open_engine
+from clipsearch.engines.local.checksums import verify
 from clipsearch.feed.feed import FeedOptions, feed
 from clipsearch.search.search import Search
 from finetune.encoder_folder import check_fingerprint, read_description
@@ -57,3 +58,20 @@ def test_a_feed_encodes_nothing_anew_and_changes_what_has_changed(folder: Path) 
     finally:
         engine.close()
     assert document is not None and document.captions == ("a white cat",)
+
+
+def test_codes_of_then_are_checked_and_laid_out_anew_by_a_feed(folder: Path) -> None:
+    index = folder / "index"
+    (earlier,) = index.glob("codes-*.bits")
+    assert not verify(index).broken
+    kept = earlier.read_bytes()
+    earlier.write_bytes(bytes([kept[0] ^ 1]) + kept[1:])
+    assert list(verify(index).broken) == [earlier]
+    earlier.write_bytes(kept)
+    options = FeedOptions(manifest=folder / "photos.csv", index=str(index), workers=0)
+    manifest = folder / "photos.csv"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace("a black cat at the house 1,", "a white cat,"), "utf-8")
+    feed(options, progress_stream=io.StringIO())
+    assert not earlier.exists() and list(index.glob("codes-*.signs"))
+    assert not verify(index).broken

@@ -6,7 +6,7 @@ What is covered, and where the checksum lies:
                         of it is used for the first time by a process
     vectors-*.f32       CRC-32 of each vector that a document has, in the store; compared as well
                         when a document is read with its vector
-    codes-*.bits        CRC-32 of each code, in the file itself
+    codes-*.signs       CRC-32 of each code, in the file itself
     documents.sqlite    SQLite's own check of its structure, and CRC-32 of each document's text,
                         compared as well whenever it is read
     index.json          SHA-256 in itself
@@ -37,6 +37,7 @@ from clipsearch.engines.local.vectors.blocks import (
     BLOCK,
     VectorFiles,
     codes_path,
+    earlier_codes,
     vectors_path,
 )
 from clipsearch.engines.local.vectors.codes import PAGE, page_bytes
@@ -125,8 +126,10 @@ def _verify_vectors(folder: Path, store: Store, state: State, broken: dict[Path,
     for block in state.blocks:
         sizes = {
             vectors_path(folder, block.number): 4 * dimension * block.used,
-            codes_path(folder, block.codes): -(-block.used // PAGE) * page_bytes(dimension),
         }
+        if not earlier_codes(folder, block, dimension):
+            codes = codes_path(folder, block.codes)
+            sizes[codes] = -(-block.used // PAGE) * page_bytes(dimension)
         for path, size in sizes.items():
             if not path.is_file() or path.stat().st_size < size:
                 broken[path] = "is cut short" if path.is_file() else "is missing"
@@ -135,7 +138,9 @@ def _verify_vectors(folder: Path, store: Store, state: State, broken: dict[Path,
     vectors = VectorFiles(folder, dimension).held(state.blocks, state.centre)
     for held in vectors.blocks:
         if not held.codes.are_whole():
-            broken[codes_path(folder, blocks[held.first // BLOCK].codes)] = NOT_AS_WRITTEN
+            block = blocks[held.first // BLOCK]
+            codes = earlier_codes(folder, block, dimension) or codes_path(folder, block.codes)
+            broken[codes] = NOT_AS_WRITTEN
     last = -1
     while True:
         try:

@@ -4,7 +4,7 @@
     <index>/documents.sqlite    the documents, and what the index consists of (store.py)
     <index>/segment-*.seg       words, tags and numbers, for searching (segments/)
     <index>/vectors-*.f32       the vectors, each stored once (vectors/blocks.py)
-    <index>/codes-*.bits        one bit a dimension of each (vectors/codes.py)
+    <index>/codes-*.signs       one bit a dimension of each (vectors/codes.py)
     <index>/write.lock          held by the one process that writes
     <index>/feed.lock           held by the one feed or delete, from before it looks (lock.py)
     <index>/.clipsearch.json    the mark: an index, made by us
@@ -64,7 +64,7 @@ from finetune.cores import available_cores
 from finetune.errors import EngineError, UsageError
 from finetune.several import check_several
 
-LEAST_FOR_THREADS = 30_000
+LEAST_FOR_THREADS = 500_000
 """Below so many documents a query is over before a second thread would have begun."""
 _THREADS = 4
 _ATTEMPTS = 8

@@ -47,7 +47,7 @@ INDEX_FOLDER = FolderKind(
     "index",
     (
         INFO_FILE, f"{INFO_FILE}.*.tmp", LOCK_FILE, FEED_LOCK_FILE, REPORT_FILE,
-        *STORE_NAMES, "vectors-*.f32", "codes-*.bits", "segment-*.seg",
+        *STORE_NAMES, "vectors-*.f32", "codes-*.signs", "codes-*.bits", "segment-*.seg",
         *EARLIER_NAMES,
         *(LEDGER_FILE + end for end in ("", ".lock", "-journal", "-wal", "-shm")),
     ),

@@ -312,9 +312,7 @@ class _Search:
             rows = self._all_near(count)
             compared = None
         else:
-            compared = Comparison(
-                collection.vectors, self.vector, self._allowed_slots(), self.threads
-            )
+            compared = Comparison(collection.vectors, self.vector, self._allowed_slots())
             rows = collection.row_of_slot[compared.nearest(*depth)].astype(np.int64)
             rows = rows[rows != NOBODY]
         cosines = self.cosines(rows)

@@ -1,11 +1,14 @@
 """Vectors by slot, in files of BLOCK: written once, mapped, and given back when they are free.
 
     vectors-NUMBER.f32      float32[used, d]
-    codes-NUMBER.bits       their codes, in pages (`codes`)
+    codes-NUMBER.signs      their codes, in pages (`codes`)
 
 A slot is a place among all vectors of the index: `place of its block * BLOCK + place in it`. A
 vector never changes while its document has it. The slot of one that is gone is written again by a
 later commit; whoever still reads the version before finds out that it is gone (`engine`).
+
+Earlier versions laid codes out otherwise, in codes-NUMBER.bits: those are copied into memory, until
+the next feed writes them anew.
 """
 
 import itertools
@@ -21,11 +24,11 @@ import numpy.typing as npt
 from clipsearch.engines.local.vectors.codes import (
     PAGE,
     Codes,
-    Slots,
-    Vectors,
     encode,
     page_bytes,
+    page_bytes_in_columns,
 )
+from clipsearch.engines.local.vectors.kernels import Slots, Vectors, products_at
 from finetune.errors import EngineError
 
 BLOCK = 65_536
@@ -63,7 +66,14 @@ def vectors_path(folder: Path, number: int) -> Path:
 
 def codes_path(folder: Path, number: int) -> Path:
     """Return the path of the file of codes of this number."""
-    return folder / f"codes-{number:06}.bits"
+    return folder / f"codes-{number:06}.signs"
+
+
+def earlier_codes(folder: Path, block: Block, dimension: int) -> Path | None:
+    """Return the codes as earlier versions laid them out; None where they are gone or cut."""
+    path = folder / f"codes-{block.codes:06}.bits"
+    size = -(-block.used // PAGE) * page_bytes_in_columns(dimension)
+    return path if _has_bytes(path, size) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,16 @@ class HeldBlock:
             found[inside] = piece.take(slots[inside] - start, axis=0)
         return found
 
+    def products_at(self, slots: Slots, vector: Vectors) -> Vectors:
+        """Return the products of these slots, all of which it has, and float32[d]."""
+        if len(self.pieces) == 1:
+            return products_at(self.pieces[0], slots - self.first, vector)
+        found = np.empty(len(slots), np.float32)
+        for start, piece in self.runs():
+            inside = np.flatnonzero((slots >= start) & (slots < start + len(piece)))
+            found[inside] = products_at(piece, slots[inside] - start, vector)
+        return found
+
 
 class VectorStore:
     """The vectors of one version of the index, by slot."""
@@ -148,8 +168,7 @@ class VectorStore:
         """Return the vector's cosines to these slots, float32[n]; equal ones for equal vectors."""
         found = np.empty(len(slots), np.float32)
         for block, at in self.by_block(slots):
-            # Not BLAS, which sums a row otherwise where it stands elsewhere.
-            found[at] = np.einsum("ij,j->i", block.at(slots[at]), vector)
+            found[at] = block.products_at(slots[at], vector)
         return found
 
     def products(self, vector: Vectors, out: Vectors) -> None:
@@ -235,20 +254,34 @@ class VectorFiles:
         known = self._codes.get(block.codes)
         if known is None or known[0] < pages:
             if lacks_codes(self._folder, block, self._dimension):
-                return codes_of(np.concatenate(vectors), centre)
+                return self._without_file(block, vectors, centre)
             size = pages * page_bytes(self._dimension)
             raw = _mapped(codes_path(self._folder, block.codes), size)
             known = self._codes[block.codes] = (pages, Codes(raw[:size], self._dimension))
         return known[1]
 
+    def _without_file(self, block: Block, vectors: tuple[Vectors, ...], centre: Vectors) -> Codes:
+        earlier = earlier_codes(self._folder, block, self._dimension)
+        if earlier is None:
+            return codes_of(np.concatenate(vectors), centre)
+        pages = -(-block.used // PAGE)
+        raw = _mapped(earlier, pages * page_bytes_in_columns(self._dimension))
+        codes = Codes.from_columns(raw, self._dimension)
+        self._codes[block.codes] = (pages, codes)
+        return codes
+
 
 def lacks_codes(folder: Path, block: Block, dimension: int) -> bool:
     """Return whether the file of codes is gone or cut."""
-    path = codes_path(folder, block.codes)
+    size = -(-block.used // PAGE) * page_bytes(dimension)
+    return not _has_bytes(codes_path(folder, block.codes), size)
+
+
+def _has_bytes(path: Path, size: int) -> bool:
     try:
-        return path.stat().st_size < -(-block.used // PAGE) * page_bytes(dimension)
+        return path.stat().st_size >= size
     except FileNotFoundError:
-        return True
+        return False
 
 
 def codes_of(vectors: Vectors, centre: Vectors) -> Codes:

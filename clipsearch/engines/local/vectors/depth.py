@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.engines.local.vectors.blocks import VectorStore
-from clipsearch.engines.local.vectors.codes import Question, Slots, Vectors
+from clipsearch.engines.local.vectors.codes import Question
+from clipsearch.engines.local.vectors.kernels import Slots, Vectors
 
 COUNTS = (10, 100, 1000)
 # Among the first ten, hundred and thousand: what the goal asks for (.99 and .95), and something for

@@ -1,12 +1,11 @@
 """The nearest vectors, through their codes: candidates, each of which is then compared exactly."""
 
-from concurrent.futures import Executor
-
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.engines.local.vectors.blocks import HeldBlock, VectorStore
-from clipsearch.engines.local.vectors.codes import WORD_BITS, Question, Slots, Vectors
+from clipsearch.engines.local.vectors.blocks import VectorStore
+from clipsearch.engines.local.vectors.codes import WORD_BITS, Question
+from clipsearch.engines.local.vectors.kernels import Slots, Vectors
 
 FARTHEST = np.iinfo(np.uint16).max
 # Every so many distances, for a first guess of how near the nearest are.
@@ -29,7 +28,6 @@ class Comparison:
         store: VectorStore,
         vector: Vectors,
         allowed: npt.NDArray[np.bool_] | None = None,
-        threads: Executor | None = None,
     ) -> None:
         """Measure the distance of every slot that is `allowed`; None allows all."""
         self._store = store
@@ -41,17 +39,11 @@ class Comparison:
             np.empty(store.size, np.uint16) if whole else np.full(store.size, FARTHEST, np.uint16)
         )
 
-        def compare(block: HeldBlock) -> None:
+        for block in store.blocks:
             out = self.distances[block.first : block.end]
             block.codes.distances(self._question, out)
             if allowed is not None:
                 out[~allowed[block.first : block.end]] = FARTHEST
-
-        if threads is None or len(store.blocks) == 1:
-            for block in store.blocks:
-                compare(block)
-        else:
-            list(threads.map(compare, store.blocks))
 
     def nearest(self, by_signs: int, by_steps: int) -> Slots:
         """Return about `by_steps` slots, ascending: the nearest by the query's steps.

@@ -69,7 +69,8 @@ SAMPLE = 8192
 VECTORS_AT_ONCE = 8192
 
 _VECTORS = re.compile(r"vectors-(?P<number>[0-9]{6,})\.f32")
-_CODES = re.compile(r"codes-(?P<number>[0-9]{6,})\.bits")
+_CODES = re.compile(r"codes-(?P<number>[0-9]{6,})\.signs")
+_EARLIER_CODES = re.compile(r"codes-(?P<number>[0-9]{6,})\.bits")
 _SEGMENT = re.compile(r"segment-(?P<number>[0-9]{6,})\.seg")
 
 
@@ -347,9 +348,10 @@ def stray_files(folder: Path, state: State | None) -> list[Path]:
     Without an index, these are all of them.
     """
     blocks, segments = ((), ()) if state is None else (state.blocks, state.segments)
-    named = (
+    named: tuple[tuple[re.Pattern[str], set[int]], ...] = (
         (_VECTORS, {block.number for block in blocks}),
         (_CODES, {block.codes for block in blocks}),
+        (_EARLIER_CODES, set()),
         (_SEGMENT, {segment.number for segment in segments}),
     )
     found = []

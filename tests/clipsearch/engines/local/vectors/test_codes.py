@@ -1,5 +1,6 @@
 """Codes of vectors against plain twins, and what is found through them against what is there."""
 
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,36 @@ def test_estimates_weigh_the_signs_by_the_query() -> None:
     expected = signs_of(vectors)[places] @ (steps * step - np.abs(turned).max())
     np.testing.assert_allclose(found, expected, atol=0.05)
     assert np.corrcoef(found, vectors[places] @ query)[0, 1] > 0.7
+
+
+@pytest.mark.parametrize("dimension", [65, 512, 700])
+def test_codes_of_earlier_versions_are_read(dimension: int) -> None:
+    """In pages of the first word of all codes, the next of all, and so on, then the checksums."""
+    chance = np.random.default_rng(dimension)
+    count, centre = PAGE + 300, np.zeros(dimension, np.float32)
+    vectors = chance.standard_normal((count, dimension)).astype(np.float32)
+    written = encode(vectors, centre)
+    padded = np.pad(written, ((0, 2 * PAGE - count), (0, 0)))
+    sums = [zlib.crc32(code) if place < count else 0 for place, code in enumerate(padded)]
+    pages = b"".join(
+        padded[start : start + PAGE].T.tobytes()
+        + np.array(sums[start : start + PAGE], np.uint32).tobytes()
+        for start in (0, PAGE)
+    )
+    read = Codes.from_columns(np.frombuffer(pages, np.uint8), dimension)
+    assert read.are_whole()
+    new = Codes.empty(count, dimension)
+    new.put(np.arange(count), written)
+    question = Question.of(vectors[3])
+    found, expected = np.empty(count, np.uint16), np.empty(count, np.uint16)
+    read.distances(question, found)
+    new.distances(question, expected)
+    assert np.array_equal(found, expected) and found[3] == found.min()
+    places = np.array([0, PAGE - 1, PAGE, count - 1])
+    assert np.array_equal(read.estimates(question, places), new.estimates(question, places))
+    flipped = bytearray(pages)
+    flipped[8 * PAGE - 1] ^= 1
+    assert not Codes.from_columns(np.frombuffer(flipped, np.uint8), dimension).are_whole()
 
 
 def test_the_rotation_is_the_same_everywhere() -> None:

@@ -1,0 +1,68 @@
+"""One call over many codes or vectors, by faiss and by NumPy: both against plain twins."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from clipsearch.engines.local.vectors import kernels
+from clipsearch.engines.local.vectors.kernels import differing, products_at
+
+
+@pytest.fixture(params=["faiss", "NumPy"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "faiss":
+        pytest.importorskip("faiss", reason="faiss is installed on Linux alone")
+        assert kernels._faiss() is not None
+    else:
+        monkeypatch.setattr(kernels, "_faiss", lambda: None)
+    yield request.param
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 4, 8, 12, 16, 27])
+@pytest.mark.parametrize(("asked", "count"), [(1, 0), (0, 5), (1, 1), (5, 4095), (2, 9000)])
+def test_bits_that_differ_are_counted(library: str, words: int, asked: int, count: int) -> None:
+    chance = np.random.default_rng(words)
+    questions = chance.integers(0, 2**64, (asked, words), dtype=np.uint64)
+    codes = chance.integers(0, 2**64, (count, words), dtype=np.uint64)
+    codes[:1] = 2**64 - 1  # all of them
+    questions[:1] = 0
+    found = differing(questions, codes)
+    expected = np.bitwise_count(questions[:, None] ^ codes[None]).sum(axis=2, dtype=np.int32)
+    assert found.shape == (asked, count) and found.dtype == np.int32
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dimension", [1, 7, 16, 100, 512, 513])
+def test_products_of_rows_here_and_there(library: str, dimension: int) -> None:
+    chance = np.random.default_rng(dimension)
+    vectors = chance.standard_normal((400, dimension)).astype(np.float32)
+    vector = chance.standard_normal(dimension).astype(np.float32)
+    places = chance.integers(0, 400, 37)
+    found = products_at(vectors, places, vector)
+    expected = vectors[places].astype(np.float64) @ vector.astype(np.float64)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.sqrt(dimension))
+    assert found.dtype == np.float32
+    assert len(products_at(vectors, places[:0], vector)) == 0
+
+
+@pytest.mark.parametrize("dimension", [3, 17, 511, 512, 768])
+def test_equal_rows_have_equal_products_wherever_they_stand(library: str, dimension: int) -> None:
+    chance = np.random.default_rng(0)
+    one, vector = chance.standard_normal((2, dimension)).astype(np.float32)
+    # Not at a multiple of a register's bytes either.
+    loose = np.empty(60 * dimension + 1, np.float32)[1:].reshape(60, dimension)
+    loose[:] = chance.standard_normal((60, dimension))
+    loose[::3] = one
+    found = {
+        products_at(loose, np.arange(start, 60, 3)[:count], vector)[-1]
+        for count in range(1, 19)
+        for start in (0, 3, 6)
+    }
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("place", [-1, 4])
+def test_a_row_that_is_not_there_is_no_answer(library: str, place: int) -> None:
+    with pytest.raises(IndexError):
+        products_at(np.zeros((4, 3), np.float32), np.array([0, place]), np.zeros(3, np.float32))
