@@ -41,6 +41,7 @@ class ServerLimits:
         texts_remembered: Embeddings of texts that are kept.
         answer_bytes: Of the answers that are remembered.
         thumbnail_bytes: Of the cache of thumbnails.
+        head_bytes: Of a request's head, its address among them, before it is refused.
         head_seconds: Until the head of a request must have come.
         body_seconds: Until the whole body must have come.
         stalled_seconds: After which a client that takes nothing of its answer is cut off.
@@ -59,6 +60,7 @@ class ServerLimits:
     texts_remembered: int = 10_000
     answer_bytes: int = 32 * _MEBIBYTE
     thumbnail_bytes: int = 512 * _MEBIBYTE
+    head_bytes: int = 65_536
     head_seconds: float = 10.0
     body_seconds: float = 60.0
     stalled_seconds: float = 20.0

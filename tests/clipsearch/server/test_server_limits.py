@@ -1,5 +1,6 @@
 """What is too large, too many, too slow or too late is refused, and nothing grows."""
 
+import contextlib
 import io
 import json
 import socket
@@ -173,6 +174,35 @@ def test_a_head_that_does_not_come_is_cut_off(small: RunningService) -> None:
             else:
                 pytest.fail("it waits for ever")
             assert time.monotonic() - began < 12
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_a_head_that_is_too_long_is_refused(small: RunningService, before: bytes) -> None:
+    with closing(raw(small)) as connection:
+        connection.sendall(before + b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
+        sent = 0
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for number in range(2000):
+                connection.sendall(b"X-%d: %s\r\n" % (number, b"a" * 1000))
+                sent += 1000
+                time.sleep(0.001)
+        assert sent < 2_000_000
+        answer = read_to_end(connection)
+    # It may be lost where more was on its way as the connection was closed.
+    assert b"HTTP/1.1 400 " in answer or b"HTTP/1.1 200 " in answer or not answer
+
+
+def test_a_refused_body_that_still_comes_is_no_head(small: RunningService) -> None:
+    with closing(raw(small)) as connection:
+        connection.sendall(
+            b"POST /v1/search HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
+        )
+        assert connection.recv(12) == b"HTTP/1.1 413"
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(b"0" * 300_000)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = read_to_end(connection)
+    assert b"HTTP/1.1 400" not in answer
 
 
 def test_a_body_that_does_not_come_is_answered_408(small: RunningService) -> None:
