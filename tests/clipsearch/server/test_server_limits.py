@@ -194,9 +194,7 @@ def test_a_head_that_is_too_long_is_refused(small: RunningService, before: bytes
 
 def test_a_refused_body_that_still_comes_is_no_head(small: RunningService) -> None:
     with closing(raw(small)) as connection:
-        connection.sendall(
-            b"POST /v1/search HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
-        )
+        connection.sendall(b"POST /v1/search HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 413"
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(b"0" * 300_000)
