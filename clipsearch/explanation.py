@@ -1,7 +1,8 @@
 """Why a hit is where it is: what each word of the query is worth, and its ranks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from clipsearch.phrases import occurrences
@@ -9,6 +10,9 @@ from clipsearch.ranking import BM25_K1, inverse_document_frequency
 from clipsearch.terms import DocumentFrequencies, Term
 
 _HALVINGS = 100
+# A token of the query to the words that were written for it, in their order.
+Written = Mapping[str, Sequence[str]]
+NOTHING_WRITTEN: Written = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,7 @@ class TermShare:
     """What a term of the query is worth in a hit.
 
     Attributes:
+        word: As it was typed, or as a synonym is written; a phrase in quotation marks.
         term: As it is looked for: a stem, or stems in quotation marks.
         documents: That hold it; of a phrase, its rarest word.
         idf: By these.
@@ -23,6 +28,7 @@ class TermShare:
         share: Of the hit's bm25.
     """
 
+    word: str
     term: str
     documents: int
     idf: float
@@ -63,6 +69,7 @@ def shares_of(
     terms: Sequence[Term],
     frequencies: DocumentFrequencies,
     language: str,
+    written: Written = NOTHING_WRITTEN,
 ) -> tuple[tuple[TermShare, ...], float | None]:
     """Return what each term is worth in a hit with this bm25, and the part of its length.
 
@@ -70,15 +77,25 @@ def shares_of(
     idf. The one thing that is left, what the length of the captions makes of it, is the same for
     all terms and follows from their sum: no engine needs to tell the average length.
     """
+    words = _words_of(terms, written)
     counts = [occurrences(term.tokens, captions, language) for term in terms]
     rarest = [min(frequencies.holding[token] for token in term.tokens) for term in terms]
     idfs = [inverse_document_frequency(frequencies.documents, held) for held in rarest]
     part = _length_part(bm25, idfs, counts)
     shares = [_share(idf, count, part or 0.0) for idf, count in zip(idfs, counts, strict=True)]
-    found = zip(terms, rarest, idfs, counts, shares, strict=True)
-    return tuple(
-        TermShare(str(term), held, idf, count, share) for term, held, idf, count, share in found
-    ), part
+    found = zip(words, map(str, terms), rarest, idfs, counts, shares, strict=True)
+    return tuple(TermShare(*each) for each in found), part
+
+
+def _words_of(terms: Sequence[Term], written: Written) -> list[str]:
+    """Return each term as it was written: of words with one token each in its turn."""
+    turns = {token: iter(words) for token, words in written.items()}
+
+    def word(token: str) -> str:
+        of_token = written.get(token, (token,))
+        return next(turns.get(token, iter(())), of_token[-1])
+
+    return [str(replace(term, tokens=tuple(map(word, term.tokens)))) for term in terms]
 
 
 def _share(idf: float, count: int, length_part: float) -> float:

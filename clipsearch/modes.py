@@ -70,34 +70,25 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class WordShare:
-    """How a hybrid joins words and vector: weight * share + cosine.
+    """How a hybrid joins words and vector: weight * word share + cosine.
 
-    The share is bm25 over the most that the query's words could reach (`clipsearch.ranking`), so
-    that neither a long query nor a rare word turns the proportion round.
+    The word share is bm25 over the most that the query's words could reach (`clipsearch.ranking`),
+    so that neither a long query nor a rare word turns the proportion round.
 
     Attributes:
-        weight: Of the share, from 1 / MAX_SHARE_WEIGHT to MAX_SHARE_WEIGHT.
+        weight: Of the word share, from 1 / MAX_SHARE_WEIGHT to MAX_SHARE_WEIGHT.
         images: That it was learned from.
+        apart: How far the mean cosine of captions with their own image lies above that with others,
+            among these; None where it was not measured.
     """
 
     weight: float
     images: int
-
-    @property
-    def told(self) -> str:
-        """Which of the two decides, in words for people.
-
-        Cosines of what fits a text and what does not are some tenths apart, shares as a rule more.
-        """
-        if self.weight >= 3:
-            return "words of captions count first, what pictures show second"
-        if self.weight <= 0.1:
-            return "what pictures show counts first, words of captions second"
-        return "words of captions and what pictures show both count"
+    apart: float | None = None
 
 
 MAX_SHARE_WEIGHT = 1000.0
-"""Of a share, or 1 over it: the other part then decides between equals alone."""
+"""Of a word share, or 1 over it: the other part then decides between equals alone."""
 
 
 RANKINGS: Mapping[Mode, Ranking] = MappingProxyType(

@@ -26,7 +26,7 @@ class Reorder:
     @property
     def told(self) -> str:
         """The order with its weights, for people."""
-        return f"z-scores (bm25 {self.bm25:.3g}, vector {self.vector:.3g})"
+        return f"z-scores ({self.bm25:.3g} × bm25 + {self.vector:.3g} × cosine)"
 
     def scores(self, bm25: Scores, cosine: Scores) -> npt.NDArray[np.float64]:
         """Score hits anew by their bm25 and cosines, float[n] each: float64[n]."""

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-SHORTEST_CORRECTED = 3
-"""Letters of a word that may be misspelled: with fewer, everything is near."""
-_TWO_EDITS_FROM = 6
+from clipsearch.function_words import FUNCTION_WORDS
+from clipsearch.text import tokens
+
+SHORTEST_CORRECTED = 4
+"""Letters of a word that may be misspelled, and of what is meant: of fewer, everything is near."""
+_TWO_MISTAKES_FROM = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,48 @@ class Correction:
         return f'no caption has "{self.word}"; did you mean {meant}?'
 
 
-def most_edits(word: str) -> int:
-    """Return by how many letters a word may differ: 1, or 2 from six letters on; 0 for no word.
+def may_be_misspelled(word: str, language: str) -> bool:
+    """Return whether a word is looked after: one with enough letters that shows something."""
+    return most_edits(word) > 0 and word not in FUNCTION_WORDS[language]
 
-    A word is one of at least SHORTEST_CORRECTED characters, none of them a digit.
+
+def plausible(
+    word: str, found: Iterable[WordCount], language: str, limit: int
+) -> tuple[WordCount, ...]:
+    """Return those of the words found that may be meant: nearest first, then most frequent.
+
+    One letter is wrong, missing, too many or swapped with the next; of a word from seven letters on
+    two are. The first is right, or swapped: who mistypes seldom mistypes that. What is meant is no
+    short word and none that shows nothing; of two forms of a word only the better one is returned.
+    """
+    from rapidfuzz.distance import OSA  # light path: most queries have no misspelled word
+
+    most = 2 if len(word) >= _TWO_MISTAKES_FROM else 1
+    mistakes = {
+        each: OSA.distance(word, each.word, score_cutoff=most)
+        for each in found
+        if may_be_misspelled(each.word, language) and _begins_alike(word, each.word)
+    }
+    kept: dict[str, WordCount] = {}
+    for each in sorted(mistakes, key=lambda each: (mistakes[each], -each.documents, each.word)):
+        if mistakes[each] <= most:
+            kept.setdefault(tokens(each.word, language)[0], each)
+    return tuple(kept.values())[:limit]
+
+
+def _begins_alike(word: str, meant: str) -> bool:
+    return word[0] == meant[0] or word[:2] == meant[1::-1]
+
+
+def most_edits(word: str) -> int:
+    """Return by how many letters a word of the index may differ to be looked at; 0 for no word.
+
+    A word is one of at least SHORTEST_CORRECTED characters, none of them a digit. Two letters that
+    were swapped differ by two.
     """
     if len(word) < SHORTEST_CORRECTED or any(character.isdigit() for character in word):
         return 0
-    return 2 if len(word) >= _TWO_EDITS_FROM else 1
+    return 2
 
 
 def spelled_alike(word: str, known: Sequence[str]) -> dict[str, int]:

@@ -31,6 +31,7 @@ from finetune.errors import ClipsearchError
 from finetune.memory import is_too_little
 from finetune.near_names import near_name
 from finetune.text.masking import masked
+from finetune.training.interruption import ToldInterrupt
 
 EXIT_FAILED = 1
 EXIT_SOME_REJECTED = 3
@@ -145,12 +146,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    if "_CLIPSEARCH_COMPLETE" in os.environ:
+        from clipsearch.cli.bash_completion import take_over_bash  # light path: once a <TAB>
+
+        take_over_bash()
     try:
         result: Any = cli.main(arguments, prog_name="clipsearch", standalone_mode=False)
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped.", err=True)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        if not isinstance(stop.__cause__ or stop, ToldInterrupt):  # click wraps it
+            click.echo("Stopped.", err=True)
         return EXIT_INTERRUPTED
     except click.ClickException as error:
         from clipsearch.cli.hints import with_mend  # light path: only where there is an error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.explanations import print_explanations
+from clipsearch.cli.explanations import print_explanations, weights_told, write_explanations
 from clipsearch.cli.listing import (
     PLAIN,
     Listing,
@@ -75,8 +75,11 @@ def _print(answer: Answer, listing: Listing) -> None:
     else:
         write_lines(answer, listing)
     if any(hit.explanation is not None for hit in page.hits):
-        print_explanations(page, err=not for_people)
-    said = [_summary(answer)]
+        if listing.lines is None and not for_people:
+            write_explanations(page)
+        else:
+            print_explanations(page, err=not for_people)
+    said = [_summary(answer), *weights_told(page, answer.info)]
     for column, counts in page.facets.items():
         shown = [f"{printable(value)} {count}" for value, count in counts[:_FACET_VALUES_SHOWN]]
         more = len(counts) - len(shown)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipsearch.cli.completion import complete_labels
 from clipsearch.cli.image_addresses import image_file, private_addresses_option
 from clipsearch.cli.options import (
     UTF8,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--labels",
     metavar="FILE|COLUMN",
+    shell_complete=complete_labels,
     type=UTF8,
     required=True,
     help="What to choose among: a file with a label a line; a list that ships"

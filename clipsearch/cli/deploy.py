@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipsearch.cli.completion import complete_encoders, complete_languages
 from clipsearch.cli.options import json_option, yes_option
 from finetune.errors import UsageError
 from finetune.text.strict_json import dumps
@@ -34,6 +35,7 @@ def _weights(
 @click.option(
     "--encoder",
     metavar="FOLDER|ID",
+    shell_complete=complete_encoders,
     type=click.Path(path_type=Path),
     help="The encoder's folder, or its id on the Hugging Face hub; its text tower answers"
     " embed(@text) inside Vespa.",
@@ -78,6 +80,7 @@ def _weights(
 @click.option(
     "--language",
     metavar="CODE",
+    shell_complete=complete_languages,
     help="Of the captions: en, fr, es, it, nl, pt, sv. [default: as it is, or en]",
 )
 @click.option(

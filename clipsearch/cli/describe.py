@@ -68,7 +68,7 @@ def describe(
     for each in found:
         more = f" and {len(each.ids) - 1} more" if len(each.ids) > 1 else ""
         click.echo(
-            f"{each.cosine:.4f}  {printable(each.caption)}  ({printable(each.ids[0])}{more})"
+            f"{each.cosine:z.4f}  {printable(each.caption)}  ({printable(each.ids[0])}{more})"
         )
     if not found:
         click.echo("No picture near it has a caption.")

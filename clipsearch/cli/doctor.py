@@ -33,10 +33,10 @@ _SIGNS = {"green": "ok", "yellow": "note", "red": "FAIL"}
 def doctor(index: str | None, encoder: str | None, config_server: str | None, as_json: bool) -> int:
     """Say what works here, what does not, and the mend.
 
-    Looks at Python, ONNX Runtime, torch and its device, memory, disk, write access, the hub and
-    Docker, and feeds and queries three documents in a temporary folder. With --index also at the
-    index: its encoder, its images, its checksums, and of a Vespa its version and schema. Exit code
-    1 where something fails.
+    Looks at Python, ONNX Runtime, torch and its device, the extras, memory, disk, write access, the
+    hub and Docker, and feeds and queries three documents in a temporary folder. With --index also
+    at the index: its encoder, its images, its checksums, and of a Vespa its version and schema.
+    Exit code 1 where something fails.
 
     \b
     Examples:
@@ -59,11 +59,13 @@ def _findings(
     index: str | None, encoder: str | None, config_server: str | None
 ) -> "Iterator[Finding]":
     from clipsearch.doctor import machine  # light path: NumPy
+    from clipsearch.doctor.extras import extras
     from clipsearch.doctor.findings import examined
 
     yield from examined("python", machine.python)
     yield from examined("onnx runtime", machine.onnx_runtime)
     yield from examined("torch", machine.torch)
+    yield from examined("extras", extras)
     yield from examined("memory", machine.memory)
     yield from examined("disk", machine.disk)
     yield from examined("hub", machine.hub)

@@ -122,7 +122,7 @@ def _print(groups: "list[DuplicateGroup]", documents: int, marked: int | None) -
     for number, group in enumerate(groups, 1):
         click.echo(f"{number}. by {', '.join(group.reasons)}")
         for member in group.members:
-            click.echo(f"   {member.cosine:.4f}  {printable(member.document.id)}")
+            click.echo(f"   {member.cosine:z.4f}  {printable(member.document.id)}")
     held = sum(len(group.members) for group in groups)
     named = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
     click.echo(f"{named} with {held:,} of {documents:,} pictures")
@@ -141,7 +141,7 @@ def _write_sheet(
     cells = [
         Cell(
             image=folders.source(member.document.path),
-            title=f"{number}. {member.cosine:.4f}  {member.document.id}",
+            title=f"{number}. {member.cosine:z.4f}  {member.document.id}",
             text=f"group {number}, by {', '.join(group.reasons)}",
             missing=f"{member.document.path or 'picture'} not found; say where with"
             " --images FOLDER",

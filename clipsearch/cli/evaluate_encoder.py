@@ -151,7 +151,7 @@ def _cells(figure: "Figure") -> list[str]:
 
 def _interval(estimate: "Estimate", digits: int, sign: str = "") -> str:
     value, *ends = (
-        f"{number:{sign},.{digits}f}"
+        f"{number:{sign}z,.{digits}f}"
         for number in (estimate.value, estimate.low, estimate.high)
         if number is not None
     )

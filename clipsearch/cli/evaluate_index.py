@@ -35,6 +35,7 @@ def run_index_evaluation(
         images: Folder of the images, where they have moved since the feed.
     """
     # Light path: these bring numpy, Pillow and the engines.
+    from clipsearch.relevance.conclusion import conclusion
     from clipsearch.relevance.evaluation import evaluate_index
     from clipsearch.relevance.plots import check_mode_plots, plot_modes
     from clipsearch.relevance.query_table import check_query_table, write_query_table
@@ -51,7 +52,8 @@ def run_index_evaluation(
         check_mode_plots(plots, inputs)
     evaluation = evaluate_index(options)
     if as_json:
-        click.echo(dumps(evaluation.as_dict(), indent=2, ensure_ascii=True))
+        found = {**evaluation.as_dict(), "conclusion": conclusion(evaluation)}
+        click.echo(dumps(found, indent=2, ensure_ascii=True))
     else:
         _print(evaluation)
     written = []
@@ -72,6 +74,7 @@ def _print(evaluation: "IndexEvaluation") -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from clipsearch.relevance.conclusion import conclusion, telling_groups
     from clipsearch.relevance.report import heading_lines
     from finetune.console import printable
 
@@ -81,13 +84,15 @@ def _print(evaluation: "IndexEvaluation") -> None:
     console.print(Text(printable(lines[0])))
     console.print()
     _print_modes(console, evaluation)
-    for by in dict.fromkeys(group.by for group in evaluation.groups):
+    for by in telling_groups(evaluation):
         console.print()
         _print_groups(console, evaluation, by)
     console.print()
     console.print(Text(printable(lines[1])))
     for note in evaluation.notes:
         console.print(Text(printable(f"Note: {note}.")))
+    console.print()
+    console.print(Text(printable(conclusion(evaluation))))
 
 
 def _print_modes(console: "Console", evaluation: "IndexEvaluation") -> None:

@@ -410,7 +410,7 @@ def _print_cost(cost: "PrecisionCost", precision: str) -> None:
     else:
         click.echo(
             f"text-to-image recall@10, pool of {cost.pool:,}: fp32 {cost.recall_in_fp32:.4f},"
-            f" {precision} {cost.recall:.4f} ({cost.recall - cost.recall_in_fp32:+.4f})"
+            f" {precision} {cost.recall:.4f} ({cost.recall - cost.recall_in_fp32:+z.4f})"
         )
 
 

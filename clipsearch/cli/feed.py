@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.completion import complete_encoders, complete_languages
 from clipsearch.cli.image_addresses import private_addresses_option
 from clipsearch.cli.options import (
     UTF8,
@@ -42,6 +43,7 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 @click.option(
     "--encoder",
     metavar="FOLDER|ID",
+    shell_complete=complete_encoders,
     type=NamedPath(),
     help="The encoder folder, or the id of a model on the Hugging Face hub, fetched once. Left out:"
     " the one that the index knows, or, for a new index, the manifest's own vectors (a column named"
@@ -119,7 +121,10 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     " lies; see clipsearch status.",
 )
 @click.option(
-    "--language", metavar="CODE", help="Of the captions, for a new index: en (default), fr, es, …"
+    "--language",
+    metavar="CODE",
+    shell_complete=complete_languages,
+    help="Of the captions, for a new index: en (default), fr, es, …",
 )
 @click.option(
     "--workers",
@@ -240,9 +245,12 @@ def _print(
         return
     click.echo(summary(report))
     if share is not None:
+        from clipsearch.weighing import order_told, share_sum_told  # light path: NumPy
+
         click.echo(
-            f"Queries: {share.told} (measured on the captions of {share.images:,} images;"
-            " clipsearch calibrate learns more, and says what it gains)."
+            f"Queries: {order_told(share)} ({share_sum_told(share.weight)}, measured on the"
+            f" captions of {share.images:,} images; clipsearch calibrate learns more, and says"
+            f" what it gains)."
         )
 
 

@@ -11,6 +11,7 @@ import click
 import yaml
 
 from clipsearch.cli import EXIT_FAILED, EXIT_SOME_REJECTED
+from clipsearch.cli.completion import complete_recipes
 from clipsearch.cli.finetune_options import CAPTION_OPTIONS, settings_given, training_options
 from clipsearch.cli.groups import GroupedCommand
 from clipsearch.cli.options import NamedPath, json_option
@@ -41,6 +42,7 @@ SHAPES_SHOWN = 24
 @click.option(
     "--recipe",
     metavar="NAME|FILE",
+    shell_complete=complete_recipes,
     help="Settings of a published system, or of a YAML file; options override them, and the value"
     " none takes one away.",
 )

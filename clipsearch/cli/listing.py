@@ -116,7 +116,7 @@ def block(
     head.append(printable(document.id), style="bold")
     parts = [("bm25", hit.bm25), ("cosine", hit.cosine)]
     told = [score_text(hit, answer, named=True)]
-    told += [f"{name} {value:.4f}" for name, value in parts if value is not None]
+    told += [f"{name} {value:z.4f}" for name, value in parts if value is not None]
     head.append("  " + "  ".join(filter(None, told)), style="dim")
     if hit.more:
         head.append(f"  and {hit.more:,} more like it", style="dim")
@@ -171,7 +171,7 @@ def score_text(hit: Hit, answer: Answer, *, named: bool = False) -> str:
     if name is None:
         return ""
     if name == "score":
-        return f"{hit.score:.4f}"
+        return f"{hit.score:z.4f}"
     shown = number_text(hit.score)
     if name in answer.info.date_columns:
         shown = printable(hit.document.tags.get(name, shown))

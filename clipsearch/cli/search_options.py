@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from clipsearch.cli.completion import complete_facets, complete_filters
+from clipsearch.cli.completion import complete_facets, complete_filters, complete_sort
 from clipsearch.cli.listing import PLAIN, Lines, Listing
 from clipsearch.cli.options import (
     UTF8,
@@ -95,6 +95,7 @@ _LIST_OPTIONS = (
         "--sort",
         type=UTF8,
         metavar="COLUMN",
+        shell_complete=complete_sort,
         help="Order by a number or a date, or by id or path; -year is the greatest first.",
     ),
     moved_images_option,

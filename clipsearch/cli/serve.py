@@ -1,7 +1,9 @@
 """`clipsearch serve`: the HTTP API and the page."""
 
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,7 +141,13 @@ def serve(
     # a port that is taken is said before the service is imported, which takes its time
     with listen(settings.host, settings.port) as listener:
         ended_by = _service()(settings, listener, tell)
-    return EXIT_INTERRUPTED if ended_by == signal.SIGINT else 0
+    from clipsearch.server.running import is_still_at_work  # as above
+
+    code = EXIT_INTERRUPTED if ended_by == signal.SIGINT else 0
+    if is_still_at_work():
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _service() -> Callable[[ServerSettings, socket.socket, Callable[[str], None]], int]:

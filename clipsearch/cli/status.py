@@ -121,7 +121,7 @@ def _as_text(facts: dict[str, object]) -> str:
         "dimension": facts["dimension"],
         "language": facts["language"],
         "encoder": "none: ready-made vectors" if fingerprint is None else encoder,
-        "weights": f"bm25 {facts['bm25_weight']:g}, vector {facts['vector_weight']:g}",
+        "weights": _weights(facts),
         "ranking": _ranking(facts),
         "numbers": _columns(facts["number_columns"]),
         "dates": _columns(facts["date_columns"]),
@@ -129,12 +129,22 @@ def _as_text(facts: dict[str, object]) -> str:
         "images": facts["images_root"] or "unknown",
         "disk": "on the server" if size is None else f"{int(str(size)) / 1e6:,.1f} MB",
     }
-    if facts["word_share"] is not None:
-        rows["weights"] = f"{rows['weights']} (of hybrid-rrf and hybrid-normalized alone)"
     if "verified" in facts:
         rows["verified"] = _verdict(facts["verified"])
     width = max(map(len, rows))
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())
+
+
+def _weights(facts: dict[str, object]) -> str:
+    # Light path: NumPy.
+    from clipsearch.modes import Weights
+    from clipsearch.weighing import weighted_sum_told
+
+    told = weighted_sum_told(
+        Weights(float(str(facts["bm25_weight"])), float(str(facts["vector_weight"])))
+    )
+    alone = "" if facts["word_share"] is None else " (of hybrid-rrf and hybrid-normalized alone)"
+    return told + alone
 
 
 def _ranking(facts: dict[str, object]) -> str:
@@ -144,13 +154,13 @@ def _ranking(facts: dict[str, object]) -> str:
     from clipsearch.json_records import record
     from clipsearch.modes import WordShare
     from clipsearch.reordering import Reorder
+    from clipsearch.weighing import order_told, share_sum_told
 
     mode, share = facts["text_mode"] or "hybrid", facts["word_share"]
     calibration = facts["calibration"]
     if mode == "hybrid" and isinstance(share, dict):
         found = record(WordShare, share)
-        mode = f"hybrid: {found.told}: {found.weight:.3g} x share of the most that bm25 could reach"
-        mode += " + cosine"
+        mode = f"hybrid: {share_sum_told(found.weight)}: {order_told(found)}"
         if not isinstance(calibration, dict):
             return f"{mode} (measured on the captions of {found.images:,} images)"
     if isinstance(facts["reorder"], dict):
@@ -159,8 +169,8 @@ def _ranking(facts: dict[str, object]) -> str:
     if not isinstance(calibration, dict):
         return f"{mode} (not calibrated)"
     return (
-        f"{mode} (calibrated: {calibration['metric']} {calibration['gain']:+.3f}"
-        f" [{calibration['low']:+.3f}, {calibration['high']:+.3f}] over"
+        f"{mode} (calibrated: {calibration['metric']} {calibration['gain']:+z.3f}"
+        f" [{calibration['low']:+z.3f}, {calibration['high']:+z.3f}] over"
         f" {calibration['queries']:,} queries not learned from)"
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from clipsearch.cli.completion import complete_ids
+from clipsearch.cli.completion import complete_ids, complete_tags
 from clipsearch.cli.delete import check_known
 from clipsearch.cli.options import UTF8, index_option, json_option, ledger_option
 from finetune.errors import EngineError
@@ -28,6 +28,7 @@ from finetune.text.strict_json import dumps
     "tags",
     type=UTF8,
     multiple=True,
+    shell_complete=complete_tags,
     metavar="COLUMN=VALUE",
     help="A tag's new value; without a value the tag is taken away.",
 )

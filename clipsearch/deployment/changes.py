@@ -8,6 +8,8 @@ from clipsearch.deployment.deployed import other_application
 from clipsearch.deployment.package import HOSTS_FILE, OVERRIDES_FILE, PARTS, Package, md5_of
 from clipsearch.deployment.refusals import Documents, whose
 from clipsearch.engine import IndexInfo
+from clipsearch.modes import Weights
+from clipsearch.weighing import weighted_sum_told
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +151,10 @@ def info_changes(before: IndexInfo, after: IndexInfo) -> list[str]:
         lines.append(f"precision: {before.precision} → {after.precision}")
     if before.language != after.language:
         lines.append(f"language: {before.language} → {after.language}")
-    old = (before.bm25_weight, before.vector_weight)
-    new = (after.bm25_weight, after.vector_weight)
+    old = Weights(before.bm25_weight, before.vector_weight)
+    new = Weights(after.bm25_weight, after.vector_weight)
     if old != new:
-        lines.append(f"weights (bm25, vector): {old[0]:g}, {old[1]:g} → {new[0]:g}, {new[1]:g}")
+        lines.append(f"weights: {weighted_sum_told(old)} → {weighted_sum_told(new)}")
     if before.rrf_k != after.rrf_k:
         lines.append(f"k of hybrid-rrf: {before.rrf_k} → {after.rrf_k}")
     return lines

@@ -1,6 +1,5 @@
 """The machine: Python, runtimes, memory, disk, write access, the hub, Docker."""
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 
+from clipsearch.doctor.extras import is_installed
 from clipsearch.doctor.findings import Colour, Finding
 from clipsearch.hub.connection import HubConnection
 from clipsearch.version import __version__
@@ -58,7 +58,7 @@ def torch() -> Iterator[Finding]:
         return
     import torch as library  # takes seconds
 
-    missing = [name for name in ("transformers", "onnx", "peft") if not _has(name)]
+    missing = [name for name in ("transformers", "onnx", "peft") if not is_installed(name)]
     if missing:
         yield Finding("torch", "yellow", f"{library.__version__}, without {missing[0]}", TORCH)
         return
@@ -153,11 +153,3 @@ def docker() -> Iterator[Finding]:
         yield Finding("docker", "yellow", said, "start it: systemctl start docker")
     else:
         yield Finding("docker", "green", f"server {answer.stdout.strip()}")
-
-
-def _has(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -277,6 +277,14 @@ class Encoder:
         source = Path(image) if isinstance(image, str) else image
         return load_pixels(source, self.preprocessing)
 
+    def knows_word(self, word: str) -> bool:
+        """Return whether the tokenizer has the word as one token, as it has of common words."""
+        (encoding,) = self._encodings([word])
+        marks = encoding.special_tokens_mask
+        own = [text for text, mark in zip(encoding.tokens, marks, strict=True) if not mark]
+        # As BPE, byte-level BPE and SentencePiece mark where a word begins or ends.
+        return len(own) == 1 and own[0].removesuffix("</w>").lstrip("Ġ▁") == word
+
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._encodings(texts)]
 

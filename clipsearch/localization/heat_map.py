@@ -82,7 +82,7 @@ class HeatMap:
             "method": self.method,
             "width": self.width,
             "height": self.height,
-            "grid": [[float(cosine) for cosine in row] for row in self.cosines],
+            "grid": [[float(cosine) for cosine in row] for row in self.cosines + np.float32(0)],
             "peak": {"x": peak.x, "y": peak.y, "cosine": peak.cosine},
             "boxes": [asdict(each.box) | {"cosine": each.cosine} for each in self.boxes],
             "notes": list(self.notes),

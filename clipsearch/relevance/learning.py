@@ -22,6 +22,7 @@ from clipsearch.relevance.runs import DEPTH, with_cosines
 from clipsearch.reordering import Reorder
 from clipsearch.search.search import Search
 from clipsearch.text import tokens
+from clipsearch.weighing import share_sum_told, weighted_sum_told
 from finetune.arrays import Float32, Float64, Int64
 
 KEPT_ROWS = 1000
@@ -91,10 +92,11 @@ class Contender:
         if not RANKINGS[self.mode].weighted:
             return self.mode
         if self.mode == "hybrid-rrf":
-            return f"{self.mode} (k {self.weights.rrf_k}, of the first by {_told(self.weights)})"
+            summed = weighted_sum_told(self.weights)
+            return f"{self.mode} (k {self.weights.rrf_k}, of the first by {summed})"
         if self.of_share:
-            return f"{self.mode} (share of bm25 {self.weights[0]:.3g}, vector 1)"
-        return f"{self.mode} ({_told(self.weights)})"
+            return f"{self.mode} ({share_sum_told(self.weights.bm25)})"
+        return f"{self.mode} ({weighted_sum_told(self.weights)})"
 
     def weights_for(self, most: float) -> Weights:
         """Return the weights of bm25 and vector for a query that could reach `most`."""
@@ -145,10 +147,16 @@ def scored_queries(
     """Ask each query of a collection in memory; see `scored_query`."""
     for query, cosine in with_cosines(search, collection, queries, ("hybrid",)):
         assert cosine is not None
-        words, removed = tokens(query.text, search.info.language), query.removed or {}
-        bm25 = collection.bm25(words, removed)
-        most = most_of(collection, words, removed)
-        yield scored_query(collection, query, bm25, cosine, most)
+        yield scored_caption(collection, query, cosine, search.info.language)
+
+
+def scored_caption(
+    collection: Collection, query: JudgedQuery, cosine: Float32, language: str
+) -> ScoredQuery:
+    """Score a query of a collection in memory, whose cosines are known; see `scored_query`."""
+    words, removed = tokens(query.text, language), query.removed or {}
+    bm25 = collection.bm25(words, removed)
+    return scored_query(collection, query, bm25, cosine, most_of(collection, words, removed))
 
 
 def figures_of(queries: Sequence[ScoredQuery], contender: Contender, figure: str) -> Float64:
@@ -207,10 +215,6 @@ def learn_rrf_k(queries: Sequence[ScoredQuery], weights: Weights, figure: str) -
     contenders = [Contender("hybrid-rrf", weights._replace(rrf_k=k)) for k in RRF_KS]
     means = [float(figures_of(queries, each, figure).mean()) for each in contenders]
     return contenders[_middle_of_best(means)]
-
-
-def _told(weights: Weights) -> str:
-    return f"bm25 {weights.bm25:g}, vector {weights.vector:g}"
 
 
 def _middle_of_best(values: Sequence[float]) -> int:

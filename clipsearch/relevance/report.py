@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsearch.modes import Mode
+from clipsearch.modes import Mode, Weights
+from clipsearch.relevance.conclusion import conclusion, telling_groups
 from clipsearch.relevance.evaluation import IndexEvaluation, milliseconds
 from clipsearch.relevance.measures import FIGURES, MRR, is_single
 from clipsearch.relevance.runs import DEPTH, SHOWN, ShownHit
 from clipsearch.search.finding import find_documents
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.search import Search
+from clipsearch.weighing import share_sum_told, weighted_sum_told
 from finetune.console import printable
 from finetune.errors import ClipsearchError, UsageError
 from finetune.figures import Estimate, Figure
@@ -171,7 +173,8 @@ def _page(
         encoded = base64.b64encode(data).decode("ascii")
         yield f".i{number} {{ background-image: url(data:image/jpeg;base64,{encoded}) }}\n"
     yield f"</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-    yield from (f"<p>{_safe(line)}</p>\n" for line in heading_lines(evaluation))
+    said = (conclusion(evaluation), *heading_lines(evaluation))
+    yield from (f"<p>{_safe(line)}</p>\n" for line in said)
     yield from _modes_table(evaluation)
     yield from _groups_tables(evaluation)
     for mode, changed in chosen.items():
@@ -183,11 +186,12 @@ def heading_lines(evaluation: IndexEvaluation) -> list[str]:
     """Say what was asked of what, in a few lines."""
     info, sampling = evaluation.info, evaluation.options.sampling
     share = info.word_share
-    joined = "" if share is None else f" (hybrid: {share.weight:.3g} x share of bm25 + cosine)"
+    joined = "" if share is None else f" (hybrid: {share_sum_told(share.weight)})"
+    weights = Weights(info.bm25_weight, info.vector_weight)
     return [
         f"{len(evaluation.queries):,} queries from {evaluation.source}; pool of"
-        f" {evaluation.pool:,} images; encoder {info.encoder_name or 'none'}; weights"
-        f" bm25 {info.bm25_weight:g}, vector {info.vector_weight:g}{joined}.",
+        f" {evaluation.pool:,} images; encoder {info.encoder_name or 'none'};"
+        f" weights {weighted_sum_told(weights)}{joined}.",
         f"In brackets: {sampling.confidence:.0%} bootstrap intervals, {sampling.resamples:,}"
         f" resamples. p: two-sided sign-flip test of MRR@10 against {evaluation.against}, the"
         " better single mode; not corrected for the number of modes.",
@@ -212,7 +216,7 @@ def _modes_table(evaluation: IndexEvaluation) -> Iterator[str]:
 
 
 def _groups_tables(evaluation: IndexEvaluation) -> Iterator[str]:
-    for by in dict.fromkeys(group.by for group in evaluation.groups):
+    for by in telling_groups(evaluation):
         groups = [group for group in evaluation.groups if group.by == by]
         yield f"<h3>MRR@10 by {_safe(by)}</h3>\n"
         rows = [
@@ -236,7 +240,7 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 def interval_text(estimate: Estimate, sign: str = "") -> str:
     """Write the value, with the ends of its interval in brackets."""
     value, *ends = (
-        f"{number:{sign},.3f}"
+        f"{number:{sign}z,.3f}"
         for number in (estimate.value, estimate.low, estimate.high)
         if number is not None
     )
@@ -283,7 +287,7 @@ def _query_block(
 
 def _parts(hit: ShownHit) -> list[str]:
     named = (("score", hit.score), ("bm25", hit.bm25), ("cosine", hit.cosine))
-    return [f"{name} {value:.4f}" for name, value in named if value is not None]
+    return [f"{name} {value:z.4f}" for name, value in named if value is not None]
 
 
 def _figure(id_: str, parts: Sequence[str], gallery: _Gallery, *, right: bool) -> str:

@@ -22,11 +22,12 @@ from clipsearch.feed.columns import SPLIT_COLUMN
 from clipsearch.modes import MAX_SHARE_WEIGHT, WordShare
 from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
-from clipsearch.relevance.learning import learn_weights, scored_queries
+from clipsearch.relevance.learning import learn_weights, scored_caption
 from clipsearch.relevance.leave_one_out import caption_queries
 from clipsearch.relevance.measures import MRR
 from clipsearch.relevance.runs import with_cosines
 from clipsearch.search.search import Search
+from finetune.arrays import Float32
 
 HELD_OUT_SPLITS = ("val", "test")
 """Of which the first with enough images is learned from: the encoder knows those of train by
@@ -95,38 +96,72 @@ def measured_share(search: Search, splits: Sequence[str] = HELD_OUT_SPLITS) -> W
             rows = _rows_of(collection, split, least_captions)
             if len(rows) >= LEAST_IMAGES:
                 chosen = np.random.default_rng(0).permutation(rows)[:IMAGES].tolist()
-                weight = learn(search, collection, _queries(search, collection, chosen))
-                return WordShare(
-                    min(max(weight, 1 / MAX_SHARE_WEIGHT), MAX_SHARE_WEIGHT), len(chosen)
-                )
+                queries = _queries(search, collection, chosen)
+                weight, apart = learn(search, collection, queries)
+                weight = min(max(weight, 1 / MAX_SHARE_WEIGHT), MAX_SHARE_WEIGHT)
+                return WordShare(weight, len(chosen), apart)
     return None
 
 
 def _by_words_and_cosines(
     search: Search, collection: Collection, queries: Sequence[JudgedQuery]
-) -> float:
-    """Return the weight that ranks the images of captions best, each left out while it is asked."""
+) -> tuple[float, float]:
+    """Return the weight that ranks the images of captions best, each left out while it is asked.
+
+    And how far cosines lie apart.
+    """
     asked = [query for query in queries if query.other_captions]
-    scored = list(scored_queries(search, collection, asked))
-    return learn_weights(scored, "hybrid", MRR, of_share=True).weights.bm25
+    scored, cosines = [], _Cosines()
+    for query, cosine in with_cosines(search, collection, asked, ("hybrid",)):
+        assert cosine is not None
+        cosines.add(cosine, [collection.rows[id_] for id_ in query.right])
+        scored.append(scored_caption(collection, query, cosine, search.info.language))
+    weight = learn_weights(scored, "hybrid", MRR, of_share=True).weights.bm25
+    return weight, cosines.apart
 
 
-def _by_cosines(search: Search, collection: Collection, queries: Sequence[JudgedQuery]) -> float:
-    """Return SHARE_EVIDENCE over the evidence in a cosine, (m - mu) / sigma^2.
+def _by_cosines(
+    search: Search, collection: Collection, queries: Sequence[JudgedQuery]
+) -> tuple[float, float]:
+    """Return SHARE_EVIDENCE over the evidence in a cosine, (m - mu) / sigma^2, and m - mu.
 
     m is the mean cosine of a caption and its image, mu and sigma are mean and deviation with
     others: so much a unit of the cosine adds to the log likelihood ratio of two Gaussians.
     """
-    own, others = [], []
+    cosines = _Cosines()
     for query, cosine in with_cosines(search, collection, queries, ("hybrid",)):
         assert cosine is not None
-        right = [collection.rows[id_] for id_ in query.right]
-        own.append(float(cosine[right].mean()))
-        wrong = np.delete(cosine, right)
-        others.append(wrong[np.isfinite(wrong)])
-    wrong_cosines = np.concatenate(others).astype(np.float64)
-    apart = float(np.mean(own) - wrong_cosines.mean())
-    return SHARE_EVIDENCE * float(wrong_cosines.var()) / apart if apart > 0 else MAX_SHARE_WEIGHT
+        cosines.add(cosine, [collection.rows[id_] for id_ in query.right])
+    apart = cosines.apart
+    return (SHARE_EVIDENCE * cosines.variance / apart if apart > 0 else MAX_SHARE_WEIGHT), apart
+
+
+class _Cosines:
+    """The cosines of captions with their own images, and with others, as sums: they are many."""
+
+    def __init__(self) -> None:
+        self._own: list[float] = []
+        # Of the others: how many, their sum, and that of their squares.
+        self._sums = np.zeros(3)
+
+    def add(self, cosine: Float32, right: Sequence[int]) -> None:
+        """Count those of one caption, float32[n]; `right` are the rows of its own images."""
+        self._own.append(float(cosine[right].mean()))
+        others = np.delete(cosine, right).astype(np.float64)
+        others = others[np.isfinite(others)]
+        self._sums += (len(others), others.sum(), np.square(others).sum())
+
+    @property
+    def apart(self) -> float:
+        """How far the mean of the own ones lies above that of the others."""
+        count, total, _ = self._sums
+        return float(np.mean(self._own) - total / count)
+
+    @property
+    def variance(self) -> float:
+        """That of the others."""
+        count, total, squares = self._sums
+        return float(squares / count - (total / count) ** 2)
 
 
 def _queries(search: Search, collection: Collection, rows: Sequence[int]) -> list[JudgedQuery]:

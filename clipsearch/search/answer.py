@@ -211,9 +211,9 @@ def _hit_dict(
     return {
         "rank": rank,
         "id": shown.pop("id"),
-        "score": hit.score,
-        "bm25": hit.bm25,
-        "cosine": hit.cosine,
+        "score": _without_minus_zero(hit.score),
+        "bm25": _without_minus_zero(hit.bm25),
+        "cosine": _without_minus_zero(hit.cosine),
         **({"more": hit.more} if collapsed else {}),
         "captions": shown.pop("captions"),
         "highlights": [marks(caption) for caption in document.captions],
@@ -222,6 +222,11 @@ def _hit_dict(
         **image_json(document),
         **shown,
     }
+
+
+def _without_minus_zero(number: float | None) -> float | None:
+    """Return the number; 0 for -0, which is a rounding's sign and tells nothing."""
+    return None if number is None else number + 0.0
 
 
 def json_text(value: object, indent: int | None = None) -> str:

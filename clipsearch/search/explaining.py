@@ -3,18 +3,26 @@
 from dataclasses import replace
 
 from clipsearch.engine import Engine, EngineQuery, Hit, Page, fused_weights
-from clipsearch.explanation import Explanation, shares_of
+from clipsearch.explanation import NOTHING_WRITTEN, Explanation, Written, shares_of
 from clipsearch.terms import DocumentFrequencies
 
 # Scores that are nearer than this are one rank: embedded indexes keep them as float32.
 _SAME = 2e-6
 
 
-def explained(page: Page, query: EngineQuery, engine: Engine, *, weighted: bool = True) -> Page:
+def explained(
+    page: Page,
+    query: EngineQuery,
+    engine: Engine,
+    *,
+    weighted: bool = True,
+    written: Written = NOTHING_WRITTEN,
+) -> Page:
     """Return the page with an explanation of each hit.
 
     For each hit the documents with a higher bm25 are counted, and those with a higher cosine: the
     latter compares every vector. `weighted`: the weights of the mode are those of the scores.
+    `written`: the words of the query, by their tokens.
 
     Raises EngineError.
     """
@@ -22,7 +30,7 @@ def explained(page: Page, query: EngineQuery, engine: Engine, *, weighted: bool 
     uses_words = query.ranking.uses_words
     frequencies = engine.document_frequencies(tokens) if uses_words and page.hits else None
     documents = engine.count() if query.ranking.needs_vector and page.hits else 0
-    explain = _Explainer(query, engine, frequencies, documents, weighted)
+    explain = _Explainer(query, engine, frequencies, documents, weighted, written)
     return replace(
         page, hits=tuple(replace(hit, explanation=explain.hit(hit)) for hit in page.hits)
     )
@@ -36,7 +44,9 @@ class _Explainer:
         frequencies: DocumentFrequencies | None,
         documents: int,
         weighted: bool,
+        written: Written,
     ) -> None:
+        self._written = written
         self._query, self._engine = query, engine
         self._frequencies, self._documents = frequencies, documents
         self._weighted = weighted and query.ranking.weighted
@@ -54,7 +64,12 @@ class _Explainer:
             found = replace(found, bm25_weight=bm25, vector_weight=vector)
         if self._frequencies is not None and hit.bm25 is not None:
             terms, length_part = shares_of(
-                hit.bm25, hit.document.captions, query.scored, self._frequencies, info.language
+                hit.bm25,
+                hit.document.captions,
+                query.scored,
+                self._frequencies,
+                info.language,
+                self._written,
             )
             rank = self._rank_by_words(hit.bm25) if hit.bm25 > 0 else None
             found = replace(found, terms=terms, length_part=length_part, rank_by_words=rank)

@@ -71,6 +71,33 @@ def typed_words(parts: Iterable[Part], language: str, *, plain: bool = False) ->
     }
 
 
+def written_words(
+    parts: Sequence[Part],
+    language: str,
+    *,
+    plain: bool = False,
+    synonyms: Synonyms = NO_SYNONYMS,
+) -> dict[str, list[str]]:
+    """Return the tokens of a query, each with the words that were written for it, in their order.
+
+    Last are those of `synonyms`: what was typed goes before.
+    """
+    typed = (
+        piece.text
+        for part in parts
+        if part.kind == "text" and part.weight > 0
+        for piece in typed_text_of(part, plain=plain).pieces
+        if piece.sign != "-"
+    )
+    alone = (str(part.value) for part in parts if part.kind == "words")
+    meant = (text for rule in synonyms.rules for text in rule.meant)
+    written: dict[str, list[str]] = {}
+    for text in (*typed, *alone, *meant):
+        for word, token in zip(words(text), tokens(text, language), strict=True):
+            written.setdefault(token, []).append(word)
+    return written
+
+
 def query_terms(
     parts: Iterable[Part],
     language: str,

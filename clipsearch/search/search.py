@@ -56,7 +56,7 @@ from clipsearch.search.parts import (
     words_only,
 )
 from clipsearch.search.query_images import opened, source_of_document
-from clipsearch.search.query_terms import encoded_parts, query_terms
+from clipsearch.search.query_terms import encoded_parts, query_terms, written_words
 from clipsearch.search.query_vectors import QueryVectors
 from clipsearch.search.word_share import with_word_share
 from clipsearch.text import words
@@ -268,11 +268,18 @@ class Search:
         query = with_word_share(query, self.engine)
         answer = search_in(order, query, self.engine)
         if options.explain:
-            answer = explained(answer, query, self.engine, weighted=order is None)
-        if ranking.uses_words:
-            answer = replace(
-                answer, corrections=corrections(given, answer, self.engine, plain=plain)
+            given_words = written_words(
+                given, self.info.language, plain=plain, synonyms=options.synonyms
             )
+            answer = explained(
+                answer, query, self.engine, weighted=order is None, written=given_words
+            )
+        if ranking.uses_words:
+            is_known = (
+                self._encoder.knows_word if query.vector is not None and self._encoder else None
+            )
+            found = corrections(given, answer, self.engine, plain=plain, is_known=is_known)
+            answer = replace(answer, corrections=found)
             notes += map(str, answer.corrections)
         if not answer.total:
             notes += why_nothing(self.engine, query)

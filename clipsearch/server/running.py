@@ -5,6 +5,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -18,6 +19,9 @@ from clipsearch.server.settings import ServerSettings
 # Connections, idle ones among them: far more than requests, and far fewer than files that may be
 # open.
 _MOST_CONNECTIONS = 1000
+# What anyio calls its threads.
+_WORKER = "AnyIO worker thread"
+_MOMENT_SECONDS = 1.0
 
 
 class Server(uvicorn.Server):
@@ -60,6 +64,19 @@ def serve(settings: ServerSettings, listener: socket.socket, tell: Callable[[str
     tell(address_of(listener))
     asyncio.run(server.serve([listener]))
     return server.signal or signal.SIGTERM
+
+
+def is_still_at_work() -> bool:
+    """Return whether a question that nobody waits for any more is still asked of the engine.
+
+    It was left to a thread of its own, for which Python would wait at its end, and a Vespa that
+    does not answer may hold it for long. Threads that are done are given a moment to end.
+    """
+    until = time.monotonic() + _MOMENT_SECONDS
+    for thread in threading.enumerate():
+        if thread.name == _WORKER:
+            thread.join(max(0.0, until - time.monotonic()))
+    return any(thread.name == _WORKER for thread in threading.enumerate())
 
 
 def server_of(settings: ServerSettings) -> Server:

@@ -57,6 +57,7 @@ class AskedShape(Shape):
 class TermShape(Shape):
     """What a word or phrase of the question is worth in a hit."""
 
+    word: str = Field("", description="As it was typed; a phrase in quotation marks.")
     term: str = Field(description="A stem, or stems in quotation marks.")
     documents: int = Field(description="That hold it; of a phrase, its rarest word.")
     idf: float
@@ -206,6 +207,9 @@ class WordShareShape(Shape):
 
     weight: float
     images: int
+    apart: float | None = Field(
+        None, description="How far cosines of captions with their own image lie above others'."
+    )
 
 
 class ReorderShape(Shape):

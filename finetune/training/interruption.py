@@ -11,6 +11,10 @@ class Interrupted(Exception):  # noqa: N818  # no error: the user asked for it
     """The user asked to stop, and the state is one that can be saved."""
 
 
+class ToldInterrupt(KeyboardInterrupt):
+    """The user stopped a run, and was told how it goes on."""
+
+
 _current: "Interruption | None" = None
 
 

@@ -22,7 +22,7 @@ from finetune.optimization.optimizers import set_learning_rate
 from finetune.trackers.background import Trackers
 from finetune.training.checkpoint import WorkFolder
 from finetune.training.history import History, StepLog
-from finetune.training.interruption import Interrupted, Interruption
+from finetune.training.interruption import Interrupted, Interruption, ToldInterrupt
 from finetune.training.run_cost import Laps
 from finetune.training.state import TrainState, record_evaluation
 from finetune.training.step import Backward, training_step
@@ -94,7 +94,7 @@ def fit(run: Run, state: TrainState, history: History) -> None:
                 f"Stopped after step {state.step:,} of {course.steps:,};"
                 f" run the same command again to continue."
             )
-            raise KeyboardInterrupt from None
+            raise ToldInterrupt from None
         save(run, state, history, log, laps)
 
 

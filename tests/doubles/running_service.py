@@ -4,7 +4,6 @@ import asyncio
 import faulthandler
 import threading
 import time
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -50,15 +49,16 @@ class RunningService:
         if "search" in vars(self):
             self.search.close()
         self.server.should_exit = True
-        self._thread.join(30)
-        # How a service ends is looked at where a program is ended (test_running); this is cleaning
-        # up, and a browser that many tests share may still hold a connection.
-        self.server.force_exit = True
-        self._thread.join(30)
-        if self._thread.is_alive():
-            faulthandler.dump_traceback()
-            warnings.warn("a service did not end; all threads are on standard error", stacklevel=2)
+        ended = self.has_ended(60)
         self._listener.close()
+        if not ended:
+            faulthandler.dump_traceback()
+        assert ended, "what it waits for is on standard error"
+
+    def has_ended(self, seconds: float) -> bool:
+        """Wait at most so long until it has ended."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     @property
     def service(self) -> Service:

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from clipsearch.engine import Hit
+from clipsearch.engine import Hit, IndexInfo
+from clipsearch.filtering import LATITUDE, LONGITUDE
 from clipsearch.modes import MODES, MODES_WITHOUT_VECTOR
+from clipsearch.search.near_filter import NEAR, is_near
 from clipsearch.search.options import QueryOptions
 from clipsearch.search.parts import query_parts
 from clipsearch.server.dependencies import ReaderService
@@ -24,6 +26,31 @@ router = APIRouter()
 _HITS = 30
 # Each is counted with every question.
 _MOST_FACETS = 12
+_DATE_EXAMPLES = ("2019", "2019-06-01")
+_DATE = {
+    "pattern": r"\d{4}(-(0\d|1[0-2])(-[0-3]\d(T.+)?)?)?",
+    "title": "A date: 2019, 2019-06 or 2019-06-01",
+}
+_DEGREES = r"-?\d+(\.\d+)?"
+_NEAR = {
+    "column": NEAR,
+    "between": ",",
+    "needsBoth": True,
+    "fields": [
+        {
+            "name": "place",
+            "placeholder": "48.1, 11.6",
+            "pattern": rf"{_DEGREES} *, *{_DEGREES}",
+            "title": "Latitude, longitude: 48.1, 11.6",
+        },
+        {
+            "name": "within",
+            "value": "5km",
+            "pattern": r"\d+(\.\d+)? *(m|km|mi)",
+            "title": "A distance: 500m, 5km or 3mi",
+        },
+    ],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +124,36 @@ def _config(service: Service) -> dict[str, Any]:
         "target": name_of(service.settings.index),
         "hasEncoder": service.search.has_encoder,
         "tags": info.tag_columns[:_MOST_FACETS],
-        "ranges": [
-            *((column, "number") for column in info.number_columns),
-            *((column, "text") for column in info.date_columns),
-        ],
+        "pairs": _pairs(info),
     }
+
+
+def _pairs(info: IndexInfo) -> list[dict[str, Any]]:
+    """Return the filters that are two fields each: distances, ranges of numbers and of dates.
+
+    `between` stands between both in the filter. The fields are properties of HTML's.
+    """
+    has_places = {LATITUDE, LONGITUDE} <= {*info.number_columns} and is_near(NEAR, info)
+    places = (LATITUDE, LONGITUDE) if has_places else ()
+    number = {"type": "number", "step": "any"}
+    ranges = [
+        *((each, number, ("from", "to")) for each in info.number_columns if each not in places),
+        *((each, _DATE, _DATE_EXAMPLES) for each in info.date_columns),
+    ]
+    return [
+        *([_NEAR] if has_places else []),
+        *(
+            {
+                "column": column,
+                "between": "..",
+                "fields": [
+                    {"name": name, **field, "placeholder": example}
+                    for name, example in zip(("from", "to"), examples, strict=True)
+                ],
+            }
+            for column, field, examples in ranges
+        ),
+    ]
 
 
 def _shown(hit: Hit) -> ShownHit:

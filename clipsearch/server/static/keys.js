@@ -1,11 +1,11 @@
 // The keyboard: / to the box, arrows among images, ? for what keys there are.
 
-import { find } from "./showing/dom.js";
+import { find, on } from "./showing/dom.js";
 
 const isTyping = (element) => element.closest("input:not([type=range]):not([type=checkbox]), select, textarea") !== null;
 
 export function keys({ focusBox, moveFocus, viewer, help }) {
-  document.addEventListener("keydown", (event) => {
+  on(document, "keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
     if (viewer.open || help.open) return;
     if (event.key === "/") focusBox();
@@ -14,7 +14,7 @@ export function keys({ focusBox, moveFocus, viewer, help }) {
     event.preventDefault();
   });
   // From the box, the arrow down leads to the first image.
-  find("#q").addEventListener("keydown", (event) => {
+  on("#q", "keydown", (event) => {
     if (event.key !== "ArrowDown" || event.defaultPrevented) return;
     const first = find("#results a.frame");
     if (first) {
@@ -22,8 +22,8 @@ export function keys({ focusBox, moveFocus, viewer, help }) {
       first.focus();
     }
   });
-  find("#keys").addEventListener("click", () => help.showModal());
+  on("#keys", "click", () => help.showModal());
   for (const each of document.querySelectorAll("dialog .close")) {
-    each.addEventListener("click", () => each.closest("dialog").close());
+    on(each, "click", () => each.closest("dialog").close());
   }
 }

@@ -3,7 +3,7 @@
 import { list, search } from "./asking/api.js";
 import { box as queryBox } from "./asking/box.js";
 import { compare } from "./showing/compare.js";
-import { counted, find, make } from "./showing/dom.js";
+import { counted, find, make, on } from "./showing/dom.js";
 import { show as showFacets } from "./asking/facets.js";
 import { card, moveFocus, placeholders } from "./showing/grid.js";
 import { keys } from "./keys.js";
@@ -22,10 +22,7 @@ const LONG = 3000;
 const WORDS_TO_TRY = 12;
 
 const config = JSON.parse(document.documentElement.dataset.config);
-const results = find("#results");
-const summary = find("#summary");
-const notes = find("#notes");
-const end = find("#end");
+const [results, summary, notes, end] = ["#results", "#summary", "#notes", "#end"].map((id) => find(id));
 
 let state = read(location.search);
 let asked = null; // the question whose answer is shown
@@ -153,7 +150,7 @@ function tell(answer, isCompared) {
     });
     notes.append(make("p", {}, "Did you mean ", ...instead));
   }
-  find("aside").hidden = isCompared || !(config.tags[0] ?? config.ranges[0]);
+  find("aside").hidden = isCompared || !(config.tags[0] ?? config.pairs[0]);
   if (!isCompared) showFacets(find("#facets"), answer.facets ?? {}, config, state, change);
   end.hidden = isCompared || isFirst() || hits.length >= total || !hits.length;
   if (isFirst()) words();
@@ -193,13 +190,13 @@ async function more() {
   }
 }
 
-results.addEventListener("click", (event) => {
+on(results, "click", (event) => {
   const link = event.target.closest("a.frame");
   if (!link || event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
   event.preventDefault();
   change({ open: link.dataset.id });
 });
-find("#more").addEventListener("click", more);
+on("#more", "click", more);
 new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && more(), { rootMargin: "600px" }).observe(end);
 addEventListener("popstate", (event) => {
   state = read(location.search);

@@ -94,21 +94,49 @@ def test_a_file_an_id_and_python_say_the_same(run: Run, folder: Path) -> None:
         by_id = json.loads(run(*asked, "--index", "photos.index", "--images", "moved")[1])
         with Search.open("photos.index") as search:
             found = search.locate("a red square", id="red.png", images=Path("moved"))
+            text = search.encoder.encode_texts(["a red square"])[0]
+            cosine, *others = (
+                float(document.embedding @ text)
+                for document in search.get(["red.png", "green.png", "blue.png"], embeddings=True)
+                if document is not None and document.embedding is not None
+            )
             with pytest.raises(UsageError, match="either an image or an id"):
                 search.locate("a red square")
     finally:
         (folder / "moved" / "red.png").rename(folder / "red.png")
         (folder / "moved").rmdir()
-    assert by_file == both == by_id
-    assert by_file == {"image": "red.png", "text": "a red square", **found.to_json()}
+    whole = {"cosine": pytest.approx(cosine, abs=1e-5), "standing": None}
+    expected = {"image": "red.png", "text": "a red square", "whole": whole, **found.to_json()}
+    assert by_file == expected
+    whole["standing"] = {"nearer": sum(each > cosine for each in others), "images": 3}
+    assert both == by_id == expected
 
 
 def test_for_people_it_names_the_strongest_point_and_boxes(run: Run) -> None:
     code, out, err = run("locate", "blue.png", "a blue square", "--encoder", "encoder")
     assert (code, err) == (0, "Note: encoder has no onnx/patches.onnx: located by windows\n")
-    assert out.startswith("a blue square in blue.png (90 x 60 pixels), by windows\n")
-    assert re.search(r"^strongest at \d+,\d+: cosine -?\d\.\d{4}$", out, re.MULTILINE)
+    assert out.startswith("a blue square in blue.png (90 x 60 pixels): parts of three sizes, each")
+    assert re.search(r"^as a whole: cosine -?\d\.\d{4}$", out, re.MULTILINE)
+    number = r"cosine -?\d\.\d{4}; weakest: -?\d\.\d{4}"
+    assert re.search(rf"^strongest at \d+,\d+: {number}$", out, re.MULTILINE)
     assert re.search(r"^box \d+,\d+,\d+,\d+: cosine up to -?\d\.\d{4}$", out, re.MULTILINE)
+
+
+def test_how_good_a_cosine_is_the_images_of_the_index_tell(run: Run) -> None:
+    asked = ("a blue square", "--index", "photos.index")
+    told = [run("locate", f"{name}.png", *asked)[1] for name in COLOURS]
+    counts = [re.search(r"\((no|1|2) .* the index (?:is|are) nearer", each) for each in told]
+    assert {found and found[1] for found in counts} == {"no", "1", "2"}
+
+
+def test_a_box_around_nearly_all_is_said_to_tell_nothing(
+    monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    told = "No part stands out."
+    asked = ("locate", "blue.png", "a blue square", "--encoder", "encoder")
+    assert told not in run(*asked)[1]
+    monkeypatch.setattr("clipsearch.localization.heat_map.BOX_LEVEL", 0.0)
+    assert told in run(*asked)[1]
 
 
 REFUSED: list[tuple[list[str], int, str]] = [

@@ -1,9 +1,12 @@
 """What the shell completes, asked as bash asks."""
 
+import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 
 from clipsearch import cli
 from clipsearch.documents import Document
@@ -19,7 +22,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     engine = create_engine(str(path), info)
     vector = np.array([1, 0], np.float32)
     for name in ("beach/1.jpg", "beach/2.jpg", "city/1.jpg"):
-        operation = Upsert(Document(name, ("x",), name, {"class": "a"}, {"year": 1.0}, vector))
+        tags = {"class": "city" if name.startswith("city") else "a b"}
+        operation = Upsert(Document(name, ("x",), name, tags, {"year": 1.0}, vector))
         assert all(outcome.error is None for outcome in engine.feed([operation]))
     engine.close()
     return path
@@ -59,3 +63,58 @@ def test_ids_columns_and_modes_are_completed(
     (tmp_path / "clipsearch.toml").write_text(f'index = "{index}"\n')
     assert after("clipsearch delete city") == ["city/1.jpg"]
     assert after("clipsearch get --index nowhere.index x") == []
+    assert after("clipsearch query x --filter class=") == [
+        "'a b'",
+        "city",
+    ]  # bash has class= already
+    assert after("clipsearch query x --filter class!=CI") == ["city"]
+    assert after("clipsearch query x --filter class=zz") == []
+    assert after("clipsearch query x --sort ye") == ["year"]
+    assert after("clipsearch update x --tag cla") == ["class="]
+    assert after("clipsearch update x --tag class=c") == ["city"]
+    assert after("clipsearch classify a.jpg --labels cl") == ["cl", "class"]
+    assert after("clipsearch query x --index http://127.0.0.1:1 --filter c") == []
+
+
+def test_what_clipsearch_knows_is_completed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def after(line: str) -> list[str]:
+        return completed(line, monkeypatch, capsys)
+
+    assert after("clipsearch finetune --recipe ar") == ["ar", "article"]
+    assert after("clipsearch feed x --language p") == ["pt"]
+    assert after("clipsearch encoder get google/siglip-") == ["google/siglip-base-patch16-224"]
+    assert after("clipsearch feed x --encoder Xenova/s")[1:] == ["Xenova/siglip-base-patch16-224"]
+
+
+SHELL = """
+source <(_CLIPSEARCH_COMPLETE=bash_source {command})
+clipsearch() {{ :; }}
+env() {{ command env "${{@:1:$#-1}}" {command}; }}  # in place of the installed command
+IFS=$' '
+COMP_WORDS=({words}); COMP_CWORD=$(({count} - 1))
+_clipsearch_completion clipsearch
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("--filter class = ci", ["city"]),
+        ("--filter class =", ["'a b'", "city"]),
+        ("--filter = class = ci", ["city"]),
+        ("--mode = hybrid-r", ["hybrid-rrf"]),
+        ("--filter class = city --facet cl", ["class"]),
+    ],
+)
+def test_bash_which_cuts_words_at_equals_signs_completes_what_follows(
+    index: Path, words: str, completions: list[str]
+) -> None:
+    line = f"clipsearch query x --index {index} {words}"
+    script = SHELL.format(command=shlex.join(CLIPSEARCH), words=line, count=len(line.split()))
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (completions, "")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from PIL import Image
 
 import clipsearch
 from clipsearch import cli
-from clipsearch.doctor import machine
+from clipsearch.doctor import extras, machine
 from clipsearch.doctor.findings import examined
 from finetune.errors import EngineError
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 Doctor = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 
 
@@ -112,3 +114,23 @@ def test_a_full_disk_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     assert {each.colour for each in machine.disk()} == {"red"}
+
+
+def test_extras_that_are_missing_are_notes_with_what_they_are_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = extras.packages_of_extras()
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    stated = pyproject["project"]["optional-dependencies"]
+    development = {"finetune", "all", "dev", "docs"}
+    assert set(known) == set(extras.NEEDED_FOR) == set(stated) - development
+    away = {"watchfiles", "uvicorn"}
+    monkeypatch.setattr(extras, "is_installed", lambda name: name not in away)
+    *missing, rest = extras.extras()
+    assert {each.name for each in missing} == {"extra serve", "extra watch"}
+    assert all(each.colour == "yellow" and "pip install" in each.mend for each in missing)
+    assert [each.said for each in missing] == [
+        "without uvicorn: no clipsearch serve, and no demo --serve",
+        "not installed: no feed --watch",
+    ]
+    assert rest.colour == "green" and "heic" in rest.said

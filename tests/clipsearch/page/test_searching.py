@@ -1,9 +1,17 @@
 """The page clicked through: what asks the engine in another way on both, all else on one."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from page_visit import Visit
+import pytest
+from fed_indexes import fed
+from page_visit import Visit, visited
+from playwright.sync_api import Browser, Route
+from running_service import RunningService
+from small_pictures import paint
+
+from clipsearch.server.settings import ServerSettings
 
 
 def test_words_find_and_are_marked(either: Visit) -> None:
@@ -173,3 +181,89 @@ def test_without_scripts_text_is_found(browser_without_scripts: Visit) -> None:
     assert "page=2" in page.url
     page.locator("#results a.frame").first.click()
     assert page.url.endswith("/file")
+
+
+@pytest.fixture(scope="module")
+def placed(
+    browser: Browser, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Visit]:
+    """A page over three images with places and dates."""
+    work = tmp_path_factory.mktemp("placed")
+    rows = ["image,caption,latitude,longitude,taken"]
+    for number, (place, day) in enumerate(
+        (
+            ("48.137,11.575", "2019-06-01"),
+            ("48.2,11.6", "2020-01-01"),
+            ("-33.9,151.2", "2021-01-01"),
+        )
+    ):
+        paint(work / f"{number}.png", number, (40, 40))
+        rows.append(f"{number}.png,a picture,{place},{day}")
+    (work / "photos.csv").write_text("\n".join(rows), encoding="utf-8")
+    index = fed(work / "photos.csv", str(work / "photos.index"), encoder_folder, work)
+    with (
+        RunningService(ServerSettings(index, work / "cache")) as running,
+        visited(browser, running.url) as visit,
+    ):
+        yield visit
+
+
+def test_places_are_filtered_by_a_distance(placed: Visit) -> None:
+    placed.go("/?q=picture")
+    assert placed.page.locator("[aria-label^=latitude], [aria-label^=longitude]").count() == 0
+    placed.page.fill("[aria-label='near place']", "48.137, 11.575")
+    placed.page.press("[aria-label='near place']", "Enter")
+    placed.settle()
+    assert placed.ids == ["0.png"]
+    placed.page.fill("[aria-label='near within']", "20 km")
+    placed.page.press("[aria-label='near within']", "Tab")
+    placed.page.wait_for_url("**20+km*")
+    placed.settle()
+    assert set(placed.ids) == {"0.png", "1.png"}
+    placed.page.reload()
+    placed.settle()
+    assert placed.page.input_value("[aria-label='near place']") == "48.137, 11.575"
+    placed.page.fill("[aria-label='near place']", "")
+    placed.page.press("[aria-label='near place']", "Tab")
+    placed.page.wait_for_url(lambda address: "near" not in address)
+    placed.settle()
+    assert len(placed.ids) == 3
+
+
+def test_a_wrong_date_is_told_at_its_field(placed: Visit) -> None:
+    placed.go("/?q=picture")
+    field = placed.page.locator("[aria-label='taken from']")
+    assert field.get_attribute("placeholder") == "2019"
+    for wrong in ("01.06.2019", "2019-13", "yesterday"):
+        field.fill(wrong)
+        field.press("Tab")
+        assert field.evaluate("each => each.matches(':invalid') && each === document.activeElement")
+        assert "filter" not in placed.page.url
+    field.fill("2019-07")
+    field.press("Tab")
+    placed.page.wait_for_url("**taken%3D2019-07..*")
+    placed.settle()
+    assert set(placed.ids) == {"1.png", "2.png"}
+
+
+def test_only_what_can_be_used_is_offered(visit: Visit) -> None:
+    visit.go("/")
+    offered = visit.page.locator(".controls > :visible")
+    assert [each.split()[0] for each in offered.all_inner_texts()] == ["Order"]
+    visit.page.fill("#q", "red")
+    visit.page.press("#q", "Enter")
+    visit.settle()
+    assert offered.count() == 6
+
+
+def test_no_number_is_minus_zero(visit: Visit) -> None:
+    def below_zero(route: Route) -> None:
+        answer = route.fetch().json()
+        for hit in answer["hits"]:
+            hit["cosine"] = -0.0001
+        route.fulfill(json=answer)
+
+    visit.page.route("**/v1/search", below_zero)
+    visit.go("/?q=red")
+    assert "image 0.000" in visit.page.inner_text("#results")
+    assert "-0.000" not in visit.page.inner_text("#results")

@@ -146,7 +146,7 @@ def test_what_is_surely_better_is_kept_and_used(index: Path) -> None:
     assert tried["better"] and not tried["kept"]
     assert LocalEngine.open(index).info.calibration is None
     found = calibrate(index, "--resamples", "200")
-    assert found["kept"] and found["today"] == "hybrid (bm25 0.1, vector 1)"
+    assert found["kept"] and found["today"] == "hybrid (0.1 × bm25 + 1 × cosine)"
     assert found["gain"]["low"] > 0 and found["gain"]["p_value"] < 0.05
     assert (found["learned_on"], found["held_out"]) == (48, 48)
     chosen = next(one for one in found["contenders"] if found["chosen"] == one["ranking"])

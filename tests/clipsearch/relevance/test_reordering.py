@@ -231,7 +231,7 @@ def test_what_is_surely_better_is_kept_shown_and_used(
     assert (known.text_mode, known.word_share) == ("hybrid", None)
     assert (known.bm25_weight, known.vector_weight) == (0.1, 1e-6), "what it reorders stays"
     status = run("status", "--index", str(index))
-    assert "hybrid, its first 1,000 hits by z-scores (bm25 1, vector " in status
+    assert "hybrid, its first 1,000 hits by z-scores (1 × bm25 + " in status
     assert "(calibrated: mrr@10 +0." in status
     with Search.open(index) as search:
         page = search.query(texts[3])

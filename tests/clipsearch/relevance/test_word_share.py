@@ -33,6 +33,7 @@ from clipsearch.relevance.word_share import SHARE_EVIDENCE, keep_word_share, mea
 from clipsearch.search.search import Search
 from clipsearch.terms import DocumentFrequencies
 from clipsearch.text import tokens
+from clipsearch.weighing import order_told
 from finetune.errors import EngineError
 
 WORDS = ("red", "blue", "dog", "cat", "car", "house", "river", "tree", "boat", "star", "beach")
@@ -160,6 +161,30 @@ def test_hybrid_is_no_worse_than_its_better_part(
     assert after["hybrid"] >= max(found["bm25"], found["vector"]) - 0.02
     if words_tell != vectors_tell:
         assert (share.weight > 1) is bool(words_tell)
+        first = "words of captions count first" if words_tell else "what pictures show counts first"
+        assert order_told(share).startswith(first)
+
+
+@pytest.mark.parametrize(
+    ("weight", "apart", "told"),
+    [
+        (2.2, None, "all words of a query in a caption add 1"),
+        (2.2, 0.5, "words of captions count first: all … add 1, a picture that fits adds 0.5"),
+        (
+            2.2,
+            0.51,
+            "words … pictures show count alike: all … add 1, a picture that fits adds 0.51",
+        ),
+        (0.22, 0.19, "words … pictures show count alike: all … add 0.1, a picture … adds 0.19"),
+        (0.22, 0.2, "what pictures show counts first: all … add 0.1, a picture that fits adds 0.2"),
+        (0.22, -0.1, "words of captions count first: all … add 0.1, a picture that fits, nothing"),
+    ],
+)
+def test_what_counts_first_is_told_by_what_each_adds(
+    weight: float, apart: float | None, told: str
+) -> None:
+    pattern = re.escape(told).replace("…", ".*")
+    assert re.fullmatch(pattern, order_told(WordShare(weight, 40, apart)))
 
 
 def evaluated(index: Path) -> dict[str, float]:
@@ -230,6 +255,7 @@ def test_of_single_captions_the_cosines_alone_are_measured(
     assert found is not None and found.images == 40
     evidence = (np.mean(own) - np.mean(others)) / np.var(others)
     assert found.weight == pytest.approx(SHARE_EVIDENCE / evidence, rel=1e-3)
+    assert found.apart == pytest.approx(np.mean(own) - np.mean(others), rel=1e-3)
 
 
 def test_calibrate_holds_shares_against_the_rest_and_status_shows_them(
@@ -246,11 +272,12 @@ def test_calibrate_holds_shares_against_the_rest_and_status_shows_them(
     with Search.open(index) as search:
         found = keep_word_share(search)
     assert found is not None
-    assert f"{found.weight:.3g} x share of the most that bm25 could reach" in run("status")
+    assert f"hybrid: {found.weight:.3g} × word share + cosine: " in run("status")
+    assert "weights    0.1 × bm25 + 1 × cosine (of hybrid-rrf and" in run("status")
     assert "(measured on the captions of 40 images)" in run("status")
-    assert found.told in run("status") and "hybrid-normalized alone)" in run("status")
+    assert order_told(found) in run("status") and "hybrid-normalized alone)" in run("status")
     tried = json.loads(run("calibrate", "--json", "--dry-run", "--resamples", "100"))
-    assert tried["today"] == f"hybrid (share of bm25 {found.weight:.3g}, vector 1)"
+    assert tried["today"] == f"hybrid ({found.weight:.3g} × word share + cosine)"
     shares = [one for one in tried["contenders"] if one["of_share"] and not one["reorder"]]
     assert [one["name"] for one in shares] == ["today", "hybrid of shares"]
     assert shares[1]["vector_weight"] == 1.0
@@ -274,7 +301,10 @@ def test_a_feed_from_python_measures_as_the_command_does(
     monkeypatch.chdir(tmp_path)
     options = ["--encoder", str(encoder_folder), "--index", "told.index", "--workers", "0"]
     done = CliRunner().invoke(cli, ["feed", manifest.name, *options], catch_exceptions=False)
-    assert re.search(r"Queries: w.* \(measured on the captions of 40 .* calibrate", done.stdout)
+    assert re.search(
+        r"Queries: w.* first: .* word share \+ cosine, measured on the captions of 40 .* calibrate",
+        done.stdout,
+    )
     report = clipsearch.feed(manifest, "called.index", encoder=encoder_folder, workers=0)
     assert report.fed == 40 and not report.notes
     with Search.open("told.index") as told, Search.open("called.index") as called:

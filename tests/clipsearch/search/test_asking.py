@@ -41,6 +41,9 @@ class MadeUpEncoder:
             fingerprint="f" * 64, dimension=DIMENSION, name="made up"
         )
 
+    def knows_word(self, word: str) -> bool:
+        return False
+
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         self.texts += texts
         return np.stack([_vector(text) for text in texts])
@@ -138,7 +141,7 @@ def test_a_word_that_no_caption_has_is_asked_about(search: Search) -> None:
     asked = 'no caption has "buterfly"; did you mean "butterfly"?'
     assert asked in page.notes
     # Another form of a word that is there is no mistake.
-    assert search.query("leaves butterflies", mode="bm25").corrections == ()
+    assert search.query("moths butterflies", mode="bm25").corrections == ()
     assert search.query("buterfly", mode="vector").corrections == ()
 
 
@@ -172,6 +175,23 @@ def test_an_explained_page(search: Search) -> None:
     assert all(hit.explanation is None for hit in search.query("red").hits)
 
 
+def test_words_are_explained_as_they_were_typed(search: Search, tmp_path: Path) -> None:
+    path = tmp_path / "synonyms.txt"
+    path.write_text("autos, CARS\n", encoding="utf-8")
+    asked = 'Butterflies "red leafs" +Moths -dogs autos butterfly'
+    page = search.query(asked, mode="bm25", explain=True, synonyms=Synonyms.read(path))
+    (hit,) = page.hits
+    assert hit.explanation is not None
+    assert [(term.word, term.term) for term in hit.explanation.terms] == [
+        ("butterflies", "butterfli"),
+        ("autos", "auto"),
+        ("butterfly", "butterfli"),
+        ("cars", "car"),
+        ('"red leafs"', '"red leaf"'),
+        ("moths", "moth"),
+    ]
+
+
 def clipsearch(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [*CLIPSEARCH, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -184,7 +204,13 @@ def test_the_command_line_asks_and_explains(index: Path, tmp_path: Path) -> None
     asked = (*asked, "--synonyms", path, "--explain")
     shown = clipsearch(*asked)
     assert shown.returncode == 0, shown.stderr
-    assert '"red leaf"' in shown.stderr and "by words" in shown.stderr
+    hits, explained = (text.splitlines() for text in shown.stdout.split("\n\n"))
+    rows = [line.split("\t") for line in explained]
+    assert rows[0][:2] == ["id", "word"] and rows[0][-2:] == ["by words", "by image"]
+    assert {row[0] for row in rows[1:]} == {line.split("\t")[2] for line in hits} == {"a", "b"}
+    assert [row[1] for row in rows[1:5]] == ["buterfly", "auto", "car", '"red leaf"']
+    beside = clipsearch(*asked, "--ids")
+    assert beside.stdout.split() == ["b", "a"] and "by words" in beside.stderr
     assert 'no caption has "buterfly"; did you mean "butterfly"?' in shown.stderr
     answer = json.loads(clipsearch(*asked, "--json").stdout)
     assert {hit["id"] for hit in answer["hits"]} == {"a", "b"}

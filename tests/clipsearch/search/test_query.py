@@ -68,6 +68,9 @@ class MadeUpEncoder:
             fingerprint=self.fingerprint, dimension=self.dimension, name="made up"
         )
 
+    def knows_word(self, word: str) -> bool:
+        return False
+
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         self.texts += texts
         return np.stack([TEXTS.get(text, unit(*[0] * 7, 1)) for text in texts])

@@ -9,17 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import requests
+from fed_indexes import fed_vespa
 from running_service import RunningService
 from served_photos import SIZES
 from small_pictures import Manifest
 
 from clipsearch.feed.feed import FeedOptions, feed
-from clipsearch.server.settings import ServerSettings
+from clipsearch.server.settings import ServerLimits, ServerSettings
 
 
 @contextmanager
@@ -82,6 +83,66 @@ def test_it_ends_when_the_last_answer_is_given(
         assert answer.startswith(b"HTTP/1.1 200 "), answer
         assert b"beach/two dogs.png" in answer
         assert process.wait(30) == code
+
+
+def ask_and_be_cut_off(address: str) -> None:
+    with suppress(requests.RequestException):
+        requests.get(address, timeout=60)
+
+
+def hold_all(address: str, held: ExitStack) -> None:
+    """Hold connections as clients may: idle, a request sent in part, answers that nobody takes."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    whole = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
+    for sent in (
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\n",
+        b"POST /v1/search HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{",
+        whole,
+        200 * whole,  # more than the system's buffers hold
+    ):
+        connection = held.enter_context(closing(socket.socket()))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        connection.connect((host, int(port)))
+        connection.sendall(sent)
+
+
+def test_it_ends_in_time_whatever_its_clients_hold(local_index: str, tmp_path: Path) -> None:
+    limits = ServerLimits(drain_seconds=1.0)
+    with (
+        RunningService(ServerSettings(local_index, tmp_path, limits=limits)) as running,
+        ExitStack() as held,
+    ):
+        hold_all(running.url, held)
+        time.sleep(0.5)
+        assert len(running.server.server_state.connections) == 5
+        start = time.monotonic()
+        running.server.should_exit = True
+        assert running.has_ended(30)
+        assert time.monotonic() - start < 1.0 + 2.0
+
+
+@pytest.mark.slow
+def test_a_program_ends_in_time_whatever_its_clients_and_its_vespa_hold(
+    photos: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    drain = ServerLimits().drain_seconds
+    with (
+        fed_vespa(photos / "photos.csv", encoder_folder, tmp_path) as stub,
+        program(stub.url, tmp_path / "cache") as (process, address),
+        ExitStack() as held,
+    ):
+        hold_all(address, held)
+        stub.delay = 60.0
+        asked = f"{address}/v1/search?text=dogs"
+        threading.Thread(target=ask_and_be_cut_off, args=(asked,), daemon=True).start()
+        time.sleep(1.0)
+        start = time.monotonic()
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert time.monotonic() - start < drain + 5.0
+        stub.delay = 0.0
 
 
 def test_a_port_that_is_taken_is_named(local_index: str, cache: Path) -> None:

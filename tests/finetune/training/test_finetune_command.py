@@ -13,9 +13,11 @@ from clipsearch_command import CLIPSEARCH
 from PIL import Image
 from squares import write_squares
 
+from clipsearch import cli
 from clipsearch.cli.finetune import finetune as command
 from finetune.config.settings import TrainConfig
 from finetune.training.batch_size import report_largest_batch
+from finetune.training.interruption import ToldInterrupt
 from finetune.training.train import Result
 
 
@@ -168,3 +170,24 @@ def test_torchrun_does_not_take_rejected_pictures_for_a_crash(
     found = CliRunner().invoke(command, [str(manifest), "--model", "tiny"], standalone_mode=False)
     assert found.return_value == code
     assert ("2 rows or pictures" in found.output) == (rank == 0)
+
+
+def test_a_stop_is_told_once(
+    manifest: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    out = str(tmp_path / "encoder")
+
+    def stopped(told: bool) -> str:
+        def train(config: object) -> None:
+            raise ToldInterrupt if told else KeyboardInterrupt
+
+        monkeypatch.setattr("finetune.training.train.train", train)
+        code = cli._run(["finetune", str(manifest), "--model", "tiny", "--out", out], debug=False)
+        assert code == 130
+        return capsys.readouterr().err
+
+    assert stopped(told=False).endswith("Stopped.\n")
+    assert "Stopped" not in stopped(told=True)

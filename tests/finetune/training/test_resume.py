@@ -263,6 +263,7 @@ def test_kill_9_and_ctrl_c_leave_no_trace(config, no_export, tmp_path) -> None:
     _, words = stopped.communicate()
     assert stopped.returncode == 130, words
     assert "run the same command again to continue" in words
+    assert words.count("Stopped") == 1
 
     finished = start(config)
     _, words = finished.communicate()

@@ -1,7 +1,7 @@
 // The box: text; images dropped, pasted or chosen.
 
 import { embed, suggest, thumbnailOf } from "./api.js";
-import { counted, find, make, settled } from "../showing/dom.js";
+import { counted, find, make, on, settled } from "../showing/dom.js";
 import { packed } from "./state.js";
 
 const SUGGESTED = 8;
@@ -10,21 +10,19 @@ const PREVIEW = "clipsearch preview ";
 /** Offer words of the index that go on from what is typed. */
 function suggestions(input, list) {
   let asking = new AbortController();
-  input.addEventListener(
-    "input",
-    settled(async () => {
-      asking.abort();
-      asking = new AbortController();
-      const [before, prefix] = input.value.match(/^(.*?)([^\s"+-]*)$/u)?.slice(1) ?? ["", ""];
-      if (prefix.length < 2) return list.replaceChildren();
-      try {
-        const { words } = await suggest(prefix, SUGGESTED, asking.signal);
-        list.replaceChildren(...words.map(({ word, documents }) => make("option", { value: before + word, label: `${word} (${counted(documents)})` })));
-      } catch {
-        // Nothing is lost without suggestions.
-      }
-    }, 120),
-  );
+  const suggested = settled(async () => {
+    asking.abort();
+    asking = new AbortController();
+    const [before, prefix] = input.value.match(/^(.*?)([^\s"+-]*)$/u)?.slice(1) ?? ["", ""];
+    if (prefix.length < 2) return list.replaceChildren();
+    try {
+      const { words } = await suggest(prefix, SUGGESTED, asking.signal);
+      list.replaceChildren(...words.map(({ word, documents }) => make("option", { value: before + word, label: `${word} (${counted(documents)})` })));
+    } catch {
+      // Nothing is lost without suggestions.
+    }
+  }, 120);
+  on(input, "input", suggested);
 }
 
 /** A small picture of an image that was chosen, kept in this tab so that reload shows it again. */
@@ -71,16 +69,16 @@ export function box({ current, change, fail, working }) {
     }
   }
 
-  form.addEventListener("submit", (event) => {
+  on(form, "submit", (event) => {
     event.preventDefault();
     change({ q: input.value.trim() });
   });
-  find("#choose").addEventListener("click", () => chooser.click());
-  chooser.addEventListener("change", () => {
+  on("#choose", "click", () => chooser.click());
+  on(chooser, "change", () => {
     if (chooser.files[0]) take(chooser.files[0]);
     chooser.value = "";
   });
-  document.addEventListener("paste", (event) => {
+  on(document, "paste", (event) => {
     const file = imageIn(event.clipboardData);
     if (file) {
       event.preventDefault();
@@ -88,13 +86,13 @@ export function box({ current, change, fail, working }) {
     }
   });
   const over = (isOver) => document.body.classList.toggle("dropping", isOver);
-  document.addEventListener("dragover", (event) => {
+  on(document, "dragover", (event) => {
     if (![...event.dataTransfer.types].includes("Files")) return;
     event.preventDefault();
     over(true);
   });
-  document.addEventListener("dragleave", (event) => event.relatedTarget ?? over(false));
-  document.addEventListener("drop", (event) => {
+  on(document, "dragleave", (event) => event.relatedTarget ?? over(false));
+  on(document, "drop", (event) => {
     over(false);
     const file = imageIn(event.dataTransfer);
     if (!event.dataTransfer.files.length) return;

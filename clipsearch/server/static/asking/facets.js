@@ -1,11 +1,9 @@
 // Filters as on the command line: class=a|b, year=2010..2014.
 
-import { counted, make } from "../showing/dom.js";
+import { counted, make, on } from "../showing/dom.js";
 
 const SHOWN = 8;
 const NEEDS_QUOTES = /["\\|=]/;
-
-export const isRange = (filter, column) => filter.startsWith(`${column}=`) && filter.includes("..");
 
 function valuesOf(filters, column) {
   const filter = filters.find((each) => each.startsWith(`${column}=`));
@@ -26,7 +24,6 @@ function values(column, counts, state, change) {
     return make(
       "button",
       {
-        type: "button",
         className: "chip",
         "aria-pressed": String(isOn),
         data: { column, value },
@@ -46,18 +43,24 @@ function values(column, counts, state, change) {
   return make("fieldset", { className: "facet" }, make("legend", {}, column), ...all.slice(0, SHOWN).map(chip), rest);
 }
 
-function range(column, type, state, change) {
-  const given = state.filter.find((each) => isRange(each, column)) ?? "";
-  const [low = "", high = ""] = given.slice(column.length + 1).split("..");
-  const field = (name, value) =>
-    make("input", { type, step: "any", value, placeholder: name, "aria-label": `${column} ${name}`, data: { column, side: name } });
-  const [from, to] = [field("from", low), field("to", high)];
+/** A filter of two fields: from a value to another, or within a distance of a place. */
+function pair({ column, between, needsBoth, fields }, state, change) {
+  const isOwn = (filter) => filter.startsWith(`${column}=`) && filter.includes(between);
+  const given = state.filter.find(isOwn);
+  const cut = given?.lastIndexOf(between);
+  const values = given && [given.slice(column.length + 1, cut), given.slice(cut + between.length)];
+  const inputs = fields.map(({ name, ...field }, at) =>
+    make("input", { ...field, ...(values && { value: values[at] }), "aria-label": `${column} ${name}`, data: { column, name } }),
+  );
   const apply = () => {
-    const others = state.filter.filter((each) => !isRange(each, column));
-    change({ filter: from.value || to.value ? [...others, `${column}=${from.value}..${to.value}`] : others });
+    if (!inputs.every((each) => each.reportValidity())) return;
+    const [first, second] = inputs.map((each) => each.value.trim());
+    const others = state.filter.filter((each) => !isOwn(each));
+    const isGiven = needsBoth ? first && second : first || second;
+    change({ filter: isGiven ? [...others, `${column}=${first}${between}${second}`] : others });
   };
-  for (const input of [from, to]) input.addEventListener("change", apply);
-  return make("fieldset", { className: "facet range" }, make("legend", {}, column), from, make("span", { "aria-hidden": "true" }, "–"), to);
+  for (const input of inputs) on(input, "change", apply);
+  return make("fieldset", { className: "facet range" }, make("legend", {}, column), ...inputs);
 }
 
 /** Show what can be filtered by; `facets` of the last answer. */
@@ -67,7 +70,7 @@ export function show(place, facets, config, state, change) {
   const tags = Object.entries(facets).filter(([column, counts]) => counts.length > 1 || valuesOf(state.filter, column).length);
   place.replaceChildren(
     ...tags.map(([column, counts]) => values(column, counts, state, change)),
-    ...config.ranges.map(([column, type]) => range(column, type, state, change)),
+    ...config.pairs.map((each) => pair(each, state, change)),
   );
   if (!focus) return;
   const again = [...place.querySelectorAll("button, input")].find((each) =>

@@ -1,7 +1,8 @@
 // How it is ranked.
 
 import { collapses } from "./api.js";
-import { find, settled } from "../showing/dom.js";
+import { find, on, settled } from "../showing/dom.js";
+import { asksNothing } from "./state.js";
 
 const AT_ONCE = 60;
 
@@ -14,18 +15,15 @@ function saidWeight(weight) {
 export function options({ change }) {
   const [mode, weight, least, one, sort, compare] = ["#mode", "#weight", "#least", "#one", "#sort", "#compare"].map((id) => find(id));
   const adjust = settled((part) => change(part, true), AT_ONCE);
-  mode.addEventListener("change", () => change({ mode: mode.value }));
-  weight.addEventListener("input", () => {
-    say();
-    adjust({ weight: Number(weight.value) });
-  });
-  least.addEventListener("input", () => {
-    say();
-    adjust({ least: Number(least.value) });
-  });
-  one.addEventListener("change", () => change({ one: one.checked }));
-  sort.addEventListener("change", () => change({ sort: sort.value }));
-  compare.addEventListener("click", () => change({ compare: compare.getAttribute("aria-pressed") !== "true" }));
+  for (const select of [mode, sort]) on(select, "change", () => change({ [select.id]: select.value }));
+  for (const slider of [weight, least]) {
+    on(slider, "input", () => {
+      say();
+      adjust({ [slider.id]: Number(slider.value) });
+    });
+  }
+  on(one, "change", () => change({ one: one.checked }));
+  on(compare, "click", () => change({ compare: compare.getAttribute("aria-pressed") !== "true" }));
 
   function say() {
     find("#weight-said").textContent = saidWeight(Number(weight.value));
@@ -33,11 +31,9 @@ export function options({ change }) {
   }
 
   return function show(state) {
-    mode.value = state.mode;
-    weight.value = state.weight;
-    least.value = state.least;
+    find(".controls").classList.toggle("idle", asksNothing(state));
+    for (const each of [mode, weight, least, sort]) each.value = state[each.id];
     one.checked = state.one;
-    sort.value = state.sort;
     compare.setAttribute("aria-pressed", String(state.compare));
     weight.disabled = !["", "hybrid", "hybrid-normalized"].includes(state.mode) || state.compare;
     one.disabled = !collapses(state.mode, state);

@@ -1,7 +1,7 @@
 // Modes side by side; an image that several find has one number, and lines between.
 
 import { search } from "../asking/api.js";
-import { counted, make } from "./dom.js";
+import { counted, make, on } from "./dom.js";
 import { card } from "./grid.js";
 
 const COLUMNS = [
@@ -85,7 +85,7 @@ export async function compare(place, state, signal) {
       each.classList.toggle("lit", id !== undefined && each.dataset.id === id);
     }
   };
-  for (const kind of ["pointerover", "focusin", "pointerleave", "focusout"]) table.addEventListener(kind, light);
+  for (const kind of ["pointerover", "focusin", "pointerleave", "focusout"]) on(table, kind, light);
   place.replaceChildren(table);
   new ResizeObserver(() => join(table, drawing)).observe(table);
   return answers[1] ?? answers.find(Boolean);

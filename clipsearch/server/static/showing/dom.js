@@ -2,12 +2,15 @@
 
 export const find = (selector, root = document) => root.querySelector(selector);
 
+/** Call `act` at events of an element, or of the one that a selector finds. */
+export const on = (element, kind, act) => (typeof element === "string" ? find(element) : element).addEventListener(kind, act);
+
 /** Make an element; `given` are properties or attributes. */
 export function make(tag, given = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(given)) {
     if (value == null) continue;
-    if (name === "on") for (const [kind, act] of Object.entries(value)) element.addEventListener(kind, act);
+    if (name === "on") for (const [kind, act] of Object.entries(value)) on(element, kind, act);
     else if (name === "data") Object.assign(element.dataset, value);
     else if (name.includes("-") || !(name in element) || name === "role") element.setAttribute(name, value);
     else element[name] = value;
@@ -38,8 +41,9 @@ export function bestCaption(highlights) {
   return best;
 }
 
+/** A number with so many digits, and never -0. */
 export const rounded = (number, digits = 3) =>
-  number == null ? "–" : Number(number).toFixed(digits);
+  number == null ? "–" : (Number(Number(number).toFixed(digits)) || 0).toFixed(digits);
 
 export const counted = (number) => number.toLocaleString("en");
 

@@ -1,6 +1,6 @@
 // A box over an image, drawn with a pointer or set with the arrow keys.
 
-import { find } from "./dom.js";
+import { find, on } from "./dom.js";
 
 const STEP = 0.02;
 const SMALLEST = 0.02;
@@ -16,10 +16,8 @@ export function selection(stage, image, said) {
   function show() {
     frame.hidden = !box;
     button.disabled = !box;
-    if (!box) {
-      said.textContent = "";
-      return;
-    }
+    said.textContent = "";
+    if (!box) return;
     const [left, top, width, height] = box.map((share) => `${100 * share}%`);
     Object.assign(frame.style, { left, top, width, height });
     const [x, y, w, h] = pixels();
@@ -37,13 +35,13 @@ export function selection(stage, image, said) {
     return [within((event.clientX - left) / width, 0, 1), within((event.clientY - top) / height, 0, 1)];
   }
 
-  stage.addEventListener("pointerdown", (event) => {
+  on(stage, "pointerdown", (event) => {
     if (event.button !== 0 || event.target === frame) return;
     event.preventDefault();
     from = at(event);
     stage.setPointerCapture(event.pointerId);
   });
-  stage.addEventListener("pointermove", (event) => {
+  on(stage, "pointermove", (event) => {
     if (!from) return;
     const to = at(event);
     const sides = [0, 1].map((axis) => [Math.min(from[axis], to[axis]), Math.abs(from[axis] - to[axis])]);
@@ -55,15 +53,15 @@ export function selection(stage, image, said) {
     from = null;
     show();
   };
-  stage.addEventListener("pointerup", end);
-  stage.addEventListener("pointercancel", end);
+  on(stage, "pointerup", end);
+  on(stage, "pointercancel", end);
 
-  find("#draw").addEventListener("click", () => {
+  on("#draw", "click", () => {
     box ??= [0.25, 0.25, 0.5, 0.5];
     show();
     frame.focus();
   });
-  frame.addEventListener("keydown", (event) => {
+  on(frame, "keydown", (event) => {
     const move = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] }[event.key];
     if (event.key === "Enter") button.click();
     if (event.key === "Delete") box = null;

@@ -3,7 +3,7 @@
 import { make } from "./dom.js";
 import { nothing } from "../asking/state.js";
 
-const offer = (name, act) => make("button", { type: "button", on: { click: act } }, name);
+const offer = (name, act) => make("button", { on: { click: act } }, name);
 
 const telling = (title, sentence, ...ways) =>
   make("section", { className: "telling" }, make("h2", {}, title), make("p", {}, sentence), make("p", { className: "ways" }, ...ways));

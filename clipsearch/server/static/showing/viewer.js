@@ -1,7 +1,7 @@
 // One image, large, and all about it.
 
 import { fetchFile, fileOf, image, locate, Problem, search } from "../asking/api.js";
-import { find, make, marked, rounded } from "./dom.js";
+import { find, make, marked, on, rounded } from "./dom.js";
 import { drawHeat } from "./heat.js";
 import { selection } from "./selection.js";
 
@@ -29,46 +29,46 @@ function reasons(hit) {
   if (!why.terms?.length) return table(found);
   const row = (kind, first, ...rest) =>
     make("tr", {}, make("th", { scope: kind, dir: "auto" }, first), ...rest.map((text) => make(kind === "col" ? "th" : "td", {}, text)));
-  const rows = why.terms.map((each) => row("row", each.term, rounded(each.idf, 2), String(each.frequency), rounded(each.share)));
+  const rows = why.terms.map((each) => row("row", each.word, rounded(each.idf, 2), String(each.frequency), rounded(each.share)));
   return make("div", {}, table(found), make("table", {}, make("thead", {}, row("col", "word", "idf", "times", "of bm25")), make("tbody", {}, ...rows)));
 }
 
 /** Wire the dialog. `context()` gives what is asked and the hits. */
 export function viewer({ context, change, take, fail, step }) {
   const dialog = find("#viewer");
-  const stage = find("#stage");
+  const told = find("#where-said");
   let shown = null;
   let looking = new AbortController();
-  const box = selection(stage, find("#large"), find("#box-said"));
+  const box = selection(find("#stage"), find("#large"), find("#box-said"));
 
-  dialog.addEventListener("close", () => {
+  on(dialog, "close", () => {
     if (context().state.open) change({ open: "" });
   });
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  find("#close").addEventListener("click", () => dialog.close());
-  find("#like").addEventListener("click", () => {
+  on(dialog, "click", (event) => event.target === dialog && dialog.close());
+  on("#close", "click", () => dialog.close());
+  on("#like", "click", () => {
     const id = shown.id;
     change({ like: [id], vector: [], q: "", open: "", mode: "", sort: "" });
   });
-  find("#both").addEventListener("click", () => change({ like: [...context().state.like, shown.id], open: "" }));
-  find("#copy").addEventListener("click", async () => {
+  on("#both", "click", () => change({ like: [...context().state.like, shown.id], open: "" }));
+  on("#copy", "click", async () => {
     await navigator.clipboard.writeText(shown.id);
     find("#copied").textContent = "Copied.";
   });
-  find("#where").addEventListener("submit", async (event) => {
+  on("#where", "submit", async (event) => {
     event.preventDefault();
     const text = find("#where-text").value.trim();
     if (text) await showWhere(text);
   });
-  find("#where-off").addEventListener("click", () => clearHeat());
-  find("#by-part").addEventListener("click", async () => {
+  on("#where-off", "click", clearHeat);
+  on("#by-part", "click", async () => {
     try {
       await take(await fetchFile(shown.id), box.pixels());
     } catch (error) {
       fail(error);
     }
   });
-  dialog.addEventListener("keydown", (event) => {
+  on(dialog, "keydown", (event) => {
     if (event.target.closest("input, #part-box")) return;
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
@@ -76,27 +76,29 @@ export function viewer({ context, change, take, fail, step }) {
 
   function clearHeat() {
     looking.abort();
-    find("#heat").hidden = true;
-    find("#where-off").hidden = true;
-    find("#where-said").textContent = "";
+    told.textContent = "";
+    showHeat(false);
+  }
+
+  function showHeat(isShown) {
+    for (const id of ["#heat", "#where-off"]) find(id).hidden = !isShown;
   }
 
   async function showWhere(text) {
     clearHeat();
     looking = new AbortController();
     const { signal } = looking;
-    find("#where-said").textContent = "Looking…";
+    told.textContent = "Looking…";
     try {
       const map = await locate(shown.id, text, signal);
       drawHeat(find("#heat"), map);
-      find("#heat").hidden = false;
-      find("#where-off").hidden = false;
-      find("#where-said").textContent = [
+      showHeat(true);
+      told.textContent = [
         `Strongest at ${Math.round(map.peak.x)}, ${Math.round(map.peak.y)} (cosine ${rounded(map.peak.cosine)}).`,
         ...(map.notes ?? []),
       ].join(" ");
     } catch (error) {
-      if (!signal.aborted) find("#where-said").textContent = error.message;
+      if (!signal.aborted) told.textContent = error.message;
     }
   }
 
@@ -125,7 +127,7 @@ export function viewer({ context, change, take, fail, step }) {
   }
 
   /** Small images are enlarged. */
-  find("#large").addEventListener("load", ({ target: { style, naturalWidth, naturalHeight } }) => {
+  on("#large", "load", ({ target: { style, naturalWidth, naturalHeight } }) => {
     const room = find("#stage").parentElement.clientWidth / naturalWidth;
     const scale = Math.min(room, (0.7 * innerHeight) / naturalHeight, 8);
     style.width = scale > 1 ? `${scale * naturalWidth}px` : "";
