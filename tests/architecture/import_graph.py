@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -20,14 +21,36 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """Every module of ours that a file imports: at its top, in functions, and for types alone."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@dataclass(frozen=True)
+class Source:
+    """What a file imports, and the names that it defines at its top."""
+
+    whole: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]  # (module, name) of `from module import name`
+    defines: frozenset[str]
+
+
+@cache
+def source(path: Path) -> Source:
+    """Read a file: its imports at the top, in functions, and for types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    whole: list[str] = []
+    names: list[tuple[str, str]] = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in known)
-        elif isinstance(node, ast.ImportFrom) and node.module in known:
-            inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name if name in known else node.module for name in inner)
+            whole += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [(node.module, alias.name) for alias in node.names]
+    return Source(tuple(whole), tuple(names), frozenset(defined(tree.body)))
+
+
+def imported(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """Every module of ours that a file imports."""
+    yield from (name for name in source(path).whole if name in known)
+    for module, name in source(path).names:
+        if module in known:
+            inner = f"{module}.{name}"
+            yield inner if inner in known else module
 
 
 def defined(body: list[ast.stmt]) -> Iterator[str]:
@@ -58,20 +81,11 @@ def defined(body: list[ast.stmt]) -> Iterator[str]:
 
 def second_homes(path: Path, known: dict[str, Path]) -> Iterator[str]:
     """What a file imports from a module of ours that does not define it: "module.name"."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom) or node.module not in known:
-            continue
-        names = own_names(known[node.module])
-        for alias in node.names:
-            name = f"{node.module}.{alias.name}"
-            if alias.name not in names and name not in known:
-                yield name
-
-
-@cache
-def own_names(path: Path) -> frozenset[str]:
-    """Those that a module defines."""
-    return frozenset(defined(ast.parse(path.read_text(encoding="utf-8")).body))
+    for module, name in source(path).names:
+        if module in known and name not in source(known[module]).defines:
+            inner = f"{module}.{name}"
+            if inner not in known:
+                yield inner
 
 
 def graph() -> Imports:

@@ -18,6 +18,15 @@ CODE = [*_CLIENT, "-c"]
 FRESH_CLIPSEARCH = [sys.executable, "-m", "clipsearch"]
 
 
+def without_settings() -> dict[str, str]:
+    """The environment but for the settings of commands in it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if "CLIPSEARCH" not in name or name == VARIABLE
+    }
+
+
 def start_command_server() -> subprocess.Popen[bytes]:
     """Start the server whose forks `CLIPSEARCH` runs, for this process and those it starts."""
     path = Path(tempfile.mkdtemp(prefix="clipsearch-commands-")) / "socket"

@@ -31,9 +31,9 @@ from dataclasses import dataclass, field, replace
 
 # May differ without a consequence for modules that are imported already.
 FREE_NAMES = {
-    "_", "COLUMNS", "FORCE_COLOR", "HF_HUB_DISABLE_XET", "HF_TOKEN", "HOME", "LINES", "NO_COLOR",
-    "OLDPWD", "PATH", "PWD", "SHLVL", "SSL_CERT_FILE", "TERM", "TMPDIR", "WANDB_SERVICE",
-    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME",
+    "_", "COLUMNS", "FORCE_COLOR", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "HF_HUB_OFFLINE",
+    "HF_TOKEN", "HOME", "LINES", "NO_COLOR", "OLDPWD", "PATH", "PWD", "SHLVL", "SSL_CERT_FILE",
+    "TERM", "TMPDIR", "WANDB_SERVICE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME",
     "all_proxy", "http_proxy", "https_proxy", "no_proxy",
 }  # fmt: skip
 FREE_PREFIXES = ("CLIPSEARCH_", "VESPA_", "PYTEST_")
@@ -219,12 +219,21 @@ def become(request: Request) -> None:
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
+    read_hub_settings()
     sys.argv = request.arguments
     sys.path[0] = request.folder
     sys.stdin = sys.__stdin__ = opened(0, "r", "strict")
     sys.stdout = sys.__stdout__ = opened(1, "w", "strict")
     sys.stderr = sys.__stderr__ = opened(2, "w", "backslashreplace")
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def read_hub_settings() -> None:
+    """Read what the hub's client takes from the environment when it is imported, anew."""
+    if "huggingface_hub.constants" in sys.modules:
+        constants = importlib.reload(sys.modules["huggingface_hub.constants"])
+        if "huggingface_hub.hf_api" in sys.modules:
+            sys.modules["huggingface_hub.hf_api"].api.endpoint = constants.ENDPOINT
 
 
 def opened(number: int, mode: str, errors: str) -> io.TextIOWrapper:

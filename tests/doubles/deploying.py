@@ -1,12 +1,11 @@
 """What tests of `clipsearch deploy` share: an encoder, options, consent, the command."""
 
-import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clipsearch_command import CLIPSEARCH
+from clipsearch_command import CLIPSEARCH, without_settings
 from config_server_stub import StubConfigServer
 from vespa_stub import StubVespa
 
@@ -78,12 +77,11 @@ def quiet(line: str) -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if "CLIPSEARCH" not in name}
     return subprocess.run(
         [*CLIPSEARCH, "deploy", *arguments],
         capture_output=True,
         text=True,
-        env=environment,
+        env=without_settings(),
         stdin=subprocess.DEVNULL,
         timeout=60,
     )

@@ -176,10 +176,11 @@ def main(folder: str) -> None:
 
 
 def spawned(rank: int, size: int, port: int, folder: str) -> None:
-    """`main` in a process that torch.multiprocessing started."""
+    """`main` in a process of those who started it, which hold the store at the port."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
     main(folder)
 

@@ -30,6 +30,12 @@ def _words(text: str, language: str) -> tuple[str, ...]:
     return tuple(tokens(text, language))
 
 
+@lru_cache(maxsize=100_000)
+def _counts(captions: tuple[str, ...], language: str) -> Counter[str]:
+    """How often each word is in them; not to be changed."""
+    return Counter(word for text in captions for word in _words(text, language))
+
+
 _PIECES = re.compile(
     r"\s*(?:(?P<nearest>\(?\{(?P<settings>[^}]*)\}nearestNeighbor\(embedding, q\)\)?)"
     r"|captions contains \(\{stem:false, normalizeCase:false, accentDrop:false\}"
@@ -185,10 +191,7 @@ class _Search:
         self.images = images
         self.found_share = found_share
         self.body = body
-        self.words = [
-            Counter(word for text in image.get("captions") or () for word in _words(text, language))
-            for image in images
-        ]
+        self.words = [_counts(tuple(image.get("captions") or ()), language) for image in images]
         self.lengths = [words.total() for words in self.words]
         self.average = sum(self.lengths) / max(len(images), 1) or 1.0
         self._idfs: dict[str, float] = {}

@@ -1,7 +1,6 @@
 """What the first release's code wrote (tests/fixtures/first-format) opens, or is converted."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -10,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clipsearch_command import CLIPSEARCH
+from clipsearch_command import CLIPSEARCH, without_settings
 from PIL import Image
 
+from clipsearch import cli
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.search.search import Search
 from finetune.encoder_folder import check_fingerprint, read_description
@@ -28,11 +28,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def clipsearch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if "CLIPSEARCH" not in name}
     return subprocess.run(
         [*CLIPSEARCH, *arguments],
         cwd=folder,
-        env=environment,
+        env=without_settings(),
         capture_output=True,
         text=True,
         timeout=120,
@@ -43,20 +42,11 @@ def kept_answers() -> list[dict[str, Any]]:
     return json.loads((KEPT / "answers.json").read_text(encoding="utf-8"))
 
 
-def assert_the_same_answers(folder: Path) -> None:
+def assert_the_same_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = ["--index", str(folder / "index"), "--encoder", str(folder / "encoder")]
     for kept in kept_answers():
-        done = clipsearch(
-            folder,
-            "query",
-            *kept["arguments"],
-            "--index",
-            "index",
-            "--encoder",
-            "encoder",
-            "--json",
-        )
-        assert done.returncode == 0, done.stderr
-        hits = json.loads(done.stdout)["hits"]
+        assert cli._run(["query", *kept["arguments"], *places, "--json"], debug=False) == 0
+        hits = json.loads(capsys.readouterr().out)["hits"]
         assert [hit["id"] for hit in hits] == [hit["id"] for hit in kept["hits"]]
         for hit, was in zip(hits, kept["hits"], strict=True):
             for part in ("score", "bm25", "cosine"):
@@ -74,14 +64,16 @@ def test_the_encoder_folder_is_whole_and_encodes() -> None:
     assert np.linalg.norm(np.concatenate([texts, images]), axis=1) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_the_index_answers_as_it_did(folder: Path) -> None:
+def test_the_index_answers_as_it_did(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = clipsearch(folder, "status", "--index", "index", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["count"] == DOCUMENTS
-    assert_the_same_answers(folder)
+    assert_the_same_answers(folder, capsys)
 
 
-def test_a_feed_encodes_nothing_anew_and_then_knows_all(folder: Path) -> None:
+def test_a_feed_encodes_nothing_anew_and_then_knows_all(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     feed = ("feed", "photos.csv", "--encoder", "encoder", "--index", "index")
     done = clipsearch(folder, *feed)
     assert done.returncode == 0, done.stderr
@@ -91,4 +83,4 @@ def test_a_feed_encodes_nothing_anew_and_then_knows_all(folder: Path) -> None:
     assert re.search(rf"\bunchanged {DOCUMENTS}\b", done.stdout), done.stdout
     with Search.open(folder / "index") as search:
         assert search.count() == DOCUMENTS
-    assert_the_same_answers(folder)
+    assert_the_same_answers(folder, capsys)

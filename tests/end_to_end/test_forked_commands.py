@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from clipsearch_command import CLIPSEARCH, CODE, FRESH_CLIPSEARCH, VARIABLE
 
 # Where no server is, as without -n, they are those very programs.
 pytestmark = pytest.mark.skipif(VARIABLE not in os.environ, reason="needs pytest -n")
+FRESH_CODE = [sys.executable, "-c"]
 ASKS_WHO_IT_IS = "import os, sys; print(os.getpid(), os.getppid(), 'torch' in sys.modules)"
 
 
@@ -48,8 +50,23 @@ def test_it_is_forked_and_may_have_another_environment(tmp_path: Path) -> None:
     assert (status, printed.split()[2:]) == (0, ["True", "other.index"])
 
 
+def test_what_the_hubs_client_has_read_is_read_anew(tmp_path: Path) -> None:
+    changed = {
+        **os.environ, "HF_ENDPOINT": "http://localhost:9", "XDG_CACHE_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "0",
+    }  # fmt: skip
+    code = (
+        "import huggingface_hub as hub; from huggingface_hub import constants;"
+        " print(hub.HfApi().endpoint, hub.hf_hub_url('a/b', 'c'), constants.HF_TOKEN_PATH,"
+        " hub.is_offline_mode(), hub.model_info.__self__.endpoint)"
+    )
+    asked = [ended([*program, code], tmp_path, env=changed) for program in (CODE, FRESH_CODE)]
+    assert asked[0] == asked[1]
+    assert asked[0][1].split()[0] == "http://localhost:9"
+
+
 def test_what_imports_would_read_makes_it_a_fresh_one(tmp_path: Path) -> None:
-    changed = {**os.environ, "HF_ENDPOINT": "http://localhost:9"}
+    changed = {**os.environ, "HF_HOME": str(tmp_path)}
     status, printed, _ = ended([*CODE, ASKS_WHO_IT_IS], tmp_path, env=changed)
     assert (status, printed.split()[2]) == (0, "False")
 

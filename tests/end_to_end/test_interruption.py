@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from clipsearch_command import CODE
 from PIL import Image
 
 # In every process: reading a picture takes minutes, in C, where no signal reaches Python.
@@ -20,10 +20,21 @@ import hashlib, os
 from finetune.images import open as images
 
 def slow(*arguments):
-    open(os.environ["READING"], "a").close()
+    open(os.environ["CLIPSEARCH_TEST_READING"], "a").close()
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 2_000_000_000)
 
 images._decode = slow
+"""
+# Its workers are programs of their own, that find SLOW on the path that they get from it.
+PROGRAM = f"""
+import os, sys
+from pathlib import Path
+Path(sys.argv[1]).write_text(str(os.getpid()))
+sys.path.insert(1, sys.argv[2])
+del sys.argv[1:3]
+{SLOW}
+from clipsearch.__main__ import main
+main()
 """
 # Two seconds are promised; the rest is for machines that do other work as well.
 SECONDS = 6.0
@@ -54,10 +65,10 @@ class Command:
         slow.mkdir()
         (slow / "sitecustomize.py").write_text(SLOW)
         self.mark = folder / "reading"
-        paths = [str(slow), os.environ.get("PYTHONPATH", "")]
+        self.pid = folder / "pid"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "clipsearch", *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "READING": str(self.mark)},
+            [*CODE, PROGRAM, str(self.pid), str(slow), *map(str, arguments)],
+            env={**os.environ, "CLIPSEARCH_TEST_READING": str(self.mark)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -72,7 +83,7 @@ class Command:
             assert time.monotonic() < end
             time.sleep(0.05)
         time.sleep(0.3)
-        self.children = psutil.Process(self.process.pid).children(recursive=True)
+        self.children = psutil.Process(int(self.pid.read_text())).children(recursive=True)
 
     def interrupt(self, number: int = signal.SIGINT) -> float:
         """Seconds until it has ended."""

@@ -151,7 +151,9 @@ def test_names_that_cannot_be(folder, hub, repo: str, message: str) -> None:
 
 
 def test_without_a_token_or_a_network_nothing_is_begun(folder, hub, tmp_path) -> None:
-    done = export(folder, "--push", "me/birds", hub=hub, HF_TOKEN=None, HF_HOME=str(tmp_path))
+    done = export(
+        folder, "--push", "me/birds", hub=hub, HF_TOKEN=None, XDG_CACHE_HOME=str(tmp_path)
+    )
     assert_refused(done, "--push needs a token that may write; set HF_TOKEN")
     done = export(folder, "--push", "me/birds", hub=hub, HF_HUB_OFFLINE="1")
     assert_refused(done, "HF_HUB_OFFLINE is set; unset it")

@@ -9,6 +9,13 @@ from deploying import make_encoder
 from vespa_stub import StubVespa
 
 
+@pytest.fixture(autouse=True)
+def asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test waits in this process, what it waits for is noticed soon."""
+    monkeypatch.setattr("clipsearch.deployment.waiting.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("clipsearch.deployment.waiting.CHANGED_LINE_SECONDS", 0.2)
+
+
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
     return make_encoder(tmp_path / "encoder")

@@ -3,14 +3,14 @@
 import random
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from clipsearch_command import CODE
+from clipsearch_command import CLIPSEARCH, CODE, FRESH_CLIPSEARCH
 from vespa_stub import StubVespa
 
 from clipsearch.engine import IndexInfo
@@ -45,8 +45,8 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "clipsearch", *map(str, arguments)]
+def start(*arguments: object, program: Sequence[str] = CLIPSEARCH) -> subprocess.Popen[str]:
+    command = [*program, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -135,7 +135,7 @@ from clipsearch.engines.local.lock import index_lock
 from finetune.errors import EngineError
 folder, witness = Path(sys.argv[1]), Path(sys.argv[2])
 held = 0
-deadline = time.monotonic() + 3
+deadline = time.monotonic() + 2
 while time.monotonic() < deadline:
     try:
         with index_lock(folder, "feed"):
@@ -148,7 +148,7 @@ while time.monotonic() < deadline:
         time.sleep(random.random() / 1000)
 print(held)
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "photos.index"), str(tmp_path / "held")]
+    command = [*CODE, code, str(tmp_path / "photos.index"), str(tmp_path / "held")]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(4)
@@ -201,7 +201,8 @@ def test_readers_and_deletes_while_a_first_feed_works(
 ) -> None:
     """One sentence before the index is there, an answer from then on; no delete comes between."""
     index = tmp_path / "photos.index"
-    feeding = start("feed", manifests[0], "--index", index)
+    # Slow to start: both are asked before, while and after the index is made.
+    feeding = start("feed", manifests[0], "--index", index, program=FRESH_CLIPSEARCH)
     codes = set()
     while feeding.poll() is None:
         for words in ("status", "delete a0 --yes"):

@@ -13,12 +13,23 @@ from queue import Empty, Queue
 from threading import Thread
 
 import pytest
+from clipsearch_command import CODE
 
 import clipsearch
 from clipsearch import cli
+from clipsearch.feed import watching as following
 from clipsearch.feed.watching import changes, places
 
 pytest.importorskip("watchfiles")
+
+
+# What has changed is told ten times a second.
+SOON = """
+from clipsearch.__main__ import main
+from clipsearch.feed import watching
+watching.QUIET_MS = watching._LOOK_MS = 100
+main()
+"""
 
 
 class Watching:
@@ -46,7 +57,7 @@ class Watching:
 
 @contextmanager
 def watching(folder: Path, *arguments: str) -> Iterator[Watching]:
-    command = [sys.executable, "-m", "clipsearch", "feed", *arguments, "--watch"]
+    command = [*CODE, SOON, "feed", *arguments, "--watch"]
     process = subprocess.Popen(
         command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -81,7 +92,7 @@ def test_each_change_is_fed_until_ctrl_c(tmp_path: Path) -> None:
         feed.wait_for("m.jsonl: there is no such file")
         write(tmp_path, ["a", "c", "d"])
         feed.wait_for("fed 1,")
-        time.sleep(1.5)
+        time.sleep(0.6)
         assert feed.lines.empty(), "its own files are no changes"
         feed.process.send_signal(signal.SIGINT)
         assert feed.process.wait(20) == 130
@@ -90,16 +101,20 @@ def test_each_change_is_fed_until_ctrl_c(tmp_path: Path) -> None:
         assert search.count() == 3
 
 
-def test_what_changes_during_a_step_is_told_by_the_next(tmp_path: Path) -> None:
+def test_what_changes_during_a_step_is_told_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "QUIET_MS", 50)
+    monkeypatch.setattr(following, "_LOOK_MS", 50)
     (tmp_path / "index").mkdir()
     steps = changes([tmp_path], [tmp_path / "index", tmp_path / "ledger.sqlite"])
     assert next(steps) is False
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a.jpg").write_bytes(b"x")
-    assert True in (next(steps) for _ in range(20))
+    assert True in (next(steps) for _ in range(200))
     (tmp_path / "index" / "segment").write_bytes(b"x")
     (tmp_path / "ledger.sqlite-wal").write_bytes(b"x")
-    assert [next(steps) for _ in range(4)] == [False] * 4
+    assert [next(steps) for _ in range(8)] == [False] * 8
     steps.close()
 
 

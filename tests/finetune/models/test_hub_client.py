@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from clipsearch_command import CLIPSEARCH
 from huggingface_hub import constants, errors, get_session
 from huggingface_hub.utils import _http as hub_http
 from raw_server import RawServer, Step, for_ever, http_answer
@@ -64,7 +64,7 @@ def test_a_file_that_crawls_is_given_up(client: DeadlineClient, kind: str) -> No
 
 
 def test_a_file_that_takes_longer_than_an_answer_may_is_read_whole(client: DeadlineClient) -> None:
-    parts: list[Step] = [HEAD + b"Content-Length: 2000000\r\n\r\n", *[b"x" * 100_000, 0.1] * 20]
+    parts: list[Step] = [HEAD + b"Content-Length: 2000000\r\n\r\n", *[b"x" * 200_000, 0.1] * 10]
     with (
         RawServer(script=lambda: iter(parts)) as server,
         client.stream("GET", server.url) as answer,
@@ -121,9 +121,9 @@ def test_the_hubs_library_asks_through_it(monkeypatch: pytest.MonkeyPatch) -> No
 def test_ctrl_c_once_ends_what_waits_for_the_hub(tmp_path: Path) -> None:
     with RawServer(script=ENDLESS["headers that drip"]) as server:
         process = subprocess.Popen(
-            [sys.executable, "-m", "clipsearch", "export", "somebody/model", "--out", "out"],
+            [*CLIPSEARCH, "export", "somebody/model", "--out", "out"],
             env=os.environ
-            | {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")},
+            | {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "XDG_CACHE_HOME": str(tmp_path)},
             cwd=tmp_path,
             stderr=subprocess.PIPE,
             text=True,

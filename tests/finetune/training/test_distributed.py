@@ -9,7 +9,8 @@ from pathlib import Path
 import distributed_worker
 import pytest
 import torch
-import torch.multiprocessing as mp
+import torch.distributed as dist
+from clipsearch_command import CODE
 from distributed_worker import CASES
 from random_batch import assert_close
 
@@ -38,12 +39,40 @@ def joint() -> dict:
     return {case.name: distributed_worker.train(case, ALONE) for case in CASES}
 
 
+SPAWNED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from distributed_worker import spawned
+rank, size, port = map(int, sys.argv[2:5])
+spawned(rank, size, port, sys.argv[5])
+"""
+
+
+def in_processes(size: int, folder: Path) -> list[dict]:
+    """Every case in so many processes; the answers of all."""
+    # A port that is only looked for may be another's when it is needed: this one is held.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    processes = [
+        subprocess.Popen(
+            [*CODE, SPAWNED, *map(str, (WORKER.parent, rank, size, store.port, folder))],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=200)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+    return [torch.load(folder / f"{rank}-of-{size}.pt") for rank in range(size)]
+
+
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> list[dict]:
-    """Every case in two processes; the answers of both."""
-    folder = tmp_path_factory.mktemp("two")
-    mp.spawn(distributed_worker.spawned, (2, free_port(), str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}-of-2.pt") for rank in range(2)]
+    return in_processes(2, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize("case", [case.name for case in CASES])
@@ -111,9 +140,7 @@ def test_runs_under_accelerate(tmp_path, joint) -> None:
 
 @pytest.mark.slow
 def test_three_processes(tmp_path, joint) -> None:
-    mp.spawn(distributed_worker.spawned, (3, free_port(), str(tmp_path)), nprocs=3)
-    for rank in range(3):
-        found = torch.load(tmp_path / f"{rank}-of-3.pt")
+    for found in in_processes(3, tmp_path):
         assert found["talk"] == TALK
         for case in CASES:
             assert_close(found[case.name]["weights"], joint[case.name]["weights"], 1e-6)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from unicodedata import normalize
 
 import numpy as np
@@ -61,10 +62,15 @@ def passes(document: Document, condition: Filter) -> bool:
     return above and below
 
 
+@cache
+def words_of(caption: str) -> tuple[str, ...]:
+    return tuple(tokens(caption))
+
+
 def twin(documents: list[Document], query: EngineQuery) -> tuple[list[tuple[str, float]], int]:
     """((id, score) of all hits, total)."""
     words = {
-        document.id: [token for caption in document.captions for token in tokens(caption)]
+        document.id: [token for caption in document.captions for token in words_of(caption)]
         for document in documents
     }
     average = sum(map(len, words.values())) / len(documents)

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from clipsearch_command import CLIPSEARCH
 from raw_server import RawServer, Step, for_ever
 from vespa_stub import Request, StubVespa, numbered_document
 
@@ -76,7 +76,7 @@ def test_a_refusal_before_all_was_sent_is_read() -> None:
             connection.shutdown(socket.SHUT_WR)
             time.sleep(0.2)
             connection.shutdown(socket.SHUT_RD)
-            time.sleep(2)
+            time.sleep(0.3)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=refuse, args=(server,), daemon=True).start()
@@ -210,7 +210,7 @@ def test_ctrl_c_once_ends_a_feed_that_waits(tmp_path: Path) -> None:
         vespa.choose_fault = hang
         arguments = ["feed", "photos.jsonl", "--index", vespa.url]
         process = subprocess.Popen(
-            [sys.executable, "-m", "clipsearch", *arguments],
+            [*CLIPSEARCH, *arguments],
             env=os.environ | {"XDG_STATE_HOME": str(tmp_path)},
             cwd=tmp_path,
             stderr=subprocess.PIPE,
@@ -239,7 +239,7 @@ COMMANDS = {
 def test_ctrl_c_once_ends_a_command_that_waits(command: str, kind: str) -> None:
     with RawServer(script=ENDLESS[kind]) as server:
         process = subprocess.Popen(
-            [sys.executable, "-m", "clipsearch", *COMMANDS[command], server.url],
+            [*CLIPSEARCH, *COMMANDS[command], server.url],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -5,7 +5,6 @@ Against the stub that ranks as the recorded Vespa did (test_vespa_parity.py).
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clipsearch_command import CLIPSEARCH
+from clipsearch_command import CLIPSEARCH, without_settings
 from config_server_stub import StubConfigServer
 from tiny_encoder import DIMENSION, build_encoder
 from vespa_stub import Request, StubVespa
@@ -37,11 +36,10 @@ class Road:
         return "photos.index", self.vespa.url
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if "CLIPSEARCH" not in name}
         return subprocess.run(
             [*CLIPSEARCH, *arguments],
             cwd=self.folder,
-            env={**kept, "XDG_STATE_HOME": str(self.folder / "state")},
+            env={**without_settings(), "XDG_STATE_HOME": str(self.folder / "state")},
             capture_output=True,
             text=True,
             timeout=120,
