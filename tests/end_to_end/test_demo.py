@@ -26,26 +26,39 @@ def clipsearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
+def walk(root: Path, *command: str) -> tuple[Path, str, float]:
     """(folder, what was printed, seconds) of one whole demo."""
-    root = tmp_path_factory.mktemp("with a space")
     start = time.monotonic()
-    command = [*FRESH_CLIPSEARCH, "demo", "--out", "the demo"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    words = [*command, "--out", "the demo"]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "the demo", done.stdout, time.monotonic() - start
 
 
-def test_held_out_combinations_are_found_in_the_promised_time(
-    walked: tuple[Path, str, float],
-) -> None:
-    folder, printed, seconds = walked
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
+    """A demo that trains for a third of its time."""
+    root = tmp_path_factory.mktemp("with a space")
+    return walk(root, *CLIPSEARCH, "demo", "--epochs", "4")
+
+
+def check_figures(folder: Path, printed: str, least: float) -> None:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["after"]["pool"] >= 100
-    assert metrics["after"]["recall@1"] >= 0.70
+    assert metrics["after"]["recall@1"] >= least
     assert metrics["before"]["recall@1"] <= 0.05
     assert f"pool of {metrics['after']['pool']} pictures" in printed
+
+
+def test_held_out_combinations_are_found(walked: tuple[Path, str, float]) -> None:
+    folder, printed, _ = walked
+    check_figures(folder, printed, 0.25)
+
+
+@pytest.mark.slow
+def test_held_out_combinations_are_found_well_in_the_promised_time(tmp_path: Path) -> None:
+    folder, printed, seconds = walk(tmp_path, *FRESH_CLIPSEARCH, "demo")
+    check_figures(folder, printed, 0.70)
     assert seconds <= MOST_SECONDS
 
 

@@ -66,9 +66,15 @@ def exported(tmp_path_factory) -> dict[str, Exported]:
     for family, save in (("clip", save_clip), ("siglip", save_siglip)):
         save(root / family)
         dual = load_dual_encoder(root / family)
-        description = export_encoder(dual, root / f"{family} encoder")
-        made[family] = Exported(dual, root / f"{family} encoder", description)
+        out = root / f"{family} encoder"
+        made[family] = Exported(dual, out, export_encoder(dual, out))
     return made
+
+
+@pytest.fixture
+def old(exported, tmp_path) -> Path:
+    """A folder that an export is to replace."""
+    return shutil.copytree(exported["clip"].folder, tmp_path / "encoder")
 
 
 @pytest.fixture
@@ -140,11 +146,10 @@ def test_interface_of_the_towers(exported) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("family", ["clip_folder", "siglip_folder"])
-def test_patches_are_those_of_torch_and_change_no_fingerprint(family, request, tmp_path) -> None:
-    dual = load_dual_encoder(request.getfixturevalue(family))
-    out = tmp_path / "encoder"
-    description = export_encoder(dual, out)
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_patches_are_those_of_torch_and_change_no_fingerprint(family, exported, tmp_path) -> None:
+    dual, description = exported[family].dual, exported[family].description
+    out = shutil.copytree(exported[family].folder, tmp_path / "encoder")
     pixels = made_up_images(dual.preprocessing, 3)
     expected = embed_patches(dual, torch.from_numpy(normalize(pixels, dual.preprocessing)))
     found = Encoder.load(out).encode_patches(pixels)
@@ -264,9 +269,7 @@ def test_other_weights_have_another_fingerprint(dual, exported, tmp_path) -> Non
     assert second.fingerprint != exported["clip"].description.fingerprint
 
 
-def test_towers_that_differ_are_refused(dual, tmp_path, monkeypatch) -> None:
-    out = tmp_path / "encoder"
-    before = export_encoder(dual, out)
+def test_towers_that_differ_are_refused(dual, exported, old, monkeypatch) -> None:
     trace = onnx_room._trace
 
     def spoil(tower, path, **how) -> None:
@@ -280,9 +283,8 @@ def test_towers_that_differ_are_refused(dual, tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(onnx_room, "_trace", spoil)
     with pytest.raises(ClipsearchError, match=r"the ONNX text tower differs from torch by .* more"):
-        export_encoder(dual, out)
-    check_fingerprint(out, before)
-    assert [path.name for path in tmp_path.iterdir() if "encoder" in path.name] == ["encoder"]
+        export_encoder(dual, old)
+    assert_only_the_old(old, exported)
 
 
 def test_weights_that_are_not_finite_are_refused(dual, tmp_path) -> None:
@@ -346,72 +348,66 @@ def run_export(source, out, before) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_kill_9_leaves_the_old_folder_whole(dual, tmp_path) -> None:
-    out = tmp_path / "encoder"
-    before = export_encoder(dual, out, name="old")
+def test_kill_9_leaves_the_old_folder_whole(dual, exported, old, tmp_path) -> None:
     kill = "replacement._replace = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
-    assert run_export(tmp_path / "clip", out, kill).returncode == -signal.SIGKILL
-    assert read_description(out).name == "old"
-    check_fingerprint(out, before)
+    assert run_export(tmp_path / "clip", old, kill).returncode == -signal.SIGKILL
+    assert contents(old) == contents(exported["clip"].folder)
     # The next export clears up.
-    export_encoder(dual, out, name="next")
-    assert read_description(out).name == "next"
+    export_encoder(dual, old, name="next")
+    assert read_description(old).name == "next"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "encoder"]
 
 
-def test_kill_9_between_the_two_renames_is_mended(dual, tmp_path) -> None:
-    out = tmp_path / "encoder"
-    export_encoder(dual, out, name="old")
-    out.rename(tmp_path / ".encoder.old")
-    finish_replacement(out, ENCODER_FOLDER)
-    assert read_description(out).name == "old"
+def test_kill_9_between_the_two_renames_is_mended(exported, old, tmp_path) -> None:
+    old.rename(tmp_path / ".encoder.old")
+    finish_replacement(old, ENCODER_FOLDER)
+    assert contents(old) == contents(exported["clip"].folder)
     # And after the second rename the old one is only rubbish.
-    shutil.copytree(out, tmp_path / ".encoder.old")
-    finish_replacement(out, ENCODER_FOLDER)
+    shutil.copytree(old, tmp_path / ".encoder.old")
+    finish_replacement(old, ENCODER_FOLDER)
     assert not (tmp_path / ".encoder.old").exists()
 
 
-def test_a_full_disk_leaves_the_old_folder_whole(dual, tmp_path) -> None:
-    out = tmp_path / "encoder"
-    before = export_encoder(dual, out, name="old")
+def test_a_full_disk_leaves_the_old_folder_whole(dual, exported, old, tmp_path) -> None:
     # No file may grow beyond this, so that the weights cannot be written.
     full = (
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         " resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
     )
-    done = run_export(tmp_path / "clip", out, full)
+    done = run_export(tmp_path / "clip", old, full)
     assert done.returncode == 1
     assert "could not be written" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert_only_the_old(out, before)
+    assert_only_the_old(old, exported)
 
 
 @pytest.mark.parametrize("moment", ["_write_json", "_trace", "write_description", "model_card"])
-def test_any_write_may_fail(dual, tmp_path, monkeypatch, moment) -> None:
-    out = tmp_path / "encoder"
-    before = export_encoder(dual, out, name="old")
-
+def test_any_write_may_fail(dual, exported, old, monkeypatch, moment) -> None:
     def fail(*arguments, **options) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(onnx_room if moment == "_trace" else export_room, moment, fail)
     with pytest.raises(ClipsearchError, match=r"could not be written .*No space left on device"):
-        export_encoder(dual, out)
-    assert_only_the_old(out, before)
+        export_encoder(dual, old)
+    assert_only_the_old(old, exported)
 
 
-def assert_only_the_old(out, before) -> None:
-    assert read_description(out).name == "old"
-    check_fingerprint(out, before)
-    assert sorted(path.name for path in out.parent.iterdir()) == ["clip", "encoder"]
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_the_fingerprint_is_that_of_the_files(dual, tmp_path) -> None:
-    description = export_encoder(dual, tmp_path / "encoder")
-    (tmp_path / "encoder" / "README.md").write_text("another card")
-    assert fingerprint(tmp_path / "encoder") == description.fingerprint
-    (tmp_path / "encoder" / "tokenizer.json").write_text("{}")
-    assert fingerprint(tmp_path / "encoder") != description.fingerprint
+def assert_only_the_old(old, exported) -> None:
+    assert contents(old) == contents(exported["clip"].folder)
+    assert sorted(path.name for path in old.parent.iterdir()) == ["clip", "encoder"]
+
+
+def test_the_fingerprint_is_that_of_the_files(old) -> None:
+    before = read_description(old).fingerprint
+    (old / "README.md").write_text("another card")
+    assert fingerprint(old) == before
+    (old / "tokenizer.json").write_text("{}")
+    assert fingerprint(old) != before
 
 
 def test_help_has_examples_and_loads_no_torch() -> None:

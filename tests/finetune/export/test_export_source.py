@@ -1,6 +1,7 @@
 """What goes along from an encoder folder into the next, and what it may be mixed with."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -17,26 +18,39 @@ RECIPE = {"epochs": 3, "model": "openai/clip"}
 METRICS = {"after": [], "split": "val"}
 
 
-@pytest.fixture
-def encoder(tmp_path):
-    """An encoder folder with the reports of a training run."""
-    save_clip(tmp_path / "base", seed=1)
-    dual = load_dual_encoder(tmp_path / "base")
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The checkpoint that the training run started from."""
+    folder = tmp_path_factory.mktemp("base") / "base"
+    save_clip(folder, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(base, tmp_path_factory):
+    root = tmp_path_factory.mktemp("exported")
+    dual = load_dual_encoder(base)
     with torch.no_grad():
         for parameter in dual.parameters():
             parameter.add_(0.1)
-    (tmp_path / "history.csv").write_text("step,loss\n")
-    (tmp_path / "loss.png").write_bytes(b"png")
-    files = [tmp_path / "history.csv", tmp_path / "loss.png"]
-    export_encoder(dual, tmp_path / "encoder", metrics=METRICS, recipe=RECIPE, files=files)
-    return tmp_path / "encoder"
+    (root / "history.csv").write_text("step,loss\n")
+    (root / "loss.png").write_bytes(b"png")
+    files = [root / "history.csv", root / "loss.png"]
+    export_encoder(dual, root / "encoder", metrics=METRICS, recipe=RECIPE, files=files)
+    return root / "encoder"
 
 
-def test_reports_go_along_where_embeddings_stay(encoder, tmp_path) -> None:
+@pytest.fixture
+def encoder(exported, tmp_path):
+    """An encoder folder with the reports of a training run, to be changed."""
+    return shutil.copytree(exported, tmp_path / "encoder")
+
+
+def test_reports_go_along_where_embeddings_stay(encoder, base, tmp_path) -> None:
     source = load_source(str(encoder))
     assert (source.recipe, source.metrics) == (RECIPE, METRICS)
     assert [path.name for path in source.files] == ["history.csv", "loss.png"]
-    assert source.dual.base_model == str(tmp_path / "base")
+    assert source.dual.base_model == str(base)
     export_encoder(
         source.dual, tmp_path / "again",
         recipe=source.recipe, metrics=source.metrics, files=source.files,
@@ -55,15 +69,15 @@ def test_figures_stay_behind_where_embeddings_change(encoder) -> None:
     assert (mixed.recipe, mixed.metrics, mixed.files) == (RECIPE | {"wise_ft": 0.5}, None, ())
 
 
-def test_the_base_is_what_training_started_from(encoder, tmp_path) -> None:
-    base = load_dual_encoder(tmp_path / "base").model.state_dict()
+def test_the_base_is_what_training_started_from(encoder, base) -> None:
+    before = load_dual_encoder(base).model.state_dict()
     found = load_source(str(encoder), wise_ft=0.25).dual
-    assert found.base_model == str(tmp_path / "base")
+    assert found.base_model == str(base)
     for name, value in found.model.state_dict().items():
-        torch.testing.assert_close(value, base[name] + 0.025, atol=1e-5, rtol=0)
+        torch.testing.assert_close(value, before[name] + 0.025, atol=1e-5, rtol=0)
 
 
-def test_a_base_that_is_named(encoder, tmp_path) -> None:
+def test_a_base_that_is_named(encoder, base, tmp_path) -> None:
     save_clip(tmp_path / "named", seed=5)
     found = load_source(str(encoder), wise_ft=0, base=str(tmp_path / "named")).dual
     expected = load_dual_encoder(tmp_path / "named").model.state_dict()
@@ -71,7 +85,7 @@ def test_a_base_that_is_named(encoder, tmp_path) -> None:
     for name, value in found.model.state_dict().items():
         assert torch.equal(value, expected[name]), name
     # The model need not be an encoder folder then.
-    plain = load_source(str(tmp_path / "base"), wise_ft=1, base=str(tmp_path / "named"))
+    plain = load_source(str(base), wise_ft=1, base=str(tmp_path / "named"))
     assert plain.recipe == {"wise_ft": 1}
 
 
@@ -81,18 +95,17 @@ def test_a_base_of_another_kind(encoder, tmp_path) -> None:
         load_source(str(encoder), wise_ft=0.5, base=str(tmp_path / "siglip"))
 
 
-@pytest.mark.parametrize("base", ["tiny", "", "openai/clip + roberta-base"])
-def test_a_base_that_cannot_be_loaded_again(encoder, base: str) -> None:
+@pytest.mark.parametrize("name", ["tiny", "", "openai/clip + roberta-base"])
+def test_a_base_that_cannot_be_loaded_again(encoder, name: str) -> None:
     description = json.loads((encoder / "encoder.json").read_text())
-    (encoder / "encoder.json").write_text(json.dumps(description | {"base_model": base}))
+    (encoder / "encoder.json").write_text(json.dumps(description | {"base_model": name}))
     with pytest.raises(UsageError, match="name the model to mix with by --base"):
         base_of(str(encoder))
 
 
-def test_a_checkpoint_does_not_say_what_it_started_from(tmp_path) -> None:
-    save_clip(tmp_path / "clip")
+def test_a_checkpoint_does_not_say_what_it_started_from(base) -> None:
     with pytest.raises(UsageError, match=r"is no encoder folder.* by --base"):
-        load_source(str(tmp_path / "clip"), wise_ft=0.5)
+        load_source(str(base), wise_ft=0.5)
 
 
 @pytest.mark.parametrize(
