@@ -1,8 +1,9 @@
 """Places within a radius, in both engines, against angles between vectors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -203,6 +204,102 @@ def test_boxes_tell_what_is_within_and_what_is_not(
         at_edge = any(map(_holds(document), boxes.edge))
         assert within or not in_inner
         assert in_inner or at_edge or not within
+
+
+centres = st.one_of(
+    st.sampled_from(
+        [(90.0, 0.0), (-90.0, 77.0), (89.9999, -180.0), (0.0, 180.0), (52.0, -179.9999)]
+    ),
+    st.tuples(st.floats(-90, 90), st.floats(-180, 180)),
+)
+radii = st.one_of(
+    st.sampled_from([0.0, 1e-3, 1.0, MOST_METERS / 2, MOST_METERS]),
+    st.floats(1, 7).map(lambda power: 10**power),
+)
+
+
+@settings(max_examples=60)
+@given(centres, radii, st.sampled_from([3, 60, 2_000]), st.integers(0, 1 << 30))
+def test_many_places_and_strips_find_what_a_plain_comparison_finds(
+    centre: tuple[float, float], radius: float, most_at_edge: int, seed: int
+) -> None:
+    """In the form of either engine: compared at once, and as boxes with ids at their edge."""
+    near = NearFilter(*centre, radius)
+    latitudes, longitudes = _places_about(centre, radius, np.random.default_rng(seed))
+    away = _angles(latitudes, longitudes, centre) * EARTH_RADIUS_METERS
+    clear = np.abs(away - radius) > 1e-3  # closer to the edge, rounding decides
+    within = away <= radius
+    assert (are_near(latitudes, longitudes, near) == within)[clear].all()
+
+    def in_any(boxes: Iterable[Box]) -> np.ndarray:
+        found = np.zeros(len(latitudes), np.bool_)
+        for box in boxes:
+            found |= (
+                (latitudes >= box.south) & (latitudes <= box.north)
+                & (longitudes >= box.west) & (longitudes <= box.east)
+            )  # fmt: skip
+        return found
+
+    def find(query: EngineQuery) -> tuple[tuple[Document, ...], int]:
+        (edge,) = query.filters
+        assert isinstance(edge, vespa_near.NearInBoxes)
+        rows = np.flatnonzero(in_any(edge.boxes))
+        return tuple(
+            Document(str(row), (), numbers={"latitude": float(latitudes[row]),
+                                            "longitude": float(longitudes[row])})
+            for row in rows[: query.k].tolist()
+        ), len(rows)  # fmt: skip
+
+    with patch.object(vespa_near, "MOST_AT_EDGE", most_at_edge):
+        try:
+            (asked,) = vespa_near.in_boxes(EngineQuery(None, filters=(near,)), find).filters
+        except UsageError as error:
+            assert most_at_edge < len(latitudes) and "lie about" in str(error)
+            return
+    assert isinstance(asked, vespa_near.NearInBoxes)
+    found = in_any(asked.boxes)
+    found[[int(id) for id in asked.ids]] = True
+    assert (found == within)[clear].all()
+
+
+def _places_about(
+    centre: tuple[float, float], radius: float, source: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """1,200 places: most about the edge, some anywhere, at the poles, and the centre itself."""
+    away = radius / EARTH_RADIUS_METERS * source.uniform(0.9, 1.1, 800)
+    turn = source.uniform(0, 2 * np.pi, 800)
+    here = np.radians(centre[0])
+    sines = np.sin(here) * np.cos(away) + np.cos(here) * np.sin(away) * np.cos(turn)
+    north = np.arcsin(np.clip(sines, -1, 1))
+    east = np.arctan2(
+        np.sin(turn) * np.sin(away) * np.cos(here), np.cos(away) - np.sin(here) * np.sin(north)
+    )
+    anywhere = np.degrees(np.arcsin(source.uniform(-1, 1, 390)))
+    latitudes = np.concatenate([np.degrees(north), anywhere, [centre[0], 90, -90, 90, -90] * 2])
+    longitudes = np.concatenate(
+        [
+            centre[1] + np.degrees(east),
+            source.uniform(-180, 180, 390),
+            [centre[1], 0, 0, 180, -180] * 2,
+        ]
+    )
+    longitudes = (longitudes + 180) % 360 - 180
+    longitudes[(longitudes < 0) & (source.random(1200) < 0.3)] += 360  # counted from 0 to 360
+    return latitudes, longitudes
+
+
+def _angles(
+    latitudes: np.ndarray, longitudes: np.ndarray, centre: tuple[float, float]
+) -> np.ndarray:
+    """Of vectors from the middle of the Earth, by their sine and cosine: no haversine."""
+
+    def vectors(north: np.ndarray, east: np.ndarray) -> np.ndarray:
+        return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)])
+
+    ones = vectors(np.radians(latitudes), np.radians(longitudes))
+    other = vectors(*np.radians(np.array(centre))[:, None])
+    across = np.linalg.norm(np.cross(ones, other, axis=0), axis=0)
+    return np.arctan2(across, (ones * other).sum(0))
 
 
 @pytest.mark.parametrize(
