@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow test-wheel test-live test-real lint docs format diagram settings commands screenshots page-states bench clean
+.PHONY: help install demo test test-slow test-wheel test-live test-real lint docs format diagram settings commands python screenshots page-states bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -63,6 +63,9 @@ settings: $(INSTALLED) ## write docs/settings.md anew, from the settings of a tr
 
 commands: $(INSTALLED) ## write docs/reference/commands.md anew, from the help of the commands
 	$(BIN)/python tests/architecture/commands_page.py
+
+python: $(INSTALLED) ## write docs/reference/python.md anew, from the docstrings
+	$(BIN)/python tests/architecture/python_page.py
 
 screenshots: $(INSTALLED) ## write the pictures of the page in docs/ anew, from the demo; needs chromium
 	test -d demo/pictures.index || $(BIN)/clipsearch demo

@@ -3,6 +3,7 @@
 Called, it does so: `clipsearch.feed("photos.csv", "photos.index")`.
 """
 
+import inspect
 import io
 import sys
 from dataclasses import fields, replace
@@ -19,8 +20,19 @@ if TYPE_CHECKING:
     from finetune.frames import DataFrame
 
 
+PAGE = __doc__
+
+
 class _Feed(ModuleType):
     """This package as a function: `clipsearch.feed` is both, and a module may have a class."""
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        """This page with the options of a feed, which stand at `FeedOptions`."""
+        from clipsearch.feed.options import FeedOptions  # not for who wants a part of it
+
+        options = inspect.cleandoc(FeedOptions.__doc__ or "").partition("Attributes:\n")[2]
+        return f"{PAGE}\nfeed{inspect.signature(self.__call__)}\n\nOptions:\n{options}"
 
     def __call__(
         self,
@@ -39,18 +51,16 @@ class _Feed(ModuleType):
             manifest: A folder of images, a file of captions, or a pandas DataFrame.
             index: A folder (embedded engine, made where missing) or an http(s) address (Vespa).
             quiet: Draw no progress on standard error.
-            options: The other attributes of `clipsearch.feed.feed.FeedOptions`: `encoder` (a folder
-                or an id of the hub), `vectors_of`, `images`, `data_set`, `id_prefix`, `splits`,
-                `tags`, `numbers`, `dates`, `prune`, `language`, `device`, `precision`, `workers`,
-                `batch_size`, `strict`, `report`, `ledger`, `columns`, `folder_tags`, `exif`,
-                `addresses`.
+            options: The other attributes of `clipsearch.feed.options.FeedOptions`, which
+                `help(clipsearch.feed)` lists.
 
         Returns counts of what was done, and notes.
 
         Raises TypeError for another option, and what `clipsearch.feed.feed.feed` raises: kinds of
         `clipsearch.ClipsearchError`.
         """
-        from clipsearch.feed.feed import FeedOptions, feed  # not for who wants a part of it
+        from clipsearch.feed.feed import feed  # not for who wants a part of it
+        from clipsearch.feed.options import FeedOptions
 
         check_names(options, [each.name for each in fields(FeedOptions)], "feed()")
         asked = FeedOptions(manifest=manifest, index=str(index), **options)

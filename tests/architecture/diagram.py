@@ -1,4 +1,4 @@
-"""Draw the rooms and their imports into docs/architecture.md: `make diagram`.
+"""Draw the rooms and their imports for docs/architecture.md: `make diagram`.
 
 An arrow means "imports"; one that follows from others is left out. Files that lie in no room are
 joined: those of `finetune`, with its folders of texts and files, are "basics", those of
@@ -9,8 +9,11 @@ import ast
 from collections.abc import Iterable, Iterator
 
 from import_graph import PACKAGES, REPOSITORY, Imports, graph, modules
+from layered_drawing import drawing
 
 PAGE = REPOSITORY / "docs" / "architecture.md"
+PICTURE = REPOSITORY / "docs" / "rooms.svg"
+SHOWN = "![Rooms of clipsearch (green) and finetune (yellow), and what each imports](rooms.svg)"
 BEGIN, END = "<!-- made by `make diagram` -->\n", "<!-- end of what `make diagram` makes -->\n"
 BASICS = ("files", "text")
 # Of a contract's own, though it is one file.
@@ -66,22 +69,6 @@ def fewest(arrows: Imports) -> Imports:
     }
 
 
-def mermaid(arrows: Imports) -> Iterator[str]:
-    """The lines of a flowchart."""
-    yield "```mermaid"
-    yield "flowchart TD"
-    for package in reversed(PACKAGES):
-        yield f"    subgraph {package}"
-        for name in sorted(arrows):
-            if name.startswith(package + "."):
-                yield f'        {name.replace(".", "_")}["{name.partition(".")[2]}"]'
-        yield "    end"
-    for here in sorted(arrows):
-        for other in sorted(arrows[here]):
-            yield f"    {here.replace('.', '_')} --> {other.replace('.', '_')}"
-    yield "```"
-
-
 def sentences() -> Iterator[str]:
     """Two tables for each package: its rooms, and its files that lie in none."""
     found = {
@@ -104,12 +91,18 @@ def sentences() -> Iterator[str]:
 
 def made() -> str:
     """What belongs between BEGIN and END of the page."""
-    return "\n".join([*mermaid(fewest(rooms(graph()))), *sentences()]) + "\n"
+    return "\n".join([SHOWN, *sentences()]) + "\n"
+
+
+def drawn() -> str:
+    """The picture."""
+    return drawing(fewest(rooms(graph())))
 
 
 def main() -> None:
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
+    PICTURE.write_text(drawn(), encoding="utf-8")
     PAGE.write_text(before + BEGIN + made() + END + after, encoding="utf-8")
 
 

@@ -1,10 +1,13 @@
 """docs/architecture.md says what is there: rooms, arrows, paths and names."""
 
 import re
+from itertools import combinations
+from xml.etree import ElementTree
 
 import pytest
-from diagram import BEGIN, END, PAGE, fewest, made, reached
+from diagram import BEGIN, END, PAGE, PICTURE, drawn, fewest, made, reached
 from import_graph import REPOSITORY
+from layered_drawing import Node, drawing, levels, ordered, places, with_bends
 
 TEXT = PAGE.read_text(encoding="utf-8")
 TREES = r"(?:finetune|clipsearch|vespa_app|tests|docs|deploy|benchmarks)"
@@ -21,6 +24,21 @@ NEW = re.compile(r"\bnew (?:room )?`([^`]+)`")
 
 def test_what_the_diagram_command_makes_is_up_to_date() -> None:
     assert TEXT.partition(BEGIN)[2].partition(END)[0] == made(), "run: make diagram"
+    assert PICTURE.read_text(encoding="utf-8") == drawn(), "run: make diagram"
+
+
+def test_every_room_is_drawn_above_what_it_imports_and_apart_from_others() -> None:
+    arrows = {"p.a": {"p.b", "p.d"}, "p.b": {"q.c"}, "q.c": {"p.d"}, "p.d": set(), "q.e": {"p.d"}}
+    layers, steps = with_bends(arrows, levels(arrows))
+    place = places(ordered(layers, steps))
+    for here, others in arrows.items():
+        assert all(place[Node(here)][1] < place[Node(other)][1] for other in others)
+    for (one, first), (other, second) in combinations(place.items(), 2):
+        apart = abs(first[0] - second[0]) >= (one.width + other.width) / 2
+        assert first[1] != second[1] or apart
+    picture = drawing(arrows)
+    assert picture.count("marker-end") == 5 and picture.count("<text") == 5
+    ElementTree.fromstring(picture)
 
 
 def test_arrows_that_follow_from_others_are_left_out() -> None:
