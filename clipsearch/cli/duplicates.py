@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import index_option, json_option, moved_images_option
 from finetune.console import printable
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _REASONS = ("content", "look", "embedding")
 _MIN_COSINE = 0.98
 _CELLS = 400
+_MEMBERS_SHOWN = 50
+_FEW = 100
 
 
 @click.command()
@@ -35,7 +38,7 @@ _CELLS = 400
     type=float,
     default=_MIN_COSINE,
     show_default=True,
-    help="Cosine from which two embeddings are alike, -1 to 1.",
+    help="Cosine from which two embeddings are alike, above 0 and up to 1.",
 )
 @click.option("--mark", is_flag=True, help="Write the groups into the index, for query --collapse.")
 @moved_images_option
@@ -56,6 +59,9 @@ def duplicates(
     as_json: bool,
 ) -> None:
     """Show which pictures of an index are nearly the same, in groups.
+
+    Each picture of a group is like the first, which stands for the others: its bytes or its
+    perceptual hash are the same, or its embedding reaches --min-cosine with the first's.
 
     Every embedding is compared with every other: for ten times the pictures it takes a hundred
     times as long (--by content --by look compares none). All embeddings are held in memory.
@@ -83,8 +89,8 @@ def duplicates(
         marked = None
         if mark:
             with feed_lock(index, "feed"):
-                for note in upgraded(engine, None):
-                    click.echo(f"Note: {note}.", err=True)
+                for told in upgraded(engine, None):
+                    note(f"{told}.")
                 marked = write_looks(engine, documents, groups)
         if as_json:
             click.echo(json_text(_as_json(groups, len(documents), marked), indent=2))
@@ -119,15 +125,28 @@ def _as_json(groups: "list[DuplicateGroup]", documents: int, marked: int | None)
 
 
 def _print(groups: "list[DuplicateGroup]", documents: int, marked: int | None) -> None:
+    if groups:
+        click.echo("cosine with the first of the group, and id")
     for number, group in enumerate(groups, 1):
         click.echo(f"{number}. by {', '.join(group.reasons)}")
-        for member in group.members:
+        for member in group.members[:_MEMBERS_SHOWN]:
             click.echo(f"   {member.cosine:z.4f}  {printable(member.document.id)}")
+        if len(group.members) > _MEMBERS_SHOWN:
+            more = len(group.members) - _MEMBERS_SHOWN
+            click.echo(f"   and {more:,} more (--json has them all)")
     held = sum(len(group.members) for group in groups)
     named = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
     click.echo(f"{named} with {held:,} of {documents:,} pictures")
     if marked is not None:
         click.echo(f"marked {marked:,} documents")
+    largest = max((group for group in groups), key=lambda each: len(each.members), default=None)
+    if largest is None or 10 * len(largest.members) < documents or documents < _FEW:
+        return
+    if "embedding" in largest.reasons:
+        note(
+            f"the largest group holds {len(largest.members):,} of {documents:,} pictures: a higher"
+            f" --min-cosine tells them apart"
+        )
 
 
 def _write_sheet(

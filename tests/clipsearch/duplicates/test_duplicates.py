@@ -41,17 +41,27 @@ def _documents(count: int = 60) -> list[Document]:
 
 
 def _naive(documents: list[Document], min_cosine: float) -> list[set[str]]:
-    groups = [{document.id} for document in documents]
+    """Equal ones first, then stars of those that stand for them, each by its neighbours' number."""
+    equal = [{document.id} for document in documents]
+    near = {document.id: set[str]() for document in documents}
     for one, other in combinations(documents, 2):
-        alike = (
-            (one.content and one.content == other.content)
-            or (one.look and one.look == other.look)
-            or float(one.embedding @ other.embedding) >= min_cosine
-        )
-        first, second = (next(g for g in groups if each.id in g) for each in (one, other))
-        if alike and first is not second:
+        if float(one.embedding @ other.embedding) >= min_cosine:
+            near[one.id].add(other.id)
+            near[other.id].add(one.id)
+        same = one.content and one.content == other.content
+        first, second = (next(g for g in equal if each.id in g) for each in (one, other))
+        if (same or (one.look and one.look == other.look)) and first is not second:
             first |= second
-            groups.remove(second)
+            equal.remove(second)
+    turns = sorted(near, key=lambda id: (-len(near[id]), id))
+    of_first = {min(each, key=turns.index): each for each in equal}
+    groups: list[set[str]] = []
+    for first in sorted(of_first, key=turns.index):
+        if first in of_first:
+            group = of_first.pop(first)
+            for other in near[first] & of_first.keys():
+                group |= of_first.pop(other)
+            groups.append(group)
     return sorted((group for group in groups if len(group) > 1), key=lambda g: (-len(g), min(g)))
 
 
@@ -63,12 +73,42 @@ def test_groups_are_those_of_a_naive_twin(
     documents = _documents()
     found = duplicate_groups(documents[::-1], min_cosine=min_cosine)
     names = [{member.document.id for member in group.members} for group in found]
-    assert names == _naive(documents, min_cosine)
+    assert sorted(map(sorted, names)) == sorted(map(sorted, _naive(documents, min_cosine)))
+    assert [len(each) for each in names] == sorted(map(len, names), reverse=True)
     assert {reason for group in found for reason in group.reasons} == set(REASONS)
     for group in found:
         assert group.members[0].cosine == pytest.approx(1, abs=1e-5)
     (only,) = {g.reasons for g in duplicate_groups(documents, reasons=("content",))}
     assert only == ("content",)
+
+
+def test_a_chain_is_no_group_and_no_member_is_far_from_the_first() -> None:
+    angles = np.linspace(0, np.pi / 2, 40)
+    chain = [
+        Document(f"{n:02}.jpg", embedding=np.array([np.cos(a), np.sin(a)], np.float32))
+        for n, a in enumerate(angles)
+    ]
+    groups = duplicate_groups(chain, min_cosine=0.99)
+    assert len(groups) > 3
+    for group in groups:
+        assert all(member.cosine >= 0.99 - 1e-6 for member in group.members)
+        pairs = combinations([member.document.embedding for member in group.members], 2)
+        assert all(one @ other >= 2 * 0.99**2 - 1 - 1e-6 for one, other in pairs)
+        cosines = [member.cosine for member in group.members]
+        assert cosines == sorted(cosines, reverse=True)
+    firsts = [group.members[0].document.embedding for group in groups]
+    assert all(one @ other < 0.99 for one, other in combinations(firsts, 2))
+
+
+def test_a_large_group_is_cut_and_told_of(tmp_path: Path) -> None:
+    engine = LocalEngine.create(tmp_path / "i", IndexInfo(2))
+    same = [Document(f"{n}.jpg", embedding=np.array([1, 0], np.float32)) for n in range(120)]
+    list(engine.feed(map(Upsert, same)))
+    engine.finish_feed()
+    engine.close()
+    done = CliRunner().invoke(duplicates, ["--index", str(tmp_path / "i")])
+    assert "and 70 more (--json has them all)" in done.stdout
+    assert "the largest group holds 120 of 120 pictures: a higher --min-cosine" in done.stderr
 
 
 def test_a_bound_that_all_reach_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +155,8 @@ def test_groups_are_shown_and_marked(tmp_path: Path) -> None:
     run = CliRunner()
     shown = run.invoke(duplicates, ["--index", str(index), "--json", "--min-cosine", "0.9"])
     groups = json.loads(shown.stdout)["groups"]
-    assert [{each["id"] for each in group["documents"]} for group in groups] == _naive(
-        documents, 0.9
-    )
+    shown_groups = [sorted(each["id"] for each in group["documents"]) for group in groups]
+    assert sorted(shown_groups) == sorted(map(sorted, _naive(documents, 0.9)))
     assert {document.id: document.look for document in engine.visit()} == before
     sheet = tmp_path / "same.html"
     marked = run.invoke(
