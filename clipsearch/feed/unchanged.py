@@ -25,6 +25,7 @@ from clipsearch.feed.target import FeedTarget
 from clipsearch.version import __version__
 from finetune.errors import EngineError
 from finetune.frames import FrameManifest
+from finetune.images.address_cache import is_due
 from finetune.manifest.manifest import Manifest
 from finetune.text.composed import forms
 
@@ -251,6 +252,8 @@ def all_as_stamped(stamps: Iterable[str], searched: Iterable[str]) -> bool:
             return False
         now = f"0 {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
         if found != now or "." not in path[path.rfind("/") :]:  # "101.0" may stand for it
+            return False
+        if is_due(path):
             return False
         if not path.isascii() and any(os.path.lexists(f) for f in forms(path) if f != path):
             return False

@@ -9,10 +9,12 @@ from PIL import Image
 from raw_server import RawServer
 
 from clipsearch.cli import cli
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.search.search import Search
 from finetune.errors import ImageError
-from finetune.images.addresses import FetchLimits, cached_file
+from finetune.images.address_cache import cached_file
+from finetune.images.addresses import FetchLimits
 
 COLORS = ("red", "green", "blue")
 

@@ -1,18 +1,22 @@
 """Images by their addresses, from a server of this machine: limits, hosts, cache, manifests."""
 
 import io
+import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from raw_server import RawServer, Step, for_ever
 
 from finetune.errors import ImageError, ManifestError
-from finetune.images import address_connection
+from finetune.images import address_cache, address_connection
+from finetune.images.address_cache import cached_file
 from finetune.images.address_connection import is_public
-from finetune.images.addresses import FetchLimits, cached_file, fetched, is_address
+from finetune.images.addresses import AddressBook, FetchLimits, fetched, is_address
 from finetune.manifest.added_columns import AddedColumns
 from finetune.manifest.manifest import Manifest
 
@@ -43,7 +47,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files_in(folder: Path) -> list[Path]:
-    return [each for each in folder.rglob("*") if each.is_file()]
+    """The images in the cache."""
+    return [each for each in folder.rglob("*") if each.is_file() and each.suffix != ".version"]
 
 
 def test_an_image_is_fetched_once(cache: Path) -> None:
@@ -55,6 +60,80 @@ def test_an_image_is_fetched_once(cache: Path) -> None:
         assert len(server.requests) == 1
         assert b"accept-encoding: identity" in server.requests[0].lower()
     assert fetched(address) == file and files_in(cache) == [file]
+
+
+def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
+    now = time.time()
+    monkeypatch.setattr(address_cache.time, "time", lambda: now + days * 24 * 3600)
+
+
+def test_what_is_kept_is_asked_after_once_a_day_where_its_server_tells_versions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = {"/a.png": ("red", "ETag", '"1"'), "/b.png": ("blue", "Last-Modified", "Sat, 1"),
+            "/c.png": ("green", "X-No", "version")}  # fmt: skip
+
+    def reply(request: bytes) -> bytes:
+        color, header, version = held[request.split(b" ")[1].decode()]
+        same = f": {version}\r\n".encode() in request.split(b"Accept-Encoding")[-1]
+        return answer(b"", status=304) if same else answer(png(color), f"{header}: {version}")
+
+    def asked() -> list[str]:
+        book = AddressBook(HERE)
+        book.fetch([f"{server.url}{name}" for name in held])
+        found = sorted(each.split(b" ")[1].decode() for each in server.requests)
+        server.requests.clear()
+        return found
+
+    with RawServer(reply) as server:
+        assert asked() == ["/a.png", "/b.png", "/c.png"] and asked() == []
+        first = cached_file(f"{server.url}/a.png")
+        times = first.stat()
+        later(monkeypatch, 1.1)
+        assert asked() == ["/a.png", "/b.png"] and asked() == []
+        assert first.stat() == times and first.read_bytes() == png("red")
+        later(monkeypatch, 3)
+        held["/a.png"] = ("white", "ETag", '"2"')
+        assert asked() == ["/a.png", "/b.png"]
+        assert first.read_bytes() == png("white")
+        later(monkeypatch, 3)
+        fetched(f"{server.url}/a.png", HERE)  # a question takes what is there
+        assert server.requests == []
+        server.answer = lambda _: answer(b"", status=500)
+        assert asked() == ["/a.png", "/b.png"]
+        assert first.read_bytes() == png("white")  # kept, where its server does not answer
+
+
+def test_the_least_recently_used_go_when_the_cache_is_full_and_none_that_is_in_use(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (360, 360, 3), np.uint8)
+    big = io.BytesIO()
+    Image.fromarray(noise).save(big, "PNG")  # 0.39 MB
+    monkeypatch.setenv("CLIPSEARCH_ADDRESS_CACHE_MIB", "1")
+    with RawServer(lambda _: answer(big.getvalue())) as server:
+        names = [f"{server.url}/{number}.png" for number in range(4)]
+        for number, name in enumerate(names[:2]):
+            os.utime(fetched(name, HERE).with_suffix(".version"), (number, number))
+        fetched(names[0], HERE)  # used once more: the other goes first
+        time.sleep(0.02)
+        fetched(names[2], HERE)
+        assert set(files_in(cache)) == {cached_file(names[0]), cached_file(names[2])}
+        book = AddressBook(HERE)
+        book.fetch(names)
+        assert set(files_in(cache)) == {*map(cached_file, names)}, "all of these are in use"
+
+
+def test_addresses_beside_paired_vectors_are_not_asked_for(tmp_path: Path) -> None:
+    with RawServer(lambda _: answer(png())) as server:
+        (tmp_path / "m.csv").write_text(
+            f"image,caption\n{server.url}/a.png,a\n{server.url}/\u00e9.png,b\n"
+        )
+        np.save(tmp_path / "m.npy", np.eye(2, 4, dtype=np.float32))
+        with Manifest.open(tmp_path / "m.csv", addresses=HERE) as manifest:
+            assert [record.image for record in manifest.records()] == [None, None]
+            assert manifest.problems.notes == {"no image file": 2}
+        assert server.requests == []
 
 
 def test_redirects_are_followed_and_counted() -> None:
