@@ -17,10 +17,12 @@ from clipsearch.cli.listing import (
     write_blocks,
     write_lines,
 )
+from clipsearch.cli.messages import note
 from clipsearch.documents import Document
 from clipsearch.engine import Hit, Page
 from clipsearch.search.answer import Answer, answer_json, json_text
 from clipsearch.search.images import ImageFolders
+from clipsearch.search.missing_images import about_missing
 from finetune.console import printable
 from finetune.errors import ImageError
 
@@ -52,6 +54,10 @@ def show(
         click.echo(json_text(answer_json(answer), indent=2))
     else:
         _print(answer, listing)
+    paths = (hit.document.path for hit in answer.page.hits)
+    missing = about_missing(paths, answer.info, [answer.images] if answer.images else [])
+    if missing is not None:
+        note(missing)
     if listing.open:
         open_best(answer)
     if sheet is not None:
@@ -87,8 +93,8 @@ def _print(answer: Answer, listing: Listing) -> None:
         said.append(f"{printable(column)}: {line or 'none'}")
     for line in said:
         click.echo(line, err=not for_people)
-    for note in page.notes:
-        click.echo(f"Note: {printable(note)}", err=True)
+    for told in page.notes:
+        note(told)
     if page.partial is not None:
         click.echo(f"Warning: the answer may be incomplete: {printable(page.partial)}", err=True)
 
@@ -148,8 +154,8 @@ def _write_sheet(answer: Answer, path: Path, locate: "Locate | None") -> None:
             )
         )
     write_sheet(path, cells, f"{answer.heading}: {_shown(answer)}")
-    for note in dict.fromkeys(notes):
-        click.echo(f"Note: {printable(note)}", err=True)
+    for told in dict.fromkeys(notes):
+        note(told)
 
 
 def _title(rank: int, hit: Hit, answer: Answer) -> str:

@@ -4,12 +4,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import click
 
 from clipsearch.cli import EXIT_INTERRUPTED
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import (
     device_option,
     index_option,
@@ -25,6 +27,7 @@ from finetune.errors import UsageError
 from finetune.files.user_folders import user_cache
 from finetune.installing import install_command
 
+_LOOKED_FOR = 20
 _EXTRA = ("fastapi", "fastapi_offline", "jinja2", "multipart", "prometheus_client", "uvicorn")
 
 
@@ -137,6 +140,9 @@ def serve(
     def tell(address: str) -> None:
         click.echo(f"Serving {index} at {address} (API: {address}/docs)", err=True)
         click.echo(_who_may(settings.is_local, settings.token is not None), err=True)
+        missing = _missing_images(index, images)
+        if missing is not None:
+            note(missing)
 
     # a port that is taken is said before the service is imported, which takes its time
     with listen(settings.host, settings.port) as listener:
@@ -148,6 +154,19 @@ def serve(
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _missing_images(index: str, images: Sequence[Path]) -> str | None:
+    """Return what `about_missing` says of a few documents."""
+    from clipsearch.engines import open_engine  # light path: with the service
+    from clipsearch.search.missing_images import about_missing
+
+    engine = open_engine(index)
+    try:
+        paths = [document.path for document in islice(engine.visit(), _LOOKED_FOR)]
+        return about_missing(paths, engine.info, images)
+    finally:
+        engine.close()
 
 
 def _service() -> Callable[[ServerSettings, socket.socket, Callable[[str], None]], int]:

@@ -78,7 +78,7 @@ def _images(engine: Engine) -> Iterator[Finding]:
     if not looked:
         yield Finding("images", "green", "the documents name none")
         return
-    found = sum(folders.find(path) is not None for path in looked)
+    found = sum(map(folders.has, looked))
     said = f"{found} of {len(looked)} looked for are here (fed from {engine.info.images_root})"
     colour: Colour = "green" if found == len(looked) else "yellow"
     mend = "" if found == len(looked) else "say where they are with query --images FOLDER"

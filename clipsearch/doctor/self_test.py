@@ -11,7 +11,8 @@ import numpy as np
 
 from clipsearch.doctor.findings import Finding
 from clipsearch.encoder.encoder import Encoder
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.search.search import Search
 
 NAMES = ("red", "green", "blue")

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from clipsearch.engine import IndexInfo
-from finetune.images.addresses import cached_file, is_address
+from finetune.images.address_cache import cached_file
+from finetune.images.addresses import is_address
 from finetune.manifest.fields.tar_members import open_shard, regular_members
 from finetune.text.composed import forms
 
@@ -42,6 +43,16 @@ class ImageFolders:
             return file if file.is_file() else None
         found = self._first(path)
         return found.resolve() if found is not None and found.is_file() else None
+
+    def has(self, path: str) -> bool:
+        """Return whether the image is on this machine, as far as its file, or its tar, tells.
+
+        An address is: it is fetched where it is needed.
+        """
+        if is_address(path) or self.find(path) is not None:
+            return True
+        shards = PurePosixPath(path).parents if ".tar/" in path else ()
+        return any(each.suffix == ".tar" and self._first(str(each)) for each in shards)
 
     def source(self, path: str) -> "ImageSource | None":
         """Return where the image's bytes lie: a file, or a member of a tar (`shard.tar/name.jpg`).
