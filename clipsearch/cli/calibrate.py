@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli.measuring_options import qrels_option, resamples_option
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import (
     NamedPath,
     device_option,
@@ -156,6 +157,8 @@ def _print(result: "Calibrated") -> None:
     console.print()
     for line in verdict(result):
         console.print(Text(printable(line)))
+    for told in result.notes:
+        note(f"{told}.")
 
 
 def verdict(result: "Calibrated") -> list[str]:
@@ -173,4 +176,4 @@ def verdict(result: "Calibrated") -> list[str]:
         lines.append("Nothing is changed (--dry-run).")
     else:
         lines.append("Nothing is changed: the gain may be chance, or is none.")
-    return lines + [f"Note: {note}." for note in result.notes]
+    return lines

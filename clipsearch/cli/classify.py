@@ -9,6 +9,7 @@ import click
 
 from clipsearch.cli.completion import complete_labels
 from clipsearch.cli.image_addresses import image_file, private_addresses_option
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import (
     UTF8,
     device_option,
@@ -161,5 +162,5 @@ def _show(images: tuple[str, ...], found: "Classified", k: int, as_json: bool) -
         click.echo(printable(image))
         for label, probability in found.best(row, k):
             click.echo(f"  {probability:.4f}  {printable(label)}")
-    for note in found.notes:
-        click.echo(f"Note: {printable(note)}", err=True)
+    for told in found.notes:
+        note(told)

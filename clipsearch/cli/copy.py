@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import NamedPath, json_option
 from finetune.text.strict_json import dumps
 
@@ -43,5 +44,5 @@ def copy(source: str, target: str, as_json: bool) -> int:
     else:
         click.echo(f"copied {count:,} documents to {target}")
         for each in refused[:10]:
-            click.echo(f"Note: {each.operation.id} was refused: {each.error}", err=True)
+            note(f"{each.operation.id} was refused: {each.error}")
     return EXIT_SOME_REJECTED if refused else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from clipsearch.cli.completion import complete_ids
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import UTF8, index_option, json_option, ledger_option, yes_option
 from clipsearch.storable import shown_id
 from finetune.console import printable
@@ -53,8 +54,8 @@ def delete(ids: tuple[str, ...], index: str, yes: bool, ledger: Path | None, as_
             click.confirm(f"Remove {len(wanted):,} documents from {index}?", abort=True, err=True)
         # Not before: a question that waits for its answer must not keep a feed out.
         with by_hand(engine, index, ledger, "delete") as hand:
-            for note in hand.begin():
-                click.echo(f"Note: {note}.", err=True)
+            for told in hand.begin():
+                note(f"{told}.")
             outcomes = list(remove(engine, hand.ledger, wanted))
     finally:
         engine.close()

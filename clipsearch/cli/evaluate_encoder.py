@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli import EXIT_SOME_REJECTED
+from clipsearch.cli.messages import note
 from finetune.errors import UsageError
 from finetune.figures import GLOBAL, RANKS, TASKS
 from finetune.text.strict_json import dumps
@@ -82,6 +83,7 @@ def _print(evaluation: "EncoderEvaluation") -> None:
     from rich.text import Text
 
     from finetune.console import printable
+    from finetune.evaluation.intervals import FEW_CLUSTERS
 
     console = Console(highlight=False, soft_wrap=True)
     # Cut figures tell nothing: a narrower terminal wraps the lines instead.
@@ -95,6 +97,11 @@ def _print(evaluation: "EncoderEvaluation") -> None:
     console.print()
     for line in _footing(evaluation):
         console.print(Text(printable(line)))
+    few = min(each.clusters for each in evaluation.measurements)
+    if few < FEW_CLUSTERS:
+        note(f"with only {few} images, the intervals are too narrow.")
+    for told in evaluation.notes:
+        note(f"{told}.")
 
 
 def _heading(evaluation: "EncoderEvaluation") -> list[str]:
@@ -159,8 +166,6 @@ def _interval(estimate: "Estimate", digits: int, sign: str = "") -> str:
 
 
 def _footing(evaluation: "EncoderEvaluation") -> list[str]:
-    from finetune.evaluation.intervals import FEW_CLUSTERS
-
     sampling = evaluation.options.sampling
     lines = [
         f"In brackets: {sampling.confidence:.0%} bootstrap intervals,"
@@ -172,10 +177,6 @@ def _footing(evaluation: "EncoderEvaluation") -> list[str]:
             " not corrected for the number of figures."
         )
         lines += [_verdict(each) for each in evaluation.measurements if each.scope == GLOBAL]
-    few = min(each.clusters for each in evaluation.measurements)
-    if few < FEW_CLUSTERS:
-        lines.append(f"Note: with only {few} images, the intervals are too narrow.")
-    lines += [f"Note: {note}." for note in evaluation.notes]
     if evaluation.left_out:
         first = evaluation.left_out[0]
         lines.append(

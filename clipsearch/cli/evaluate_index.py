@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsearch.cli.messages import note
 from finetune.text.strict_json import dumps
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def _print(evaluation: "IndexEvaluation") -> None:
         _print_groups(console, evaluation, by)
     console.print()
     console.print(Text(printable(lines[1])))
-    for note in evaluation.notes:
-        console.print(Text(printable(f"Note: {note}.")))
+    for told in evaluation.notes:
+        note(f"{told}.")
     console.print()
     console.print(Text(printable(conclusion(evaluation))))
 

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from clipsearch.cli import EXIT_FAILED, EXIT_SOME_REJECTED
 from clipsearch.cli.completion import complete_recipes
 from clipsearch.cli.finetune_options import CAPTION_OPTIONS, settings_given, training_options
 from clipsearch.cli.groups import GroupedCommand
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import NamedPath, json_option
 from finetune.config.caption_augmentation import CaptionAugmentConfig
 from finetune.config.mapping import config_from_mapping
@@ -161,7 +161,7 @@ def build_config(
         values = dict(loaded.settings) | {"recipe": loaded.name}
     images = options.pop("augment")
     captions = {field: options.pop(name) for name, field in CAPTION_OPTIONS.items()}
-    given = settings_given(options, partial(click.echo, err=True))
+    given = settings_given(options, note)
     if manifests:
         values |= {"manifest": manifests[0], "more_manifests": manifests[1:]}
     if without_manifest:
@@ -197,7 +197,7 @@ def _check_data(config: TrainConfig, recipe: str | None, as_json: bool) -> int:
         click.echo(f"{each.what:<18}{each.found:>{width}}  {verdict}")
     click.echo(f"{'steps':<18}{found.steps:>{width},}  in {config.epochs:,} epochs")
     if found.note:
-        click.echo(f"Note: {found.note}")
+        note(found.note)
     for warning in found.warnings:
         click.echo(f"Warning: {warning}")
     return 0 if found.is_met else EXIT_FAILED

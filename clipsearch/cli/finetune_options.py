@@ -72,7 +72,7 @@ def settings_given(options: dict[str, Any], tell: Callable[[str], None]) -> dict
     for name in [name for name in given if name.startswith(_EARLIER)]:
         field = name.removeprefix(_EARLIER)
         declared = settings_of(TrainConfig)[field]
-        tell(f"Note: {declared.formerly} is called {declared.flag} now.")
+        tell(f"{declared.formerly} is called {declared.flag} now.")
         given.setdefault(field, given.pop(name))
     return given
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from clipsearch.cli.messages import note
 from clipsearch.cli.previews import preview
 from clipsearch.documents import Document
 from clipsearch.engine import Hit
@@ -198,8 +199,8 @@ def open_best(answer: Answer) -> None:
     best = answer.page.hits[0]
     found = ImageFolders(answer.info, answer.images).find(best.document.path)
     if found is None:
-        where = printable(best.document.path or best.document.id)
-        click.echo(f"Note: {where} is not here; say where with --images FOLDER", err=True)
+        where = best.document.path or best.document.id
+        note(f"{where} is not here; say where with --images FOLDER")
     else:
         launch(found)
 
@@ -207,4 +208,4 @@ def open_best(answer: Answer) -> None:
 def launch(path: Path) -> None:
     """Open a file with the system's viewer, and do not wait for it."""
     if click.launch(str(path)) != 0:
-        click.echo(f"Note: no viewer opened {printable(str(path))}", err=True)
+        note(f"no viewer opened {path}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsearch.cli.image_addresses import image_file, private_addresses_option
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import (
     UTF8,
     device_option,
@@ -199,8 +200,8 @@ def _show(image: str, text: str, looked: _Looked, as_json: bool) -> None:
         click.echo(f"and {len(found.boxes) - _BOXES_SHOWN} more boxes (--json has them all)")
     if not found.boxes or _is_nearly_all(found.boxes[0], found):
         click.echo("No part stands out.")
-    for note in found.notes:
-        click.echo(f"Note: {printable(note)}", err=True)
+    for told in found.notes:
+        note(told)
 
 
 def _nearer(among: "Standing | None") -> str:

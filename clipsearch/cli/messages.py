@@ -14,8 +14,14 @@ from typing import Any, TextIO, cast
 
 import click
 
+from finetune.console import printable
 from finetune.errors import UsageError
 from finetune.text.masking import masked
+
+
+def note(text: str) -> None:
+    """Tell a user something beside the results, on standard error: `--quiet` leaves it out."""
+    click.echo(f"Note: {printable(text)}", err=True)
 
 
 class _Said(io.TextIOBase):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import index_option, json_option
 from finetune.errors import EngineError, UsageError
 from finetune.text.strict_json import dumps
@@ -62,8 +63,8 @@ def _verify(folder: Path) -> "Verified":
     from clipsearch.engines.local.checksums import verify  # light path
 
     found = verify(folder)
-    for note in found.notes:
-        click.echo(f"Note: {note}.", err=True)
+    for told in found.notes:
+        note(f"{told}.")
     return found
 
 

@@ -6,6 +6,7 @@ import click
 
 from clipsearch.cli.completion import complete_ids, complete_tags
 from clipsearch.cli.delete import check_known
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import UTF8, index_option, json_option, ledger_option
 from finetune.errors import EngineError
 from finetune.text.strict_json import dumps
@@ -76,8 +77,8 @@ def update(
             documents = find_documents(engine, ids)
             check_known(documents, ids, index)
             known = list({each.id: each for each in documents if each is not None}.values())
-            for note in hand.begin():
-                click.echo(f"Note: {note}.", err=True)
+            for told in hand.begin():
+                note(f"{told}.")
             outcomes = change(engine, known, changes)
     finally:
         engine.close()

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -17,7 +18,9 @@ from clipsearch_command import CODE
 
 import clipsearch
 from clipsearch import cli
+from clipsearch.cli.feed import _print
 from clipsearch.feed import watching as following
+from clipsearch.feed.report import FeedReport
 from clipsearch.feed.watching import changes, places
 
 pytest.importorskip("watchfiles")
@@ -116,6 +119,28 @@ def test_what_changes_during_a_step_is_told_by_the_next(
     (tmp_path / "ledger.sqlite-wal").write_bytes(b"x")
     assert [next(steps) for _ in range(8)] == [False] * 8
     steps.close()
+
+
+def test_notes_and_problems_are_said_once_until_they_change(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = FeedReport(
+        fed=1, updated=0, reused=1, unchanged=0, removed=0, rejected=1, problems={}, blanked=0,
+        seconds=1.0, images_per_second=0.0, report_path=Path("r.csv"), notes=("one", "two"),
+        first_reasons=("a.jpg: is damaged",),
+    )  # fmt: skip
+    said = _print(report, None, set(), as_json=False, indent=None)
+    out, err = capsys.readouterr()
+    assert out.splitlines()[2:] == [
+        "  a.jpg: is damaged", "Each rejection, problem and note, with its reason: r.csv",
+    ]  # fmt: skip
+    assert err.splitlines() == ["Note: one.", "Note: two."]
+    said = _print(replace(report, notes=("two", "three")), None, said, as_json=False, indent=None)
+    out, err = capsys.readouterr()
+    assert (len(out.splitlines()), err) == (2, "Note: three.\n")
+    assert "Of these, 1 equal" in out
+    _print(report, None, said, as_json=False, indent=None)
+    assert capsys.readouterr().err == "Note: one.\n"  # it had gone, and is there again
 
 
 def test_what_is_followed(tmp_path: Path) -> None:
