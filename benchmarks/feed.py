@@ -27,7 +27,8 @@ import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from finetune.cores import available_cores
 from finetune.encoder_folder import IMAGE_TOWER, read_description
 from finetune.images.pixels import normalize

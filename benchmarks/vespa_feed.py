@@ -56,7 +56,8 @@ from clipsearch.engines.vespa.http.connection import (
     Transport,
 )
 from clipsearch.engines.vespa.operations import NAMESPACE, put_fields
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.operations import Upsert
 
 DIMENSION = 512

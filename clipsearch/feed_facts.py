@@ -17,6 +17,9 @@ class DataSet:
         folder_tags: As its last feed took them, see `finetune.manifest.added_columns`; empty where
             an earlier version fed it.
         exif: Whether its last feed read EXIF.
+        exclude: Patterns of what its last feed left out, see `finetune.manifest.exclusion`.
+        keeps_split: Whether its documents have their split as a tag: a manifest of it has named
+            splits, or an earlier version has fed it.
     """
 
     name: str
@@ -27,6 +30,8 @@ class DataSet:
     images: str = ""
     folder_tags: str = ""
     exif: bool = False
+    exclude: tuple[str, ...] = ()
+    keeps_split: bool = True
 
 
 @dataclass(frozen=True, slots=True)

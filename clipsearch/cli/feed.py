@@ -12,11 +12,14 @@ import click
 from clipsearch.cli import EXIT_SOME_REJECTED
 from clipsearch.cli.completion import complete_encoders, complete_languages
 from clipsearch.cli.image_addresses import private_addresses_option
+from clipsearch.cli.messages import note
 from clipsearch.cli.options import (
     UTF8,
     NamedPath,
+    added_columns_options,
     column_options,
     device_option,
+    exclude_option,
     images_option,
     index_option,
     json_option,
@@ -29,7 +32,7 @@ from finetune.text.strict_json import dumps
 from finetune.towers import ENCODING_PRECISIONS, FP32
 
 if TYPE_CHECKING:
-    from clipsearch.feed.feed import FeedOptions
+    from clipsearch.feed.options import FeedOptions
     from clipsearch.feed.report import FeedReport
     from clipsearch.modes import WordShare
 
@@ -90,18 +93,8 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     multiple=True,
     help="Keep this column as dates, as 2019, 2019-06 or 2019-06-01T12:30.",
 )
-@click.option(
-    "--folder-tags",
-    type=click.Choice(["path", "levels", "none"]),
-    help="Of a folder: the folder below it that a picture lies in as a tag (folder), with one more"
-    " a level (folder_1, folder_2 …), or none. [default: as at its last feed, or path]",
-)
-@click.option(
-    "--exif/--no-exif",
-    default=None,
-    help="Read taken (a date), camera, latitude and longitude from what the camera wrote. [default:"
-    " as at its last feed, or not]",
-)
+@added_columns_options
+@exclude_option
 @click.option(
     "--prune",
     is_flag=True,
@@ -172,6 +165,7 @@ def feed(as_json: bool, yes: bool, watch: bool, **values: Any) -> int:
       clipsearch feed photos.csv --encoder encoder --index photos.index
       clipsearch feed photos.csv --index photos.index --prune --yes
       clipsearch feed ~/Pictures --index pictures.index --watch
+      clipsearch feed ~/Pictures --index pictures.index --exclude "*.svg" --exclude drafts/
       clipsearch feed birds.csv --index photos.index --id-prefix birds/
       clipsearch feed photos/ --encoder encoder --index photos.index --language fr
       clipsearch feed vectors.parquet --index vectors.index
@@ -181,7 +175,8 @@ def feed(as_json: bool, yes: bool, watch: bool, **values: Any) -> int:
     Exit code 3: done, but some records were rejected; the report file says which and why.
     """
     # light path: onnxruntime
-    from clipsearch.feed.feed import FeedOptions, feed
+    from clipsearch.feed.feed import feed
+    from clipsearch.feed.options import FeedOptions
     from finetune.manifest.formats.columns import ColumnNames
 
     # All that a feed makes is freed by its counts: looking for circles takes a seventh of its time.
@@ -199,12 +194,19 @@ def feed(as_json: bool, yes: bool, watch: bool, **values: Any) -> int:
     names = [values.pop(name) for name in ("image_column", "caption_columns", "id_column")]
     columns = ColumnNames(*names) if any(names) else None
     limits = values.pop("limits")
+    if values.pop("no_exclude"):
+        values["exclude"] = ()
+    elif not values["exclude"]:
+        values["exclude"] = None
     options = FeedOptions(columns=columns, addresses=limits, **values)
 
+    said: set[str] = set()
+
     def once() -> int:
+        nonlocal said
         report = feed(options, consent=None if yes else consent)
         share = _measured(values) if report.fed or report.updated else None
-        _print(report, share, as_json=as_json, indent=None if watch else 2)
+        said = _print(report, share, said, as_json=as_json, indent=None if watch else 2)
         return 0 if report.complete else EXIT_SOME_REJECTED
 
     return _follow(values["manifest"], options, once) if watch else once()
@@ -237,21 +239,38 @@ def _follow(manifest: Path, options: "FeedOptions", once: Callable[[], int]) -> 
 
 
 def _print(
-    report: "FeedReport", share: "WordShare | None", *, as_json: bool, indent: int | None
-) -> None:
+    report: "FeedReport",
+    share: "WordShare | None",
+    said: set[str],
+    *,
+    as_json: bool,
+    indent: int | None,
+) -> set[str]:
+    """Print what the feed did, and what it says beside that, but for what it `said` before.
+
+    Returns what the next feed need not say again.
+    """
     if as_json:
         found = {"word_share": None if share is None else asdict(share)}
         click.echo(dumps(_as_dict(report) | found, indent=indent, ensure_ascii=True))
-        return
-    click.echo(summary(report))
+        return set()
+    problems = _problems(report)
+    notes = [f"{told}." for told in report.notes]
+    for line in [*_done(report), *(line for line in problems if line not in said)]:
+        click.echo(line)
+    for told in notes:
+        if told not in said:
+            note(told)
     if share is not None:
         from clipsearch.weighing import order_told, share_sum_told  # light path: NumPy
 
         click.echo(
             f"Queries: {order_told(share)} ({share_sum_told(share.weight)}, measured on the"
             f" captions of {share.images:,} images; clipsearch calibrate learns more, and says"
-            f" what it gains)."
+            f" what it gains).",
+            err=True,
         )
+    return {*problems, *notes}
 
 
 def _measured(values: dict[str, Any]) -> "WordShare | None":
@@ -261,12 +280,16 @@ def _measured(values: dict[str, Any]) -> "WordShare | None":
     try:
         return learn_word_share(values["index"], device=values["device"])
     except ClipsearchError as error:
-        click.echo(f"Note: how words and vector join was not measured: {error}", err=True)
+        note(f"how words and vector join was not measured: {error}")
         return None
 
 
 def summary(report: "FeedReport") -> str:
-    """Return what the feed did, in a line, and a line for each thing that the user should know."""
+    """Return what the feed did, in a line, and a line for each thing that did not go well."""
+    return "\n".join([*_done(report), *_problems(report)])
+
+
+def _done(report: "FeedReport") -> list[str]:
     words = (
         f"fed {report.fed:,}, updated {report.updated:,}, unchanged {report.unchanged:,},"
         f" removed {report.removed:,}, rejected {report.rejected:,}"
@@ -274,17 +297,19 @@ def summary(report: "FeedReport") -> str:
     )
     if report.images_per_second:
         words += f" (while writing: {report.images_per_second:,.1f} images/s)"
-    lines = [words]
-    if report.reused:
-        lines.append(f"Of these, {report.reused:,} equal what was encoded already.")
-    lines += [f"Note: {note}." for note in report.notes]
+    reused = f"Of these, {report.reused:,} equal what was encoded already."
+    return [words, reused] if report.reused else [words]
+
+
+def _problems(report: "FeedReport") -> list[str]:
+    lines = []
     if report.problems:
         counts = ", ".join(f"{kind}: {count:,}" for kind, count in sorted(report.problems.items()))
         lines.append(f"Problems of the manifest: {counts}.")
     lines += [f"  {reason}" for reason in report.first_reasons]
     if report.report_path is not None:
         lines.append(f"Each rejection, problem and note, with its reason: {report.report_path}")
-    return "\n".join(lines)
+    return lines
 
 
 def _as_dict(report: "FeedReport") -> dict[str, object]:

@@ -10,11 +10,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from clipsearch.cli import EXIT_SOME_REJECTED
-from clipsearch.cli.options import NamedPath, column_options, images_option, json_option
+from clipsearch.cli.options import (
+    NamedPath,
+    added_columns_options,
+    column_options,
+    exclude_option,
+    images_option,
+    json_option,
+)
 from clipsearch.cli.settings_file import is_typed
 from clipsearch.encoder.caption_tokens import tokenizer_of_encoder, tokenizer_of_model
 from finetune.errors import ManifestError, UsageError
 from finetune.files.outputs import is_report
+from finetune.manifest.added_columns import FOLDER_TAG, AddedColumns, FolderTags
 from finetune.manifest.check import MOST_CAPTIONS_COUNTED, ManifestSummary, Spread, check_manifest
 from finetune.manifest.cut_captions import CutCaptions
 from finetune.manifest.formats.columns import ColumnNames
@@ -65,6 +73,8 @@ def manifest() -> None:
     help="The same for a model before fine-tuning, as finetune --model takes it.",
 )
 @column_options
+@added_columns_options
+@exclude_option
 @json_option
 def check(
     path: str,
@@ -77,16 +87,22 @@ def check(
     image_column: str | None,
     caption_columns: tuple[str, ...],
     id_column: str | None,
+    folder_tags: FolderTags | None,
+    exif: bool | None,
+    exclude: tuple[str, ...],
+    no_exclude: bool,
     as_json: bool,
 ) -> int:
     """Read the manifest PATH and its images, and tell what is wrong.
 
     Counts, captions an image, image sizes, rows that are not UTF-8, images of equal content, and
-    the first offenders of each kind. Exit code 3 where there are problems.
+    the first offenders of each kind, and the columns that a feed with the same options makes. Exit
+    code 3 where there are problems.
 
     \b
     Examples:
       clipsearch manifest check photos.csv
+      clipsearch manifest check ~/Pictures --exif --exclude "*.svg"
       clipsearch manifest check dataset_rsicd.json --images RSICD_images --report problems.csv
       clipsearch manifest check "shards/{000..012}.tar" --decode --json
       clipsearch manifest check photos.csv --model openai/clip-vit-base-patch32
@@ -98,7 +114,9 @@ def check(
     if encoder is not None and model is not None:
         raise UsageError("--encoder and --model both name a text tower: give one of them")
     names = ColumnNames(image_column, caption_columns, id_column)
-    with Manifest.open(path, images=images, columns=names) as opened:
+    added = AddedColumns(folder_tags or FOLDER_TAG.folders, exif=bool(exif))
+    left_out = () if no_exclude else exclude
+    with Manifest.open(path, images=images, columns=names, added=added, exclude=left_out) as opened:
         tokenizer = None
         if encoder is not None:
             tokenizer = tokenizer_of_encoder(encoder)

@@ -168,6 +168,39 @@ def column_options(command: Command) -> Command:
     )(command)
 
 
+def added_columns_options(command: Command) -> Command:
+    """Add the options of columns that images bring themselves, as a feed takes them."""
+    command = click.option(
+        "--exif/--no-exif",
+        default=None,
+        help="Read taken (a date), camera, latitude and longitude from what the camera wrote."
+        " [default: as at its last feed, or not]",
+    )(command)
+    return click.option(
+        "--folder-tags",
+        type=click.Choice(["path", "levels", "none"]),
+        help="Of a folder: the folder below it that a picture lies in as a tag (folder), with one"
+        " more a level (folder_1, folder_2 …), or none. [default: as at its last feed, or path]",
+    )(command)
+
+
+def exclude_option(command: Command) -> Command:
+    """Add `--exclude PATTERN` and `--no-exclude`: what is left out, by patterns of `.gitignore`."""
+    command = click.option(
+        "--no-exclude",
+        is_flag=True,
+        help="Leave nothing out, whatever --exclude the index remembers.",
+    )(command)
+    return click.option(
+        "--exclude",
+        type=UTF8,
+        metavar="PATTERN",
+        multiple=True,
+        help="Leave out pictures and folders by their paths, as .gitignore does: '*.svg', drafts/,"
+        " /2019/raw; may be repeated. The index remembers the patterns.",
+    )(command)
+
+
 def ledger_option(command: Command) -> Command:
     """Add `--ledger FILE`: which documents the index has acknowledged."""
     return click.option(

@@ -20,7 +20,7 @@ from finetune.near_names import near_name
 SETTINGS_FILE = "clipsearch.toml"
 LARGEST = 1 << 20
 # For every command; of these the paths, which are meant from the file's folder.
-FOR_ALL = ("index", "encoder", "images", "ledger", "device", "language")
+FOR_ALL = ("index", "encoder", "images", "exclude", "ledger", "device", "language")
 PATHS = frozenset({"index", "encoder", "images", "ledger"})
 
 

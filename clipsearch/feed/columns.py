@@ -37,12 +37,14 @@ class MetadataColumns:
         numbers, tags, dates: By kind.
         asked_numbers: Those of `numbers` that the user asked for in this feed: their values are
             numbers whatever their spelling, 02134 is 2134.
+        keep_split: Whether a document has its split as a tag.
     """
 
     numbers: frozenset[str]
     tags: frozenset[str]
     asked_numbers: frozenset[str] = frozenset()
     dates: frozenset[str] = frozenset()
+    keep_split: bool = True
 
 
 def choose_columns(
@@ -52,6 +54,7 @@ def choose_columns(
     tags: Iterable[str] = (),
     numbers: Iterable[str] = (),
     dates: Iterable[str] = (),
+    names_splits: bool = True,
 ) -> MetadataColumns:
     """Return what the index remembers, and for each new column what is asked for or was found.
 
@@ -59,12 +62,14 @@ def choose_columns(
         found: Column to "number", "date" or "tag", as the manifest's values suggest.
         remembered: By the index.
         tags, numbers, dates: Asked for by the user; they decide about new columns only.
+        names_splits: Whether the manifest does, so that `split` is a tag.
 
     Raises UsageError for a column that is unknown, asked for as two kinds, or remembered as
     another kind.
     """
     kinds = _storable(found)
-    kinds[SPLIT_COLUMN] = "tag"
+    if names_splits:
+        kinds[SPLIT_COLUMN] = "tag"
     fixed = {SPLIT_COLUMN}
     known_kinds = {"number": remembered.numbers, "tag": remembered.tags, "date": remembered.dates}
     for kind, columns in known_kinds.items():
@@ -173,7 +178,8 @@ def tags_and_numbers(
 
     Raises DocumentError as `document_of` does.
     """
-    tags, numbers = {SPLIT_COLUMN: split}, {}
+    tags: dict[str, str] = {SPLIT_COLUMN: split} if columns.keep_split else {}
+    numbers: dict[str, float] = {}
     for column, value in metadata.items():
         # Data frames write a missing number as nan, the one value that is not itself.
         if value is None or value == "" or value != value:

@@ -128,6 +128,7 @@ def settle_data_set(
     encoded: bool,
     images: Path | None = None,
     added: AddedColumns = NO_COLUMNS,
+    exclude: tuple[str, ...] = (),
 ) -> DataSet:
     """Return the data set that the manifest is, written into what the index knows.
 
@@ -140,6 +141,7 @@ def settle_data_set(
         encoded: Whether its images are encoded, or else ready-made vectors fed.
         images: The folder of images that the feed was given; the next one need not be.
         added: The columns that images bring themselves, which the next feed takes too.
+        exclude: Patterns of what is left out, by the next feed too.
     """
     known = _known(engine.info, ledger)
     found = fed_from(place, ledger, wish)
@@ -165,7 +167,8 @@ def settle_data_set(
             folder = images.absolute().as_posix()
         sets[found] = DataSet(
             found, where.manifest, where.resolved, where.beside, prefix, folder,
-            added.folders, added.exif,
+            added.folders, added.exif, exclude,
+            keeps_split=manifest.names_splits or (old is not None and old.keeps_split),
         )  # fmt: skip
         return replace(info, data_sets=tuple(sets.values()))
 
@@ -208,7 +211,9 @@ def settle_place(engine: Engine, ledger: Ledger, place: ManifestPlace) -> DataSe
         if found is not None:
             return info
         name = _new_name(place, sets)
-        found = sets[name] = DataSet(name, place.manifest, place.resolved, place.beside)
+        found = sets[name] = DataSet(
+            name, place.manifest, place.resolved, place.beside, keeps_split=False
+        )
         return replace(info, data_sets=tuple(sets.values()))
 
     engine.change_info(registered)

@@ -18,9 +18,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO, get_args
+from typing import TextIO
 
-from clipsearch.encoder.encoder import check_precision
 from clipsearch.engines import feed_lock, is_remote
 from clipsearch.feed.columns import MetadataColumns
 from clipsearch.feed.comparison import Comparison
@@ -36,11 +35,26 @@ from clipsearch.feed.ledger.file import check_ledger, ledger_path
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.mark import FeedMark
 from clipsearch.feed.ledger.tables import IdSet
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.pipeline import Rejection
 from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
 from clipsearch.feed.preparation import prepare, tell_new
-from clipsearch.feed.removal import about_left, delete, gone_from, why_not_prune
-from clipsearch.feed.report import FeedReport, Rejections, check_report, manifest_notes, report_path
+from clipsearch.feed.removal import (
+    Hidden,
+    about_left,
+    about_still_meant,
+    delete,
+    gone_from,
+    why_not_prune,
+)
+from clipsearch.feed.report import (
+    FeedReport,
+    Rejections,
+    about_left_out,
+    check_report,
+    manifest_notes,
+    report_path,
+)
 from clipsearch.feed.reuse import plan_reuse
 from clipsearch.feed.target import FeedTarget
 from clipsearch.feed.unchanged import Asked, Unchanged
@@ -50,14 +64,10 @@ from clipsearch.feed.vectors import VectorSteps, both
 from clipsearch.feed.writing import Encoding, Tally, Writing
 from clipsearch.feed_facts import DataSet
 from finetune.console import Progress
-from finetune.errors import ManifestError, UsageError
-from finetune.frames import DataFrame, FrameManifest, as_manifest
-from finetune.images.addresses import FetchLimits
-from finetune.manifest.added_columns import FOLDER_TAG, AddedColumns, FolderTags
-from finetune.manifest.formats.columns import ColumnNames
+from finetune.errors import ManifestError
+from finetune.frames import FrameManifest, as_manifest
 from finetune.manifest.manifest import Manifest
-from finetune.several import check_several
-from finetune.towers import FP32
+from finetune.manifest.problems import LEFT_OUT
 
 WRITTEN = (Work.UPDATE, Work.EMBED, Work.REUSE, Work.DUPLICATE)
 # Comparing fewer records than this is over before a line about it could be read.
@@ -66,105 +76,6 @@ BLANKED = (
     "{:,} images have characters in captions, tags or paths that no index can hold (control"
     " characters, noncharacters, halves of surrogate pairs): blanks stand for them"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedOptions:
-    """What to feed, into what, and how.
-
-    Attributes:
-        manifest: The manifest, of any format that `Manifest.open` reads, or a pandas DataFrame;
-            `data_set` must name the data set that a DataFrame is, since it lies nowhere. Its
-            relative image paths are meant from the current folder.
-        index: A folder (embedded engine, made at the first feed) or an http(s) address (Vespa).
-        encoder: Its folder, or its id on the Hugging Face hub. None takes the index's own, else the
-            manifest's ready-made vectors, else (`clipsearch.hub`) the default one.
-        vectors_of: The encoder, as in `encoder`, that made the manifest's ready-made vectors: the
-            index takes these and knows it; images that are there are not encoded.
-        images: Where relative paths are looked for last; None is where the last feed of the same
-            manifest was told, if that is still there.
-        folder_tags, exif: Columns that the images bring themselves, see `AddedColumns`; None is as
-            the last feed of the same manifest, or else folders as one tag and no EXIF.
-        columns: Of a table whose names do not say which is which; None goes by the names.
-        splits: Of "train", "val", "test"; all where empty.
-        tags, numbers, dates: New metadata columns to keep as that kind, whatever their values say.
-        prune: Remove documents of this data set that the manifest no longer has.
-        data_set: The name of the data set that the manifest is; None finds out
-            (`clipsearch.feed.data_sets`).
-        id_prefix: What the ids of its documents begin with; None is the data set's.
-        language: Of the text analysis; None is the index's, or English for a new one.
-        workers: Processes that decode images; None is one a core (on "cuda" two fewer), or none for
-            a few images. 0 decodes in this process.
-        batch_size: Images encoded at once; None is 32 on the CPU and 256 on a GPU.
-        device: "auto", "cpu", "cuda" or "cuda:N", for the encoder.
-        precision: Of the image tower on "cuda": "fp32" or "bf16", see `Encoder.load`.
-        report: The report file; None is in the index's folder.
-        ledger: The ledger; None is `ledger_path`.
-        addresses: How images that the manifest names by address are fetched.
-        strict: Feed nothing where the manifest has any problem.
-    """
-
-    manifest: str | Path | DataFrame | FrameManifest
-    index: str
-    encoder: str | Path | None = None
-    vectors_of: str | Path | None = None
-    images: Path | None = None
-    columns: ColumnNames | None = None
-    folder_tags: FolderTags | None = None
-    exif: bool | None = None
-    splits: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
-    dates: tuple[str, ...] = ()
-    prune: bool = False
-    data_set: str | None = None
-    id_prefix: str | None = None
-    language: str | None = None
-    workers: int | None = None
-    batch_size: int | None = None
-    device: str = "cpu"
-    precision: str = FP32
-    report: Path | None = None
-    ledger: Path | None = None
-    addresses: FetchLimits | None = None
-    strict: bool = False
-
-    @property
-    def added(self) -> AddedColumns:
-        """Columns that the images bring themselves."""
-        return AddedColumns(self.folder_tags or FOLDER_TAG.folders, exif=bool(self.exif))
-
-    def after(self, last: DataSet) -> "FeedOptions":
-        """Return these options with what the last feed of the data set was told, and they lack."""
-        folder = Path(last.images) if last.images else None
-        tags = next((each for each in get_args(FolderTags) if each == last.folder_tags), None)
-        return replace(
-            self,
-            images=folder if self.images is None and folder and folder.is_dir() else self.images,
-            folder_tags=self.folder_tags or tags,
-            exif=last.exif if self.exif is None else self.exif,
-        )
-
-    def check(self) -> None:
-        """Raise UsageError for a value that cannot work."""
-        for name in ("splits", "tags", "numbers", "dates"):
-            check_several(getattr(self, name), f"FeedOptions.{name}")
-        check_precision(self.device, self.precision)
-        if self.encoder is not None and self.vectors_of is not None:
-            raise UsageError(
-                "--encoder encodes the images, --vectors-of takes the vectors that the manifest"
-                " brings: give one of them"
-            )
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
-        if self.workers is not None and self.workers < 0:
-            raise UsageError(f"--workers {self.workers}: must be 0 or more")
-        Wish(self.data_set, self.id_prefix).check()
-        if not isinstance(self.manifest, str | Path) and self.data_set is None:
-            raise UsageError(
-                "a DataFrame lies nowhere, so that the index could not know it again: name the data"
-                ' set that it is: data_set="photos"'
-            )
 
 
 # Asked before documents are removed: how many, and of which data set.
@@ -236,6 +147,7 @@ def feed(
                 columns=options.columns,
                 added=options.added,
                 addresses=options.addresses,
+                exclude=options.exclude or (),
             )
         )
         if not len(manifest):
@@ -290,13 +202,14 @@ class _Feed:
         self.writing_seconds = max(time.monotonic() - started, 1e-9)
         if self.plan.blanked:
             self.lasting_notes.append(BLANKED.format(self.plan.blanked))
-        left = 0 if options.prune else comparison.left(self.plan, ledger)
-        if left:
+        if not options.prune and (left := comparison.left(self.plan, ledger)):
+            hidden = Hidden.by(self.manifest.problems, source.data_set.id_prefix)
+            left -= hidden.count(ledger, source.data_set.name)
             shown = self.manifest.path.name or str(self.manifest.path)
-            self.lasting_notes.append(about_left(left, shown, self.manifest.problems.counts))
+            self.lasting_notes += about_left(left, shown, hidden)
         notes += self.lasting_notes
         if options.prune:
-            self._prune(source.data_set.name, comparison.gone, seen, mark)
+            self._prune(source.data_set, comparison.gone, seen, mark)
         engine.finish_feed()
         comparison.remember(self.plan, ledger, self.tally.removed)
         self._remember_manifest(source.data_set.name)
@@ -339,14 +252,14 @@ class _Feed:
         encoded = bool(self.target.fingerprint)
         data_set = settle_data_set(
             engine, ledger, self.manifest, place, wish, encoded=encoded,
-            images=options.images, added=options.added,
+            images=options.images, added=options.added, exclude=tuple(options.exclude or ()),
         )  # fmt: skip
         self.tally.notes += about_data_set(
             data_set, known, has_documents=ledger.has_data_set(data_set.name)
         )
         return DocumentSource(
             self.manifest,
-            columns,
+            replace(columns, keep_split=data_set.keeps_split),
             self.target.fingerprint,
             data_set,
             {each.name: each.manifest for each in engine.info.data_sets},
@@ -364,6 +277,9 @@ class _Feed:
                 self.rejections.add(problem.where, problem.kind, problem.reason)
         self.problem_count = self.rejections.count
         self.lasting_notes += manifest_notes(problems, str(self.options.manifest))
+        if self.options.exclude:
+            count = problems.notes.get(LEFT_OUT, 0)
+            self.lasting_notes.append(about_left_out(self.options.exclude, count))
 
     def _compared(self, source: DocumentSource, seen: IdSet | None) -> Writing | None:
         """Return what there is to write, of the records looked at; None for nothing."""
@@ -399,13 +315,13 @@ class _Feed:
             self.asked.remember(self.target, self.ledger, data_set, self.manifest, said)
 
     def _prune(
-        self, data_set: str, known: list[str] | None, manifest_ids: IdSet | None, mark: FeedMark
+        self, fed: DataSet, known: list[str] | None, manifest_ids: IdSet | None, mark: FeedMark
     ) -> None:
         """Remove what the manifest no longer has: `known`, or else what `manifest_ids` lacks."""
         tally, engine = self.tally, self.target.engine
-        reason = why_not_prune(self.manifest.problems.counts)
-        if reason is not None:
-            tally.notes.append(reason)
+        data_set, hidden = fed.name, Hidden.by(self.manifest.problems, fed.id_prefix)
+        if hidden.anything:
+            tally.notes.append(why_not_prune(hidden))
             return
         kept = set(self.plan.by_earlier_id.values())
         gone, unclaimed = [id for id in known or () if id not in kept], 0
@@ -416,6 +332,10 @@ class _Feed:
                 f"{unclaimed:,} documents of an earlier version are of no data set that is known,"
                 f" and stay: clipsearch delete removes them"
             )
+        still_meant = [id for id in gone if hidden.holds(id)]
+        if still_meant:
+            tally.notes.append(about_still_meant(len(still_meant), self.manifest.problems.counts))
+            gone = [id for id in gone if not hidden.holds(id)]
         if not gone:
             return
         if self.consent is not None and not self.consent(len(gone), data_set):
@@ -433,7 +353,8 @@ def _asked(options: FeedOptions, given: str | Path | FrameManifest) -> Asked:
     wish = Wish(options.data_set, options.id_prefix)
     kinds = (options.tags, options.numbers, options.dates)
     read = (options.images, options.splits, options.columns, options.added, options.strict)
-    return Asked.of(given, options.index, wish, (kinds, *read), prune=options.prune)
+    left_out = (tuple(options.exclude),) if options.exclude else ()
+    return Asked.of(given, options.index, wish, (kinds, *read, *left_out), prune=options.prune)
 
 
 def _nothing_changed(found: Unchanged, started: float) -> FeedReport:

@@ -40,8 +40,9 @@ def prepare(
     Returns the columns, and whether this manifest's documents need absolute paths.
     """
     columns = choose_columns(
-        manifest.columns(), target.columns, tags=tags, numbers=numbers, dates=dates
-    )
+        manifest.columns(), target.columns, tags=tags, numbers=numbers, dates=dates,
+        names_splits=manifest.names_splits,
+    )  # fmt: skip
     vector = None if target.fingerprint else first_vector(manifest)
     if vector is None and not target.made_by:
         target.take_default_encoder()

@@ -1,15 +1,23 @@
 """Which documents to remove, and removing them: from the ledger first and then from the index."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from clipsearch.engine import Engine
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.operations import Delete, Outcome
+from finetune.manifest.problems import Problem, Problems
 from finetune.several import check_several
+from finetune.text.composed import composed
+from finetune.text.numerals import without_point_zero
 
 # Problems of a manifest that take no record away; any other may hide one.
-HARMLESS_PROBLEMS = frozenset({"empty caption", "duplicate id", "two splits", "unknown split"})
+HARMLESS_PROBLEMS = frozenset(
+    {"empty caption", "unreadable captions", "duplicate id", "two splits", "unknown split"}
+)
 
 
 def delete(engine: Engine, ledger: Ledger, ids: Sequence[str]) -> Iterator[Outcome]:
@@ -44,33 +52,90 @@ def gone_from(
     return gone, unclaimed
 
 
-def why_not_prune(problems: Mapping[str, int]) -> str | None:
-    """Return a sentence where problems of the manifest (counts by kind) may hide images; else None.
+@dataclass(frozen=True)
+class Hidden:
+    """Documents that are still meant, though problems keep their records out of the manifest.
 
     A disk that is not mounted makes every image a missing file: that must not empty the index.
+
+    Attributes:
+        ids: Of such documents, composed.
+        beginnings: Of such ids, each with a `/` at its end.
+        counts: How many problems of a kind may hide any document, whichever its id.
+        first: The first of these.
     """
-    hiding = _hiding(problems)
-    if not hiding:
-        return None
+
+    ids: frozenset[str]
+    beginnings: tuple[str, ...]
+    counts: Mapping[str, int]
+    first: Problem | None
+
+    @classmethod
+    def by(cls, problems: Problems, id_prefix: str) -> Self:
+        """Collect what the problems say; the cost grows with their number."""
+        ids: set[str] = set()
+        beginnings: set[str] = set()
+        counts: Counter[str] = Counter()
+        first = None
+        for problem in problems if problems.counts else ():
+            if problem.kind not in problems.counts or problem.kind in HARMLESS_PROBLEMS:
+                continue
+            if problem.hides is None:
+                counts[problem.kind] += 1
+                first = first or problem
+            else:
+                held = beginnings if problem.hides.endswith("/") else ids
+                held.add(composed(id_prefix) + problem.hides)
+        return cls(frozenset(ids), tuple(sorted(beginnings)), counts, first)
+
+    @property
+    def anything(self) -> bool:
+        """Whether any document may be hidden, whichever its id."""
+        return self.first is not None
+
+    def holds(self, id: str) -> bool:
+        """Return whether this document is still meant."""
+        # An index may know it by an id of before: decomposed, or "101.0".
+        id = composed(id)
+        is_named = id in self.ids or without_point_zero(id) in self.ids
+        return is_named or id.startswith(self.beginnings)
+
+    def count(self, ledger: Ledger, data_set: str) -> int:
+        """Count the documents of a data set that are still meant; reads their ids for that."""
+        if not self.ids and not self.beginnings:
+            return 0
+        return sum(map(self.holds, ledger.ids_of(data_set)))
+
+
+def why_not_prune(hidden: Hidden) -> str:
+    """Return a sentence about problems that may hide any document."""
+    first = hidden.first
+    assert first is not None
     return (
-        f"nothing was pruned, since problems of the manifest may hide images ({hiding}): mend what"
-        f" the report names, or remove documents by their ids with clipsearch delete"
+        f"nothing was pruned, since problems of the manifest may hide any image"
+        f" ({_listed(hidden.counts)}; the first: {first.where}: {first.reason}): mend what the"
+        f" report names, or remove documents by their ids with clipsearch delete"
     )
 
 
-def about_left(count: int, manifest: str, problems: Mapping[str, int]) -> str:
+def about_still_meant(count: int, problems: Mapping[str, int]) -> str:
+    """Return a sentence about `count` documents that are still meant, and so not pruned."""
+    what = "1 document stays" if count == 1 else f"{count:,} documents stay"
+    hiding = {kind: each for kind, each in problems.items() if kind not in HARMLESS_PROBLEMS}
+    return f"{what}, of pictures that could not be taken ({_listed(hiding)}; the report names them)"
+
+
+def about_left(count: int, manifest: str, hidden: Hidden) -> list[str]:
     """Return a sentence about `count` documents that stay though the manifest has none of them."""
+    if count < 1:
+        return []
     what = "1 document stays that" if count == 1 else f"{count:,} documents stay that"
-    hiding = _hiding(problems)
-    if hiding:
-        return f"{what} {manifest} does not have, or its problems hide ({hiding})"
-    return f"{what} {manifest} no longer has; feed with --prune to remove {_them(count)}"
+    if hidden.anything:
+        listed = _listed(hidden.counts)
+        return [f"{what} {manifest} does not have, or its problems hide ({listed})"]
+    them = "it" if count == 1 else "them"
+    return [f"{what} {manifest} no longer has; feed with --prune to remove {them}"]
 
 
-def _them(count: int) -> str:
-    return "it" if count == 1 else "them"
-
-
-def _hiding(problems: Mapping[str, int]) -> str:
-    hiding = {kind: count for kind, count in problems.items() if kind not in HARMLESS_PROBLEMS}
-    return ", ".join(f"{kind}: {count:,}" for kind, count in sorted(hiding.items()))
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{kind}: {count:,}" for kind, count in sorted(counts.items()))

@@ -5,7 +5,7 @@ Notes stand in it too: of images that did, but whose reading a user should know 
 
 import csv
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Self, TextIO
 from clipsearch.engines import is_remote
 from finetune.errors import EngineError
 from finetune.files.outputs import is_report
+from finetune.manifest.exclusion import shown_patterns
 from finetune.manifest.formats.columns import COLUMNS, column_notes
 from finetune.manifest.inputs import Inputs, check_output
-from finetune.manifest.problems import Problems
+from finetune.manifest.problems import LEFT_OUT, Problems
 
 if TYPE_CHECKING:
     from _csv import Writer
@@ -27,6 +28,7 @@ FEW = 3
 HEADER = ("id", "kind", "reason")
 # The manifest's note about a ready-made vector, which is just what is wanted here.
 VECTOR_ALONE = "no image file"
+_TOLD_OTHERWISE = (VECTOR_ALONE, COLUMNS, LEFT_OUT)
 _is_report = is_report(",".join(HEADER))
 
 
@@ -164,9 +166,7 @@ def manifest_notes(problems: Problems, manifest: str) -> list[str]:
     A few of these as they are, more by their counts.
     """
     said = column_notes(problems)
-    others = {
-        kind: count for kind, count in problems.notes.items() if kind not in (VECTOR_ALONE, COLUMNS)
-    }
+    others = {kind: count for kind, count in problems.notes.items() if kind not in _TOLD_OTHERWISE}
     if 0 < sum(others.values()) <= FEW:
         found = [each for each in problems.examples if each.kind in others]
         return said + [_named(each.where, each.reason) for each in found]
@@ -175,6 +175,15 @@ def manifest_notes(problems: Problems, manifest: str) -> list[str]:
         command = shlex.join(["clipsearch", "manifest", "check", manifest])
         said.append(f"{listed}; more about them: {command}")
     return said
+
+
+def about_left_out(patterns: Sequence[str], count: int) -> str:
+    """Return what a feed says of the patterns that it leaves out; `count` files and folders."""
+    found = f"{count:,}" if count else "nothing"
+    return (
+        f"{shown_patterns(patterns)} leaves out {found} (remembered with the index; --no-exclude"
+        f" ends it)"
+    )
 
 
 def _named(where: str, reason: str) -> str:

@@ -51,7 +51,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How images are encoded; see `clipsearch.feed.feed.FeedOptions`.
+    """How images are encoded; see `clipsearch.feed.options.FeedOptions`.
 
     Attributes:
         workers: Processes that decode; None chooses.

@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 
 from clipsearch.engine import EngineQuery, IndexInfo
-from clipsearch.feed.columns import SPLIT_COLUMN
 from clipsearch.feed.data_sets import ManifestPlace
 from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
 from clipsearch.relevance.judgments import read_judgments
 from clipsearch.relevance.leave_one_out import caption_queries
+from clipsearch.relevance.splits import held_out
 from clipsearch.search.finding import find_documents
 from clipsearch.search.search import Search
 from finetune.errors import UsageError
@@ -117,7 +117,7 @@ def _captions(search: Search, source: QuerySource) -> Asked:
     info, collection = search.info, collection_of(search)
     notes: list[str] = []
     if source.manifest is None:
-        name, captions = search.engine.target, _held_captions(collection, source.split)
+        name, captions = search.engine.target, _held_captions(collection, info, source.split)
     else:
         name = str(source.manifest)
         captions, notes = _manifest_captions(search, collection, source)
@@ -142,13 +142,10 @@ def _captions(search: Search, source: QuerySource) -> Asked:
     )
 
 
-def _held_captions(collection: Collection, split: str) -> list[tuple[int, str]]:
-    return [
-        (row, caption)
-        for row, document in enumerate(collection.documents)
-        if split in (ALL_SPLITS, document.tags.get(SPLIT_COLUMN))
-        for caption in document.captions
-    ]
+def _held_captions(collection: Collection, info: IndexInfo, split: str) -> list[tuple[int, str]]:
+    every = range(len(collection))
+    rows = every if split == ALL_SPLITS else held_out(collection, info, split)
+    return [(row, caption) for row in rows for caption in collection.documents[row].captions]
 
 
 def _manifest_captions(

@@ -18,7 +18,6 @@ from clipsearch.engine import (
     DEFAULT_VECTOR_WEIGHT,
     IndexInfo,
 )
-from clipsearch.feed.columns import SPLIT_COLUMN
 from clipsearch.modes import MAX_SHARE_WEIGHT, WordShare
 from clipsearch.relevance.collection import Collection
 from clipsearch.relevance.judged_queries import JudgedQuery
@@ -26,6 +25,7 @@ from clipsearch.relevance.learning import learn_weights, scored_caption
 from clipsearch.relevance.leave_one_out import caption_queries
 from clipsearch.relevance.measures import MRR
 from clipsearch.relevance.runs import with_cosines
+from clipsearch.relevance.splits import held_out
 from clipsearch.search.search import Search
 from finetune.arrays import Float32
 
@@ -93,7 +93,8 @@ def measured_share(search: Search, splits: Sequence[str] = HELD_OUT_SPLITS) -> W
     collection = Collection.of(visited, info.dimension, info.language)
     for least_captions, learn in ((2, _by_words_and_cosines), (1, _by_cosines)):
         for split in splits:
-            rows = _rows_of(collection, split, least_captions)
+            held = held_out(collection, info, split)
+            rows = _rows_of(collection, held, least_captions)
             if len(rows) >= LEAST_IMAGES:
                 chosen = np.random.default_rng(0).permutation(rows)[:IMAGES].tolist()
                 queries = _queries(search, collection, chosen)
@@ -176,11 +177,10 @@ def _is_free(info: IndexInfo) -> bool:
     return untouched and info.calibration is None and info.encoder_path is not None
 
 
-def _rows_of(collection: Collection, split: str, least_captions: int) -> list[int]:
+def _rows_of(collection: Collection, rows: Sequence[int], least_captions: int) -> list[int]:
     return [
         row
-        for row, document in enumerate(collection.documents)
-        if document.tags.get(SPLIT_COLUMN) == split
-        and collection.embedded[row]
+        for row in rows
+        if collection.embedded[row]
         and sum(map(bool, collection.caption_words[row])) >= least_captions
     ]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune.images.addresses import cached_file, is_address
+from finetune.images.address_cache import cached_file
+from finetune.images.addresses import is_address
 from finetune.images.exif import exif_facts
 from finetune.images.source import ImageSource
 from finetune.manifest.formats.folder import ImageFolder

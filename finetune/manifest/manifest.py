@@ -35,7 +35,7 @@ resident memory for the whole process, in every text format; benchmarks/manifest
 import marshal
 import shlex
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,14 +47,17 @@ import numpy.typing as npt
 
 from finetune.errors import ManifestError
 from finetune.frames import DataFrame, FrameManifest, as_manifest, frame_of
-from finetune.images.addresses import AddressBook, FetchLimits, cached_file, is_address
+from finetune.images.address_cache import cached_file
+from finetune.images.addresses import AddressBook, FetchLimits, is_address
 from finetune.images.source import ImageSource
 from finetune.manifest.added_columns import NO_COLUMNS, AddedColumns
 from finetune.manifest.addresses_ahead import with_addresses_ahead
+from finetune.manifest.exclusion import Exclusion
 from finetune.manifest.formats import recognise
 from finetune.manifest.formats.columns import ColumnNames
 from finetune.manifest.formats.data_frame import DATA_FRAME
 from finetune.manifest.formats.row import ManifestSource, MetadataValue
+from finetune.manifest.formats.webdataset import WEBDATASET
 from finetune.manifest.image_lookup import ImageLookup
 from finetune.manifest.merging.merge import Merger, merged
 from finetune.manifest.merging.paired_vectors import PairedVectors
@@ -62,7 +65,7 @@ from finetune.manifest.merging.record_block import RecordBlock, StoredRow
 from finetune.manifest.merging.record_digests import Digests
 from finetune.manifest.merging.spilled_vectors import SpillError
 from finetune.manifest.merging.stored_record import StoredRecord
-from finetune.manifest.problems import Problems
+from finetune.manifest.problems import LEFT_OUT, Problems
 from finetune.manifest.splits import SPLITS, HashedSplit, hold_out
 from finetune.split_shares import DEFAULT_SHARES
 from finetune.text.numerals import without_point_zero
@@ -174,6 +177,7 @@ class Manifest:
         columns: ColumnNames | None = None,
         added: AddedColumns = NO_COLUMNS,
         addresses: FetchLimits | None = None,
+        exclude: Sequence[str] = (),
     ) -> "Manifest":
         """Recognise a manifest by its content and read it.
 
@@ -189,22 +193,27 @@ class Manifest:
                 not say it.
             added: Columns that the images bring themselves.
             addresses: How images that are named by address are fetched.
+            exclude: Patterns of images that are left out, see `finetune.manifest.exclusion`.
             digests: Whether `digests` will be asked for, and the hashes of embeddings.
 
         Raises:
             ManifestError: it is missing, of no known format, damaged, or has no usable record;
                 with `strict`, if it has any problem.
-            UsageError: the shares are no shares.
+            UsageError: the shares are no shares, or a pattern is none.
         """
         hashed_split = HashedSplit(seed, split)
+        exclusion = Exclusion.of(exclude)
         if images is not None and not images.is_dir():
             raise ManifestError(f"{images}: the folder of images is missing")
         given = as_manifest(path)
         path = Path(given)
         vectors = None if isinstance(given, FrameManifest) else PairedVectors.beside(path)
         source = recognise(given, vectors is not None, columns)
+        source = source if exclusion is None else exclusion.to(source)
         lookup = ImageLookup(source.root, images, source.suffixes, AddressBook(addresses))
-        source = with_addresses_ahead(added.to(source, lookup), lookup.addresses)
+        source = added.to(source, lookup)
+        if vectors is None:
+            source = with_addresses_ahead(source, lookup.addresses)
         found: list[Problems] = []
 
         def merger() -> Merger:
@@ -266,6 +275,14 @@ class Manifest:
     def record_of(self, row: StoredRow) -> Record:
         """Return a record of a block whole."""
         return self._record(*row)
+
+    @property
+    def names_splits(self) -> bool:
+        """Whether its splits are more than a hash of the ids: given, or of webdataset's shards.
+
+        The split of an image in a shard goes by its place in the shard, whatever its id.
+        """
+        return self.splits_are_given or self.format == WEBDATASET
 
     @property
     def digests(self) -> Digests:
@@ -411,6 +428,8 @@ class Manifest:
         first = problems.examples[0] if problems.counts else None
         example = "" if first is None else f"; the first: {first.where}: {first.reason}"
         if not self._count:
+            if problems.notes.get(LEFT_OUT):
+                raise ManifestError(f"{self.path}: --exclude leaves out all that could be taken")
             if not problems.counts:
                 raise ManifestError(f"{self.path}: it has no rows, only a header or nothing at all")
             mend = ""

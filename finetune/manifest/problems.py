@@ -15,6 +15,9 @@ EXAMPLES_OF_A_KIND = 5
 PACKED_AT_ONCE = 1000
 HEADER = ("kind", "where", "reason")
 
+# The kind of note about what the user wants left out.
+LEFT_OUT = "left out"
+
 # The kind of note about an image that was read by `finetune.images.sample_depth`'s last rule.
 OWN_RANGE = "own range"
 
@@ -30,14 +33,17 @@ class Problem:
             notes are "no caption", "text without picture", "format not read",
             "no image file", "different values", "stray quote", "unread list",
             "column not read", "half a character", "own range", "cut caption", "image not taken",
-            "same content" and "same content in two splits".
+            "same content", "same content in two splits" and "left out".
         where: The file and line, or the image.
         reason: What is wrong there, for people.
+        hides: The id of the record that the manifest lacks by it, or, with a `/` at its end, what
+            their ids begin with; None where it lacks none, or nobody can say which.
     """
 
     kind: str
     where: str
     reason: str
+    hides: str | None = None
 
 
 class Problems:
@@ -54,12 +60,12 @@ class Problems:
         self.counts: dict[str, int] = {}
         self.notes: dict[str, int] = {}
         self._examples: dict[str, list[Problem]] = {}
-        self._waiting: list[tuple[str, str, str]] = []
+        self._waiting: list[tuple[str, str, str, str | None]] = []
         self._packed: list[bytes] = []
 
-    def add(self, kind: str, where: str, reason: str) -> None:
-        """Count and keep a problem."""
-        self._keep(self.counts, kind, where, reason)
+    def add(self, kind: str, where: str, reason: str, hides: str | None = None) -> None:
+        """Count and keep a problem; `hides` as in `Problem`."""
+        self._keep(self.counts, kind, where, reason, hides)
 
     def note(self, kind: str, where: str, reason: str) -> None:
         """Count and keep a note: worth telling, no error."""
@@ -73,14 +79,14 @@ class Problems:
         if len(notes) <= few:
             return
         self.notes[kind] += len(notes) - few
-        self._waiting += [(kind, *_encodable(*each)) for each in notes[few:]]
+        self._waiting += [(kind, *_encodable(*each), None) for each in notes[few:]]
         self._pack()
 
     def extend(self, others: "Problems") -> None:
         """Take in all of others' problems and notes."""
         for problem in others:
             counts = self.notes if problem.kind in others.notes else self.counts
-            self._keep(counts, problem.kind, problem.where, problem.reason)
+            self._keep(counts, problem.kind, problem.where, problem.reason, problem.hides)
 
     def __len__(self) -> int:
         """Return the number of problems, without the notes."""
@@ -117,12 +123,14 @@ class Problems:
         """Free the memory; counts and examples stay."""
         self._packed, self._waiting = [], []
 
-    def _keep(self, counts: dict[str, int], kind: str, where: str, reason: str) -> None:
+    def _keep(
+        self, counts: dict[str, int], kind: str, where: str, reason: str, hides: str | None = None
+    ) -> None:
         counts[kind] = counts.get(kind, 0) + 1
         examples = self._examples.setdefault(kind, [])
         if len(examples) < EXAMPLES_OF_A_KIND:
-            examples.append(Problem(kind, where, reason))
-        self._waiting.append((kind, *_encodable(where, reason)))
+            examples.append(Problem(kind, where, reason, hides))
+        self._waiting.append((kind, *_encodable(where, reason), hides))
         self._pack()
 
     def _pack(self) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 import clipsearch
 import finetune
-from clipsearch.feed.feed import FeedOptions
+from clipsearch.feed.options import FeedOptions
 from clipsearch.search.options import query_options
 
 

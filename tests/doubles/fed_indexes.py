@@ -9,7 +9,8 @@ from vespa_stub import StubVespa
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 
 DIMENSION = 32  # of the tiny encoder
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from clipsearch.documents import Document
 from clipsearch.engines import open_engine
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from clipsearch.engines import open_engine
 from clipsearch.engines.local.checksums import verify
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.search.search import Search
 from finetune.encoder_folder import check_fingerprint, read_description
 

@@ -5,7 +5,7 @@ it; an image without a text file beside it is a note, since most folders have fe
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from finetune.files.regular_files import NotRegularError, open_regular, read_reg
 from finetune.images.formats import HEAD_BYTES, is_never_read, suffix_of_content, why_not_read
 from finetune.manifest.formats.row import IMAGE_SUFFIXES, Row
 from finetune.manifest.formats.text_lines import report_not_utf8
-from finetune.manifest.problems import Problems
+from finetune.manifest.problems import LEFT_OUT, Problems
 from finetune.manifest.splits import split_of_word
 from finetune.text.composed import composed
 
@@ -23,8 +23,13 @@ MAX_TEXT_BYTES = 16 << 20
 _ORPHAN = "text without picture"
 _NOT_READ = "format not read"
 # Of these nothing is missed, so that they are notes.
-_NOTES = frozenset({_ORPHAN, _NOT_READ})
+_NOTES = frozenset({_ORPHAN, _NOT_READ, LEFT_OUT})
 _LINKED = "is a link to a folder and was not followed; name that folder itself, or copy it here"
+
+
+def nothing(path: str) -> bool:
+    """Return False: no path is left out."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,12 @@ class ImageFolder:
 
     Attributes:
         has_texts: Whether any image has a text file of its name beside it.
+        leaves_out: Whether a path below it, of a folder with a `/` at its end, is left out.
     """
 
     root: Path
     has_texts: bool
+    leaves_out: Callable[[str], bool] = nothing
     format: str = "folder"
     # What has no caption is told here, since it depends on whether there is a text file.
     captioned: bool = False
@@ -49,17 +56,20 @@ class ImageFolder:
         The names of one folder at a time are held in memory.
         """
         number = -1
-        for found in _walk(self.root):
+        for found in _walk(self.root, self.leaves_out):
             if isinstance(found, NotTaken):
-                tell = problems.note if found.kind in _NOTES else problems.add
-                tell(found.kind, found.path, found.reason)
+                if found.kind in _NOTES:
+                    problems.note(found.kind, found.path, found.reason)
+                else:
+                    problems.add(found.kind, found.path, found.reason, found.hides)
                 continue
             number += 1
             image = found.path
             try:
                 image.encode()
             except UnicodeEncodeError:
-                problems.add("not utf-8", image, "the file's name is not UTF-8; rename it")
+                reason = "the file's name is not UTF-8; rename it"
+                problems.add("not utf-8", image, reason, hides=image)
                 continue
             first, slash, _ = image.partition("/")
             split = first if slash and split_of_word(first) else None
@@ -95,7 +105,7 @@ class NotTaken:
 
     Attributes:
         kind: "picture not taken", "linked folder", "unreadable folder", or what is no problem:
-            "text without picture", and "format not read" of a file without captions.
+            "text without picture", "left out", and "format not read" of a file without captions.
         path: Relative to the folder that is read.
         reason: Why, and the mend.
     """
@@ -103,6 +113,14 @@ class NotTaken:
     kind: str
     path: str
     reason: str
+
+    @property
+    def hides(self) -> str | None:
+        """Of which records, as in `finetune.manifest.problems.Problem`."""
+        if self.kind == "picture not taken":
+            return composed(self.path)
+        is_below = self.path != "." and not os.path.isabs(self.path)  # noqa: PTH117
+        return composed(self.path) + "/" if is_below else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +148,9 @@ def first_not_taken(root: Path) -> NotTaken | None:
     return None
 
 
-def _walk(root: Path, *, looks_closely: bool = True) -> Iterator[_Found | NotTaken]:
+def _walk(
+    root: Path, leaves_out: Callable[[str], bool] = nothing, *, looks_closely: bool = True
+) -> Iterator[_Found | NotTaken]:
     """Yield images in order, and what is passed over.
 
     Files of other suffixes are opened only where it `looks_closely`.
@@ -142,6 +162,9 @@ def _walk(root: Path, *, looks_closely: bool = True) -> Iterator[_Found | NotTak
         below = Path(folder).relative_to(root).as_posix()
         prefix = "" if below == "." else below + "/"
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if leaves_out is not nothing:
+            yield from _left_out(prefix, subfolders, "/", leaves_out)
+            yield from _left_out(prefix, names, "", leaves_out)
         for name in subfolders:
             if os.path.islink(os.path.join(folder, name)):  # noqa: PTH114, PTH118
                 yield NotTaken("linked folder", prefix + name, _LINKED)
@@ -166,6 +189,16 @@ def _walk(root: Path, *, looks_closely: bool = True) -> Iterator[_Found | NotTak
             if stem not in stems and not name.startswith("."):
                 yield NotTaken(_ORPHAN, prefix + name, "no picture of its name beside it")
     yield from _unreadable_folders(root, unreadable)
+
+
+def _left_out(
+    prefix: str, names: list[str], end: str, leaves_out: Callable[[str], bool]
+) -> Iterator[NotTaken]:
+    """Take out of `names` what is left out, and yield it."""
+    found = {each for each in names if each[0] != "." and leaves_out(f"{prefix}{each}{end}")}
+    names[:] = [name for name in names if name not in found]
+    for name in sorted(found):
+        yield NotTaken(LEFT_OUT, f"{prefix}{name}{end}", "left out by --exclude")
 
 
 def _texts(names: list[str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from finetune.manifest.formats.row import IMAGE_SUFFIXES, Row
 from finetune.manifest.formats.text_lines import report_not_utf8
 from finetune.manifest.problems import Problems
 
+WEBDATASET = "webdataset"
 MAGIC = b"ustar"
 MAGIC_OFFSET = 257
 MOST_SHARDS = 100_000
@@ -46,7 +47,7 @@ class WebDataset:
 
     root: Path
     shards: tuple[Path, ...]
-    format: str = "webdataset"
+    format: str = WEBDATASET
     captioned: bool = True
     suffixes: tuple[str, ...] = ("",)
 

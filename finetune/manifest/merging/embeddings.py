@@ -9,7 +9,7 @@ import numpy.typing as npt
 from finetune.errors import ManifestError
 from finetune.manifest.merging.paired_vectors import PairedVectors
 from finetune.manifest.merging.spilled_vectors import SpilledVectors
-from finetune.manifest.problems import Problems
+from finetune.manifest.problems import LEFT_OUT, Problems
 
 # So many times as many as are wanted are read rather than one after the other.
 _MOST_READ = 4
@@ -73,6 +73,7 @@ class Embeddings:
         vectors = len(self.paired)
         # A bad row at the end has a vector too, and no number that we know of.
         unread = sum(problems.counts.get(kind, 0) for kind in ("bad row", "not utf-8"))
+        unread += problems.notes.get(LEFT_OUT, 0)
         if not rows <= vectors <= rows + unread:
             raise ManifestError(
                 f"the .npy file beside the manifest holds {vectors:,} vectors for {rows:,} rows; "

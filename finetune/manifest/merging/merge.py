@@ -261,7 +261,8 @@ class Merger:
                 if why_not is None:
                     self.embeddings.keep([row.number], [row.embedding])
                 else:
-                    self._problems.add("bad embedding", row.where, why_not)
+                    id = row.id or self._lookup.id_of(image)
+                    self._problems.add("bad embedding", row.where, why_not, composed(id))
                     row = row._replace(embedding=None)
             self.row_count += 1
             if row.embedding is not None or image != row.image:
@@ -374,12 +375,13 @@ class Merger:
             self._problems.note(VECTOR_ALONE, row.where, f"{id}: has its vector alone")
             return ImagePlace(-1, row.image, False), None
         if not row.image:
-            self._problems.add("no image", row.where, f"{id}: has neither image nor embedding")
+            reason = f"{id}: has neither image nor embedding"
+            self._problems.add("no image", row.where, reason, id)
         elif "://" in row.image and not is_address(row.image):
             reason = f"{row.image} is an address of a kind that is not fetched; download the file"
-            self._problems.add("missing file", row.where, reason)
+            self._problems.add("missing file", row.where, reason, id)
         else:
-            self._problems.add("missing file", row.where, self._lookup.why_missing(row.image))
+            self._problems.add("missing file", row.where, self._lookup.why_missing(row.image), id)
         return None
 
     def _is_new_id(self, id: str, row: Row) -> bool:

@@ -182,7 +182,8 @@ class PlainRecords:
                 alone.append(at)
                 places.append((-1, image, False, None, None, None))
             else:
-                self.problems.add("missing file", plain.rows[at].where, lookup.why_missing(image))
+                reason = lookup.why_missing(image)
+                self.problems.add("missing file", plain.rows[at].where, reason, plain.ids[at])
                 places.append(None)
         self._note_vectors_alone(plain, alone)
         return places, statuses

@@ -23,7 +23,7 @@ from clipsearch.encoder import onnx_towers
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engine import MAX_WEIGHT, EngineQuery, IndexInfo, fused_weights
 from clipsearch.engines.local.engine import LocalEngine
-from clipsearch.feed.feed import FeedOptions
+from clipsearch.feed.options import FeedOptions
 from clipsearch.operations import Upsert
 from clipsearch.search.parts import Part, unit_vector
 from clipsearch.search.search import Search

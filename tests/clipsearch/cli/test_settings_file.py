@@ -58,7 +58,7 @@ def test_options_come_from_the_nearest_file_above_then_the_environment_then_the_
 def test_the_environment_names_what_every_command_has_and_each_help_says_so(
     asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("INDEX", "ENCODER", "IMAGES", "LEDGER", "LANGUAGE"):
+    for name in ("INDEX", "ENCODER", "IMAGES", "LEDGER", "LANGUAGE", "EXCLUDE"):
         monkeypatch.setenv(f"CLIPSEARCH_{name}", f"of-{name}")
     monkeypatch.setenv("CLIPSEARCH_DEVICE", "cuda")
     assert run("feed", "m.csv") == (0, "")
@@ -72,7 +72,7 @@ def test_the_environment_names_what_every_command_has_and_each_help_says_so(
         below = command.commands.values() if isinstance(command, click.Group) else [command]
         for one in below:
             text = one.get_help(click.Context(one, info_name=name))
-            options = {"index", "encoder", "images", "ledger", "device", "language"}
+            options = {"index", "encoder", "images", "exclude", "ledger", "device", "language"}
             # Its --index is a Vespa's address, and no index that commands ask.
             for option in sorted(options - ({"index"} if name == "deploy" else set())):
                 is_told = f"CLIPSEARCH_{option.upper()}" in text.replace("\n", "")

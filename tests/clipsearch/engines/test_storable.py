@@ -23,7 +23,8 @@ from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import ConnectionSettings, connect
 from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.filtering import TagFilter
 from clipsearch.operations import Delete, Operation, Update, Upsert

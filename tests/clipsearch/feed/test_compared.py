@@ -18,10 +18,11 @@ from clipsearch.engine import IndexInfo
 from clipsearch.feed import plan as feed_plan
 from clipsearch.feed import target as indexing
 from clipsearch.feed import vectors as feed_vectors
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
 from clipsearch.feed.ledger import compared
 from clipsearch.feed.ledger.compared import NOT_LOOKED_AT, Compared, Row, document_hashes
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.operations import Operation
 

@@ -23,7 +23,8 @@ from clipsearch.engines import open_engine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
 from clipsearch.feed.data_sets import HELD_KIND, ManifestPlace
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.search import Search
 from finetune.errors import UsageError

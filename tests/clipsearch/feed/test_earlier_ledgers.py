@@ -19,8 +19,9 @@ from small_pictures import Manifest, counts, documents, paint
 from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engines import open_engine
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.operations import Upsert
 from finetune.errors import EngineError
@@ -297,7 +298,8 @@ import os, sys
 from pathlib import Path
 from clipsearch.feed import writing as feed_writing
 from clipsearch.feed.ledger import mark as feed_mark
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 moment = sys.argv[3]
 def die(*values, **named):
     os.kill(os.getpid(), 9)

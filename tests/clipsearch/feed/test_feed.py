@@ -19,7 +19,8 @@ from clipsearch.documents import Document
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.engines import open_engine
 from clipsearch.feed import pipeline
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.operations import Delete
 from finetune.errors import (
@@ -222,11 +223,14 @@ def test_prune_leaves_the_splits_that_are_not_fed(fed: Photos) -> None:
 
 def test_prune_does_not_take_a_missing_disk_for_a_wish(fed: Photos) -> None:
     shutil.move(fed.folder / "beach", fed.folder.parent / "unmounted")
+    gone = fed.rows.pop(1)["image"]
+    fed.write()
     report = fed.feed(None, prune=True)
-    assert report.removed == 0
-    assert any("nothing was pruned" in note for note in report.notes)
+    assert report.removed == 1
+    assert any("3 documents stay, of pictures that could" in note for note in report.notes)
     assert report.problems == {"missing file": 3}
-    assert len(documents(fed.index)) == 9
+    assert documents(fed.index).keys() == {row["image"] for row in fed.rows}
+    assert gone.startswith("airport/")
 
 
 def test_columns_that_pictures_bring_are_remembered(photos: Photos, encoder_folder: Path) -> None:

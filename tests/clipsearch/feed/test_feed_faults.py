@@ -29,8 +29,9 @@ from clipsearch.engines import open_engine
 from clipsearch.engines.local import engine as local
 from clipsearch.feed import pipeline
 from clipsearch.feed import target as indexing
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.operations import Operation
 from finetune.errors import EngineError

@@ -18,9 +18,10 @@ from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import read_info, write_info
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.mark import OPEN_DAYS, FeedMark
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.feed_facts import OpenFeed
 
@@ -207,7 +208,8 @@ import os, sys
 from pathlib import Path
 from clipsearch.feed import writing as feed_writing
 from clipsearch.feed.ledger import mark as feed_mark
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 manifest, index, folder, moment = sys.argv[1:]
 def die(*values, **named):
     os.kill(os.getpid(), 9)

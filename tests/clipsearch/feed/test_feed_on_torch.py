@@ -10,7 +10,8 @@ from PIL import Image
 
 from clipsearch.encoder import torch_towers
 from clipsearch.engines import open_engine
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.writing import Encoding
 from finetune.errors import UsageError
 

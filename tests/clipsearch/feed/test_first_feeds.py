@@ -165,7 +165,8 @@ KILLED_WHILE_MAKING = """
 import os, sys
 from pathlib import Path
 from clipsearch.engines.local import engine
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 moment = sys.argv[3]
 if moment == "locked":
     engine.LocalEngine._make = lambda *values: os.kill(os.getpid(), 9)

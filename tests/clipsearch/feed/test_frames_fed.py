@@ -15,7 +15,8 @@ from clipsearch.documents import Document
 from clipsearch.engine import Hit, Page
 from clipsearch.engines import open_engine
 from clipsearch.evaluation.evaluate import EvaluateOptions, evaluate
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from finetune.errors import UsageError
 
@@ -153,7 +154,8 @@ def test_only_a_frame_needs_pandas(encoder_folder: Path, photos: pd.DataFrame) -
         "sys.meta_path.insert(0, Without())\n"
         "from pathlib import Path\n"
         "from clipsearch import Search\n"
-        "from clipsearch.feed.feed import FeedOptions, feed\n"
+        "from clipsearch.feed.feed import feed\n"
+        "from clipsearch.feed.options import FeedOptions\n"
         "files = dict(manifest=Path('photos.csv'), index='photos.index')\n"
         "print(feed(FeedOptions(encoder=Path(sys.argv[1]), workers=0, **files)).fed)\n"
         "page = Search.open('photos.index').query('dog', mode='hybrid')\n"

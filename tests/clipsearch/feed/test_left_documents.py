@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_pictures import counts, paint
+from small_pictures import counts, documents, paint
 
 from clipsearch.cli.feed import summary
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
+from finetune.manifest.formats import folder as image_folder
 
 Feed = Callable[..., FeedReport]
 
@@ -57,20 +59,58 @@ def test_one_document_is_told_of_too(fed: Feed, tmp_path: Path) -> None:
     )
 
 
-def test_where_problems_may_hide_it_none_is_said_to_be_gone(
-    encoder_folder: Path, tmp_path: Path, folder: Path
+def test_a_picture_that_cannot_be_taken_keeps_its_own_document_alone(
+    encoder_folder: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "a.jpg").unlink()
-    (folder / "b.heif_large").write_bytes((folder / "b.jpg").read_bytes())
-    (folder / "b.jpg").unlink()
+    monkeypatch.setattr(image_folder, "IMAGE_SUFFIXES", {".jpg"})  # as HEIC without the extra
+    (folder / "c.jpg").unlink()
     report = feed_folder(folder, encoder_folder, tmp_path)
+    assert report.problems == {"picture not taken": 1}
     assert report.notes[-1] == (
-        "2 documents stay that photos does not have, or its problems hide (picture not taken: 1)"
+        "1 document stays that photos no longer has; feed with --prune to remove it"
     )
     report = feed_folder(folder, encoder_folder, tmp_path, prune=True)
-    assert report.removed == 0
-    assert "nothing was pruned" in report.notes[-1] and "clipsearch delete" in report.notes[-1]
-    assert "b.heif_large: is a picture by its content" in summary(report)
+    assert counts(report) == (0, 0, 2, 1, 0)
+    assert report.notes[-1] == (
+        "1 document stays, of pictures that could not be taken (picture not taken: 1; the report"
+        " names them)"
+    )
+    assert "phone.png: is a picture by its content" in summary(report)
+    assert set(documents(tmp_path / "p.index")) == {"a.jpg", "below/b.jpg", "phone.png"}
+
+
+def test_so_does_a_folder_that_became_a_link_for_all_below_it(
+    encoder_folder: Path, tmp_path: Path, folder: Path
+) -> None:
+    (folder / "below").rename(tmp_path / "elsewhere")
+    (folder / "below").symlink_to(tmp_path / "elsewhere")
+    (folder / "a.jpg").unlink()
+    report = feed_folder(folder, encoder_folder, tmp_path, prune=True)
+    assert (report.removed, report.problems) == (1, {"linked folder": 1})
+    assert set(documents(tmp_path / "p.index")) == {"below/b.jpg", "c.jpg", "phone.png"}
+
+
+def test_rows_of_a_table_keep_their_documents_by_id_also_with_a_prefix(
+    encoder_folder: Path, tmp_path: Path, folder: Path
+) -> None:
+    table = tmp_path / "t.csv"
+    rows = ["id,image,caption", "one,photos/a.jpg,1", "one,photos/a.jpg,2", "two,photos/c.jpg,3"]
+
+    def fed(*lines: bytes | str, **options: object) -> FeedReport:
+        table.write_bytes(b"\n".join(x if isinstance(x, bytes) else x.encode() for x in lines))
+        values = {"manifest": table, "index": str(tmp_path / "t.index"), "workers": 0, **options}
+        return feed(FeedOptions(encoder=encoder_folder, id_prefix="t/", **values))  # type: ignore[arg-type]
+
+    assert fed(*rows, "three,photos/below/b.jpg,4").fed == 3
+    (folder / "a.jpg").unlink()
+    # A row that nobody can read might be of any document.
+    report = fed(*rows, b"three,photos/below/b.jpg,\xff", prune=True)
+    assert report.removed == 0 and "nothing was pruned" in report.notes[-1]
+    assert "not utf-8: 1; the first: t.csv:5: the row is not UTF-8" in report.notes[-1]
+    assert "clipsearch delete" in report.notes[-1]
+    report = fed(*rows, prune=True)
+    assert (report.removed, report.problems) == (1, {"missing file": 1})
+    assert set(documents(tmp_path / "t.index")) == {"t/one", "t/two"}
 
 
 @pytest.fixture
@@ -78,11 +118,11 @@ def folder(encoder_folder: Path, tmp_path: Path) -> Path:
     """Pictures without captions, which are fed, and a drawing, which is not."""
     folder = tmp_path / "photos"
     folder.mkdir()
-    for number, name in enumerate(("a", "b", "c")):
-        paint(folder / f"{name}.jpg", 40 * number)
+    for number, name in enumerate(("a.jpg", "below/b.jpg", "c.jpg", "phone.png")):
+        paint(folder / name, 40 * number)
     (folder / "drawing.svg").write_text("<svg/>")
     report = feed_folder(folder, encoder_folder, tmp_path)
-    assert (report.fed, report.complete) == (3, True)
+    assert (report.fed, report.complete) == (4, True)
     assert report.notes[0].startswith("drawing.svg: is a drawing")
     return folder
 
@@ -96,9 +136,9 @@ def test_a_drawing_is_no_problem_and_keeps_nothing_from_being_pruned(
     encoder_folder: Path, tmp_path: Path, folder: Path
 ) -> None:
     (folder / "a.jpg").unlink()
-    shutil.copy(folder / "b.jpg", folder / "b again.jpg")
+    shutil.copy(folder / "c.jpg", folder / "c again.jpg")
     report = feed_folder(folder, encoder_folder, tmp_path, prune=True)
-    assert counts(report) == (1, 0, 2, 1, 0)
+    assert counts(report) == (1, 0, 3, 1, 0)
     assert "Of these, 1 equal" in summary(report)
     assert report.complete
 

@@ -228,7 +228,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from clipsearch.feed import writing as feed_writing
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 settle = feed_writing.Writing._settle
 left = int(sys.argv[3])
 def killed(writing, outcome, step):

@@ -17,7 +17,8 @@ from small_pictures import Manifest, counts, paint
 
 from clipsearch.documents import DOCUMENT_FORM
 from clipsearch.engines.local.engine import LocalEngine
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.feed.unchanged import FilesHash, all_as_stamped
 from finetune.manifest import manifest as manifest_module

@@ -22,7 +22,8 @@ from clipsearch.deployment.options import DeployOptions
 from clipsearch.engine import EngineQuery
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import ConnectionSettings
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.modes import Mode
 from clipsearch.operations import Update

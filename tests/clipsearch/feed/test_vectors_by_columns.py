@@ -13,7 +13,8 @@ import pytest
 from clipsearch.engines import open_engine
 from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.feed import vectors
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.feed.vectors import VectorSteps
 

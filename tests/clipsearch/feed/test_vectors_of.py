@@ -10,7 +10,8 @@ from PIL import Image
 
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.feed.copying import write_parquet
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.search.search import Search
 from finetune.errors import EncoderMismatchError, ManifestError, UsageError

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from clipsearch_command import CLIPSEARCH
 
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.search.parts import Part
 from clipsearch.search.search import Search
 from finetune.manifest.manifest import Manifest, Record

@@ -17,8 +17,9 @@ from test_openapi import hold
 
 from clipsearch import Client
 from clipsearch.engines import feed_lock
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
 from clipsearch.feed.ledger.ledger import Ledger
+from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.report import FeedReport
 from clipsearch.server.settings import ServerLimits, ServerSettings
 from finetune.errors import DocumentNotFoundError, IndexAccessError, UsageError

@@ -19,7 +19,8 @@ from running_service import RunningService
 from served_photos import SIZES
 from small_pictures import Manifest
 
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from clipsearch.server.settings import ServerLimits, ServerSettings
 
 

@@ -19,6 +19,7 @@ from finetune.errors import ManifestError
 from finetune.manifest.formats.columns import COLUMNS
 from finetune.manifest.formats.row import Row, embedding_value
 from finetune.manifest.problems import Problems
+from finetune.text.composed import composed
 
 MAGIC = b"SQLite format 3\0"
 _MODELS = {
@@ -72,12 +73,13 @@ class RclipDatabase:
                             f"{file} has changed since rclip encoded it; run rclip once more, or"
                             f" feed the folder"
                         )
-                        problems.add("bad embedding", where, reason)
+                        problems.add("bad embedding", where, reason, composed(file[above:]))
                         continue
                     try:
                         embedding = embedding_value(_values(vector))
                     except ValueError as error:
-                        problems.add("bad embedding", where, f"{file}: {error}")
+                        reason = f"{file}: {error}"
+                        problems.add("bad embedding", where, reason, composed(file[above:]))
                         continue
                     yield Row(number, self.path.name, id, file[above:], (), embedding=embedding)
         except sqlite3.Error as error:
