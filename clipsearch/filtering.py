@@ -27,6 +27,8 @@ class NumberFilter:
 
 
 LATITUDE, LONGITUDE = "latitude", "longitude"
+FOLDER = "folder"
+"""The tag of the folder below the fed one that an image lies in, as `beach/2019`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import click
 from clipsearch.cli.completion import complete_encoder_ids, complete_encoders
 from clipsearch.cli.options import NamedPath, json_option
 from clipsearch.hub.known import DEFAULT, KNOWN, VisionShape
+from clipsearch.hub.license import license_of, told_license
 from finetune.encoder_folder import (
     DESCRIPTION_FILE,
     EncoderDescription,
@@ -154,7 +155,8 @@ def show(folder: Path, as_json: bool) -> None:
 
 def _tell(folder: Path, description: EncoderDescription, as_json: bool) -> None:
     if as_json:
-        click.echo(dumps({"folder": str(folder), **asdict(description)}, ensure_ascii=True))
+        told = {"folder": str(folder), **asdict(description), "license": license_of(folder) or None}
+        click.echo(dumps(told, ensure_ascii=True))
         return
     preprocessing = description.preprocessing
     bytes_in_all = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -163,5 +165,6 @@ def _tell(folder: Path, description: EncoderDescription, as_json: bool) -> None:
         f" {preprocessing.width}×{preprocessing.height} pixels, {description.max_tokens} tokens,"
         f" {description.precision}, {bytes_in_all / 1e6:,.0f} MB\n"
         f"base model: {description.base_model or 'unknown'}\n"
+        f"licence: {told_license(folder, description.base_model)}\n"
         f"fingerprint: {description.fingerprint}"
     )

@@ -22,6 +22,9 @@ from finetune.files.user_folders import user_cache
 from finetune.installing import install_command
 from finetune.towers import FP32
 
+# A tower's file holds a little beside its parameters.
+_SIZE_MAY_DIFFER = 0.05
+
 
 def encoder_folder(name: str | Path, stream: TextIO | None = None) -> Path:
     """Return the encoder folder that `name` means, fetched first where it is an id of the hub.
@@ -134,8 +137,31 @@ def get_encoder(
     towers = TowerFiles.of(precision)
     if not {towers.text, towers.image} <= set(model.files):
         return _export(hub, model, folder, precision)
+    for difference in differences(model, towers if precision == FP32 else None):
+        click.echo(f"Note: {difference}", err=True, file=stream)
     _fetch(hub, model, folder, precision, stream)
     return folder
+
+
+def differences(model: HubModel, towers: TowerFiles | None = None) -> list[str]:
+    """Return where the hub says another licence, or size of the float32 `towers`, than KNOWN."""
+    known = known_encoder(model.id)
+    if known is None:
+        return []
+    found = []
+    if model.license and model.license.lower() != known.license.lower():
+        found.append(
+            f"the hub says of {model.id}: licence {model.license}; clipsearch's own list says"
+            f" {known.license}, which was so in November 2026"
+        )
+    if towers is not None:
+        size = sum(model.files[path].size for path in (towers.text, towers.image)) / MEGABYTE
+        if abs(size - known.megabytes) > _SIZE_MAY_DIFFER * known.megabytes:
+            found.append(
+                f"the hub says of {model.id}: {size:,.0f} MB of towers; clipsearch's own list says"
+                f" {known.megabytes:,} MB"
+            )
+    return found
 
 
 def _copied(cached: Path, out: Path) -> bool:

@@ -26,11 +26,13 @@ from clipsearch.engine import (
     Page,
 )
 from clipsearch.engines import open_engine
+from clipsearch.filtering import Filter
 from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, ranking_of
 from clipsearch.search.calibrated_order import calibrated_order, search_in
 from clipsearch.search.explaining import explained
 from clipsearch.search.filters import check_facets, parse_filters
 from clipsearch.search.finding import find_documents, known_document, with_known_ids
+from clipsearch.search.folder_tree import with_folders_below, with_folders_counted
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.index_encoder import EncoderLoader, check_encoder, load_encoder
 from clipsearch.search.limits import check_options, check_page
@@ -238,7 +240,7 @@ class Search:
             terms=terms.terms,
             k=options.k,
             offset=options.offset,
-            filters=parse_filters(options.filters, self.info),
+            filters=self._filters(options),
             facets=check_facets(options.facets, self.info),
             candidates=options.candidates,
             bm25_weight=options.bm25_weight,
@@ -286,7 +288,9 @@ class Search:
         notes += fewer_than_asked(self.engine, query, answer)
         find = ImageFolders(self.info).find
         hits = tuple(replace(hit, find_image=find) for hit in answer.hits)
-        return replace(answer, hits=hits, notes=tuple(dict.fromkeys((*notes, *answer.notes))))
+        facets = with_folders_counted(answer.facets)
+        notes = [*dict.fromkeys((*notes, *answer.notes))]
+        return replace(answer, hits=hits, facets=facets, notes=tuple(notes))
 
     def browse(self, options: ListOptions = LISTED) -> Page:
         """Return what `list` returns; raises as it does."""
@@ -295,14 +299,18 @@ class Search:
             None,
             k=options.k,
             offset=options.offset,
-            filters=parse_filters(options.filters, self.info),
+            filters=self._filters(options),
             facets=check_facets(options.facets, self.info),
             sort=parse_sort(options.sort, self.info),
         )
         page = self.engine.search(query)
+        page = replace(page, facets=with_folders_counted(page.facets))
         if page.total:
             return page
         return replace(page, notes=(*page.notes, *why_nothing(self.engine, query)))
+
+    def _filters(self, options: ListOptions) -> tuple[Filter, ...]:
+        return with_folders_below(parse_filters(options.filters, self.info), self.engine)
 
     def default_mode(self, parts: Sequence[Part]) -> Mode:
         """Return what `query` takes without `mode`: hybrid where there is text, otherwise vector.

@@ -26,6 +26,7 @@ class ModelHub:
     refuse: By model, status and error code.
     requests: "METHOD path range" in the order of arrival.
     tokens: By "hub" or "cdn", what was sent for authorization.
+    license: Of all models.
     """
 
     models: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class ModelHub:
     requests: list[str] = field(default_factory=list)
     tokens: dict[str, set[str | None]] = field(default_factory=lambda: {"hub": set(), "cdn": set()})
     port: int = 0
+    license: str = "mit"
 
     @property
     def url(self) -> str:
@@ -52,7 +54,7 @@ class ModelHub:
                 sha256 = hashlib.sha256(content).hexdigest()
                 entry |= {"blobId": "0" * 40, "lfs": {"sha256": sha256, "size": len(content)}}
             siblings.append(entry)
-        return {"sha": COMMIT, "cardData": {"license": "mit"}, "siblings": siblings}
+        return {"sha": COMMIT, "cardData": {"license": self.license}, "siblings": siblings}
 
 
 def git_hash(content: bytes) -> str:

@@ -25,7 +25,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
     for count in (3, 2):
         rows = "".join(f"{number}.jpg,a dog {number}\n" for number in range(count))
-        Path("v.csv").write_text(f"image,caption,unnamed\n{rows}")
+        Path("v.csv").write_text(f"image,caption\n{rows}")
         np.save("v.npy", np.eye(3, 8, dtype=np.float32)[:count])
         if count == 3:
             assert command("feed", "v.csv", "--index", "v.index")[0] == 0
@@ -56,7 +56,7 @@ FEED = ("feed", "v.csv", "--index", "v.index")
 def test_nothing_but_results_is_printed(run: Run, arguments: tuple[str, ...]) -> None:
     code, out, err = run(*arguments, "--quiet")
     assert code in (0, 3) and err == ""
-    assert out and "Note" not in out
+    assert "Note" not in out and (out or "zebra" in arguments)
 
 
 def test_without_it_the_notes_are_on_standard_error(run: Run) -> None:

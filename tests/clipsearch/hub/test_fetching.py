@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from PIL import Image
 
 from clipsearch.encoder.encoder import Encoder
 from clipsearch.hub import fetching
+from clipsearch.hub.download import HubFile, HubModel
+from clipsearch.hub.fetching import differences, fetched_folder, get_encoder
 from clipsearch.hub.fetching import encoder_folder as encoder_of
-from clipsearch.hub.fetching import fetched_folder, get_encoder
+from clipsearch.hub.folder import TowerFiles
 from clipsearch.hub.known import DEFAULT
+from clipsearch.hub.license import told_license
 from finetune.encoder_folder import check_fingerprint, read_description
 from finetune.errors import EncoderError, HubError, UsageError
 
@@ -202,3 +206,34 @@ def test_what_was_fetched_is_named_by_its_id_and_copied(hub: ModelHub, tmp_path:
     check_fingerprint(out, read_description(out))
     assert [path.name for path in out.parent.iterdir()] == ["encoder"]
     assert len(hub.requests) == asked, "fetched again"
+
+
+def test_where_the_hub_says_another_licence_or_size_than_our_list_it_is_the_hubs_that_is_told(
+    hub: ModelHub, tmp_path: Path
+) -> None:
+    hub.license = "cc-by-nc-4.0"
+    done = clipsearch("encoder", "get", DEFAULT.id, "--out", tmp_path / "got")
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"Note: the hub says of {DEFAULT.id}: licence cc-by-nc-4.0; clipsearch's own list says MIT"
+    ) in done.stderr
+    assert f"MB of towers; clipsearch's own list says {DEFAULT.megabytes} MB" in done.stderr
+    told = "licence: cc-by-nc-4.0, as the hub said; clipsearch's own list says MIT\n"
+    assert told in done.stdout
+    shown = clipsearch("encoder", "show", tmp_path / "got")
+    assert told in shown.stdout
+    shown = clipsearch("encoder", "show", tmp_path / "got", "--json")
+    assert json.loads(shown.stdout)["license"] == "cc-by-nc-4.0"
+
+
+def test_what_the_hub_does_not_say_is_no_difference(hub: ModelHub, tmp_path: Path) -> None:
+    towers = TowerFiles.of("fp32")
+    sizes = {towers.text: 505, towers.image: 110}
+    files = {path: HubFile(path, 10**6 * size, "", "") for path, size in sizes.items()}
+    model = HubModel(DEFAULT.id, "1", "", files)
+    assert differences(model, towers) == []
+    assert differences(replace(model, license="mit")) == []
+    assert len(differences(replace(model, license="other"))) == 1
+    assert differences(replace(model, id="a/b", license="other")) == []
+    assert told_license(tmp_path, DEFAULT.id) == "MIT, by its maker's card of November 2026"
+    assert told_license(tmp_path, "a/b") == "not told"

@@ -1,0 +1,89 @@
+"""A filter by `folder` finds all below, in both engines, and the facet counts what it finds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vespa_stub import StubVespa
+
+from clipsearch.documents import Document
+from clipsearch.engine import IndexInfo
+from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.engines.vespa.engine import VespaEngine
+from clipsearch.engines.vespa.http.connection import connect
+from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.filtering import TagFilter
+from clipsearch.operations import Upsert
+from clipsearch.search import folder_tree
+from clipsearch.search.search import Search
+from finetune.errors import UsageError
+
+FOLDERS = (
+    "", "Holiday 2019/Müritz", "Holiday 2019/Müritz/boats", "Holiday 2019/Ostsee", "Holiday 2019b",
+    "Holiday 2019", "misc", "Holiday 2019/Müritz",
+)  # fmt: skip
+DOCUMENTS = [
+    Document(f"{n}.jpg", tags={"folder": folder, "n": str(n)} if folder else {"n": str(n)},
+             embedding=np.eye(8, dtype=np.float32)[n])
+    for n, folder in enumerate(FOLDERS)
+]  # fmt: skip
+INFO = IndexInfo(8, tag_columns=("folder", "n"))
+
+
+@pytest.fixture(params=["embedded", "vespa"])
+def search(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Search]:
+    if request.param == "embedded":
+        local = LocalEngine.create(tmp_path / "i", INFO)
+        assert all(done.error is None for done in local.feed(map(Upsert, DOCUMENTS)))
+        local.finish_feed()
+        with Search(local) as opened:
+            yield opened
+        return
+    with StubVespa(dimension=8) as stub:
+        write_info(connect(stub.url), INFO)
+        remote = VespaEngine.open(stub.url)
+        assert all(done.error is None for done in remote.feed(map(Upsert, DOCUMENTS)))
+        with Search(remote) as opened:
+            yield opened
+
+
+def below(folder: str) -> set[str]:
+    return {
+        document.id
+        for document in DOCUMENTS
+        if f"{document.tags.get('folder', '')}/".lower().startswith(f"{folder.lower()}/")
+    }
+
+
+def test_all_below_is_found_and_counted(search: Search) -> None:
+    def found(filters: object) -> set[str]:
+        listed = search.list(filters=filters, k=100)
+        asked = search.query(vector=np.ones(8, np.float32), filters=filters, k=100)
+        assert {hit.document.id for hit in asked.hits} == {hit.document.id for hit in listed.hits}
+        return {hit.document.id for hit in listed.hits}
+
+    holiday = below("Holiday 2019")
+    assert found("folder=Holiday 2019") == holiday and len(holiday) == 5
+    assert found("folder=holiday 2019/") == holiday
+    assert found("folder!=Holiday 2019") == {each.id for each in DOCUMENTS} - holiday
+    assert found("folder=misc|Holiday 2019/Müritz") == below("misc") | below("Holiday 2019/Müritz")
+    assert found({"folder": ["Holiday 2019/Ostsee"], "n": "3"}) == {"3.jpg"}
+    assert found([TagFilter("folder", ("Holiday 2019",))]) == holiday
+    facets = search.list(facets=("folder", "n")).facets
+    assert facets["folder"] == (
+        ("Holiday 2019", 5), ("Holiday 2019/Müritz", 3), ("Holiday 2019/Müritz/boats", 1),
+        ("Holiday 2019/Ostsee", 1), ("Holiday 2019b", 1), ("misc", 1),
+    )  # fmt: skip
+    assert all(len(found(f"folder={value}")) == count for value, count in facets["folder"])
+    assert len(facets["n"]) == len(DOCUMENTS)
+    nothing = search.list(filters="folder=Holiday")
+    assert nothing.total == 0 and "no document has folder=Holiday;" in nothing.notes[0]
+
+
+def test_too_many_folders_are_refused_with_another_way(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_tree, "MOST_FOLDERS", 2)
+    with pytest.raises(UsageError, match="--folder-tags levels"):
+        search.list(filters="folder=Holiday 2019")
