@@ -1,5 +1,6 @@
 """`import clipsearch`: what it offers."""
 
+import re
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -29,9 +30,11 @@ def test_a_mistyped_option_is_named_with_what_was_meant(tmp_path: Path) -> None:
 
 
 def test_help_names_every_option_of_a_feed() -> None:
-    text = type(clipsearch.feed).__call__.__doc__ or ""
-    asked = {each.name for each in fields(FeedOptions)} - {"manifest", "index"}
-    assert asked == {name for name in asked if f"`{name}`" in text}
+    text = (clipsearch.feed.__doc__ or "").partition("Options:")[2]
+    asked = {each.name for each in fields(FeedOptions)}
+    assert asked == {
+        name for name in asked if re.search(rf"^ +[\w, ]*\b{name}\b[\w, ]*:", text, re.M)
+    }
 
 
 def test_feed_and_open_are_the_whole_road(

@@ -223,8 +223,8 @@ def run(*arguments: str | Path) -> int:
 
 def test_the_same_encoder_twice_is_no_difference(encoder_folder, photos, capsys) -> None:
     assert run(encoder_folder, photos, "--against", encoder_folder, "--resamples", "100") == 0
-    shown = capsys.readouterr().out
-    assert "both folders hold the same encoder" in shown
+    shown, notes = capsys.readouterr()
+    assert "both folders hold the same encoder" in notes
     assert "no difference in mrr@10" in shown
 
 
@@ -251,9 +251,9 @@ def test_pictures_that_cannot_be_read_are_left_out_and_told(
     (left_out,) = answer["left_out"]
     assert (left_out["kind"], left_out["where"]) == ("unreadable image", "broken.jpg")
     assert run(*arguments, "--resamples", "100") == 3
-    shown = capsys.readouterr().out
+    shown, notes = capsys.readouterr()
     assert "Left out: 1 images that cannot be read; the first, broken.jpg:" in shown
-    assert "with only 5 images, the intervals are too narrow" in shown
+    assert "with only 5 images, the intervals are too narrow" in notes
 
 
 def files(photos: Path) -> list[str]:

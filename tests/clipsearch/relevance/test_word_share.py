@@ -303,7 +303,7 @@ def test_a_feed_from_python_measures_as_the_command_does(
     done = CliRunner().invoke(cli, ["feed", manifest.name, *options], catch_exceptions=False)
     assert re.search(
         r"Queries: w.* first: .* word share \+ cosine, measured on the captions of 40 .* calibrate",
-        done.stdout,
+        done.stderr,
     )
     report = clipsearch.feed(manifest, "called.index", encoder=encoder_folder, workers=0)
     assert report.fed == 40 and not report.notes

@@ -54,7 +54,7 @@ def test_every_command_takes_either_form(tmp_path: Path, written: str, asked: st
     size = SIZE_NFC if written == NFC else SIZE_NFD
     feed(FeedOptions(manifest=manifest(tmp_path, written, size), index=str(index)))
     with Search.open(index) as search:
-        assert search.info.tag_columns == (SIZE_NFC, "split")
+        assert search.info.tag_columns == (SIZE_NFC,)
         for column in (SIZE_NFC, SIZE_NFD):
             for filters in (f"{column}={asked}", {column: asked}):
                 page = search.query(

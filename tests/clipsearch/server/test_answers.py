@@ -109,10 +109,10 @@ def test_facets(either: RunningService) -> None:
     found = either.get("/v1/facets", params={"filter": "year>2010"}).json()
     counts = {each["value"]: each["count"] for each in found["facets"]["class"]}
     assert (found["total"], counts) == (4, {"airport": 1, "beach": 1, "sign": 1, "Été": 1})
-    assert list(found["facets"]) == ["class", "split"]
+    assert list(found["facets"]) == ["class"]
     assert found["partial"] is None
-    found = either.get("/v1/facets", params={"facet": "split"}).json()
-    assert sum(each["count"] for each in found["facets"]["split"]) == found["total"] == 5
+    found = either.get("/v1/facets", params={"facet": "class"}).json()
+    assert sum(each["count"] for each in found["facets"]["class"]) == found["total"] == 5
     assert either.get("/v1/facets", params={"facet": "year"}).status_code == 400
 
 
@@ -193,5 +193,5 @@ def test_answers_are_packed(served: RunningService) -> None:
 def test_what_the_index_is(either: RunningService) -> None:
     found = either.get("/v1/index").json()
     assert found["count"] == 5
-    assert (found["tag_columns"], found["number_columns"]) == (["class", "split"], ["year"])
+    assert (found["tag_columns"], found["number_columns"]) == (["class"], ["year"])
     assert str(Path(either.settings.index).parent) not in json.dumps(found)

@@ -171,7 +171,7 @@ def test_what_the_index_knows(client: Client, search: Search) -> None:
         "document_form", "may_lack_embeddings", "calibration",
     }  # fmt: skip
     assert {name for name in known if known[name] != told[name]} <= private
-    assert told["tag_columns"] == ("class", "split")
+    assert told["tag_columns"] == ("class",)
 
 
 def test_files(client: Client, photos: Path) -> None:
