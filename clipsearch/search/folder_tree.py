@@ -12,10 +12,19 @@ from clipsearch.engine import Engine, EngineQuery
 from clipsearch.engines.facet_counts import Counts, counts_by_tag
 from clipsearch.filtering import FOLDER, Filter, TagFilter
 from clipsearch.folding import fold
+from clipsearch.search.filters import Filters, parse_filters
 from finetune.errors import UsageError
 
 MOST_FOLDERS = 2_000
 """That a filter may stand for: each is compared by itself."""
+
+
+def filters_of(asked: Filters, engine: Engine) -> tuple[Filter, ...]:
+    """Return filters as people write them for an engine.
+
+    Raises UsageError as `parse_filters` and `with_folders_below` do, and EngineError.
+    """
+    return with_folders_below(parse_filters(asked, engine.info), engine)
 
 
 def with_folders_below(filters: Sequence[Filter], engine: Engine) -> tuple[Filter, ...]:

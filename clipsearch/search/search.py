@@ -26,13 +26,12 @@ from clipsearch.engine import (
     Page,
 )
 from clipsearch.engines import open_engine
-from clipsearch.filtering import Filter
 from clipsearch.modes import MODES_WITHOUT_VECTOR, Mode, ranking_of
 from clipsearch.search.calibrated_order import calibrated_order, search_in
 from clipsearch.search.explaining import explained
-from clipsearch.search.filters import check_facets, parse_filters
+from clipsearch.search.filters import check_facets
 from clipsearch.search.finding import find_documents, known_document, with_known_ids
-from clipsearch.search.folder_tree import with_folders_below, with_folders_counted
+from clipsearch.search.folder_tree import filters_of, with_folders_counted
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.index_encoder import EncoderLoader, check_encoder, load_encoder
 from clipsearch.search.limits import check_options, check_page
@@ -240,7 +239,7 @@ class Search:
             terms=terms.terms,
             k=options.k,
             offset=options.offset,
-            filters=self._filters(options),
+            filters=filters_of(options.filters, self.engine),
             facets=check_facets(options.facets, self.info),
             candidates=options.candidates,
             bm25_weight=options.bm25_weight,
@@ -299,7 +298,7 @@ class Search:
             None,
             k=options.k,
             offset=options.offset,
-            filters=self._filters(options),
+            filters=filters_of(options.filters, self.engine),
             facets=check_facets(options.facets, self.info),
             sort=parse_sort(options.sort, self.info),
         )
@@ -308,9 +307,6 @@ class Search:
         if page.total:
             return page
         return replace(page, notes=(*page.notes, *why_nothing(self.engine, query)))
-
-    def _filters(self, options: ListOptions) -> tuple[Filter, ...]:
-        return with_folders_below(parse_filters(options.filters, self.info), self.engine)
 
     def default_mode(self, parts: Sequence[Part]) -> Mode:
         """Return what `query` takes without `mode`: hybrid where there is text, otherwise vector.
