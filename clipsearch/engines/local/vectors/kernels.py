@@ -5,6 +5,8 @@ thirds of it for the products of a thousand vectors here and there; it leaves th
 other threads meanwhile. Codes are counted alike by both, products to the last bits.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -77,18 +79,31 @@ def products_at(vectors: Vectors, places: Slots, vector: Vectors) -> Vectors:
         return np.einsum("ij,j->i", vectors.take(places, axis=0), vector, out=found)
     if not found.size:
         return found
-    # One row is asked, so that more threads would only wait; this holds for the thread that calls.
-    library.omp_set_num_threads(1)
-    library.fvec_inner_products_by_idx(
-        library.swig_ptr(found),
-        library.swig_ptr(np.ascontiguousarray(vector)),
-        library.swig_ptr(np.ascontiguousarray(vectors)),
-        library.swig_ptr(np.ascontiguousarray(places)),
-        vectors.shape[1],
-        1,
-        len(places),
-    )
+    with _one_thread(library):
+        library.fvec_inner_products_by_idx(
+            library.swig_ptr(found),
+            library.swig_ptr(np.ascontiguousarray(vector)),
+            library.swig_ptr(np.ascontiguousarray(vectors)),
+            library.swig_ptr(np.ascontiguousarray(places)),
+            vectors.shape[1],
+            1,
+            len(places),
+        )
     return found
+
+
+@contextmanager
+def _one_thread(library: Any) -> Iterator[None]:
+    """Let faiss start no threads, which would only wait for the one that has a row to compare.
+
+    The number is of the thread that calls, and torch's as well where both have one OpenMP.
+    """
+    threads = library.omp_get_max_threads()
+    library.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        library.omp_set_num_threads(threads)
 
 
 @cache

@@ -1,9 +1,11 @@
 """One call over many codes or vectors, by faiss and by NumPy: both against plain twins."""
 
+import subprocess
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from clipsearch_command import CODE
 
 from clipsearch.engines.local.vectors import kernels
 from clipsearch.engines.local.vectors.kernels import differing, products_at
@@ -66,3 +68,18 @@ def test_equal_rows_have_equal_products_wherever_they_stand(library: str, dimens
 def test_a_row_that_is_not_there_is_no_answer(library: str, place: int) -> None:
     with pytest.raises(IndexError):
         products_at(np.zeros((4, 3), np.float32), np.array([0, place]), np.zeros(3, np.float32))
+
+
+def test_the_threads_of_torch_stay() -> None:
+    """In a process of its own, since faiss and torch share what comes first."""
+    asked = (
+        "import numpy as np, torch\n"
+        "from clipsearch.engines.local.vectors.kernels import differing, products_at\n"
+        "torch.set_num_threads(2)\n"
+        "torch.ones(300, 300) @ torch.ones(300, 300)\n"
+        "products_at(np.ones((9, 4), np.float32), np.arange(9), np.ones(4, np.float32))\n"
+        "differing(np.ones((2, 3), np.uint64), np.ones((9, 3), np.uint64))\n"
+        "print(torch.get_num_threads())"
+    )
+    done = subprocess.run([*CODE, asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"
