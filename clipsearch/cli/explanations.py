@@ -1,17 +1,13 @@
 """Why each hit is where it is, as a table."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
 
 from clipsearch.engine import Hit, IndexInfo, Page
 from finetune.console import printable
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 COLUMNS = ("id", "word", "documents", "idf", "tf", "bm25", "share", "by words", "by image")
-_TEXTS = ("id", "word")
 _NONE = "-"
 _SAME = 1e-4
 
@@ -19,19 +15,30 @@ _SAME = 1e-4
 def write_explanations(page: Page) -> None:
     """Write the table to standard output as lines with tabs, an empty line before it."""
     click.echo()
-    for row in (COLUMNS, *(row for hit in page.hits for row in _rows(hit))):
+    for row in (COLUMNS, *(row for hit in page.hits if hit.explanation for row in _rows(hit))):
         click.echo("\t".join(row))
 
 
 def print_explanations(page: Page, *, err: bool) -> None:
-    """Print the table for people."""
-    from rich.console import Console  # light path: most answers are not explained
+    """Print a block for each hit, for people: its id and ranks, and a line for each word."""
+    told = [_rows(hit) for hit in page.hits if hit.explanation is not None]
+    widths = [
+        max(len(name), *(len(row[at]) for rows in told for row in rows))
+        for at, name in enumerate(COLUMNS)
+    ]
 
-    console = Console(stderr=err, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    table = _table(page)
-    # A narrower terminal wraps, and cuts nothing.
-    console.width = max(console.width, console.measure(table).maximum)
-    console.print(table)
+    def line(cells: Sequence[str]) -> str:
+        word, *numbers = list(zip(cells, widths, strict=True))[1:-2]
+        aligned = (text.rjust(width) for text, width in numbers)
+        return "  ".join((word[0].ljust(word[1]), *aligned)).rstrip()
+
+    click.echo(f"\n    {line(COLUMNS)}", err=err)
+    for rows in told:
+        id_, *_, by_words, by_image = rows[0]
+        click.echo(f"{id_}: rank by words {by_words}, by image {by_image}", err=err)
+        for row in rows:
+            if row[1] != _NONE:
+                click.echo(f"    {line(row)}", err=err)
 
 
 def weights_told(page: Page, info: IndexInfo) -> list[str]:
@@ -51,25 +58,9 @@ def weights_told(page: Page, info: IndexInfo) -> list[str]:
     return [f"{line}."]
 
 
-def _table(page: Page) -> "Table":
-    """Return a row for each word of each hit, the first with its id and ranks."""
-    from rich import box  # light path: most answers are not explained
-    from rich.table import Table  # light path: most answers are not explained
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in _TEXTS else "right", no_wrap=True)
-    for hit in page.hits:
-        for number, (id_, *between, by_words, by_image) in enumerate(_rows(hit)):
-            ends = (id_, by_words, by_image) if number == 0 else ("", "", "")
-            table.add_row(ends[0], *between, *ends[1:])
-    return table
-
-
 def _rows(hit: Hit) -> list[tuple[str, ...]]:
     found, id_ = hit.explanation, printable(hit.document.id)
-    if found is None:
-        return []
+    assert found is not None
     ranks = [_NONE if n is None else f"{n:,}" for n in (found.rank_by_words, found.rank_by_image)]
     if not found.terms:
         return [(id_, *[_NONE] * 6, *ranks)]

@@ -210,7 +210,7 @@ def test_the_command_line_asks_and_explains(index: Path, tmp_path: Path) -> None
     assert {row[0] for row in rows[1:]} == {line.split("\t")[2] for line in hits} == {"a", "b"}
     assert [row[1] for row in rows[1:5]] == ["buterfly", "auto", "car", '"red leaf"']
     beside = clipsearch(*asked, "--ids")
-    assert beside.stdout.split() == ["b", "a"] and "by words" in beside.stderr
+    assert beside.stdout.split() == ["b", "a"] and "\na: rank by words" in beside.stderr
     assert 'no caption has "buterfly"; did you mean "butterfly"?' in shown.stderr
     answer = json.loads(clipsearch(*asked, "--json").stdout)
     assert {hit["id"] for hit in answer["hits"]} == {"a", "b"}
