@@ -409,7 +409,7 @@ def _reason(error: Exception, seconds: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no whole answer in {seconds:g} seconds"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "its certificate is not trusted (VESPA_CLI_DATA_PLANE_CA_CERT_FILE names yours)"
+        return "its certificate is not trusted (SSL_CERT_FILE names those that are)"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, IncompleteRead):

@@ -1,5 +1,6 @@
 """What lies between us and a server: TLS, and a proxy that the environment names."""
 
+import os
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
@@ -52,14 +53,16 @@ class Proxy:
 def tls_context(authority: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
     """Make TLS that trusts `authority`, or else the usual ones, and shows a client certificate.
 
-    All are files; None is without. Raises EngineError where one cannot be used.
+    All are files; None is without. The usual ones are those of SSL_CERT_FILE, where the environment
+    has that name. Raises EngineError where one cannot be used.
     """
     import certifi  # beside the light path
 
+    trusted = authority or os.environ.get("SSL_CERT_FILE") or certifi.where()
     try:
-        context = ssl.create_default_context(cafile=authority or certifi.where())
+        context = ssl.create_default_context(cafile=trusted)
     except OSError as error:
-        raise EngineError(f"{authority}: holds no certificates ({error})") from error
+        raise EngineError(f"{trusted}: holds no certificates ({error})") from error
     context.set_alpn_protocols(["http/1.1"])
     if certificate is not None:
         try:

@@ -43,15 +43,22 @@ def get(target: str, settings: ConnectionSettings = SETTINGS, path: str = "/x") 
         transport.close()
 
 
-def test_a_certificate_that_is_not_trusted_is_refused_and_the_mend_is_named(tmp_path: Path) -> None:
+def test_a_certificate_that_is_not_trusted_is_refused_and_the_mend_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = make_certificate(tmp_path, "server")
     with recorder(server_context(own)) as server:
         target = f"https://127.0.0.1:{server.port}"
-        with pytest.raises(ConnectionFailedError, match="VESPA_CLI_DATA_PLANE_CA_CERT_FILE"):
+        with pytest.raises(ConnectionFailedError, match="SSL_CERT_FILE"):
             get(target)
         assert server.asked == []
         trusting = replace(SETTINGS, authority=own.certificate)
         assert get(target, trusting).status == 200
+        monkeypatch.setenv("SSL_CERT_FILE", own.certificate)
+        assert get(target).status == 200
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+        with pytest.raises(EngineError, match=r"none\.pem: holds no certificates"):
+            get(target)
 
 
 def test_a_client_certificate_and_a_token_are_sent(tmp_path: Path) -> None:
