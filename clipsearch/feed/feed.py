@@ -38,7 +38,7 @@ from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.feed.options import FeedOptions
 from clipsearch.feed.pipeline import Rejection
 from clipsearch.feed.plan import DocumentSource, Plan, Work, compare
-from clipsearch.feed.preparation import prepare, tell_new
+from clipsearch.feed.preparation import prepare, tell_new, tell_unknown_vectors
 from clipsearch.feed.removal import (
     Hidden,
     about_left,
@@ -152,9 +152,12 @@ def feed(
         )
         if not len(manifest):
             raise ManifestError(f"{options.manifest}: has no images to feed")
+        is_new = target.is_new
         columns, absolute_paths = prepare(
             target, manifest, tags=options.tags, numbers=options.numbers, dates=options.dates
         )
+        if is_new:
+            tell_unknown_vectors(target, progress_stream)
         # In the folder of an index that may have been made just now.
         if ledger is None:
             ledger = stack.enter_context(Ledger.open(ledger_file))

@@ -93,8 +93,19 @@ def _cosines(encoder: Encoder, manifest: Manifest) -> list[float]:
 
 def tell_new(target: FeedTarget, index: str, stream: TextIO | None) -> None:
     """Say on `stream`, standard error where None, that a feed makes an index, if it does."""
-    if not target.is_new:
-        return
-    known = target.fingerprint or target.made_by
-    more = "" if known else " of ready-made vectors; --vectors-of names the encoder that made them"
-    click.echo(f"New index: {index}{more}", err=True, file=stream)
+    if target.is_new:
+        click.echo(f"New index: {index}", err=True, file=stream)
+
+
+def tell_unknown_vectors(target: FeedTarget, stream: TextIO | None) -> None:
+    """Say of a new index of ready-made vectors that it knows no encoder, if it does not.
+
+    To be asked after `prepare`: only then it is known whether the default encoder was taken.
+    """
+    if not (target.fingerprint or target.made_by):
+        click.echo(
+            "The vectors are of no known encoder: texts find by words alone, until --vectors-of"
+            " names the one that made them.",
+            err=True,
+            file=stream,
+        )

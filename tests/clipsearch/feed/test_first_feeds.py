@@ -1,5 +1,6 @@
 """Feeds that meet at an index that is not there yet: all are in, or one is refused and says so."""
 
+import io
 import random
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.lock import index_lock
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.feed.feed import FeedOptions, feed
 from finetune.errors import EngineError
 
 DOCUMENTS = 20
@@ -87,6 +89,14 @@ def check_round(manifests: list[Path], index: Path, moments: list[float]) -> int
         assert f"fed {0 if known else DOCUMENTS}," in output
     assert len(ids(index)) == DOCUMENTS * len(manifests)
     return refused
+
+
+def test_vectors_of_no_known_encoder_are_told_so(manifests: list[Path], tmp_path: Path) -> None:
+    told = io.StringIO()
+    options = FeedOptions(manifest=manifests[0], index=str(tmp_path / "photos.index"), workers=0)
+    feed(options, progress_stream=told)
+    assert "New index: " in told.getvalue()
+    assert "no known encoder: texts find by words alone, until --vectors-of" in told.getvalue()
 
 
 def test_two_first_feeds_at_once(manifests: list[Path], tmp_path: Path) -> None:

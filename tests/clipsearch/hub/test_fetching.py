@@ -174,6 +174,7 @@ def test_a_folder_of_pictures_and_a_query_and_nothing_else_to_know(
     fed = clipsearch("feed", pictures, "--index", index)
     assert fed.returncode == 0, fed.stderr
     assert f"taking {DEFAULT.id} (English, licence MIT, about 605 MB, fetched once" in fed.stderr
+    assert f"New index: {index}\n" in fed.stderr and "no known encoder" not in fed.stderr
     assert f"fetch {DEFAULT.id}" in fed.stderr and "fed 3," in fed.stdout
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # from here on nothing is asked
     asked = len(hub.requests)
