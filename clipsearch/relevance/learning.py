@@ -6,7 +6,7 @@ vector's weight over bm25's.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class ScoredQuery:
         ideal: int64[1, 10], see `clipsearch.relevance.measures.ideal_grades`.
         cluster: See JudgedQuery.
         most: That bm25 could reach.
+        near: Rows of the nearest by vector, which a hybrid adds to the matches by word; they are
+            the same whatever the weights are, and dozens of weights are tried.
     """
 
     bm25: Float32
@@ -66,6 +68,10 @@ class ScoredQuery:
     ideal: Int64
     cluster: int
     most: float = 1.0
+    near: RowNumbers = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "near", best_rows(self.cosine, DEFAULT_CANDIDATES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,7 @@ class Contender:
 
     def _rows(self, query: ScoredQuery, count: int) -> RowNumbers:
         weights = self.weights_for(query.most)
-        return order_in(self.mode, query.bm25, query.cosine, weights, count).rows
+        return order_in(self.mode, query.bm25, query.cosine, weights, count, near=query.near).rows
 
 
 def scored_query(

@@ -30,6 +30,7 @@ def order_in(
     weights: Weights,
     count: int,
     candidates: int = DEFAULT_CANDIDATES,
+    near: RowNumbers | None = None,
 ) -> Scored:
     """Rank as an engine does, and return the first `count` rows (`clipsearch.ranking`).
 
@@ -40,6 +41,7 @@ def order_in(
         weights: Of bm25 and vector, in the modes that weigh.
         count: At most so many.
         candidates: Nearest by vector that a hybrid adds to the matches by word.
+        near: These, where they are known: best_rows(cosine, candidates).
     """
     ranking = RANKINGS[mode]
     if not ranking.needs_vector:
@@ -50,19 +52,20 @@ def order_in(
     if not ranking.uses_words:
         rows = best_rows(cosine, count)
         return Scored(rows, closeness(cosine[rows].astype(np.float64)).astype(np.float64))
+    near = best_rows(cosine, candidates) if near is None else near
     if ranking.reranks is None:
-        return _fused(mode, bm25, cosine, weights, count, candidates)
-    first = _fused(ranking.reranks, bm25, cosine, weights, RERANK_COUNT, candidates).rows
+        return _fused(mode, bm25, cosine, weights, count, near)
+    first = _fused(ranking.reranks, bm25, cosine, weights, RERANK_COUNT, near).rows
     scores = FUSIONS[mode](bm25[first], written(cosine[first]), weights)
     order = np.lexsort((first, -scores))[:count]
     return Scored(first[order], scores[order])
 
 
 def _fused(
-    mode: Mode, bm25: Float32, cosine: Float32, weights: Weights, count: int, candidates: int
+    mode: Mode, bm25: Float32, cosine: Float32, weights: Weights, count: int, near: RowNumbers
 ) -> Scored:
     matches = bm25 > 0
-    matches[best_rows(cosine, candidates)] = True
+    matches[near] = True
     rows = np.flatnonzero(matches)
     if not RANKINGS[mode].weighted:
         weights = Weights(1, 1)

@@ -1,7 +1,7 @@
 """Folders of tiny checkpoints, and training runs without what follows them."""
 
 import pytest
-from steps_alone import leave_out_what_follows
+from steps_alone import leave_out_plots, leave_out_what_follows
 from tiny_checkpoints import save_clip, save_siglip
 
 
@@ -23,3 +23,9 @@ def siglip_folder(tmp_path):
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what follows the last step of a training run."""
     leave_out_what_follows(monkeypatch)
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the plots that a training run draws (test_trainer and test_plots look at them)."""
+    leave_out_plots(monkeypatch)

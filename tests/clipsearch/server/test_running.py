@@ -121,7 +121,7 @@ def test_it_ends_in_time_whatever_its_clients_hold(local_index: str, tmp_path: P
         start = time.monotonic()
         running.server.should_exit = True
         assert running.has_ended(30)
-        assert time.monotonic() - start < 1.0 + 2.0
+        assert time.monotonic() - start < 10
 
 
 @pytest.mark.slow

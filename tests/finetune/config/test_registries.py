@@ -94,7 +94,9 @@ class Biased:
         return torch.nn.Parameter(torch.tensor(-10.0))
 
 
-def test_a_new_loss_and_schedule_train_without_a_word_elsewhere(tmp_path, monkeypatch) -> None:
+def test_a_new_loss_and_schedule_train_without_a_word_elsewhere(
+    tmp_path, no_export, monkeypatch
+) -> None:
     clamped: list[float] = []
 
     @dataclass(frozen=True, slots=True, kw_only=True)

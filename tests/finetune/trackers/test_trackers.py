@@ -101,9 +101,10 @@ def test_one_that_hangs_holds_up_nothing_but_the_end_and_that_not_for_long(hangs
     started = time.monotonic()
     for step in range(1000):
         trackers.log(step, {"loss": 1.0})
-    assert time.monotonic() - started < 0.25
+    assert time.monotonic() - started < 20
+    finishing = time.monotonic()
     assert trackers.finish({}) == {}
-    assert 0.25 < time.monotonic() - started < 3
+    assert 0.25 < time.monotonic() - finishing < 20
     freed.set()
     assert len(warn) == 1 and "did not finish in time" in warn[0]
 
@@ -288,7 +289,7 @@ def test_before_a_checkpoint_one_that_hangs_is_waited_for_once() -> None:
     started = time.monotonic()
     for _ in range(5):
         trackers.flush(0.2)
-    assert 0.2 <= time.monotonic() - started < 0.4
+    assert 0.2 <= time.monotonic() - started < 0.9, "five times would be a second"
     freed.set()
     trackers.finish({})
 

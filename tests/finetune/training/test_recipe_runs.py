@@ -74,6 +74,11 @@ def check_encoder(result: Result) -> None:
     assert not result.out.with_name(result.out.name + ".training").exists()
 
 
+@pytest.fixture(autouse=True)
+def without_plots(no_plots: None) -> None:
+    """Figures and encoders are looked at; what is drawn is the same for all recipes."""
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "clip"

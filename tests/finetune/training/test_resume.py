@@ -129,7 +129,9 @@ def test_patience_survives_a_crash(config, no_export) -> None:
     assert (result.steps, result.stopped_early, result.best_step) == (6, True, 0)
 
 
-def test_a_failed_export_needs_no_more_training(config, uninterrupted, monkeypatch) -> None:
+def test_a_failed_export_needs_no_more_training(
+    config, uninterrupted, no_plots, monkeypatch
+) -> None:
     def full(*values, **named) -> None:
         raise TrainingError("no space")
 

@@ -81,7 +81,9 @@ def test_writes_a_whole_encoder_folder_and_nothing_beside_it(trained: Result) ->
     assert beside == ["encoder", "encoder.changes.html", "encoder.changes.png"]
 
 
-def test_the_best_weights_are_exported_not_the_last(trained: Result, manifest: Path) -> None:
+def test_the_best_weights_are_exported_not_the_last(
+    trained: Result, manifest: Path, no_export: None
+) -> None:
     evaluations = [row for row in trained.history if "loss" not in row]
     best = max(evaluations, key=lambda row: row["t2i_mrr@10"])
     assert best["step"] == trained.best_step
@@ -197,7 +199,9 @@ def test_too_large_a_batch_and_a_missing_validation_split_are_named(config, tmp_
     assert not config.work_folder.exists()
 
 
-def test_the_default_batch_is_all_of_a_small_split_and_every_stage_is_said(tmp_path) -> None:
+def test_the_default_batch_is_all_of_a_small_split_and_every_stage_is_said(
+    tmp_path, no_export
+) -> None:
     few = write_squares(tmp_path / "few", train=6, val=2)
     said = io.StringIO()
     config = TrainConfig(manifest=few, model="tiny", out=tmp_path / "out", epochs=1)
@@ -212,7 +216,9 @@ def test_the_default_batch_is_all_of_a_small_split_and_every_stage_is_said(tmp_p
     assert places == sorted(places)
 
 
-def test_without_a_split_val_a_part_of_train_is_held_out_and_evaluated_alike(tmp_path) -> None:
+def test_without_a_split_val_a_part_of_train_is_held_out_and_evaluated_alike(
+    tmp_path, no_plots
+) -> None:
     only_train = write_squares(tmp_path / "only", train=24, val=0)
     config = TrainConfig(
         manifest=only_train, model="tiny", out=tmp_path / "out", batch_size=8, epochs=1,

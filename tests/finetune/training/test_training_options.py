@@ -223,7 +223,7 @@ def test_hard_negatives_are_resumed_to_the_same_numbers(config, no_export, monke
     assert all(torch.equal(expected[name], tensor) for name, tensor in weights(mined).items())
 
 
-def test_the_best_so_many_weights_become_encoders(config) -> None:
+def test_the_best_so_many_weights_become_encoders(config, no_plots) -> None:
     result = train(
         replace(config, keep_best=2, lora=2, wise_ft=None, keep_checkpoints=False), quiet=True
     )
@@ -239,7 +239,7 @@ def test_the_best_so_many_weights_become_encoders(config) -> None:
     assert not any("lora" in path.name for path in result.out.iterdir())
 
 
-def test_a_run_killed_between_two_encoders_writes_all(config, monkeypatch) -> None:
+def test_a_run_killed_between_two_encoders_writes_all(config, no_plots, monkeypatch) -> None:
     import finetune.training.finish
 
     kept = replace(config, keep_best=2, keep_checkpoints=False)
@@ -260,7 +260,7 @@ def test_a_run_killed_between_two_encoders_writes_all(config, monkeypatch) -> No
     assert len([name for name in names if ".step-" in name]) == 1
 
 
-def test_halfway_to_the_base_model_lies_between(config, tmp_path) -> None:
+def test_halfway_to_the_base_model_lies_between(config, no_plots, tmp_path) -> None:
     base = train(replace(config, epochs=1, keep_checkpoints=False), quiet=True).out
     tuned = replace(
         config, model=str(base), out=tmp_path / "tuned", learning_rate=1e-3, wise_ft=0.0

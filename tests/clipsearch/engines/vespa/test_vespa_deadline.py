@@ -60,7 +60,7 @@ def test_an_answer_without_an_end_is_given_up(kind: str) -> None:
         start = time.monotonic()
         with pytest.raises(ConnectionFailedError, match=r"no whole answer in 0\.4 seconds"):
             transport.send("GET", "/", None, "", 0.4)
-        assert 0.3 < time.monotonic() - start < 3
+        assert 0.3 < time.monotonic() - start < SOON
         transport.close()
 
 
@@ -131,7 +131,7 @@ def test_a_host_that_does_not_connect_is_given_up(monkeypatch: pytest.MonkeyPatc
         start = time.monotonic()
         with pytest.raises(ConnectionFailedError, match=r"no whole answer in 0\.4 seconds"):
             PoolTransport(f"http://127.0.0.1:{place[1]}", SETTINGS).send("GET", "/", None, "", 0.4)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < SOON
         for one in waiting:
             one.close()
 
@@ -149,7 +149,7 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.Monke
     start = time.monotonic()
     with pytest.raises(ConnectionFailedError, match=r"no whole answer in 0\.4 seconds"):
         PoolTransport("http://vespa.example", SETTINGS).send("GET", "/", None, "", 0.4)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < SOON
     woken.set()
 
 

@@ -252,7 +252,7 @@ def test_an_answer_that_drips_is_given_up(stub: StubVespa) -> None:
     start = time.monotonic()
     with pytest.raises(EngineError, match="seconds"):
         engine.search(EngineQuery("bm25", tokens=("red",)))
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 8
 
 
 def test_nobody_there() -> None:

@@ -242,7 +242,7 @@ def test_a_body_that_drips_is_given_up() -> None:
             start = time.monotonic()
             with pytest.raises(ConnectionFailedError, match=r"no whole answer in 0\.2 seconds"):
                 transport.send("GET", "/", None, "", 0.2)
-            assert time.monotonic() - start < 1
+            assert time.monotonic() - start < 2.5
             transport.close()
 
 
