@@ -289,9 +289,10 @@ class _Search:
         if not tied.any():
             return order
         among = np.flatnonzero(tied[1:] | tied[:-1])
-        ids = dict(zip(among.tolist(), self.collection.ids(rows[order[among]]), strict=True))
-        run = np.cumsum(~tied[:-1])
-        placed = sorted(range(len(order)), key=lambda place: (int(run[place]), ids.get(place, b"")))
+        ids = self.collection.ids(rows[order[among]])
+        place_of_id = np.zeros(len(order), np.int64)
+        place_of_id[among[sorted(range(len(ids)), key=ids.__getitem__)]] = np.arange(len(ids))
+        placed = np.lexsort((place_of_id, np.cumsum(~tied[:-1])))
         return order[placed]
 
     @property
