@@ -1,4 +1,4 @@
-"""What was written when documents came into segments opens, answers and is changed."""
+"""What was written since documents come into segments opens, answers and is changed."""
 
 import io
 import json
@@ -14,13 +14,17 @@ from clipsearch.feed.options import FeedOptions
 from clipsearch.search.search import Search
 from finetune.encoder_folder import check_fingerprint, read_description
 
-KEPT = Path(__file__).resolve().parents[1] / "fixtures" / "segment-format"
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+KEPT = FIXTURES / "segment-format"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy of what was kept, to be changed."""
-    return shutil.copytree(KEPT, tmp_path / "photos")
+@pytest.fixture(params=["segment-format", "signs-format"])
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A copy of what was kept, to be changed: of encoder and pictures the index of either form."""
+    copied = shutil.copytree(KEPT, tmp_path / "photos")
+    shutil.rmtree(copied / "index")
+    shutil.copytree(FIXTURES / request.param / "index", copied / "index")
+    return copied
 
 
 def assert_the_same_answers(index: Path) -> None:
@@ -61,6 +65,7 @@ def test_a_feed_encodes_nothing_anew_and_changes_what_has_changed(folder: Path) 
     assert document is not None and document.captions == ("a white cat",)
 
 
+@pytest.mark.parametrize("folder", ["segment-format"], indirect=True)
 def test_codes_of_then_are_checked_and_laid_out_anew_by_a_feed(folder: Path) -> None:
     index = folder / "index"
     (earlier,) = index.glob("codes-*.bits")
