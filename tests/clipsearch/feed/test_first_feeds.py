@@ -20,7 +20,8 @@ from clipsearch.engines.local.engine import LocalEngine
 from clipsearch.engines.local.lock import index_lock
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
-from clipsearch.feed.feed import FeedOptions, feed
+from clipsearch.feed.feed import feed
+from clipsearch.feed.options import FeedOptions
 from finetune.errors import EngineError
 
 DOCUMENTS = 20
