@@ -308,7 +308,10 @@ def _problems(report: "FeedReport") -> list[str]:
         lines.append(f"Problems of the manifest: {counts}.")
     lines += [f"  {reason}" for reason in report.first_reasons]
     if report.report_path is not None:
-        lines.append(f"Each rejection, problem and note, with its reason: {report.report_path}")
+        leave = "; --exclude leaves out what is not wanted" if not report.complete else ""
+        lines.append(
+            f"Each rejection, problem and note, with its reason: {report.report_path}{leave}"
+        )
     return lines
 
 

@@ -26,8 +26,9 @@ def about_missing(paths: Iterable[str], info: IndexInfo, images: Sequence[Path] 
     if not missing:
         return None
     named = f"such as {missing[0]}" if len(looked_for) > 1 else missing[0]
+    verb = "is" if len(missing) == 1 else "are"
     root = "" if info.images_root is None else f" (fed from {info.images_root})"
     return (
-        f"{len(missing):,} of these {len(looked_for):,} pictures are not found, {named}{root}:"
+        f"{len(missing):,} of these {len(looked_for):,} pictures {verb} not found, {named}{root}:"
         f" --images FOLDER says where they lie now"
     )

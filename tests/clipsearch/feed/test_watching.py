@@ -132,7 +132,9 @@ def test_notes_and_problems_are_said_once_until_they_change(
     said = _print(report, None, set(), as_json=False, indent=None)
     out, err = capsys.readouterr()
     assert out.splitlines()[2:] == [
-        "  a.jpg: is damaged", "Each rejection, problem and note, with its reason: r.csv",
+        "  a.jpg: is damaged",
+        "Each rejection, problem and note, with its reason: r.csv; --exclude leaves out what is not"
+        " wanted",
     ]  # fmt: skip
     assert err.splitlines() == ["Note: one.", "Note: two."]
     said = _print(replace(report, notes=("two", "three")), None, said, as_json=False, indent=None)

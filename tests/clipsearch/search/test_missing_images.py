@@ -26,7 +26,7 @@ def test_hits_without_their_picture_are_told_once_with_the_mend(
     assert "not found" not in said("list")
     (photos.folder / "a.jpg").rename(tmp_path / "a.jpg")
     told = (
-        f"Note: 1 of these 3 pictures are not found, such as a.jpg (fed from {photos.folder}):"
+        f"Note: 1 of these 3 pictures is not found, such as a.jpg (fed from {photos.folder}):"
         " --images FOLDER says where they lie now\n"
     )
     for arguments in (("list",), ("query", "photos", "--json"), ("list", "--paths")):
