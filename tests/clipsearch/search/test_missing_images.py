@@ -7,6 +7,7 @@ import pytest
 from small_pictures import Manifest as Photos
 
 from clipsearch import cli
+from clipsearch.cli.serve import _missing_images
 from clipsearch.engine import IndexInfo
 from clipsearch.search.images import ImageFolders
 from clipsearch.search.missing_images import about_missing
@@ -34,6 +35,8 @@ def test_hits_without_their_picture_are_told_once_with_the_mend(
     assert "not found" not in said("similar", "a.jpg")  # of the others
     assert "not found" not in said("list", "--images", tmp_path)
     assert "not found" not in said("list", "--quiet")
+    assert f"Note: {_missing_images(index, ())}\n" == told  # which serve says when it is ready
+    assert _missing_images(index, (photos.folder, tmp_path)) is None
 
 
 def test_pictures_in_shards_and_behind_addresses_are_where_they_were(tmp_path: Path) -> None:
