@@ -35,5 +35,5 @@ def order_told(share: WordShare) -> str:
         first = "what pictures show counts first"
     else:
         first = "words of captions and what pictures show count alike"
-    fitting = f"a picture that fits adds {image:.2g}" if image else "a picture that fits, nothing"
-    return f"{first}: {adds}, {fitting}"
+    fitting = f"{image:.2g}" if image else "nothing"
+    return f"{first}: {adds}, a picture that fits adds {fitting}"
