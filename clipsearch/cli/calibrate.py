@@ -20,7 +20,7 @@ from finetune.text.strict_json import dumps
 if TYPE_CHECKING:
     from clipsearch.relevance.calibration import Calibrated
 
-TABLE_WIDTH = 130
+TABLE_WIDTH = 400
 
 
 @click.command()

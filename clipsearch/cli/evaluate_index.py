@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from clipsearch.relevance.evaluation import IndexEvaluateOptions, IndexEvaluation
 
-TABLE_WIDTH = 150
+TABLE_WIDTH = 400
 
 
 def run_index_evaluation(

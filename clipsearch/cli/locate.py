@@ -198,8 +198,10 @@ def _show(image: str, text: str, looked: _Looked, as_json: bool) -> None:
         click.echo(f"box {each.box}: cosine up to {each.cosine:z.4f}")
     if len(found.boxes) > _BOXES_SHOWN:
         click.echo(f"and {len(found.boxes) - _BOXES_SHOWN} more boxes (--json has them all)")
-    if not found.boxes or _is_nearly_all(found.boxes[0], found):
-        click.echo("No part stands out.")
+    if not found.boxes:
+        click.echo("All parts answer alike.")
+    elif _is_nearly_all(found.boxes[0], found):
+        click.echo("No part stands out: what answers reaches over nearly all of the picture.")
     for told in found.notes:
         note(told)
 

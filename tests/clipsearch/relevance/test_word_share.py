@@ -278,6 +278,7 @@ def test_calibrate_holds_shares_against_the_rest_and_status_shows_them(
     assert order_told(found) in run("status") and "hybrid-normalized alone)" in run("status")
     tried = json.loads(run("calibrate", "--json", "--dry-run", "--resamples", "100"))
     assert tried["today"] == f"hybrid ({found.weight:.3g} × word share + cosine)"
+    assert "…" not in run("calibrate", "--dry-run", "--resamples", "20"), "no cell is cut"
     shares = [one for one in tried["contenders"] if one["of_share"] and not one["reorder"]]
     assert [one["name"] for one in shares] == ["today", "hybrid of shares"]
     assert shares[1]["vector_weight"] == 1.0
