@@ -177,7 +177,11 @@ def test_hybrid_is_no_worse_than_its_better_part(
         ),
         (0.22, 0.19, "words … pictures show count alike: all … add 0.1, a picture … adds 0.19"),
         (0.22, 0.2, "what pictures show counts first: all … add 0.1, a picture that fits adds 0.2"),
-        (0.22, -0.1, "words of captions count first: all … add 0.1, a picture that fits adds nothing"),
+        (
+            0.22,
+            -0.1,
+            "words of captions count first: all … add 0.1, a picture that fits adds nothing",
+        ),
     ],
 )
 def test_what_counts_first_is_told_by_what_each_adds(
