@@ -1,4 +1,4 @@
-"""A file of named arrays, mapped when it is read: each part is compared with its checksum first.
+"""A file of named arrays, mapped or read: each part is compared with its checksum first.
 
     magic, padded to 64 bytes
     the arrays, each from a multiple of 64 bytes on
@@ -11,6 +11,7 @@ is read for the first time by a process, 64 KiB at a time: a flipped byte is nam
 """
 
 import json
+import math
 import os
 import struct
 import zlib
@@ -25,6 +26,12 @@ from finetune.errors import EngineError
 
 MAGIC = b"clipsearch segment 1\n"
 PART_BYTES = 1 << 16
+READ_BYTES = 1 << 20
+"""A file up to so long is read rather than mapped.
+
+Small ones are soon merged and removed, and whoever gives up the last map of a removed file does the
+file system's work: milliseconds of the query that comes after a change.
+"""
 _ALIGNMENT = 64
 _END = struct.Struct("<QII")
 
@@ -39,6 +46,12 @@ class BrokenSegmentError(EngineError):
             f"{path}: {what}; remove it and run the feed again: it is laid out anew from the"
             f" documents, which are whole"
         )
+
+
+def _bytes_of(path: Path, size: int) -> npt.NDArray[np.uint8]:
+    if size <= READ_BYTES:
+        return np.fromfile(path, np.uint8)
+    return np.asarray(np.memmap(path, np.uint8, mode="r"))
 
 
 class Sections:
@@ -63,7 +76,7 @@ class Sections:
         try:
             if path.stat().st_size != size:
                 raise BrokenSegmentError(path, f"is not of {size:,} bytes, as it was written")
-            mapped = np.asarray(np.memmap(path, np.uint8, mode="r"))
+            mapped = _bytes_of(path, size)
         except (OSError, ValueError) as error:
             raise BrokenSegmentError(path, f"is missing, or cannot be read ({error})") from error
         try:
@@ -81,7 +94,7 @@ class Sections:
         arrays, places = {}, {}
         for name, (kind, shape, place) in directory["arrays"].items():
             dtype = np.dtype(kind)
-            count = int(np.prod(shape, dtype=np.int64))
+            count = math.prod(shape)
             raw = mapped[place : place + count * dtype.itemsize]
             arrays[name] = raw.view(dtype).reshape(shape)
             places[name] = place
