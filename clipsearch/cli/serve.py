@@ -1,9 +1,11 @@
 """`clipsearch serve`: the HTTP API and the page."""
 
+import contextlib
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,7 +25,7 @@ from clipsearch.cli.search_options import synonyms_option
 from clipsearch.search.synonyms import Synonyms
 from clipsearch.server.listening import listen
 from clipsearch.server.settings import ServerSettings
-from finetune.errors import UsageError
+from finetune.errors import ClipsearchError, UsageError
 from finetune.files.user_folders import user_cache
 from finetune.installing import install_command
 
@@ -140,9 +142,8 @@ def serve(
     def tell(address: str) -> None:
         click.echo(f"Serving {index} at {address} (API: {address}/docs)", err=True)
         click.echo(_who_may(settings.is_local, settings.token is not None), err=True)
-        missing = _missing_images(index, images)
-        if missing is not None:
-            note(missing)
+        # Beside: an engine that is slow to answer keeps no service from starting.
+        threading.Thread(target=_tell_missing, args=(index, images), daemon=True).start()
 
     # a port that is taken is said before the service is imported, which takes its time
     with listen(settings.host, settings.port) as listener:
@@ -154,6 +155,13 @@ def serve(
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _tell_missing(index: str, images: Sequence[Path]) -> None:
+    with contextlib.suppress(ClipsearchError):  # is told to who asks
+        missing = _missing_images(index, images)
+        if missing is not None:
+            note(missing)
 
 
 def _missing_images(index: str, images: Sequence[Path]) -> str | None:
