@@ -124,11 +124,11 @@ def test_a_finetune_reports_to_nobody(photos: Path) -> None:
     assert_nothing_is_kept_for_others(photos)
 
 
-def test_the_hook_sees_a_lookup(photos: Path) -> None:
-    vespa = "http://vespa.invalid:8080"
-    with pytest.raises(AssertionError, match="host name is not known"):
-        run(photos, "status", "--index", vespa)
-    assert "vespa.invalid" in (photos / "lookups").read_text()
+def test_the_hook_sees_a_lookup(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+    with pytest.raises(AssertionError, match=r"hub\.invalid: cannot be reached"):
+        run(photos, "encoder", "get", "somebody/model")
+    assert "hub.invalid" in (photos / "lookups").read_text()
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,12 @@ def test_without_a_manifest_made_up_images_are_compared_and_it_says_so(
 
 
 @pytest.mark.parametrize(
-    ("family", "precision"), [("clip", "fp16"), ("siglip", "int8"), ("two towers", "int8")]
+    ("family", "precision"),
+    [
+        ("clip", "fp16"),
+        pytest.param("siglip", "int8", marks=pytest.mark.slow),
+        ("two towers", "int8"),
+    ],
 )
 def test_all_families_can_be_smaller(family, precision, checkpoint, tmp_path) -> None:
     if family == "clip":

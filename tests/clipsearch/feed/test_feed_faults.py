@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from clipsearch_command import FRESH_CLIPSEARCH
+from clipsearch_command import CLIPSEARCH, FRESH_CLIPSEARCH
 from decode_processes import workers_running
 from fake_engine import FakeEngine
 from PIL import Image
@@ -203,8 +203,10 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_photos(tmp_path_factory.mktemp("faults") / "photos", 400)
 
 
-def feed_command(manifest: Path, encoder: Path, index: Path) -> list[str]:
-    command = [*FRESH_CLIPSEARCH, "feed", manifest, "--encoder", encoder]
+def feed_command(
+    manifest: Path, encoder: Path, index: Path, program: Sequence[str] = CLIPSEARCH
+) -> list[str]:
+    command = [*program, "feed", manifest, "--encoder", encoder]
     return [*map(str, command), "--index", str(index), "--workers", "1", "--batch-size", "8"]
 
 
@@ -287,7 +289,7 @@ def test_ctrl_c_stops_promptly_without_children(
 ) -> None:
     index = tmp_path / "photos.index"
     process = subprocess.Popen(
-        feed_command(manifest, encoder_folder, index),
+        feed_command(manifest, encoder_folder, index, FRESH_CLIPSEARCH),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -134,7 +134,13 @@ def check_compiled(dual: DualEncoder, backend: str, tolerance: float) -> None:
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
 
 
+@pytest.mark.parametrize(
+    "dual",
+    ["clip", pytest.param("siglip", marks=pytest.mark.slow), "vision-text"],
+    indirect=True,
+)
 def test_compiled_layers_have_the_same_gradients_and_names(dual) -> None:
+    """SigLIP's layers are CLIP's, with another mask."""
     check_compiled(dual, "eager", 1e-5)
 
 
@@ -205,7 +211,10 @@ def test_where_a_backward_pass_cannot_be_compiled_no_step_is_lost(tmp_path, monk
     assert (compiled.steps, compiled.history) == (plain.steps, plain.history)
 
 
-@pytest.mark.parametrize(("dtype", "chunk_size"), [(torch.float32, None), (torch.bfloat16, 3)])
+@pytest.mark.parametrize(
+    ("dtype", "chunk_size"),
+    [pytest.param(torch.float32, None, marks=pytest.mark.slow), (torch.bfloat16, 3)],
+)
 def test_gradients_are_taken_again_from_the_same_random_state(dtype, chunk_size, tmp_path) -> None:
     save_clip(tmp_path / "clip")
     save_roberta(tmp_path / "roberta")
