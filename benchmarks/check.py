@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 KEPT = HERE / "ratios.json"
 README = HERE / "README.md"
 BEGIN, END = "<!-- made by `make bench` -->", "<!-- end of what `make bench` makes -->"
-MEASURED = ("changes", "manifest", "vespa_feed")
+MEASURED = ("changes", "manifest", "search", "vespa_feed")
 """Benchmarks that have a function `ratios`, which gives a name and a number for each."""
 MOST_LOST = 0.2
 

@@ -214,6 +214,27 @@ def compare(collection: Collection, *, peers: bool, until: float) -> None:
         engine.close()
 
 
+def ratios(documents: int = 20_000) -> dict[str, float]:
+    """For `check.py`: NumPy's products of all vectors beside our modes, by processor time."""
+    collection = make_collection(documents, 512, "unclustered", 24)
+    matrix = np.ascontiguousarray(collection.embeddings)
+    queries = collection.queries()
+    with tempfile.TemporaryDirectory() as folder:
+        engine = fed(Path(folder), collection)
+        asks: Asks = {
+            mode: (engine.search, [replace(query, mode=mode) for query in queries])
+            for mode in MODES
+        }
+        asks[PRODUCTS[1]] = (lambda query: matrix @ query.vector, queries)
+        times = timed(asks)
+        engine.close()
+    products = times.pop(PRODUCTS[1]).cpu
+    return {
+        f"{mode}: cpu of NumPy's products over ours": products / each.cpu
+        for mode, each in times.items()
+    }
+
+
 def show(times: dict[str, Timed], notes: dict[str, str]) -> None:
     print(f"{'':30} {'ms (processor ms)':>20}")
     for name, each in times.items():
