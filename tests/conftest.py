@@ -29,7 +29,10 @@ SERVER = pytest.StashKey[subprocess.Popen[bytes]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Where tests run side by side, which is all of them, start what they start commands by."""
-    if sys.platform == "linux" and getattr(config.option, "numprocesses", None):
+    if not getattr(config.option, "numprocesses", None):
+        # This process collects tests; nothing that it imports for that is garbage.
+        gc.disable()
+    elif sys.platform == "linux":
         from clipsearch_command import start_command_server
 
         config.stash[SERVER] = start_command_server()
@@ -37,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Let what was imported stay: else it is looked through with each collection of garbage."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

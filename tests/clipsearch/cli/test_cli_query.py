@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clipsearch_command import CLIPSEARCH
 from memory_engine import MemoryEngine
 from PIL import Image
 
@@ -377,7 +378,7 @@ def index(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Path) -> Pat
 def clipsearch(
     *arguments: str | Path, prelude: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipsearch"]
+    command = CLIPSEARCH
     if prelude:
         command = [sys.executable, "-c", prelude]
     return subprocess.run(
