@@ -49,7 +49,11 @@ def _nothing(visit: Visit) -> None:
 
 
 def _slow(visit: Visit) -> None:
-    """The answer never comes."""
+    """The answer never comes, and the page's clocks go ten times as fast."""
+    visit.page.add_init_script(
+        "const later = setTimeout; window.setTimeout = (act, wait, ...values) =>"
+        " later(act, wait / 10, ...values);"
+    )
     visit.page.route("**/v1/search", lambda route: None)
     visit.page.goto(visit.url + "/?q=red")
     visit.page.wait_for_selector(".card.empty")
