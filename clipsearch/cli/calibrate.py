@@ -166,10 +166,10 @@ def verdict(result: "Calibrated") -> list[str]:
     from clipsearch.relevance.report import interval_text
 
     gain = (
-        f"{result.options.metric} {interval_text(result.gain, sign='+')} on what was not learned"
+        f"{result.options.metric} by {interval_text(result.gain, sign='+')} on what was not learned"
         f" from (p {result.p_value:.2g})"
     )
-    lines = [f"Best where it was learned: {result.chosen.told}. Choosing so gains {gain}."]
+    lines = [f"Best where it was learned: {result.chosen.told}. Choosing so changes {gain}."]
     if result.kept:
         lines.append(f"The index keeps it; before: {result.today.told}.")
     elif result.is_better:
