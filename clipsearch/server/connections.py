@@ -14,14 +14,15 @@ def protocol_of(limits: ServerLimits) -> type[asyncio.Protocol]:
     class TimedProtocol(HttpToolsProtocol):
         """Closes a connection whose request's head does not come, or that takes no answer.
 
-        And one whose head is too long, which the parser would keep whole however long it is.
+        And one with a head, or with lines behind a body in pieces, that are too long: the parser
+        would keep them whole however long they are.
         """
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self._head_timer: asyncio.TimerHandle | None = None
             self._write_timer: asyncio.TimerHandle | None = None
-            self._head_bytes: int | None = None  # while one comes
+            self._taken = self._taken_of_body = 0  # since a message began
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -32,13 +33,13 @@ def protocol_of(limits: ServerLimits) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            self._taken += len(data)
             super().data_received(data)
+            # What is no body is its frame, a small part, and what stands behind it.
+            if self._taken > limits.head_bytes + 2 * self._taken_of_body:
+                self._refuse()
             # Between two requests the server's own timer waits for the next one.
-            if self.cycle is None or self.cycle.response_complete:
-                if self._head_bytes is not None and not self.transport.is_closing():
-                    self._head_bytes += len(data)
-                    if self._head_bytes > limits.head_bytes:
-                        self.send_400_response("The head of the request is too long.")
+            if not self._is_under_way():
                 if self._head_timer is None:
                     self._head_timer = self.loop.call_later(
                         limits.head_seconds, self.transport.abort
@@ -49,11 +50,22 @@ def protocol_of(limits: ServerLimits) -> type[asyncio.Protocol]:
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self._head_bytes = 0
+            self._taken = self._taken_of_body = 0
 
-        def on_headers_complete(self) -> None:
-            super().on_headers_complete()
-            self._head_bytes = None
+        def on_body(self, body: bytes) -> None:
+            self._taken_of_body += len(body)
+            super().on_body(body)
+
+        def _is_under_way(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _refuse(self) -> None:
+            if self.transport.is_closing():
+                return
+            if self._is_under_way():
+                self.transport.abort()  # another text would come into the middle of its answer
+            else:
+                self.send_400_response("The head of the request is too long.")
 
         def pause_writing(self) -> None:
             super().pause_writing()

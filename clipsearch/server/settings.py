@@ -41,7 +41,7 @@ class ServerLimits:
         texts_remembered: Embeddings of texts that are kept.
         answer_bytes: Of the answers that are remembered.
         thumbnail_bytes: Of the cache of thumbnails.
-        head_bytes: Of a request's head, its address among them, before it is refused.
+        head_bytes: Of a request without its body: address, head, what stands behind the body.
         head_seconds: Until the head of a request must have come.
         body_seconds: Until the whole body must have come.
         stalled_seconds: After which a client that takes nothing of its answer is cut off.

@@ -297,7 +297,7 @@ def test_the_commands_say_that_an_impossible_id_is_not_there(
         )
 
     fed = run("feed", str(write_manifest(tmp_path)))
-    assert fed.returncode == 3 and "2 images have characters" in fed.stdout, fed.stderr
+    assert fed.returncode == 3 and "2 images have characters" in fed.stderr, fed.stderr
     shown = r"\x07, .., " + "x" * 120 + "… (70,000 characters), ''"
     ids = ("\x07", "..", "x" * 70_000, "")
     got = run("get", "a", *ids)

@@ -70,7 +70,12 @@ def codes_path(folder: Path, number: int) -> Path:
 
 
 def earlier_codes(folder: Path, block: Block, dimension: int) -> Path | None:
-    """Return the codes as earlier versions laid them out; None where they are gone or cut."""
+    """Return the file of codes as earlier versions laid them out, where there is no other.
+
+    None where it is gone or cut.
+    """
+    if not lacks_codes(folder, block, dimension):
+        return None
     path = folder / f"codes-{block.codes:06}.bits"
     size = -(-block.used // PAGE) * page_bytes_in_columns(dimension)
     return path if _has_bytes(path, size) else None
@@ -208,6 +213,8 @@ class VectorFiles:
         self._dimension = dimension
         self._vectors: dict[int, tuple[Vectors, ...]] = {}
         self._codes: dict[int, tuple[int, Codes]] = {}
+        # Of earlier files, by the number of a file that is not there yet.
+        self._copies: dict[int, tuple[int, Codes]] = {}
 
     def held(self, blocks: Sequence[Block], centre: Vectors) -> VectorStore:
         """Open what lies in these blocks. Raises EngineError, naming the file, where one is cut."""
@@ -226,6 +233,11 @@ class VectorFiles:
             number: each
             for number, each in self._codes.items()
             if any(block.codes == number for block in blocks)
+        }
+        self._copies = {
+            number: each
+            for number, each in self._copies.items()
+            if number not in self._codes and any(block.codes == number for block in blocks)
         }
         return VectorStore(held, self._dimension, centre)
 
@@ -261,13 +273,16 @@ class VectorFiles:
         return known[1]
 
     def _without_file(self, block: Block, vectors: tuple[Vectors, ...], centre: Vectors) -> Codes:
+        pages = -(-block.used // PAGE)
+        known = self._copies.get(block.codes)
+        if known is not None and known[0] >= pages:
+            return known[1]
         earlier = earlier_codes(self._folder, block, self._dimension)
         if earlier is None:
             return codes_of(np.concatenate(vectors), centre)
-        pages = -(-block.used // PAGE)
         raw = _mapped(earlier, pages * page_bytes_in_columns(self._dimension))
         codes = Codes.from_columns(raw, self._dimension)
-        self._codes[block.codes] = (pages, codes)
+        self._copies[block.codes] = (pages, codes)
         return codes
 
 

@@ -5,6 +5,7 @@ thirds of it for the products of a thousand vectors here and there; it leaves th
 other threads meanwhile. Codes are counted alike by both, products to the last bits.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -30,10 +31,12 @@ def differing(asked: Words, codes: Words) -> Counts:
     if library is None:
         return differing_by_columns(asked, codes)
     found = np.empty((len(asked), len(codes)), np.int32)
+    # Held by a name, since a pointer holds nothing.
+    asked, codes = np.ascontiguousarray(asked), np.ascontiguousarray(codes)
     if found.size:
         library.hammings(
-            library.swig_ptr(np.ascontiguousarray(asked).view(np.uint8)),
-            library.swig_ptr(np.ascontiguousarray(codes).view(np.uint8)),
+            library.swig_ptr(asked.view(np.uint8)),
+            library.swig_ptr(codes.view(np.uint8)),
             len(asked),
             len(codes),
             8 * codes.shape[1],
@@ -79,12 +82,15 @@ def products_at(vectors: Vectors, places: Slots, vector: Vectors) -> Vectors:
         return np.einsum("ij,j->i", vectors.take(places, axis=0), vector, out=found)
     if not found.size:
         return found
+    # Held by a name, since a pointer holds nothing.
+    vectors, vector = np.ascontiguousarray(vectors), np.ascontiguousarray(vector)
+    places = np.ascontiguousarray(places)
     with _one_thread(library):
         library.fvec_inner_products_by_idx(
             library.swig_ptr(found),
-            library.swig_ptr(np.ascontiguousarray(vector)),
-            library.swig_ptr(np.ascontiguousarray(vectors)),
-            library.swig_ptr(np.ascontiguousarray(places)),
+            library.swig_ptr(vector),
+            library.swig_ptr(vectors),
+            library.swig_ptr(places),
             vectors.shape[1],
             1,
             len(places),
@@ -108,10 +114,12 @@ def _one_thread(library: Any) -> Iterator[None]:
 
 @cache
 def _faiss() -> Any | None:
-    # Not at the top: who asks no large index does without it, and on macOS it is not installed,
-    # since its OpenMP and torch's end a process that has both.
+    # Its OpenMP and torch's end a process that has both on macOS, where it may be for another tool.
+    if sys.platform != "linux":
+        return None
+    # Not at the top: who asks no large index does without it. A broken one raises what it likes.
     try:
         import faiss
-    except ImportError:
+    except Exception:
         return None
     return faiss

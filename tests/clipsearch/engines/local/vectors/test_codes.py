@@ -1,11 +1,11 @@
 """Codes of vectors against plain twins, and what is found through them against what is there."""
 
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from earlier_codes import in_columns
 from local_collection import feed, make_document
 
 from clipsearch.documents import Embedding
@@ -70,13 +70,7 @@ def test_codes_of_earlier_versions_are_read(dimension: int) -> None:
     count, centre = PAGE + 300, np.zeros(dimension, np.float32)
     vectors = chance.standard_normal((count, dimension)).astype(np.float32)
     written = encode(vectors, centre)
-    padded = np.pad(written, ((0, 2 * PAGE - count), (0, 0)))
-    sums = [zlib.crc32(code) if place < count else 0 for place, code in enumerate(padded)]
-    pages = b"".join(
-        padded[start : start + PAGE].T.tobytes()
-        + np.array(sums[start : start + PAGE], np.uint32).tobytes()
-        for start in (0, PAGE)
-    )
+    pages = in_columns(written)
     read = Codes.from_columns(np.frombuffer(pages, np.uint8), dimension)
     assert read.are_whole()
     new = Codes.empty(count, dimension)

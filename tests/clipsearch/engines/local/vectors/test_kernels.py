@@ -64,6 +64,24 @@ def test_equal_rows_have_equal_products_wherever_they_stand(library: str, dimens
     assert len(found) == 1
 
 
+def test_what_does_not_lie_in_a_row_is_copied_and_held(library: str) -> None:
+    chance = np.random.default_rng(0)
+    table = chance.standard_normal((64, 200)).astype(np.float32)
+    codes = chance.integers(0, 2**64, (4, 3000), dtype=np.uint64)
+    for place in range(40):
+        vector, rows = table[:, place], table.T[::2]
+        expected = rows @ np.ascontiguousarray(vector)
+        np.testing.assert_allclose(products_at(rows, np.arange(100), vector), expected, atol=1e-4)
+        counted = differing(codes.T[place : place + 1], codes.T)
+        assert counted[0, place] == 0
+        assert counted.sum() == np.bitwise_count(codes.T[place] ^ codes.T).sum()
+
+
+def test_only_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert kernels._faiss.__wrapped__() is None
+
+
 @pytest.mark.parametrize("place", [-1, 4])
 def test_a_row_that_is_not_there_is_no_answer(library: str, place: int) -> None:
     with pytest.raises(IndexError):
