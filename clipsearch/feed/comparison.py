@@ -7,6 +7,7 @@ context. While both are as they were, and the ledger says what the index holds, 
 import hashlib
 import sys
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -68,11 +69,15 @@ class Comparison:
 
         Where all records were looked at, all ids are read.
         """
-        kept = set(plan.by_earlier_id.values())
         if self.gone_count is not None:
-            return max(self.gone_count - len(kept), 0)
+            return max(self.gone_count - len(set(plan.by_earlier_id.values())), 0)
+        return len(self.lacking(plan, ledger))
+
+    def lacking(self, plan: Plan, ledger: Ledger) -> list[str]:
+        """Return the ids of those documents; all ids are read."""
+        kept = set(plan.by_earlier_id.values())
         names = [name for name in ledger.ids_of(self.source.data_set.name) if name not in kept]
-        return int(np.count_nonzero(~np.isin(document_hashes(names), self.ids)))
+        return list(compress(names, ~np.isin(document_hashes(names), self.ids)))
 
     def remember(self, plan: Plan, ledger: Ledger, removed: int) -> None:
         """Write the digests of what the index holds now, at the end of a feed.

@@ -207,7 +207,8 @@ class _Feed:
             self.lasting_notes.append(BLANKED.format(self.plan.blanked))
         if not options.prune and (left := comparison.left(self.plan, ledger)):
             hidden = Hidden.by(self.manifest.problems, source.data_set.id_prefix)
-            left -= hidden.count(ledger, source.data_set.name)
+            if hidden.knows_ids:
+                left = sum(not hidden.holds(id) for id in comparison.lacking(self.plan, ledger))
             shown = self.manifest.path.name or str(self.manifest.path)
             self.lasting_notes += about_left(left, shown, hidden)
         notes += self.lasting_notes

@@ -1,5 +1,6 @@
 """Which documents to remove, and removing them: from the ledger first and then from the index."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from clipsearch.engine import Engine
 from clipsearch.feed.ledger.ledger import Ledger
 from clipsearch.feed.ledger.tables import IdSet
 from clipsearch.operations import Delete, Outcome
+from finetune.manifest.image_lookup import id_outside, is_absolute
 from finetune.manifest.problems import Problem, Problems
 from finetune.several import check_several
 from finetune.text.composed import composed
@@ -59,14 +61,19 @@ class Hidden:
     A disk that is not mounted makes every image a missing file: that must not empty the index.
 
     Attributes:
-        ids: Of such documents, composed.
+        id_prefix: What the ids of the data set begin with, composed.
+        ids: Of such documents, composed, without that.
         beginnings: Of such ids, each with a `/` at its end.
+        backwards: Absolute paths of images, sorted, each read from its end: the document of one has
+            the rest of it below some folder as its id, whichever folders were there at its feed.
         counts: How many problems of a kind may hide any document, whichever its id.
         first: The first of these.
     """
 
+    id_prefix: str
     ids: frozenset[str]
     beginnings: tuple[str, ...]
+    backwards: tuple[str, ...]
     counts: Mapping[str, int]
     first: Problem | None
 
@@ -75,6 +82,7 @@ class Hidden:
         """Collect what the problems say; the cost grows with their number."""
         ids: set[str] = set()
         beginnings: set[str] = set()
+        backwards: set[str] = set()
         counts: Counter[str] = Counter()
         first = None
         for problem in problems if problems.counts else ():
@@ -83,28 +91,46 @@ class Hidden:
             if problem.hides is None:
                 counts[problem.kind] += 1
                 first = first or problem
-            else:
-                held = beginnings if problem.hides.endswith("/") else ids
-                held.add(composed(id_prefix) + problem.hides)
-        return cls(frozenset(ids), tuple(sorted(beginnings)), counts, first)
+                continue
+            hides = composed(problem.hides)
+            (beginnings if hides.endswith("/") else ids).add(hides)
+            if is_absolute(hides):
+                ids.update((id_outside(hides), composed(id_outside(problem.hides))))
+                backwards.add(hides[::-1])
+        return cls(
+            composed(id_prefix),
+            frozenset(ids),
+            tuple(sorted(beginnings)),
+            tuple(sorted(backwards)),
+            counts,
+            first,
+        )
 
     @property
     def anything(self) -> bool:
         """Whether any document may be hidden, whichever its id."""
         return self.first is not None
 
+    @property
+    def knows_ids(self) -> bool:
+        """Whether any document is hidden by its id."""
+        return bool(self.ids or self.beginnings)
+
     def holds(self, id: str) -> bool:
         """Return whether this document is still meant."""
         # An index may know it by an id of before: decomposed, or "101.0".
         id = composed(id)
-        is_named = id in self.ids or without_point_zero(id) in self.ids
-        return is_named or id.startswith(self.beginnings)
+        if id.startswith(self.id_prefix):
+            return self._has(id.removeprefix(self.id_prefix))
+        # So may it by one with another prefix, of any length.
+        return self.knows_ids and any(self._has(id[length:]) for length in range(len(id)))
 
-    def count(self, ledger: Ledger, data_set: str) -> int:
-        """Count the documents of a data set that are still meant; reads their ids for that."""
-        if not self.ids and not self.beginnings:
-            return 0
-        return sum(map(self.holds, ledger.ids_of(data_set)))
+    def _has(self, id: str) -> bool:
+        if id in self.ids or without_point_zero(id) in self.ids or id.startswith(self.beginnings):
+            return True
+        end = id[::-1] + "/"
+        place = bisect_left(self.backwards, end)
+        return any(path.startswith(end) for path in self.backwards[place : place + 1])
 
 
 def why_not_prune(hidden: Hidden) -> str:

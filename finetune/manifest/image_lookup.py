@@ -89,9 +89,7 @@ class ImageLookup:
         for prefix in prefixes:
             if image.startswith(prefix):
                 return image[len(prefix) :]
-        name, suffix = posixpath.splitext(posixpath.basename(image))
-        digest = hashlib.sha256(image.encode()).hexdigest()[:_SHORT_HASH_CHARACTERS]
-        return f"{name}-{digest}{suffix}"
+        return id_outside(image)
 
     def find(self, image: str) -> FoundImage | None:
         """Return the file of a normalised image path; None where there is none.
@@ -226,6 +224,13 @@ def normalise(image: str) -> str:
         if image.startswith("//"):
             image = image[1:]
     return image
+
+
+def id_outside(image: str) -> str:
+    """Return the default id of an absolute path that lies in no folder of a lookup."""
+    name, suffix = posixpath.splitext(posixpath.basename(image))
+    digest = hashlib.sha256(image.encode()).hexdigest()[:_SHORT_HASH_CHARACTERS]
+    return f"{name}-{digest}{suffix}"
 
 
 def is_absolute(image: str) -> bool:

@@ -37,7 +37,8 @@ class Problem:
         where: The file and line, or the image.
         reason: What is wrong there, for people.
         hides: The id of the record that the manifest lacks by it, or, with a `/` at its end, what
-            their ids begin with; None where it lacks none, or nobody can say which.
+            their ids begin with, or an absolute path, of which the id depends on what folders are
+            there; None where it lacks none, or nobody can say which.
     """
 
     kind: str

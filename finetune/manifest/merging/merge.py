@@ -31,7 +31,7 @@ from finetune.manifest.formats.row import (
     looks_like_list,
     with_whole_characters,
 )
-from finetune.manifest.image_lookup import ImageLookup, normalise
+from finetune.manifest.image_lookup import ImageLookup, is_absolute, normalise
 from finetune.manifest.merging.column_kinds import ColumnKinds
 from finetune.manifest.merging.embeddings import Embeddings
 from finetune.manifest.merging.once import Once
@@ -261,8 +261,8 @@ class Merger:
                 if why_not is None:
                     self.embeddings.keep([row.number], [row.embedding])
                 else:
-                    id = row.id or self._lookup.id_of(image)
-                    self._problems.add("bad embedding", row.where, why_not, composed(id))
+                    hides = image if row.id is None else composed(row.id)
+                    self._problems.add("bad embedding", row.where, why_not, hides)
                     row = row._replace(embedding=None)
             self.row_count += 1
             if row.embedding is not None or image != row.image:
@@ -306,7 +306,9 @@ class Merger:
             reason = f"its rows have the ids {ids[0]} and {ids[1]}; the first is taken"
             self._problems.note("different values", first.image, reason)
         embedding = self._embedding_row(rows)
-        found = self._find(first, id, embedding is not None)
+        # A disk that is gone changes the default id of an absolute path.
+        hides = first.image if not ids and is_absolute(first.image) else id
+        found = self._find(first, id, hides, embedding is not None)
         if found is None or not self._is_new_id(id, first):
             return None
         place, status = found
@@ -355,7 +357,7 @@ class Merger:
         return next((row.number for row in rows if row.embedding is not None), None)
 
     def _find(
-        self, row: Row, id: str, has_vector: bool
+        self, row: Row, id: str, hides: str, has_vector: bool
     ) -> tuple[ImagePlace, os.stat_result | None] | None:
         """Find where the image lies.
 
@@ -376,12 +378,13 @@ class Merger:
             return ImagePlace(-1, row.image, False), None
         if not row.image:
             reason = f"{id}: has neither image nor embedding"
-            self._problems.add("no image", row.where, reason, id)
+            self._problems.add("no image", row.where, reason, hides)
         elif "://" in row.image and not is_address(row.image):
             reason = f"{row.image} is an address of a kind that is not fetched; download the file"
-            self._problems.add("missing file", row.where, reason, id)
+            self._problems.add("missing file", row.where, reason, hides)
         else:
-            self._problems.add("missing file", row.where, self._lookup.why_missing(row.image), id)
+            reason = self._lookup.why_missing(row.image)
+            self._problems.add("missing file", row.where, reason, hides)
         return None
 
     def _is_new_id(self, id: str, row: Row) -> bool:

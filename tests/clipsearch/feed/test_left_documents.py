@@ -12,8 +12,11 @@ from small_pictures import counts, documents, paint
 from clipsearch.cli.feed import summary
 from clipsearch.feed.feed import feed
 from clipsearch.feed.options import FeedOptions
+from clipsearch.feed.removal import Hidden
 from clipsearch.feed.report import FeedReport
 from finetune.manifest.formats import folder as image_folder
+from finetune.manifest.image_lookup import id_outside
+from finetune.manifest.problems import Problems
 
 Feed = Callable[..., FeedReport]
 
@@ -111,6 +114,67 @@ def test_rows_of_a_table_keep_their_documents_by_id_also_with_a_prefix(
     report = fed(*rows, prune=True)
     assert (report.removed, report.problems) == (1, {"missing file": 1})
     assert set(documents(tmp_path / "t.index")) == {"t/one", "t/two"}
+
+
+@pytest.mark.parametrize("prefix", ["", "t/"])
+def test_absolute_paths_keep_their_documents_where_the_folder_of_images_is_gone(
+    encoder_folder: Path, tmp_path: Path, prefix: str
+) -> None:
+    pictures = tmp_path / "disk" / "pictures"
+    table = tmp_path / "tables" / "t.csv"
+    files = [
+        table.parent / "here.png",
+        *(pictures / name for name in ("a.png", "b/b.png", "c.png")),
+    ]
+    for number, file in enumerate(files):
+        paint(file, number)
+
+    def fed(count: int, **options: object) -> FeedReport:
+        table.write_text("".join(f"{row}\n" for row in ["image", *files[:count]]))
+        values = {"manifest": table, "index": str(tmp_path / "t.index"), "workers": 0, **options}
+        return feed(FeedOptions(encoder=encoder_folder, **values))  # type: ignore[arg-type]
+
+    assert fed(4, images=pictures, id_prefix=prefix).fed == 4
+    (tmp_path / "disk").rename(tmp_path / "unmounted")
+    assert fed(3).notes[-1].startswith("1 document stays that t.csv no longer has")
+    report = fed(3, prune=True)
+    assert (report.removed, report.problems) == (1, {"missing file": 2})
+    kept = {f"{prefix}{name}" for name in ("here.png", "a.png", "b/b.png")}
+    assert set(documents(tmp_path / "t.index")) == kept
+    # Another prefix replaces the document of what is there alone.
+    assert fed(3, prune=True, id_prefix="u/").removed == 1
+
+
+def test_an_absolute_path_hides_what_its_document_may_be_called_and_nothing_else() -> None:
+    path = "/disk/Zoe\u0301/a.png"
+    problems = Problems()
+    problems.add("missing file", "t.csv:2", "gone", path)
+    problems.add("missing file", "t.csv:3", "gone", "C:/disk/b.png")
+    hidden = Hidden.by(problems, "t/")
+    meant = ["a.png", "Zo\xe9/a.png", "disk/Zoe\u0301/a.png", id_outside(path), "disk/b.png"]
+    meant.append(id_outside("/disk/Zo\xe9/a.png"))
+    assert all(hidden.holds(f"t/{id}") for id in meant)
+    others = ["", "a.jpg", "other/a.png", "aa.png", "a.png/a.png", "Zo\xe9", "a-00000000.png"]
+    assert not any(hidden.holds(f"t/{id}") for id in others)
+
+
+def test_a_hidden_id_that_the_manifest_has_is_not_taken_for_one_that_it_lacks(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "t.csv"
+    for number, name in enumerate(("a.png", "b.png", "c.png")):
+        paint(tmp_path / name, number)
+
+    def fed(*rows: str) -> FeedReport:
+        table.write_text("\n".join(["id,image", *rows]))
+        index = str(tmp_path / "t.index")
+        return feed(FeedOptions(manifest=table, index=index, encoder=encoder_folder, workers=0))
+
+    fed("one,a.png", "two,b.png", "three,c.png")
+    told = "1 document stays that t.csv no longer has; feed with --prune to remove it"
+    for _ in range(2):
+        report = fed("one,a.png", "one,gone.png", "two,lost.png")
+        assert (report.problems, report.notes[-1]) == ({"missing file": 2}, told)
 
 
 @pytest.fixture
