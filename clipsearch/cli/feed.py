@@ -93,8 +93,8 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
     multiple=True,
     help="Keep this column as dates, as 2019, 2019-06 or 2019-06-01T12:30.",
 )
-@added_columns_options
-@exclude_option
+@added_columns_options(remembered=True)
+@exclude_option(remembered=True)
 @click.option(
     "--prune",
     is_flag=True,

@@ -73,8 +73,8 @@ def manifest() -> None:
     help="The same for a model before fine-tuning, as finetune --model takes it.",
 )
 @column_options
-@added_columns_options
-@exclude_option
+@added_columns_options(remembered=False)
+@exclude_option(remembered=False)
 @json_option
 def check(
     path: str,

@@ -168,37 +168,48 @@ def column_options(command: Command) -> Command:
     )(command)
 
 
-def added_columns_options(command: Command) -> Command:
-    """Add the options of columns that images bring themselves, as a feed takes them."""
-    command = click.option(
+def added_columns_options(*, remembered: bool) -> Callable[[Command], Command]:
+    """Return what adds the options of columns that images bring themselves, as a feed takes them.
+
+    Args:
+        remembered: Whether the command's index remembers them.
+    """
+    last = "as at its last feed, or " if remembered else ""
+    exif = click.option(
         "--exif/--no-exif",
         default=None,
         help="Read taken (a date), camera, latitude and longitude from what the camera wrote."
-        " [default: as at its last feed, or not]",
-    )(command)
-    return click.option(
+        f" [default: {last}not]",
+    )
+    tags = click.option(
         "--folder-tags",
         type=click.Choice(["path", "levels", "none"]),
         help="Of a folder: the folder below it that a picture lies in as a tag (folder), with one"
-        " more a level (folder_1, folder_2 …), or none. [default: as at its last feed, or path]",
-    )(command)
+        f" more a level (folder_1, folder_2 …), or none. [default: {last}path]",
+    )
+    return lambda command: tags(exif(command))
 
 
-def exclude_option(command: Command) -> Command:
-    """Add `--exclude PATTERN` and `--no-exclude`: what is left out, by patterns of `.gitignore`."""
-    command = click.option(
-        "--no-exclude",
-        is_flag=True,
-        help="Leave nothing out, whatever --exclude the index remembers.",
-    )(command)
-    return click.option(
+def exclude_option(*, remembered: bool) -> Callable[[Command], Command]:
+    """Return what adds `--exclude PATTERN` and `--no-exclude`: patterns, as of `.gitignore`.
+
+    Args:
+        remembered: Whether the command's index remembers them.
+    """
+    of_whom = "the index remembers" if remembered else "the settings file or environment says"
+    nothing = click.option(
+        "--no-exclude", is_flag=True, help=f"Leave nothing out, whatever --exclude {of_whom}."
+    )
+    patterns = click.option(
         "--exclude",
         type=UTF8,
         metavar="PATTERN",
         multiple=True,
         help="Leave out pictures and folders by their paths, as .gitignore does: '*.svg', drafts/,"
-        " /2019/raw; may be repeated. The index remembers the patterns.",
-    )(command)
+        " /2019/raw; may be repeated."
+        + (" The index remembers the patterns." if remembered else ""),
+    )
+    return lambda command: patterns(nothing(command))
 
 
 def ledger_option(command: Command) -> Command:

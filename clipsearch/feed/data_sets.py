@@ -106,6 +106,10 @@ class ManifestPlace:
         here = {self.manifest, self.resolved}
         return bool(here & {data_set.manifest, data_set.resolved})
 
+    def lies_alike(self, data_set: DataSet) -> bool:
+        """Return whether it lies from the index's folder as the data set did."""
+        return self.beside is not None and self.beside == data_set.beside
+
     def may_be_moved(self, data_set: DataSet) -> bool:
         """Return whether the data set may be here now.
 
@@ -113,7 +117,7 @@ class ManifestPlace:
         """
         if data_set.manifest.startswith(IN_MEMORY):
             return False
-        if self.beside is not None and self.beside == data_set.beside:
+        if self.lies_alike(data_set):
             return True
         return not any(_exists(path) for path in (data_set.manifest, data_set.resolved))
 
@@ -183,15 +187,19 @@ def settle_data_set(
 def remembered(
     info: IndexInfo, manifest: str | Path | FrameManifest, index: str, wish: Wish
 ) -> DataSet | None:
-    """Return the data set that a manifest was at its last feed; None where it was not fed yet."""
-    place = None
-    if not isinstance(manifest, FrameManifest):
-        place = ManifestPlace.of(Path(manifest), index)
-    for each in info.data_sets:
-        is_it = place is not None and place.is_of(each) if wish.name is None else False
-        if is_it or each.name == wish.name:
-            return each
-    return None
+    """Return the data set that a manifest was at its last feed; None where it was not fed yet.
+
+    Of several, one that was fed from the same place comes before one that lay as the manifest does
+    from the index's folder.
+    """
+    if wish.name is not None:
+        return next((each for each in info.data_sets if each.name == wish.name), None)
+    if isinstance(manifest, FrameManifest):
+        return None
+    place = ManifestPlace.of(Path(manifest), index)
+    here = [each for each in info.data_sets if place.is_of(each)]
+    beside = [each for each in info.data_sets if place.lies_alike(each)]
+    return next(iter(here + beside), None)
 
 
 def settle_place(engine: Engine, ledger: Ledger, place: ManifestPlace) -> DataSet:

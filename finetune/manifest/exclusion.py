@@ -10,6 +10,7 @@ from finetune.manifest.formats.folder import ImageFolder
 from finetune.manifest.formats.row import ManifestSource, Row
 from finetune.manifest.formats.wrapped import WrappedSource
 from finetune.manifest.problems import LEFT_OUT, Problems
+from finetune.text.composed import composed
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -43,13 +44,13 @@ class Exclusion:
             if not pattern.strip():
                 raise UsageError("--exclude is empty; --no-exclude leaves nothing out")
         try:
-            return cls(tuple(patterns), GitIgnoreSpec.from_lines(patterns))
+            return cls(tuple(patterns), GitIgnoreSpec.from_lines(map(composed, patterns)))
         except ValueError as error:
             raise UsageError(f"--exclude: {error}; patterns are those of .gitignore") from error
 
     def __call__(self, path: str) -> bool:
         """Return whether an image, or with a `/` at its end a folder, is left out."""
-        return self._spec.match_file(path)
+        return self._spec.match_file(composed(path))
 
     def to(self, source: ManifestSource) -> ManifestSource:
         """Return the source without what is left out, of which a note is made each."""

@@ -162,14 +162,19 @@ def _walk(
         below = Path(folder).relative_to(root).as_posix()
         prefix = "" if below == "." else below + "/"
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        stems: set[str] = set()
         if leaves_out is not nothing:
             yield from _left_out(prefix, subfolders, "/", leaves_out)
-            yield from _left_out(prefix, names, "", leaves_out)
+            for each in _left_out(prefix, names, "", leaves_out):
+                stem, suffix = os.path.splitext(each.path[len(prefix) :])  # noqa: PTH122
+                # Its text stays beside it.
+                if suffix.lower() != TEXT_SUFFIX:
+                    stems.add(composed(stem))
+                yield each
         for name in subfolders:
             if os.path.islink(os.path.join(folder, name)):  # noqa: PTH114, PTH118
                 yield NotTaken("linked folder", prefix + name, _LINKED)
         texts = _texts(names)
-        stems = set()
         for name in sorted(names):
             if name.startswith("."):
                 continue

@@ -44,6 +44,22 @@ def test_it_is_remembered_said_and_taken_back(folder: Path, encoder_folder: Path
     assert fed(folder, None).notes == ()
 
 
+def test_so_is_all_that_a_feed_was_told_where_folder_and_index_are_moved_together(
+    folder: Path, encoder_folder: Path
+) -> None:
+    patterns = ("/broken.jpg", "empty.*", "drafts/")
+    first = fed(folder, encoder_folder, exclude=patterns, exif=True, folder_tags="levels")
+    assert (first.fed, first.complete) == (3, True)
+    place = folder.parent / "moved"
+    place.mkdir()
+    (folder.parent / "p.index").rename(place / "p.index")
+    moved = folder.rename(place / "Pictures")
+    for options in ({}, {"exclude": patterns, "exif": True, "folder_tags": "levels"}):
+        report = fed(moved, None, **options)
+        assert (counts(report), report.complete) == ((0, 0, 3, 0, 0), True)
+        assert any("leaves out 3 (remembered" in note for note in report.notes)
+
+
 def test_of_a_table_the_rows_of_images_are_left_out_also_beside_vectors(
     tmp_path: Path, encoder_folder: Path
 ) -> None:
@@ -76,5 +92,7 @@ def test_the_command_line_the_file_and_the_environment_say_it(
     monkeypatch.setenv("CLIPSEARCH_EXCLUDE", "*.jpg")
     code, said = check()
     assert code == 1 and "--exclude leaves out all that could be taken" in said
+    said = " ".join(check("--help")[1].split())
+    assert "index remembers" not in said and "last feed" not in said and "[default: path]" in said
     code, said = check("--exclude", " ")
     assert code == 2 and "--exclude is empty" in said
