@@ -38,7 +38,7 @@ from clipsearch.reordering import Reorder
 from clipsearch.sorting import Sort
 from clipsearch.terms import NO_TERMS, DocumentFrequencies, Term, Terms
 from clipsearch.vocabulary import Correction, WordCount
-from finetune.errors import DocumentError, UsageError
+from finetune.errors import DocumentError, EngineError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,6 +142,10 @@ class IndexInfo:
         return asdict(self)
 
 
+class TooManyValuesError(EngineError):
+    """A facet has more values than the engine can name."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineQuery:
     """A query as an engine takes it: words already cut, image already a vector.
@@ -168,6 +172,8 @@ class EngineQuery:
         sort: The order of all that is found; None is by score. Of `vector` and the hybrids the
             `candidates` nearest are sorted, whatever k and offset are.
         collapse: Show the best alone of hits that look alike (`Document.look`).
+        all_values: Count each value of the facets, also more than people are shown; the search
+            raises TooManyValuesError where the engine cannot.
     """
 
     mode: Mode | None
@@ -187,6 +193,7 @@ class EngineQuery:
     min_cosine: float | None = None
     sort: Sort | None = None
     collapse: bool = False
+    all_values: bool = False
 
     @property
     def scored(self) -> tuple[Term, ...]:

@@ -8,15 +8,16 @@ They are asked of the engine, by a count over the tag, whose cost grows with the
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from clipsearch.engine import Engine, EngineQuery
+from clipsearch.engine import Engine, EngineQuery, TooManyValuesError
 from clipsearch.engines.facet_counts import Counts, counts_by_tag
 from clipsearch.filtering import FOLDER, Filter, TagFilter
 from clipsearch.folding import fold
 from clipsearch.search.filters import Filters, parse_filters
-from finetune.errors import UsageError
+from finetune.errors import EngineError, UsageError
 
 MOST_FOLDERS = 2_000
 """That a filter may stand for: each is compared by itself."""
+_OTHER_WAY = "feed with --folder-tags levels and filter by folder_1, folder_2 …"
 
 
 def filters_of(asked: Filters, engine: Engine) -> tuple[Filter, ...]:
@@ -30,16 +31,26 @@ def filters_of(asked: Filters, engine: Engine) -> tuple[Filter, ...]:
 def with_folders_below(filters: Sequence[Filter], engine: Engine) -> tuple[Filter, ...]:
     """Return the filters, those by `folder` with all folders below.
 
-    Raises UsageError for more than MOST_FOLDERS, and EngineError.
+    Raises UsageError for more than MOST_FOLDERS, or more in all than the engine can name, and
+    EngineError, also where it answers for a part.
     """
     if not any(isinstance(one, TagFilter) and one.column == FOLDER for one in filters):
         return tuple(filters)
-    counted = engine.search(EngineQuery(None, k=1, facets=(FOLDER,))).facets.get(FOLDER, ())
-    folders = [value for value, _ in counted]
+    folders = _folders(engine)
     return tuple(
         _with_below(one, folders) if isinstance(one, TagFilter) and one.column == FOLDER else one
         for one in filters
     )
+
+
+def _folders(engine: Engine) -> list[str]:
+    try:
+        page = engine.search(EngineQuery(None, k=1, facets=(FOLDER,), all_values=True))
+    except TooManyValuesError as error:
+        raise UsageError(f"a filter by {FOLDER} is not possible: {error}; {_OTHER_WAY}") from error
+    if page.partial is not None:
+        raise EngineError(f"a filter by {FOLDER} needs a whole answer: {page.partial}")
+    return [value for value, _ in page.facets.get(FOLDER, ())]
 
 
 def _with_below(one: TagFilter, folders: Sequence[str]) -> TagFilter:
@@ -49,8 +60,7 @@ def _with_below(one: TagFilter, folders: Sequence[str]) -> TagFilter:
     if len(below) > MOST_FOLDERS:
         raise UsageError(
             f"the filter {FOLDER}={' or '.join(named)} is of {len(below):,} folders, more than"
-            f" {MOST_FOLDERS:,}; name one further down, or feed with --folder-tags levels and"
-            f" filter by folder_1, folder_2 …"
+            f" {MOST_FOLDERS:,}; name one further down, or {_OTHER_WAY}"
         )
     return replace(one, values=tuple(dict.fromkeys([*named, *below])))
 

@@ -27,7 +27,7 @@ EXPLORE_ADDITIONAL_HITS = 900
 BY_NUMBER = "by_number"
 BY_NUMBER_NEAR = "by_number_near"
 # Groups of all facets together may not exceed 10,000 by Vespa's default.
-MOST_FACET_VALUES = 1000
+_MOST_FACET_VALUES = 1000
 _MOST_GROUPS = 9000
 
 # Attributes that the schema of an earlier version may lack: those for filters, with which the
@@ -92,7 +92,7 @@ def search_body(
     where = " and ".join([where, *restrictions])
     fields = ", ".join(hit_fields(info.document_form))
     body["yql"] = f"select {fields} from {DOCUMENT_TYPE} where {where}{_order(query)}"
-    groups = _facet_groups(query.facets) if not counts_passing(query) else []
+    groups = _facet_groups(query) if not counts_passing(query) else []
     if query.collapse:
         body |= {"hits": 0, "offset": 0}
         groups.append(_ONE_OF_EACH.format(query.offset + query.k))
@@ -109,6 +109,12 @@ def counts_passing(query: EngineQuery) -> bool:
     """Return whether total and facets are of all that pass the filters, whatever is found."""
     cut = query.min_score is not None or query.min_cosine is not None
     return query.mode == "vector" and not cut and query.sort is None and not query.collapse
+
+
+def most_facet_values(query: EngineQuery) -> int:
+    """Return how many values of each facet are asked for."""
+    share = _MOST_GROUPS // max(len(query.facets), 1)
+    return share if query.all_values else min(_MOST_FACET_VALUES, share)
 
 
 def _profile(query: EngineQuery) -> str:
@@ -167,7 +173,7 @@ def count_body(
         where += [*required_clauses(query, body), *restricted_to(query, info, body)]
     body["yql"] = f"select id from {DOCUMENT_TYPE} where {' and '.join(where)}"
     if query is not None and query.facets:
-        body["yql"] += f" | {_grouping(_facet_groups(query.facets))}"
+        body["yql"] += f" | {_grouping(_facet_groups(query))}"
     return body
 
 
@@ -251,10 +257,10 @@ def _grouping(groups: Sequence[str]) -> str:
     return groups[0] if len(groups) == 1 else f"all({' '.join(groups)})"
 
 
-def _facet_groups(facets: Sequence[str]) -> list[str]:
-    most = min(MOST_FACET_VALUES, _MOST_GROUPS // max(len(facets), 1))
+def _facet_groups(query: EngineQuery) -> list[str]:
+    most = most_facet_values(query)
     groups = []
-    for column in facets:
+    for column in query.facets:
         # Grouping takes no parameters; a column is our own word for a manifest's column.
         name = column.replace("\\", "\\\\").replace('"', '\\"')
         ordered = f"max({most}) order(-count()) each(output(count()))"

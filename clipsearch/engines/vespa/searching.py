@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from clipsearch.cutoffs import UNCUT_FACETS
 from clipsearch.documents import LOOK_FORM, Document
-from clipsearch.engine import EngineQuery, Hit, IndexInfo, Page, target_hits
+from clipsearch.engine import EngineQuery, Hit, IndexInfo, Page, TooManyValuesError, target_hits
 from clipsearch.engines.vespa import queries
 from clipsearch.engines.vespa.answers import SearchAnswer
 from clipsearch.engines.vespa.filter_fields import FILTER_FORM
@@ -175,6 +175,11 @@ class Searcher:
     ) -> Page:
         """Return the hits of `answer`, with total and facets of `counted`, or else its own."""
         listed = counted or answer
+        if query.all_values and listed.cut_facets:
+            raise TooManyValuesError(
+                f"{listed.cut_facets[0]} has more values than the"
+                f" {queries.most_facet_values(query):,} that Vespa names"
+            )
         # Vespa orders equal scores as it likes; within the page they are put in order.
         hits, total, at_least = answer.collapsed or answer.hits, listed.total, False
         if query.sort is not None and query.sort.is_by_number:
@@ -209,8 +214,9 @@ class Searcher:
         return tuple(sorted(numbered, key=lambda hit: (sign * hit.score, hit.document.id)))
 
     def _notes(self, query: EngineQuery, listed: SearchAnswer) -> tuple[str, ...]:
+        most = queries.most_facet_values(query)
         notes = [
-            f"{column} has more values than the {queries.MOST_FACET_VALUES:,} most frequent shown"
+            f"{column} has more values than the {most:,} most frequent shown"
             for column in listed.cut_facets
         ]
         if query.sort is not None and query.sort.is_by_number:

@@ -10,14 +10,16 @@ from vespa_stub import StubVespa
 from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo
 from clipsearch.engines.local.engine import LocalEngine
+from clipsearch.engines.vespa import queries
 from clipsearch.engines.vespa.engine import VespaEngine
 from clipsearch.engines.vespa.http.connection import connect
 from clipsearch.engines.vespa.index_info import write_info
+from clipsearch.engines.vespa.operations import put_fields
 from clipsearch.filtering import TagFilter
 from clipsearch.operations import Upsert
 from clipsearch.search import folder_tree
 from clipsearch.search.search import Search
-from finetune.errors import UsageError
+from finetune.errors import EngineError, UsageError
 
 FOLDERS = (
     "", "Holiday 2019/Müritz", "Holiday 2019/Müritz/boats", "Holiday 2019/Ostsee", "Holiday 2019b",
@@ -87,3 +89,35 @@ def test_too_many_folders_are_refused_with_another_way(
     monkeypatch.setattr(folder_tree, "MOST_FOLDERS", 2)
     with pytest.raises(UsageError, match="--folder-tags levels"):
         search.list(filters="folder=Holiday 2019")
+
+
+@pytest.fixture
+def many_folders() -> Iterator[tuple[StubVespa, Search]]:
+    """A Vespa with more folders than a facet shows, each of two documents but those of Holiday."""
+    folders = [f"f{n // 2}" for n in range(2_002)] + ["Holiday", "Holiday/a", "holiday/b/c"]
+    vector = np.eye(8, dtype=np.float32)[0]
+    with StubVespa(dimension=8) as stub:
+        for n, folder in enumerate(folders):
+            document = Document(f"{n}.jpg", tags={"folder": folder}, embedding=vector)
+            stub.documents["image", document.id] = put_fields(document, places={})["fields"]
+        write_info(connect(stub.url), INFO)
+        with Search(VespaEngine.open(stub.url)) as opened:
+            yield stub, opened
+
+
+def test_a_vespa_with_more_folders_than_a_facet_shows(
+    many_folders: tuple[StubVespa, Search], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub, search = many_folders
+    found = search.list(filters="folder=Holiday")
+    assert {hit.document.id for hit in found.hits} == {"2002.jpg", "2003.jpg", "2004.jpg"}
+    assert search.list(filters="folder!=Holiday").total == 2_002
+    (note,) = search.list(facets=("folder",)).notes
+    assert note == "folder has more values than the 1,000 most frequent shown"
+    monkeypatch.setattr(queries, "_MOST_GROUPS", 1_003)
+    with pytest.raises(UsageError, match=r"than the 1,003 .* --folder-tags levels"):
+        search.list(filters="folder!=Holiday")
+    monkeypatch.undo()
+    stub.coverage = {"coverage": 90, "full": False}
+    with pytest.raises(EngineError, match="a filter by folder needs a whole answer: only 90 %"):
+        search.list(filters="folder=Holiday")
