@@ -2,7 +2,8 @@
 
 Beside an image's file lies what its server said of its version, with which it can be asked whether
 that is still the latest. The image's file itself is never touched, since feeds know it by its
-times: the times of the file beside it say when it was used last.
+times: the times of the file beside it say when it was used last. Where that cannot be written, in a
+cache of another user, say, the image is used all the same.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -37,7 +39,7 @@ class Version:
     Attributes:
         headers: To ask with whether there is another: `If-None-Match`, `If-Modified-Since`; empty
             where the server said nothing to ask with.
-        checked: When it was the latest, in seconds since 1970.
+        checked: When it was taken for the latest, in seconds since 1970.
     """
 
     headers: Mapping[str, str]
@@ -88,10 +90,11 @@ class AddressCache:
         """Return the version of an image that is kept, and note that it is used."""
         beside = file.with_suffix(_VERSION)
         known = _read(beside)
-        if known.headers or beside.exists():
-            os.utime(beside)  # the least recently used go first
-        else:
-            self._write(beside, known)
+        with suppress(OSError):
+            if known.headers or beside.exists():
+                os.utime(beside)  # the least recently used go first
+            else:
+                self._write(beside, known)
         return known
 
     def keep(self, file: Path, data: bytes, version: Version) -> None:
@@ -100,11 +103,13 @@ class AddressCache:
         self._make_room(len(data))
         with replacing(file) as made:
             made.write(data)
-        self._write(file.with_suffix(_VERSION), version)
+        with suppress(OSError):
+            self._write(file.with_suffix(_VERSION), version)
 
     def confirm(self, file: Path, version: Version) -> None:
-        """Note that what is kept is the latest version."""
-        self._write(file.with_suffix(_VERSION), Version(version.headers, time.time()))
+        """Note that what is kept is taken for the latest version."""
+        with suppress(OSError):
+            self._write(file.with_suffix(_VERSION), Version(version.headers, time.time()))
 
     def _write(self, beside: Path, version: Version) -> None:
         text = json.dumps({"headers": dict(version.headers), "checked": version.checked})
@@ -128,9 +133,10 @@ class AddressCache:
         for used, size, file in held:
             if left <= left_bytes or used >= self._began:
                 break
-            file.unlink(missing_ok=True)
-            file.with_suffix(_VERSION).unlink(missing_ok=True)
-            left -= size
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+                left -= size
+                file.with_suffix(_VERSION).unlink(missing_ok=True)
         return left
 
 
@@ -157,7 +163,7 @@ def _held() -> list[tuple[float, int, Path]]:
             status = file.stat()
             beside = file.with_suffix(_VERSION)
             used = beside.stat().st_mtime if beside.exists() else status.st_mtime
-        except FileNotFoundError:  # another process empties it too
+        except OSError:  # another process empties it too
             continue
         found.append((used, status.st_size, file))
     return found

@@ -1,14 +1,17 @@
 """Images by their addresses, https://…: fetched once, with limits, and kept in the user's cache.
 
 What is kept is asked after once a day where its server told a version, and where a manifest is
-read: by a question that names the image it is taken as it is.
+read: by a question that names the image it is taken as it is. A host that does not answer is not
+waited for with every image of it.
 """
 
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from urllib.parse import urlsplit
 
 from finetune.deadline import GivenUpError, within
@@ -20,6 +23,8 @@ FETCHED_AT_ONCE = 8
 _SCHEMES = ("http://", "https://")
 _READ_AT_ONCE = 1 << 16
 NO_HEADERS: Mapping[str, str] = {}
+GIVEN_UP_AFTER = 3
+"""Requests in a row that a host has not answered: one alone may be for the sake of its image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,12 @@ def fetched(
     limits: FetchLimits | None = None,
     *,
     cache: AddressCache | None = None,
-    latest: bool = False,
+    hosts: "Hosts | None" = None,
 ) -> Path:
     """Return the file of an address's image, fetched where the cache does not have it.
 
-    With `latest` its server is asked for another version, where that is due; what is kept stays
-    where it has none, or does not answer.
+    With `hosts` its server is asked for another version, where that is due; what is kept stays
+    where it has none, or does not answer, or did not answer those before.
 
     Raises ImageError where it cannot be had, is larger or slower than `limits` allow, or is no
     image.
@@ -64,10 +69,10 @@ def fetched(
         limits, cache = limits or FetchLimits(), cache or AddressCache()
         if file.is_file():
             version = cache.version(file)
-            if latest and version.is_due:
-                _refresh(address, file, version, limits, cache)
+            if hosts is not None and version.is_due:
+                _refresh(address, file, version, limits, cache, hosts)
             return file
-        data, version = _image_at(address, limits)
+        data, version = (hosts or Hosts()).asked(address, limits)
         cache.keep(file, data, version)
     except (OSError, RuntimeError) as error:
         raise ImageError(f"{address}: cannot be kept in the cache: {error}") from error
@@ -75,23 +80,68 @@ def fetched(
 
 
 def _refresh(
-    address: str, file: Path, known: Version, limits: FetchLimits, cache: AddressCache
+    address: str,
+    file: Path,
+    known: Version,
+    limits: FetchLimits,
+    cache: AddressCache,
+    hosts: "Hosts",
 ) -> None:
-    try:
-        data, version = _image_at(address, limits, known.headers)
-    except _SameVersionError:
+    if hosts.is_given_up(address):
         cache.confirm(file, known)
+        return
+    try:
+        data, version = hosts.asked(address, limits, known.headers)
+    except (_SameVersionError, _NoAnswerError):
+        cache.confirm(file, known)  # of a host that is away, too: the next day is soon enough
     except ImageError:
         return  # asked again by the next feed
     else:
-        if data == file.read_bytes():  # its times stay, by which a feed knows it
-            cache.confirm(file, version)
-        else:
-            cache.keep(file, data, version)
+        with suppress(OSError):  # what is kept is as good as it was
+            if data == file.read_bytes():  # its times stay, by which a feed knows it
+                cache.confirm(file, version)
+            else:
+                cache.keep(file, data, version)
 
 
 class _SameVersionError(ImageError):
     """The server has the version that was asked with."""
+
+
+class _NoAnswerError(ImageError):
+    """The server could not be reached, or took too long."""
+
+
+class Hosts:
+    """How often each host has not answered, since it last did; safe between threads."""
+
+    def __init__(self) -> None:
+        self._unanswered: dict[str, int] = {}
+        self._lock = Lock()
+
+    def is_given_up(self, address: str) -> bool:
+        """Return whether the host has not answered GIVEN_UP_AFTER times in a row."""
+        return self._unanswered.get(_host(address), 0) >= GIVEN_UP_AFTER
+
+    def asked(
+        self, address: str, limits: FetchLimits, headers: Mapping[str, str] = NO_HEADERS
+    ) -> tuple[bytes, Version]:
+        """Return the bytes of an image and their version. Raises ImageError."""
+        is_answered = True
+        try:
+            return _image_at(address, limits, headers)
+        except _NoAnswerError:
+            is_answered = False
+            raise
+        finally:
+            with self._lock:
+                host = _host(address)
+                self._unanswered[host] = 0 if is_answered else self._unanswered.get(host, 0) + 1
+
+
+def _host(address: str) -> str:
+    """Return the host of an address, with its port; also of what is none."""
+    return address.partition("://")[2].partition("/")[0].lower()
 
 
 class AddressBook:
@@ -100,6 +150,7 @@ class AddressBook:
     def __init__(self, limits: FetchLimits | None = None) -> None:
         self._limits = limits or FetchLimits()
         self._cache = AddressCache()
+        self._hosts = Hosts()
         self.failures: dict[str, str] = {}
 
     def fetch(self, addresses: Iterable[str]) -> None:
@@ -115,7 +166,7 @@ class AddressBook:
         if address in self.failures:
             return None
         try:
-            return fetched(address, self._limits, cache=self._cache, latest=True)
+            return fetched(address, self._limits, cache=self._cache, hosts=self._hosts)
         except ImageError as error:
             self.failures[address] = str(error).removeprefix(f"{address}: ")
             return None
@@ -140,7 +191,7 @@ def _image_at(
         data, version = within(limits.seconds, lambda: _read(address, limits, headers))
     except GivenUpError:
         reason = f"took more than {limits.seconds:g} s"
-        raise ImageError(f"{address}: {reason}; fetch it by hand, and name the file") from None
+        raise _NoAnswerError(f"{address}: {reason}; fetch it by hand, and name the file") from None
     try:
         decode_image(data)
     except ImageError as error:
@@ -175,6 +226,8 @@ def _read(address: str, limits: FetchLimits, headers: Mapping[str, str]) -> tupl
             return bytes(data), Version.of(answer.headers)
     except requests.TooManyRedirects:
         raise ImageError(f"{address}: redirects more than {limits.redirects} times") from None
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise _NoAnswerError(f"{address}: cannot be reached ({_reason(error)})") from error
     except requests.RequestException as error:
         raise ImageError(f"{address}: cannot be reached ({_reason(error)})") from error
     except _SameVersionError:

@@ -16,7 +16,14 @@ from finetune.errors import ImageError, ManifestError
 from finetune.images import address_cache, address_connection
 from finetune.images.address_cache import cached_file
 from finetune.images.address_connection import is_public
-from finetune.images.addresses import AddressBook, FetchLimits, fetched, is_address
+from finetune.images.addresses import (
+    FETCHED_AT_ONCE,
+    GIVEN_UP_AFTER,
+    AddressBook,
+    FetchLimits,
+    fetched,
+    is_address,
+)
 from finetune.manifest.added_columns import AddedColumns
 from finetune.manifest.manifest import Manifest
 
@@ -102,6 +109,56 @@ def test_what_is_kept_is_asked_after_once_a_day_where_its_server_tells_versions(
         server.answer = lambda _: answer(b"", status=500)
         assert asked() == ["/a.png", "/b.png"]
         assert first.read_bytes() == png("white")  # kept, where its server does not answer
+
+
+VERSION = 'ETag: "1"'
+
+
+def test_a_host_that_does_not_answer_is_given_up_for_a_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with RawServer(lambda _: answer(png(), VERSION)) as server:
+        names = [f"{server.url}/{number}.png" for number in range(20)]
+        AddressBook(HERE).fetch(names)
+        server.requests.clear()
+        later(monkeypatch, 1.1)
+        server.answer = lambda _: b""
+        book = AddressBook(HERE)
+        book.fetch(names)
+        assert GIVEN_UP_AFTER <= len(server.requests) < GIVEN_UP_AFTER + FETCHED_AT_ONCE
+        assert book.failures == {} and book.find(names[-1]) == cached_file(names[-1])
+        server.requests.clear()
+        AddressBook(HERE).fetch(names)
+        assert server.requests == [], "within the day"
+        later(monkeypatch, 2.2)
+        answers = iter([b"", b"", answer(b"", status=304)] * len(names))
+        server.answer = lambda _: next(answers)
+        book = AddressBook(HERE)
+        assert all(map(book.find, names))
+        assert len(server.requests) == len(names), "it answers, if not always"
+
+
+def test_an_image_is_used_where_nothing_can_be_noted_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    with RawServer(lambda _: answer(png(), VERSION)) as server:
+        name = f"{server.url}/a.png"
+        file = fetched(name, HERE)
+        later(monkeypatch, 1.1)
+        monkeypatch.setattr(address_cache.os, "utime", refuse)
+        monkeypatch.setattr(address_cache, "replacing", refuse)
+        same, new = answer(b"", status=304), answer(png("blue"), VERSION)
+        for reply in (same, b"", answer(png(), VERSION), new):
+            server.answer = lambda _, reply=reply: reply
+            book = AddressBook(HERE)
+            assert book.find(name) == file and book.failures == {}
+            assert file.read_bytes() == png()
+        assert len(server.requests) == 5
+        file.with_suffix(".version").unlink()
+        assert fetched(name, HERE) == file
 
 
 def test_the_least_recently_used_go_when_the_cache_is_full_and_none_that_is_in_use(
