@@ -1,7 +1,8 @@
 """Completion in bash, which cuts words at =, so that class=be are three of them.
 
 As click has it, but that these are joined again, that only what comes after the = is written, and
-that nothing is added to a column that awaits its value.
+that nothing is added to a column that awaits its value. What an index holds is quoted, whatever it
+is, since it is written into a command line.
 """
 
 import shlex
@@ -20,7 +21,12 @@ _AWAITS_VALUE = """
 class JoiningBashComplete(BashComplete):
     """Completes values behind = in bash."""
 
-    source_template = BashComplete.source_template.replace("\n    return 0\n", _AWAITS_VALUE, 1)
+    source_template = (
+        BashComplete.source_template.replace("\n    return 0\n", _AWAITS_VALUE, 1)
+        # What comes stays as it is: no backslash is lost, and no * becomes names of files.
+        .replace("read type value", "read -r type value", 1)
+        .replace("    local response\n", "    local response\n    local -; set -f\n", 1)
+    )
 
     def __init__(self, *arguments: object) -> None:
         """Take what click's own takes."""
@@ -42,15 +48,19 @@ class JoiningBashComplete(BashComplete):
         return before, self._typed
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return what bash puts in the place of its last word."""
+        """Return what bash puts in the place of its last word; "" for what has several lines."""
         value = item.value
+        if "\n" in value:  # each would be a completion of its own, and not quoted
+            return ""
         written = self._typed.rpartition("=")[0]
         for kept in (written, written.partition("=")[2]):  # --filter class=be, --filter=class=be
             if kept:
                 value = value.removeprefix(f"{kept}=")
-        # What a shell would take apart is quoted, unless a path: bash does that by itself.
-        shown = shlex.quote(value) if item.type == "plain" and " " in value else value
-        return f"{item.type},{shown}"
+        if item.type != "plain":  # bash completes and quotes paths by itself
+            return f"{item.type},{value}"
+        awaits_value = "=" if value.endswith("=") else ""
+        column = value.removesuffix(awaits_value)
+        return f"plain,{shlex.quote(column)}{awaits_value}"
 
 
 def take_over_bash() -> None:

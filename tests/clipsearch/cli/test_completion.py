@@ -1,29 +1,37 @@
 """What the shell completes, asked as bash asks."""
 
+import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.shell_completion import CompletionItem
 from clipsearch_command import CLIPSEARCH
 
 from clipsearch import cli
+from clipsearch.cli.bash_completion import JoiningBashComplete
 from clipsearch.documents import Document
 from clipsearch.engine import IndexInfo
 from clipsearch.engines import create_engine
 from clipsearch.operations import Upsert
 
+ODD = ("$(id)", "*", "R&B", "a;reboot", "b\\c", "it's", "x=")
+
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("completion") / "photos.index"
-    info = IndexInfo(2, tag_columns=("class",), number_columns=("year", "clouds"))
+    info = IndexInfo(2, tag_columns=("class", "odd"), number_columns=("year", "clouds"))
     engine = create_engine(str(path), info)
     vector = np.array([1, 0], np.float32)
     for name in ("beach/1.jpg", "beach/2.jpg", "city/1.jpg"):
         tags = {"class": "city" if name.startswith("city") else "a b"}
         operation = Upsert(Document(name, ("x",), name, tags, {"year": 1.0}, vector))
+        assert all(outcome.error is None for outcome in engine.feed([operation]))
+    for number, odd in enumerate((*ODD, "a\nplain,$(id)")):
+        operation = Upsert(Document(f"odd/{number}", tags={"odd": odd}, embedding=vector))
         assert all(outcome.error is None for outcome in engine.feed([operation]))
     engine.close()
     return path
@@ -76,6 +84,15 @@ def test_ids_columns_and_modes_are_completed(
     assert after("clipsearch query x --index http://127.0.0.1:1 --filter c") == []
 
 
+@pytest.mark.parametrize("value", [*ODD, "a b", "~", "`id`", "!!", "#", "ü", "it's="])
+def test_a_shell_takes_a_completion_for_the_word_that_it_is(value: str) -> None:
+    shell = JoiningBashComplete(cli.cli, {}, "clipsearch", "_CLIPSEARCH_COMPLETE")
+    kind, _, written = shell.format_completion(CompletionItem(value)).partition(",")
+    assert kind == "plain" and shlex.split(written) == [value]
+    assert written.endswith("=") == value.endswith("=")
+    assert not re.search(r"[;&$*`~!#\\ ]", re.sub("'[^']*'", "", written))
+
+
 def test_what_clipsearch_knows_is_completed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +105,7 @@ def test_what_clipsearch_knows_is_completed(
     assert after("clipsearch feed x --encoder Xenova/s")[1:] == ["Xenova/siglip-base-patch16-224"]
 
 
+SINGLE = """'it'"'"'s'"""
 SHELL = """
 source <(_CLIPSEARCH_COMPLETE=bash_source {command})
 clipsearch() {{ :; }}
@@ -107,6 +125,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ("--filter = class = ci", ["city"]),
         ("--mode = hybrid-r", ["hybrid-rrf"]),
         ("--filter class = city --facet cl", ["class"]),
+        ("--filter odd =", ["'$(id)'", "'*'", "'R&B'", "'a;reboot'", r"'b\c'", SINGLE, "x="]),
     ],
 )
 def test_bash_which_cuts_words_at_equals_signs_completes_what_follows(
