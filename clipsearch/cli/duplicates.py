@@ -91,7 +91,7 @@ def duplicates(
             with feed_lock(index, "feed"):
                 for told in upgraded(engine, None):
                     note(f"{told}.")
-                marked = write_looks(engine, documents, groups)
+                marked = write_looks(engine, documents, groups, reasons)
         if as_json:
             click.echo(json_text(_as_json(groups, len(documents), marked), indent=2))
         else:

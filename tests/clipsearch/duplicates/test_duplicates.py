@@ -173,3 +173,42 @@ def test_groups_are_shown_and_marked(tmp_path: Path) -> None:
     again = run.invoke(duplicates, ["--index", str(index), "--mark", "--min-cosine", "0.9"])
     assert "marked 0 documents" in again.stdout
     engine.close()
+
+
+def test_what_an_earlier_version_marked_as_one_chain_is_taken_apart(tmp_path: Path) -> None:
+    angles = np.linspace(0, np.pi / 2, 40)
+    chain = [
+        Document(
+            f"{n:02}.jpg",
+            embedding=np.array([np.cos(angle), np.sin(angle)], np.float32),
+            content=f"c{n}" if n % 2 else "",
+            look="00.jpg",
+        )
+        for n, angle in enumerate(angles[angles < 1])
+    ]
+    apart = Document("apart.jpg", embedding=np.array([-1, 0], np.float32), look="00.jpg")
+    engine = LocalEngine.create(tmp_path / "i", IndexInfo(2))
+    list(engine.feed(map(Upsert, [*chain, apart])))
+    engine.finish_feed()
+
+    def marked(*options: str) -> tuple[int, list[set[str]]]:
+        asked = ["--index", str(tmp_path / "i"), "--mark", "--json", *options]
+        shown = json.loads(CliRunner().invoke(duplicates, asked, catch_exceptions=False).stdout)
+        groups = [{each["id"] for each in group["documents"]} for group in shown["groups"]]
+        alike: dict[str, set[str]] = {}
+        for document in engine.visit():
+            alike.setdefault(document.look, set()).add(document.id)
+        held = [sorted(each) for each in alike.values() if len(each) > 1]
+        assert sorted(held) == sorted(map(sorted, groups))
+        return shown["marked"], groups
+
+    assert len(marked("--min-cosine", "0.999")[1]) == 1, "by look, they are one group"
+    for min_cosine in ("0.99", "0.999", "0.99"):
+        changed, groups = marked("--by", "embedding", "--min-cosine", min_cosine)
+        assert changed > 0 and len(groups) > 2
+        assert marked("--by", "embedding", "--min-cosine", min_cosine) == (0, groups)
+        assert marked("--min-cosine", min_cosine)[1] == groups
+    page = engine.search(EngineQuery("vector", vector=apart.embedding, k=50, collapse=True))
+    alone = len(chain) + 1 - sum(map(len, groups))
+    assert len(page.hits) == len(groups) + alone
+    engine.close()
