@@ -81,8 +81,10 @@ def is_still_at_work() -> bool:
 
 def server_of(settings: ServerSettings) -> Server:
     """Open the index, and return a server that is ready to start. Raises ClipsearchError."""
+    service = Service(settings)
+    service.load()  # beside what is made next
     config = uvicorn.Config(
-        make_app(Service(settings)),
+        make_app(service),
         http=protocol_of(settings.limits),
         ws="none",
         lifespan="on",

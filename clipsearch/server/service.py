@@ -70,6 +70,7 @@ class Service:
         # Who looks after the service is answered while all of these are at work.
         self._threads_apart = anyio.CapacityLimiter(_THREADS_APART)
         self._encoder_failure: str | None = None
+        self._is_loading = False
         self._encoder_loaded = threading.Event()
         self._counted: tuple[float, int] | None = None
         self._closed = threading.Event()
@@ -79,9 +80,15 @@ class Service:
         """The index; another one once its name leads to another."""
         return self._index.search
 
+    def load(self) -> None:
+        """Begin to load the encoder, unless that has begun."""
+        if not self._is_loading:
+            self._is_loading = True
+            threading.Thread(target=self._warm, name="clipsearch-warm", daemon=True).start()
+
     def start(self) -> None:
         """Load the encoder, and from now on follow what feeds do to the index."""
-        threading.Thread(target=self._warm, name="clipsearch-warm", daemon=True).start()
+        self.load()
         threading.Thread(target=self._follow, name="clipsearch-follow", daemon=True).start()
 
     def close(self) -> None:

@@ -51,6 +51,7 @@ from clipsearch.engines.local.reading import (
 )
 from clipsearch.engines.local.search import search
 from clipsearch.engines.local.store import Store, clear_errors
+from clipsearch.engines.local.vectors import kernels
 from clipsearch.engines.local.versions import Versions
 from clipsearch.engines.local.words.vocabulary import beginning_with, spelled_like
 from clipsearch.engines.local.words.written import Captions
@@ -86,6 +87,7 @@ class LocalEngine:
         self._reading: Reading | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._written: dict[int, int] = {}
+        self._has_compared = False
 
     @classmethod
     def create(cls, path: Path, info: IndexInfo, *, locked: bool = False) -> Self:
@@ -217,6 +219,10 @@ class LocalEngine:
             def documents(rows: Sequence[int]) -> Sequence[Document]:
                 return reading.documents(collection, rows, embeddings=False, checked=checked)
 
+            if checked and collection.depths is not None:
+                if self._has_compared:
+                    kernels.load()
+                self._has_compared = True
             captions = captions_of(reading, collection)
             threads = self._pool() if collection.documents >= LEAST_FOR_THREADS else None
             return search(collection, query, self._info, documents, threads, captions)

@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.engines.local.vectors import kernels
 from clipsearch.engines.local.vectors.blocks import VectorStore
 from clipsearch.engines.local.vectors.codes import Question
 from clipsearch.engines.local.vectors.kernels import Slots, Vectors
@@ -67,6 +68,7 @@ def measure(store: VectorStore, live: npt.NDArray[np.bool_], written: int) -> De
 
     `written` is the number of vectors that were ever written.
     """
+    kernels.load()
     queries = _queries(store, np.flatnonzero(live))
     truths = _nearest(store, live, queries)
     distances = np.full(store.size, np.iinfo(np.uint16).max, np.uint16)

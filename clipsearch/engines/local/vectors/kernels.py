@@ -1,4 +1,4 @@
-"""What is asked of many codes or vectors in one call: by faiss where it is installed, else NumPy.
+"""What is asked of many codes or vectors in one call: by faiss once it is loaded, else by NumPy.
 
 On one core faiss takes a quarter of NumPy's time to compare 200,000 codes of 512 bits, and two
 thirds of it for the products of a thousand vectors here and there; it leaves the interpreter to
@@ -113,13 +113,22 @@ def _one_thread(library: Any) -> Iterator[None]:
 
 
 @cache
-def _faiss() -> Any | None:
+def load() -> Any | None:
+    """Import faiss, and use it from now on; None where it is not installed.
+
+    That takes as long as thirty comparisons of 200,000 codes by NumPy, so that a process which asks
+    a single question does without it.
+    """
     # Its OpenMP and torch's end a process that has both on macOS, where it may be for another tool.
     if sys.platform != "linux":
         return None
-    # Not at the top: who asks no large index does without it. A broken one raises what it likes.
+    # Not at the top, as above. A broken one raises what it likes.
     try:
         import faiss
     except Exception:
         return None
     return faiss
+
+
+def _faiss() -> Any | None:
+    return load() if load.cache_info().currsize else None

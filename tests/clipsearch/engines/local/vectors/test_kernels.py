@@ -1,11 +1,15 @@
 """One call over many codes or vectors, by faiss and by NumPy: both against plain twins."""
 
+import importlib.util
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from clipsearch_command import CODE
+from local_collection import in_segments, make_document, through_codes
 
 from clipsearch.engines.local.vectors import kernels
 from clipsearch.engines.local.vectors.kernels import differing, products_at
@@ -15,7 +19,7 @@ from clipsearch.engines.local.vectors.kernels import differing, products_at
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "faiss":
         pytest.importorskip("faiss", reason="faiss is installed on Linux alone")
-        assert kernels._faiss() is not None
+        assert kernels.load() is not None and kernels._faiss() is not None
     else:
         monkeypatch.setattr(kernels, "_faiss", lambda: None)
     yield request.param
@@ -77,9 +81,33 @@ def test_what_does_not_lie_in_a_row_is_copied_and_held(library: str) -> None:
         assert counted.sum() == np.bitwise_count(codes.T[place] ^ codes.T).sum()
 
 
+def test_a_single_question_does_without_faiss(tmp_path: Path) -> None:
+    """Its import would take longer than it saves; the second question has it."""
+    asked = (
+        "import sys, pathlib\n"
+        "from clipsearch.engine import EngineQuery\n"
+        "from clipsearch.engines.local.engine import LocalEngine\n"
+        "import numpy as np\n"
+        "engine = LocalEngine.open(pathlib.Path(sys.argv[1]))\n"
+        "query = EngineQuery('vector', (), np.ones(16, np.float32) / 4)\n"
+        "found = [(hit.document.id, round(hit.score, 5)) for hit in engine.search(query).hits]\n"
+        "print('faiss' in sys.modules)\n"
+        "again = [(hit.document.id, round(hit.score, 5)) for hit in engine.search(query).hits]\n"
+        "print('faiss' in sys.modules, found == again)\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        through_codes(patch)
+        documents = [make_document(number) for number in range(200)]
+        in_segments(tmp_path / "index", documents, 1).close()
+    command = [sys.executable, "-c", asked, str(tmp_path / "index")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    there = str(importlib.util.find_spec("faiss") is not None and sys.platform == "linux")
+    assert done.stdout == f"False\n{there} True\n"
+
+
 def test_only_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
-    assert kernels._faiss.__wrapped__() is None
+    assert kernels.load.__wrapped__() is None
 
 
 @pytest.mark.parametrize("place", [-1, 4])
@@ -93,6 +121,8 @@ def test_the_threads_of_torch_stay() -> None:
     asked = (
         "import numpy as np, torch\n"
         "from clipsearch.engines.local.vectors.kernels import differing, products_at\n"
+        "from clipsearch.engines.local.vectors import kernels\n"
+        "kernels.load()\n"
         "torch.set_num_threads(2)\n"
         "torch.ones(300, 300) @ torch.ones(300, 300)\n"
         "products_at(np.ones((9, 4), np.float32), np.arange(9), np.ones(4, np.float32))\n"
