@@ -11,8 +11,9 @@ beside its goal, and no load lasts much longer than it should, however slow the 
 1. Open loop: 50 clients, each a hybrid query a second whether or not the last was answered in
    time, texts drawn by Zipf from 1,000. Latency counts from when a query was due, and what was not
    even sent when the time was up counts as late.
-2. Closed loop: 50 clients, each asking again when it has its answer, every text new. Beside it the
-   bare tower, on the same texts in batches of 64, before and after: the better of the two counts.
+2. Closed loop: 50 clients, each asking again when it has its answer, every text new. By turns with
+   it the bare tower, on such texts in batches of 64; a turn's ratio is to the bare tower before and
+   after it.
 3. Memory of the service before and after so many requests of the first kind.
 4. The same as 1 on a copy of the index, while another process feeds it: whether an answer breaks,
    and how long after the feed its last document is found.
@@ -61,6 +62,7 @@ MOST_A_SECOND = 200
 MOST_P95 = 150.0
 WARM_UP = 1  # another seed: what is measured does not begin with what was asked before
 _BATCH = 64
+TURNS = 4
 
 
 def write_encoder(folder: Path) -> None:
@@ -412,6 +414,31 @@ def made(place: Path, make: Callable[[Path], None]) -> None:
         unfinished.rename(place)
 
 
+def beside_bare_tower(process: int, port: int, loaded: Encoder, seconds: int) -> None:
+    """The closed loop and the bare tower by turns, since no machine stays as fast as it was."""
+    rates, bare, ratios = [], [], []
+    load = Load()
+    effort = Effort.until_now(process, port)
+    before = bare_rate(loaded, seconds / TURNS, 7)
+    for turn in range(TURNS):
+        rate, _, part = closed_loop(process, port, 2 * seconds / TURNS, 1000 + turn)
+        after = bare_rate(loaded, seconds / TURNS, 8 + turn)
+        load.taken += part.taken
+        load.failed += part.failed
+        rates.append(rate)
+        bare.append((before + after) / 2)
+        ratios.append(rate / bare[-1])
+        before = after
+    service = 1000 * (Effort.until_now(process, port).service - effort.service) / len(load.taken)
+    row(f"closed loop, {CLIENTS} clients, new texts, a second", f"{np.median(rates):.1f}")
+    row("… ms of processor time of the service each", f"{service:.1f}")
+    row("… that failed", load.failures, "0", not load.failed)
+    row(f"… bare tower in batches of {_BATCH}, a second", f"{np.median(bare):.1f}")
+    least, ratio, most = min(ratios), float(np.median(ratios)), max(ratios)
+    shown = f"{ratio:.2f} ({least:.2f} to {most:.2f})"
+    row(f"… ratio, median of {TURNS} turns", shown, "at least 0.8", ratio >= 0.8)
+
+
 def measure(index: Path, encoder: Path, work: Path, seconds: int, requests: int) -> None:
     source = new_texts(1)
     texts = [next(source) for _ in range(TEXTS)]
@@ -426,14 +453,7 @@ def measure(index: Path, encoder: Path, work: Path, seconds: int, requests: int)
         load = open_loop(port, seconds, texts)
         tell_open_loop(load, f"open loop, {CLIENTS} queries a second", MOST_P95)
         Effort.until_now(process, port).tell(effort, len(load.taken))
-        before = bare_rate(loaded, seconds / 3, 7)
-        rate, effort, load = closed_loop(process, port, seconds, 1000)
-        row(f"closed loop, {CLIENTS} clients, new texts, a second", f"{rate:.1f}")
-        Effort.until_now(process, port).tell(effort, len(load.taken))
-        bare = max(before, bare_rate(loaded, seconds / 3, 8))
-        row("… that failed", load.failures, "0", not load.failed)
-        row(f"… bare tower in batches of {_BATCH}, a second", f"{bare:.1f}")
-        row("… ratio", f"{rate / bare:.2f}", "at least 0.8", rate >= 0.8 * bare)
+        beside_bare_tower(process, port, loaded, seconds)
         many(port, 200, texts)
         held = resident_megabytes(process)
         began = time.perf_counter()

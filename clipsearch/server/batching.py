@@ -21,7 +21,7 @@ from finetune.several import check_several
 
 LARGEST_BATCH = 64
 # Texts of like length go through the tower together, so that few positions are padding.
-_TEXTS_AT_ONCE = 16
+_TEXTS_AT_ONCE = 8
 _IMAGES_AT_ONCE = 32
 _IMAGE_WORK_AT_ONCE = 2
 
