@@ -276,8 +276,8 @@ def open_loop(port: int, seconds: int, texts: Sequence[str], seed: int = 0) -> L
     return load
 
 
-def closed_loop(process: int, port: int, seconds: float, seed: int) -> tuple[float, Effort, Load]:
-    """Answers a second, to CLIENTS that wait for each, and the clocks as they began."""
+def closed_loop(port: int, seconds: float, seed: int) -> tuple[float, Load]:
+    """Answers a second, to CLIENTS that wait for each."""
     # Made before, more than any two cores can encode: the clock shows what is asked for alone.
     made = list(islice(new_texts(seed), int(MOST_A_SECOND * seconds)))
     texts = iter(made)  # next() of it is one step, which no other thread comes between
@@ -288,11 +288,10 @@ def closed_loop(process: int, port: int, seconds: float, seed: int) -> tuple[flo
             while (now := time.perf_counter()) < until and (text := next(texts, None)):
                 load.ask(connection, search_of(text), now)
 
-    effort = Effort.until_now(process, port)
     began = time.perf_counter()
     until = began + seconds
     clients(CLIENTS, client)
-    return (len(load.taken) - len(load.failed)) / (time.perf_counter() - began), effort, load
+    return (len(load.taken) - len(load.failed)) / (time.perf_counter() - began), load
 
 
 def bare_rate(encoder: Encoder, seconds: float, seed: int) -> float:
@@ -418,10 +417,10 @@ def beside_bare_tower(process: int, port: int, loaded: Encoder, seconds: int) ->
     """The closed loop and the bare tower by turns, since no machine stays as fast as it was."""
     rates, bare, ratios = [], [], []
     load = Load()
-    effort = Effort.until_now(process, port)
+    used = processor_seconds(process)
     before = bare_rate(loaded, seconds / TURNS, 7)
     for turn in range(TURNS):
-        rate, _, part = closed_loop(process, port, 2 * seconds / TURNS, 1000 + turn)
+        rate, part = closed_loop(port, 2 * seconds / TURNS, 1000 + turn)
         after = bare_rate(loaded, seconds / TURNS, 8 + turn)
         load.taken += part.taken
         load.failed += part.failed
@@ -429,7 +428,7 @@ def beside_bare_tower(process: int, port: int, loaded: Encoder, seconds: int) ->
         bare.append((before + after) / 2)
         ratios.append(rate / bare[-1])
         before = after
-    service = 1000 * (Effort.until_now(process, port).service - effort.service) / len(load.taken)
+    service = 1000 * (processor_seconds(process) - used) / len(load.taken)
     row(f"closed loop, {CLIENTS} clients, new texts, a second", f"{np.median(rates):.1f}")
     row("… ms of processor time of the service each", f"{service:.1f}")
     row("… that failed", load.failures, "0", not load.failed)

@@ -29,7 +29,7 @@ def differing(asked: Words, codes: Words) -> Counts:
     """Count the bits that differ between uint64[m, words] and uint64[n, words]: int32[m, n]."""
     library = _faiss()
     if library is None:
-        return differing_by_columns(asked, codes)
+        return _differing_by_columns(asked, codes)
     found = np.empty((len(asked), len(codes)), np.int32)
     # Held by a name, since a pointer holds nothing.
     asked, codes = np.ascontiguousarray(asked), np.ascontiguousarray(codes)
@@ -45,7 +45,7 @@ def differing(asked: Words, codes: Words) -> Counts:
     return found
 
 
-def differing_by_columns(asked: Words, codes: Words) -> Counts:
+def _differing_by_columns(asked: Words, codes: Words) -> Counts:
     """Count as `differing` does, in NumPy."""
     found = np.zeros((len(asked), len(codes)), np.int32)
     for start in range(0, len(codes), _ROWS_AT_ONCE):
